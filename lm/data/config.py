@@ -1,0 +1,54 @@
+"""What a data set is: frozen dataclasses without jax or grain."""
+
+import dataclasses
+from typing import ClassVar, Literal, Optional, Union
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One corpus of a mixture.
+
+    `corpus` is a name from lm.data.corpora ('python_sources', 'text_files') or 'tfds:NAME[/CONFIG]'; `paths` are the files
+    of 'text_files'; `weight` is its share of the documents' tokens, exact over an epoch of the mixture.
+    """
+
+    corpus: str = "python_sources"
+    paths: tuple[str, ...] = ()
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+    """UTF-8 bytes shifted by the control ids: pad 0, end of document 1, mask 2; a byte b is b + 3."""
+
+    name: ClassVar[str] = "bytes"
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePieceTokenizer:
+    """SentencePiece trained on the corpus, with byte fallback and identity normalisation."""
+
+    name: ClassVar[str] = "sentencepiece"
+    vocab_size: int = 1024
+    model_type: Literal["bpe", "unigram"] = "bpe"
+    whitespace_pieces: bool = True  # allow whitespace-only pieces (indentation of code)
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFaceTokenizer:
+    """A `tokenizer.json` file."""
+
+    name: ClassVar[str] = "huggingface"
+    path: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Text, its tokens, and how they are packed into rows of `sequence_length`."""
+
+    components: tuple[Component, ...] = (Component(),)
+    tokenizer: Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer] = ByteTokenizer()
+    sequence_length: int = 128
+    packing: Literal["concatenate", "best_fit"] = "concatenate"
+    unique_tokens: Optional[int] = None  # nested subset of the corpus: the first documents, in shuffled order, that hold this many
+    allow_epochs: bool = False  # whether a run may see a token twice

@@ -1,0 +1,36 @@
+"""Errors that a user can mend: one clear line, a non-zero exit, no traceback unless asked for."""
+
+import os
+import sys
+from typing import Callable, Optional
+
+
+class UserError(Exception):
+    """Bad input or a bad environment. The message is one line that says what is wrong and what to do."""
+
+
+def run_cli(main: Callable[[], Optional[int]]) -> None:
+    """Runs a command's `main` and exits with its status; UserError and Ctrl-C end in one line on stderr.
+
+    LM_TRACEBACK=1 in the environment shows the traceback. Exit status: 2 for a UserError or an operating-system error
+    on the user's files, 130 for Ctrl-C.
+    """
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        if os.environ.get("LM_TRACEBACK"):
+            raise
+        print("\ninterrupted; the same command continues from what is on disk", file=sys.stderr)
+        status = 130
+    except (UserError, OSError) as error:
+        if os.environ.get("LM_TRACEBACK"):
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        status = 2
+    sys.exit(status or 0)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split())

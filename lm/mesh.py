@@ -1,0 +1,17 @@
+"""The mesh's sizes as a configuration (imports no jax)."""
+
+import dataclasses
+
+AXES = ("data", "fsdp", "stage", "expert", "context", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; axes of size 1 cost nothing. `data = -1` takes the devices that the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    stage: int = 1
+    expert: int = 1
+    context: int = 1
+    tensor: int = 1

@@ -1,0 +1,69 @@
+"""A run's whole configuration (imports no jax)."""
+
+import dataclasses
+from typing import Literal, Optional
+
+from lm.data.config import DataConfig
+from lm.mesh import MeshConfig
+from lm.model.config import ModelConfig
+from lm.optim.config import OptimConfig
+
+
+def execution(default=dataclasses.MISSING, *, default_factory=dataclasses.MISSING):
+    """A field that says how a run is carried out and is no part of its identity."""
+    return dataclasses.field(default=default, default_factory=default_factory, metadata={"part": "execution"})
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Held-out full-text likelihood: whole documents in strided windows, nats summed over all tokens."""
+
+    documents_bytes: int = 49_152  # whole validation documents, in a fixed order, until this many bytes
+    curve_bytes: int = 8_192  # the same, for the points of the loss curve
+    points_per_decade: int = 8  # evaluations at log-spaced steps
+    stride: int = 64  # tokens scored per window; the rest of the window is context
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written; the last step always is."""
+
+    every_steps: Optional[int] = None
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    every_steps: int = 50
+    tensorboard: bool = True
+    layer_norms: bool = False  # activation, gradient and update norms per layer
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionConfig:
+    """How the step is compiled."""
+
+    micro_batches: int = 1
+    remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
+    unroll: bool = True  # unroll the scan over layers
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One training run. Fields made by `execution()` do not change what the run is."""
+
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    train_tokens: int = 1_000_000  # D; whole steps only, rounded down
+    batch_size: int = 8  # sequences
+    seed: int = 0  # of the initial parameters and of the order of the data
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    z_loss: float = 0.0
+    mesh: MeshConfig = execution(default_factory=MeshConfig)
+    execution: ExecutionConfig = execution(default_factory=ExecutionConfig)
+    checkpoint: CheckpointConfig = execution(default_factory=CheckpointConfig)
+    log: LogConfig = execution(default_factory=LogConfig)
+    data_dir: str = execution("runs/data")  # prepared corpora, tokenizers and token caches
