@@ -1,5 +1,6 @@
-"""Every test runs on 8 virtual CPU devices; shapes in signatures are checked while they run."""
+"""Every test runs on 8 virtual CPU devices; the summary says how many seconds each folder took."""
 
+import collections
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -8,3 +9,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_terminal_summary(terminalreporter):
+    seconds: dict[str, float] = collections.Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration"):
+                folder = os.path.dirname(report.nodeid.split("::")[0])
+                seconds[folder] += report.duration
+    for folder, spent in sorted(seconds.items()):
+        terminalreporter.write_line(f"{spent:7.1f} s  {folder}")
