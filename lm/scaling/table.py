@@ -1,42 +1,123 @@
-"""The table of a study: one `Row` per run. Every fit, figure and report starts from a list of rows (imports no jax)."""
+"""The table of a study's runs: one `Row` per cell, read from `study.json` and the cells' `run.json` (imports no jax).
+
+A study directory holds
+
+    study.json                 name, fingerprint of the data, list of cells with their stage and role, settings of the analysis
+    cells/ID/config.json       the cell: its role, and its whole run configuration
+    cells/ID/run.json          what the run was and what it measured (absent until the run begins)
+
+Failed runs are rows too: `status` and `reason` say why a rule leaves them out of a fit.
+"""
 
 import dataclasses
+import json
 import math
-from typing import Any, Mapping, Optional
+import pathlib
+from typing import Any, Optional
 
-GRID, REPLICA, BRACKET = "grid", "replica", "bracket"  # the roles of a cell
+from lm.errors import UserError
+
+CONVENTIONS = ("6nd", "matmul_full", "matmul_causal")
+PLANNED = "pending"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One run of a study; a planned cell that has not run is a row without loss (status "pending").
+    """One run of a study.
 
-    `role` says why the cell exists: "grid" (a size at a budget), "replica" (the same with another seed), "bracket" (the same
-    with another learning rate). Cells of one size have equal `shape`; replicas of one cell have equal budget, shape and rate.
+    `budget` is the planned C of the whole run in FLOPs, matmul + causal attention; `flops` holds the actual C by convention
+    ("6nd", "matmul_full", "matmul_causal"), also of the whole run. `params` counts parameters by group (embedding, position,
+    head, blocks, norms, total, non_embedding, matmul). `tokens` is D: document tokens consumed, and `bytes` their UTF-8 bytes.
+    `loss` is the final held-out loss in nats per UTF-8 byte. `curve` holds points with the keys step, tokens, flops
+    (matmul + causal attention), nats_per_byte, lr_ratio and decayed.
+
+    `role` is "grid" (a size of a budget), "seed" (a repeat with another seed) or "bracket" (another learning rate).
+    `learning_rate_factor` is 1 but for brackets: the factor on the learning-rate rule's value.
     """
 
     id: str
     role: str
-    budget: float  # planned FLOPs, in the convention the study is planned in
+    stage: int
+    budget: float
     seed: int
-    status: str  # pending | running | completed | diverged | failed
-    reason: Optional[str]  # of a status that is not "completed"
-    params: Mapping[str, int]  # by group, and under the conventions "total", "non_embedding", "matmul"
-    tokens: int  # D: document tokens consumed, once
-    bytes: int  # of the documents consumed
-    flops: Mapping[str, Optional[float]]  # C of the whole run under "6nd", "matmul_full", "matmul_causal", "xla"
-    loss: Optional[float]  # held-out full-text likelihood at the end, nats per byte
+    status: str  # pending, running, completed, diverged or failed
+    reason: Optional[str]
+    params: dict[str, float]
+    tokens: float
+    bytes: float
+    flops: dict[str, float]
+    loss: float
     steps: int
-    learning_rate: float  # peak
-    curve: tuple[Mapping[str, Any], ...]  # step, tokens, flops (matmul_causal), nats_per_byte, lr_ratio, decayed
-    shape: Mapping[str, int]  # d_model, layers, heads, head_size, ...
+    batch_size: int  # sequences
+    sequence_length: int
+    learning_rate: float
+    learning_rate_factor: float
+    shape: dict[str, int]  # d_model, num_layers, num_heads, head_dim, d_ff
+    curve: tuple[dict[str, Any], ...] = ()
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def size(self) -> tuple[tuple[str, int], ...]:
-        """A hashable name of the shape: equal for the cells of one size, whatever the budget."""
-        return tuple(sorted(self.shape.items()))
+    def completed(self) -> bool:
+        """Whether the run reached its end with a finite loss; only such rows enter a fit."""
+        return self.status == "completed" and math.isfinite(self.loss)
 
     @property
-    def usable(self) -> bool:
-        """Whether fits may use the run: it ended, and its loss is a positive number."""
-        return self.status == "completed" and self.loss is not None and math.isfinite(self.loss) and self.loss > 0
+    def bits_per_byte(self) -> float:
+        return self.loss / math.log(2)
+
+    def n(self, group: str = "matmul") -> float:
+        """N under a convention: a key of `params`."""
+        return float(self.params[group])
+
+    def c(self, convention: str = "matmul_causal") -> float:
+        """C of the whole run in FLOPs under a convention."""
+        return float(self.flops[convention])
+
+
+def read(study_dir: str | pathlib.Path) -> list[Row]:
+    """All cells of a study in planned order, with what their runs have measured so far; raises UserError on a broken directory."""
+    root = pathlib.Path(study_dir)
+    study = read_json(root / "study.json", f"{root} holds no study: run `python -m experiments NAME plan` first")
+    return [_row(root, cell) for cell in study["cells"]]
+
+
+def read_json(path: pathlib.Path, missing: str) -> dict[str, Any]:
+    """The JSON object in a file; UserError with `missing` when there is none, and one that names the file when it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(missing) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it, or delete it to have it made again") from None
+
+
+def _row(root: pathlib.Path, cell: dict[str, Any]) -> Row:
+    """`cell` is an entry of study.json: the plan of the run; run.json, where it exists, replaces plan by fact."""
+    path = root / "cells" / cell["id"] / "run.json"
+    run = read_json(path, "") if path.exists() else {}
+    tokens, final = run.get("tokens", {}), run.get("final") or {}
+    loss = final.get("nats_per_byte")
+    return Row(
+        id=cell["id"],
+        role=cell["role"],
+        stage=cell["stage"],
+        budget=cell["budget"],
+        seed=cell["seed"],
+        status=run.get("status", PLANNED),
+        reason=run.get("reason"),
+        params=run.get("parameters", cell["params"]),
+        tokens=tokens.get("document", cell["tokens"]),
+        bytes=tokens.get("bytes", math.nan),
+        flops=run.get("flops", cell["flops"]),
+        loss=math.nan if loss is None else float(loss),
+        steps=run.get("steps", cell["steps"]),
+        batch_size=cell["batch_size"],
+        sequence_length=cell["sequence_length"],
+        learning_rate=cell["learning_rate"],
+        learning_rate_factor=cell["learning_rate_factor"],
+        shape=cell["shape"],
+        curve=tuple(run.get("curve", ())),
+        seconds=run.get("seconds", {}),
+        environment=run.get("environment", {}),
+    )
