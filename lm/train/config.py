@@ -9,9 +9,7 @@ from lm.model.config import ModelConfig
 from lm.optim.config import OptimConfig
 
 
-def execution(default=dataclasses.MISSING, *, default_factory=dataclasses.MISSING):
-    """A field that says how a run is carried out and is no part of its identity."""
-    return dataclasses.field(default=default, default_factory=default_factory, metadata={"part": "execution"})
+EXECUTION = {"part": "execution"}  # metadata of a field that says how a run is carried out and is no part of its identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class ExecutionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """One training run. Fields made by `execution()` do not change what the run is."""
+    """One training run. Fields tagged EXECUTION do not change what the run is."""
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -62,8 +60,8 @@ class RunConfig:
     seed: int = 0  # of the initial parameters and of the order of the data
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     z_loss: float = 0.0
-    mesh: MeshConfig = execution(default_factory=MeshConfig)
-    execution: ExecutionConfig = execution(default_factory=ExecutionConfig)
-    checkpoint: CheckpointConfig = execution(default_factory=CheckpointConfig)
-    log: LogConfig = execution(default_factory=LogConfig)
-    data_dir: str = execution("runs/data")  # prepared corpora, tokenizers and token caches
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=EXECUTION)
+    execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig, metadata=EXECUTION)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata=EXECUTION)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig, metadata=EXECUTION)
+    data_dir: str = dataclasses.field(default="runs/data", metadata=EXECUTION)  # prepared corpora, tokenizers and token caches
