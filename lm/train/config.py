@@ -8,7 +8,6 @@ from lm.mesh import MeshConfig
 from lm.model.config import ModelConfig
 from lm.optim.config import OptimConfig
 
-
 EXECUTION = {"part": "execution"}  # metadata of a field that says how a run is carried out and is no part of its identity
 
 
