@@ -32,6 +32,7 @@ class SentencePieceTokenizer:
     vocab_size: int = 1024
     model_type: Literal["bpe", "unigram"] = "bpe"
     whitespace_pieces: bool = True  # allow whitespace-only pieces (indentation of code)
+    training_bytes: int = 10_000_000  # of training documents, drawn in a fixed shuffled order, that the pieces are learned from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class HuggingFaceTokenizer:
 
     name: ClassVar[str] = "huggingface"
     path: str = ""
+    eos_token: Optional[str] = None  # spelling of the end-of-document token; None: the usual names are tried
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""Files that are written whole or not at all, and the hashes they are named by (imports no jax)."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lm.errors import UserError
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of SHA-256 over the parts as canonical JSON; bytes are hashed as they are."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=True).encode()
+        sha.update(len(data).to_bytes(8, "little") + data)
+    return sha.hexdigest()[:16]
+
+
+def seed_of(*parts: Any) -> int:
+    """A 64-bit seed from any key. Hashed, so that (seed 0, epoch 1) and (seed 1, epoch 0) have nothing in common."""
+    return int(digest(*parts), 16)
+
+
+def shuffled(count: int, *key: Any) -> np.ndarray:
+    """A permutation of range(count) that depends on the key only: int64 [count].
+
+    Sorts by splitmix64 (Steele, Lea, Flood 2014) of the index: numpy does not promise that its own permutations stay the
+    same between versions, and data must not change with a library.
+    """
+    with np.errstate(over="ignore"):
+        x = np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed_of(*key))
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.argsort(x ^ (x >> np.uint64(31)), kind="stable")
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {path}: {reason}; free space there or choose another directory with data_dir") from error
+
+
+@contextlib.contextmanager
+def new_directory(path: str) -> Iterator[str]:
+    """Yields a temporary directory that becomes `path` when the block ends without an error.
+
+    If another process has made `path` meanwhile, its copy stays: names are hashes of the content's inputs.
+    """
+    with _writing(path):
+        temporary = tempfile.mkdtemp(prefix=os.path.basename(path) + ".tmp", dir=os.path.dirname(path))
+        try:
+            yield temporary
+            os.chmod(temporary, 0o755)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                if not os.path.isdir(path):
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[str]:
+    """Yields the name of a temporary file that replaces `path` when the block ends without an error."""
+    with _writing(path):
+        handle, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".tmp", dir=os.path.dirname(path))
+        os.close(handle)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
+
+
+def write_json(path: str, value: Any) -> None:
+    with new_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+
+
+def read_json(path: str) -> Any:
+    """The parsed file, or None where there is none. Raises UserError if it is damaged."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; delete it and run again") from error

@@ -1,0 +1,248 @@
+"""Text to token ids and back: bytes, SentencePiece trained on the corpus, or a Hugging Face `tokenizer.json`.
+
+Text never yields a control id (padding, end of document, mask), whatever it spells: only the pipeline places them.
+"""
+
+import functools
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, Optional, Protocol, Union
+
+import numpy as np
+
+from lm.data.config import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
+from lm.data.store import digest, new_directory, shuffled
+from lm.errors import UserError
+
+Log = Callable[[str], None]
+Config = Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer]
+
+
+class Tokenizer(Protocol):
+    """`encode` gives int32 [tokens] without an end of document; `decode` drops control ids and replaces invalid UTF-8 by U+FFFD.
+
+    Both raise UserError: `encode` on text that is not Unicode (lone surrogates), `decode` on ids beyond the vocabulary.
+    """
+
+    name: str
+    vocab_size: int  # ids are below it
+    pad_id: int
+    eos_id: int
+    mask_id: Optional[int]
+    fingerprint: str
+
+    def encode(self, text: str) -> np.ndarray: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+
+def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Tokenizer:
+    """The tokenizer of a data set, trained or loaded. `corpora` are the mixture's: `.fingerprint` and `.split("train")`."""
+    if isinstance(config, SentencePieceTokenizer):
+        return SentencePiece(_trained(config, corpora, data_dir, log))
+    if isinstance(config, HuggingFaceTokenizer):
+        return HuggingFace(config)
+    return Bytes()
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"text is not Unicode (lone surrogate at character {error.start}); read the file as UTF-8") from error
+
+
+def _checked(ids: Iterable[int], vocab_size: int) -> np.ndarray:
+    array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
+    if array.size and not (0 <= array.min() and array.max() < vocab_size):
+        raise UserError(f"token id {array.max() if array.min() >= 0 else array.min()} is outside the tokenizer's vocabulary of {vocab_size}")
+    return array
+
+
+class Bytes:
+    """UTF-8 bytes above three control ids: a byte b is b + 3."""
+
+    name = "bytes"
+    pad_id, eos_id, mask_id = 0, 1, 2
+    vocab_size = 259
+    fingerprint = "bytes3"
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(_utf8(text), np.uint8).astype(np.int32) + 3
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        array = _checked(ids, self.vocab_size)
+        return (array[array >= 3] - 3).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+
+
+# SentencePiece writes a space as U+2581 and reads every U+2581 back as a space, so the character itself has to be spelled otherwise.
+# The escape sign is of the private use area and is escaped too, which makes the spelling one to one.
+_SPACE_SIGN, _ESCAPE = "\u2581", "\ue000"
+
+
+def escape(text: str) -> str:
+    if _SPACE_SIGN in text or _ESCAPE in text:
+        return text.replace(_ESCAPE, _ESCAPE + "e").replace(_SPACE_SIGN, _ESCAPE + "s")
+    return text
+
+
+def unescape(text: str) -> str:
+    if _ESCAPE not in text:
+        return text
+    return re.sub(_ESCAPE + "([es])", lambda match: _ESCAPE if match[1] == "e" else _SPACE_SIGN, text)
+
+
+class SentencePiece:
+    """A SentencePiece model (Kudo and Richardson 2018) with byte fallback: lossless on all of Unicode."""
+
+    name = "sentencepiece"
+    pad_id, eos_id, mask_id = 0, 1, 3  # 2 is SentencePiece's obligatory <unk>, which byte fallback leaves unused
+    _controls = 4
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = self._processor.get_piece_size()
+        self.fingerprint = digest("sentencepiece", model)
+
+    def encode(self, text: str) -> np.ndarray:
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        escaped = [_utf8(escape(text)).decode() for text in texts]
+        return [np.asarray(ids, np.int32) for ids in self._processor.encode(escaped, num_threads=os.cpu_count() or 1)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        array = _checked(ids, self.vocab_size)
+        return unescape(self._processor.decode(array[array >= self._controls].tolist()))
+
+
+def _trained(config: SentencePieceTokenizer, corpora: Sequence[Any], data_dir: str, log: Log) -> bytes:
+    settings = {field: getattr(config, field) for field in ("vocab_size", "model_type", "whitespace_pieces", "training_bytes")}
+    key = digest("sentencepiece", 1, settings, [corpus.fingerprint for corpus in corpora])
+    directory = os.path.join(data_dir, "tokenizers", key)
+    path = os.path.join(directory, "tokenizer.model")
+    if not os.path.isdir(directory):
+        log(f"training a SentencePiece {config.model_type} of {config.vocab_size} pieces")
+        model = _train(config, corpora)
+        with new_directory(directory) as temporary:
+            with open(os.path.join(temporary, "tokenizer.model"), "wb") as file:
+                file.write(model)
+            with open(os.path.join(temporary, "sha256"), "w") as file:
+                file.write(digest(model))
+    try:
+        with open(path, "rb") as file, open(os.path.join(directory, "sha256")) as sha:
+            model, expected = file.read(), sha.read()
+    except FileNotFoundError:
+        model, expected = b"", ""
+    if digest(model) != expected:
+        raise UserError(f"the tokenizer in {directory} is damaged; delete that directory and run again")
+    return model
+
+
+def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
+    """One thread and a fixed sample, so that the same corpus gives the same bytes."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_training_text(corpora, config.training_bytes),
+            model_writer=model,
+            vocab_size=config.vocab_size,
+            model_type=config.model_type,
+            allow_whitespace_only_pieces=config.whitespace_pieces,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            control_symbols=["<mask>"],
+            num_threads=1,
+            max_sentence_length=1 << 20,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1] or "no reason given"
+        raise UserError(
+            f"SentencePiece cannot train {config.vocab_size} pieces on this corpus ({reason}); change data.tokenizer.vocab_size"
+        ) from error
+    return model.getvalue()
+
+
+def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
+    """Training documents in a fixed shuffled order, an equal share of the bytes from each corpus, in slices of 4,000 characters."""
+    for corpus in corpora:
+        split, taken = corpus.split("train"), 0
+        for i in shuffled(len(split), "tokenizer", corpus.fingerprint):
+            if taken * len(corpora) >= limit:
+                break
+            text = split[int(i)]
+            taken += len(_utf8(text))
+            for start in range(0, len(text), 4000):
+                yield escape(text[start : start + 4000])
+
+
+class HuggingFace:
+    """A `tokenizer.json` read by the `tokenizers` library. Whether it is lossless is the file's own affair."""
+
+    name = "huggingface"
+    _eos_names = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
+    _pad_names = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>")
+    _mask_names = ("<mask>", "[MASK]", "<|mask|>")
+
+    def __init__(self, config: HuggingFaceTokenizer):
+        import tokenizers
+
+        try:
+            with open(config.path, "rb") as file:
+                content = file.read()
+            self._tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+        except OSError as error:
+            raise UserError(f"data.tokenizer.path={config.path!r}: {error.strerror or error}; give a tokenizer.json") from error
+        except Exception as error:  # the library raises bare Exception on a file it cannot parse
+            raise UserError(f"{config.path} is not a Hugging Face tokenizer.json: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # special spellings in text are text
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        self.fingerprint = digest("huggingface", content, config.eos_token)
+        eos = self._find((config.eos_token,) if config.eos_token else self._eos_names)
+        if eos is None:
+            raise UserError(f"{config.path} has no end-of-document token {config.eos_token or ''}; name one with data.tokenizer.eos_token")
+        pad = self._find(self._pad_names)
+        self.eos_id, self.pad_id, self.mask_id = eos, eos if pad is None else pad, self._find(self._mask_names)
+        spelling = self._tokenizer.id_to_token(eos)
+        if eos in self.encode(spelling):
+            raise UserError(f"{config.path}: the text {spelling} yields the end-of-document id; mark that token as special in the file")
+
+    def _find(self, names: Iterable[Optional[str]]) -> Optional[int]:
+        found = (self._tokenizer.token_to_id(name) for name in names if name is not None)
+        return next((i for i in found if i is not None), None)
+
+    @functools.cached_property
+    def _control_ids(self) -> np.ndarray:
+        return np.asarray([i for i in {self.eos_id, self.pad_id, self.mask_id} if i is not None])
+
+    def encode(self, text: str) -> np.ndarray:
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        for text in texts:
+            _utf8(text)
+        return [np.asarray(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        array = _checked(ids, self.vocab_size)
+        return self._tokenizer.decode(array[~np.isin(array, self._control_ids)].tolist(), skip_special_tokens=False)
