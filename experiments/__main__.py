@@ -1,0 +1,48 @@
+"""`python -m experiments NAME|PATH/study.py [VERB]`: a whole study, or one part of it.
+
+Without a verb, does everything that is missing: prepares the data, plans, runs, forecasts, fits, and writes the report.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from experiments import commands
+from lm.errors import run_cli
+
+VERBS = {
+    "all": "do all that follows, as far as it is missing (the default)",
+    "plan": "prepare the data if need be, print every cell, write the study directory",
+    "run": "train what is missing: first stage, forecast, second stage",
+    "status": "say how far the study is",
+    "forecast": "write the forecast of the largest budget's cells, once the first stage is complete",
+    "fit": "fit the laws to what has been trained; --json prints them",
+    "report": "write report.html and figures/",
+}
+
+
+def main() -> int:
+    verbs = "\n".join(f"  {verb:10s}{what}" for verb, what in VERBS.items())
+    names = "studies here: " + ", ".join(commands.names())
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments",
+        description=f"Runs a scaling study, or one part of it.\n\nverbs:\n{verbs}\n\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", help="a name from the list, or a path to a study.py of your own")
+    parser.add_argument("verb", nargs="?", default="all", choices=VERBS, metavar="VERB", help="one of the verbs above")
+    parser.add_argument("--dir", type=pathlib.Path, default=None, help="the study's directory (default: runs/NAME)")
+    parser.add_argument("--data-dir", type=pathlib.Path, default=pathlib.Path("runs/data"), help="prepared data (default: runs/data)")
+    parser.add_argument("--workers", type=int, default=None, help="processes, one core each (default: one per core)")
+    parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
+    parser.add_argument("--json", action="store_true", help="fit: print the results as JSON")
+    args = parser.parse_args()
+    study = commands.load(args.study)
+    root = args.dir or pathlib.Path("runs") / study.name
+    # with --json, standard output holds the results alone
+    out = sys.stderr if args.json else sys.stdout
+    return commands.Commands(study, root, args.data_dir, args.workers, args.train, out).do(args.verb, as_json=args.json)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,56 @@
+"""How should compute be divided between parameters and tokens? A Chinchilla study on bytes of Python source text.
+
+    python -m experiments chinchilla
+
+Two CPU cores, about 7 minutes of training; README.md has the numbers to expect.
+"""
+
+from lm.data.config import ByteTokenizer, Component, DataConfig
+from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
+from lm.optim.config import WSD, OptimConfig
+from lm.scaling.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.scaling.study import Budget, Study
+from lm.train.config import CheckpointConfig, LogConfig, RunConfig
+
+SEQUENCE_LENGTH = 128
+
+BASE = RunConfig(
+    model=ModelConfig(
+        vocab_size=259,  # bytes, padding, end of document, mask
+        max_length=SEQUENCE_LENGTH,
+        attention=AttentionConfig(qk_norm=True),
+        mlp=MLPConfig(activation="squared_relu"),
+        zero_init_outputs=True,
+    ),
+    data=DataConfig(components=(Component("python_sources"),), tokenizer=ByteTokenizer(), sequence_length=SEQUENCE_LENGTH),
+    optim=OptimConfig(beta1=0.9, beta2=0.98, clip_norm=1.0, schedule=WSD(cooldown=0.3), warmup_fraction=0.1),
+    checkpoint=CheckpointConfig(keep=1),
+    log=LogConfig(tensorboard=False),
+)
+
+# The dial is the number of heads: d_model = 8 heads, heads of 16, two layers.
+SIZES_0 = (2, 3, 4, 5, 6, 7, 8)
+SIZES_1 = (2, 3, 4, 5, 6, 7, 8)
+SIZES_2 = (3, 4, 5, 6, 7, 8, 10)
+SIZES_3 = (3, 4, 6, 8, 9, 10, 12)
+
+
+def get_study() -> Study:
+    return Study(
+        name="chinchilla",
+        question="How should compute be divided between parameters and tokens, for bytes of Python source text?",
+        base=BASE,
+        shape=HeadsShape(head_dim=16, width_per_head=8, num_layers=2, mlp_ratio=4),
+        learning_rate=PowerLawRate(
+            rate=0.012, batch=4, batch_exponent=0.5, params=33e3, params_exponent=-0.15, tokens=1.2e6, tokens_exponent=-0.15
+        ),
+        batch=PowerOfTwoBatch(sequences=4, tokens=1.2e6, exponent=0.5, low=2, high=8, min_steps=200),
+        budgets=(
+            Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(2, 8)),
+            Budget(5.0e11, SIZES_1, repeats=(3, 5, 7), brackets=(5,)),
+            Budget(1.3e12, SIZES_2),
+            Budget(3.2e12, SIZES_3, stage=1),
+        ),
+        seeds=(1, 2),
+        bracket_factors=(0.5, 2.0),
+    )

@@ -1,0 +1,36 @@
+"""What does the tokenizer change? The Chinchilla study again at a SentencePiece vocabulary of 1,024.
+
+    python -m experiments chinchilla_bpe
+
+Same text, same shapes, same budgets; compared with `chinchilla` in bits per byte at equal C.
+"""
+
+import dataclasses
+
+from experiments.chinchilla import study as bytes_study
+from lm.data.config import SentencePieceTokenizer
+from lm.scaling.study import Budget, Study
+
+VOCABULARY = 1024
+
+
+def get_study() -> Study:
+    study = bytes_study.get_study()
+    tokenizer = SentencePieceTokenizer(vocab_size=VOCABULARY, model_type="bpe", whitespace_pieces=True)
+    base = dataclasses.replace(
+        study.base,
+        model=dataclasses.replace(study.base.model, vocab_size=VOCABULARY),
+        data=dataclasses.replace(study.base.data, tokenizer=tokenizer),
+    )
+    return dataclasses.replace(
+        study,
+        name="chinchilla_bpe",
+        question="What does a vocabulary of 1,024 change against bytes, at equal compute?",
+        base=base,
+        budgets=(
+            Budget(5.0e11, (2, 3, 4, 5, 6, 7, 8), repeats=(2, 5, 8)),
+            Budget(1.3e12, (2, 3, 4, 6, 7, 8, 10)),
+            Budget(3.2e12, (3, 4, 6, 8, 9, 10, 12), stage=1),
+        ),
+        compare_with=("chinchilla",),
+    )

@@ -1,0 +1,187 @@
+"""The verbs of `python -m experiments`. Imports no jax; libraries that take long to import are imported where they are used."""
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import json
+import pathlib
+import sys
+from typing import Any, Optional, TextIO
+
+import lm.scaling
+from launch.local import LocalWorkers
+from launch.view import View
+from lm.data import info as data_info
+from lm.errors import UserError
+from lm.scaling import claims, directory, gate, plan, table
+from lm.scaling import status as status_lib
+from lm.scaling.study import Study
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def names() -> list[str]:
+    return sorted(path.parent.name for path in FOLDER.glob("*/study.py"))
+
+
+def load(name: str) -> Study:
+    """The study of a name, or of a path to a file with a function `get_study() -> Study`."""
+    if name.endswith(".py"):
+        path = pathlib.Path(name)
+        if not path.is_file():
+            raise UserError(f"no file {name}: give a study's name ({', '.join(names())}) or the path of a study.py")
+        spec = importlib.util.spec_from_file_location("user_study", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    elif name in names():
+        module = importlib.import_module(f"experiments.{name}.study")
+    else:
+        near = difflib.get_close_matches(name, names(), 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}, or give the path of a study.py"
+        raise UserError(f"unknown study {name!r}: {hint}")
+    study = module.get_study() if hasattr(module, "get_study") else None
+    if not isinstance(study, Study):
+        raise UserError(f"{name}: its function get_study() must return a lm.scaling.study.Study")
+    return study
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """A study, where it lives, and how it is carried out. Each verb returns an exit status and can be called again."""
+
+    study: Study
+    root: pathlib.Path
+    data_dir: pathlib.Path
+    workers: Optional[int] = None
+    train: Optional[str] = None
+    out: TextIO = sys.stdout
+
+    def do(self, verb: str, *, as_json: bool = False) -> int:
+        if verb == "status":
+            return self._say(status_lib.render(status_lib.of(self.root), self.root))
+        if verb == "plan":
+            made = self._plan()
+            self._say(plan.render(made, len(self._launcher.cores)))
+            self._open(made)
+            return self._say(f"planned in {self.root}")
+        self._open(self._plan())
+        if verb in ("all", "run"):
+            self._run()
+        if verb == "forecast":
+            self._forecast_alone()
+        if verb == "fit":
+            return self._fit(as_json)
+        if verb in ("all", "report"):
+            failed = self._fit(as_json) if verb == "all" else 0
+            self._report()
+            return failed
+        return 0
+
+    @property
+    def _launcher(self) -> LocalWorkers:
+        return LocalWorkers(self.workers, self.train)
+
+    def _say(self, text: str) -> int:
+        print(text, file=self.out, flush=True)
+        return 0
+
+    def _plan(self) -> plan.Plan:
+        """The plan on prepared data; prepares the data first when they are missing."""
+        data = data_info.info(self.study.base.data, self.data_dir)
+        if data is None:
+            self._say(f"preparing the data in {self.data_dir} (once)")
+            from lm.data import pipeline
+
+            pipeline.prepare(self.study.base.data, self.data_dir, log=self._say)
+            data = data_info.info(self.study.base.data, self.data_dir)
+            assert data is not None
+        return plan.make(self.study, data)
+
+    def _open(self, made: plan.Plan) -> dict[str, Any]:
+        for refusal in made.refusals:
+            print(f"refused: {refusal}", file=sys.stderr)
+        if made.refusals:
+            raise UserError(f"{len(made.refusals)} refusals; nothing was written. Mend the study's definition")
+        return directory.write(made, self.root, self.data_dir)
+
+    def _run(self) -> None:
+        state = status_lib.of(self.root)
+        if state.finished < len(state.cells):
+            self._say(f"{len(state.cells)} cells in {self.root}, {len(self._launcher.cores)} workers; Ctrl-C stops, the same command continues")
+            state = self._launcher.run(self.root, self._make_forecast, View(self.out))
+        for c in state.cells:
+            if c.state in ("diverged", "failed"):
+                self._say(f"excluded: cell {c.cell['id']} (C {c.cell['budget']:.3g}, d_model {c.cell['shape']['d_model']}): {c.state}, {c.reason}")
+        self._check_enough(table.read(self.root))
+
+    def _check_enough(self, rows: list[table.Row]) -> None:
+        completed, least = sum(row.completed for row in rows), self.study.limits.min_completed
+        if completed < least * len(rows):
+            raise UserError(f"{completed} of {len(rows)} cells completed, and the study asks for {least:.0%}: see `status` for the reasons")
+
+    def _make_forecast(self) -> bool:
+        """Writes the forecast from stage 0; the gate of stage 1 is open from then on."""
+        rows = [row for row in table.read(self.root) if row.stage == 0]
+        self._check_enough(rows)
+        if len(rows) == len(directory.open_study(self.root)["cells"]):
+            return True  # nothing is to be forecast
+        from lm.scaling import forecast
+
+        content = forecast.make(rows, [row for row in table.read(self.root) if row.stage > 0])
+        stored = gate.write_forecast(self.root, content, [row.id for row in rows if row.completed])
+        self._say(f"forecast written to {self.root / 'forecast.json'}, sha256 {stored['sha256'][:16]}...")
+        return True
+
+    def _forecast_alone(self) -> None:
+        stored = gate.read_forecast(self.root)
+        if stored is not None:
+            self._say(f"the forecast was written {stored['time']}, sha256 {stored['sha256']}, and is never written again")
+            return
+        rest = [c for c in status_lib.of(self.root).cells if c.cell["stage"] == 0 and c.state not in claims.FINISHED]
+        if rest:
+            raise UserError(f"{len(rest)} cells of the first stage are not finished: `run` trains them and then writes the forecast")
+        self._make_forecast()
+
+    def _fit(self, as_json: bool) -> int:
+        """Fits unless fit.json was made from the same runs by the same code; a line on stderr per failed check, and status 1."""
+        rows = table.read(self.root)
+        if not any(row.completed for row in rows):
+            raise UserError(f"no cell of {self.root} has completed: `run` trains them")
+        inputs = self._inputs([dataclasses.astuple(row) for row in rows], gate.read_forecast(self.root), self.study.analysis)
+        path = self.root / "fit.json"
+        fitted = table.read_json(path, "") if path.exists() else {}
+        if fitted.get("inputs") != inputs:
+            from lm.scaling import analysis
+
+            result = analysis.analyse(rows, dict(self.study.analysis), gate.read_forecast(self.root))
+            fitted = {"inputs": inputs} | result.to_json()
+            directory.write_json(path, fitted)
+        print(json.dumps(fitted, indent=1) if as_json else fitted.get("summary", f"fits in {path}"), flush=True)
+        failed = [check for check in fitted.get("checks", ()) if not check["passed"]]
+        for check in failed:
+            print(f"check failed: {check['message']}", file=sys.stderr)
+        return 1 if failed else 0
+
+    def _report(self) -> None:
+        path, stamp = self.root / "report.html", self.root / "figures" / "inputs"
+        if not (self.root / "fit.json").exists():
+            self._fit(as_json=False)
+        inputs = self._inputs((self.root / "fit.json").read_text(encoding="utf-8"))
+        if not (path.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == inputs):
+            from lm.scaling import report
+
+            report.write(self.root)
+            stamp.write_text(inputs, encoding="utf-8")
+        self._say(f"report: {path.resolve()}")
+
+    def _inputs(self, *values: Any) -> str:
+        """Hash of values and of the code that turns them into results."""
+        folder = pathlib.Path(next(iter(lm.scaling.__path__)))
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+        for source in sorted(folder.rglob("*")):
+            if source.is_file() and source.suffix in (".py", ".html", ".css", ".j2"):
+                digest.update(source.read_bytes())
+        return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Workers on this machine, one core each, with a live view. No training logic.
+
+    python -m launch.local STUDY_DIR [--workers=2]
+
+starts workers on a planned study and waits for it, up to its forecast; `python -m experiments NAME` does the same and writes
+the forecast when the first stage is complete.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Optional
+
+import lm
+from launch.view import View
+from lm.errors import UserError, run_cli
+from lm.scaling import claims, directory
+from lm.scaling import status as status_lib
+
+POLL_SECONDS = 0.25
+PATIENCE_SECONDS = 10.0
+MAX_DEATHS = 3  # of workers, with no cell finished in between
+
+
+@dataclasses.dataclass
+class _Worker:
+    core: Optional[int]
+    process: subprocess.Popen
+    log: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalWorkers:
+    """Starts `workers` processes (default: one per core that this process may use), each pinned to a core of its own."""
+
+    workers: Optional[int] = None
+    train: Optional[str] = None  # MODULE:FUNCTION, default the worker's
+
+    @property
+    def cores(self) -> list[Optional[int]]:
+        allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
+        count = self.workers or len(allowed)
+        if count > len(allowed):
+            raise UserError(f"--workers={count}: this process may use {len(allowed)} cores, and each worker needs one")
+        return list(allowed[:count])
+
+    def run(self, root: pathlib.Path, when_open: Callable[[], bool], view: Optional[View] = None) -> status_lib.Status:
+        """Keeps workers at work until every cell is finished, or until `when_open` says to stop.
+
+        `when_open` is called once, when all cells of stage 0 are finished and the forecast is not written yet; it writes the
+        forecast and returns True, or returns False to stop there. Workers end with this call, also on an error or Ctrl-C.
+        """
+        study = directory.open_study(root)
+        claims.clear_stale(root, [cell["id"] for cell in study["cells"]])
+        known: dict[str, status_lib.CellStatus] = {}
+        state = status_lib.of(root, study, known)
+        view = view or View(sys.stdout)
+        view.start(state)
+        team: list[_Worker] = []
+        try:
+            deaths, finished = 0, state.finished
+            while state.finished < len(state.cells):
+                if not state.forecast and all(c.state in claims.FINISHED for c in state.cells if c.cell["stage"] == 0) and not when_open():
+                    break
+                deaths = 0 if state.finished > finished else deaths
+                finished = state.finished
+                deaths += self._tend(root, team)
+                if deaths >= MAX_DEATHS:
+                    raise UserError(f"{deaths} workers in a row were killed ({_last_words(team)}): if memory ran out, lower --workers")
+                time.sleep(POLL_SECONDS)
+                state = status_lib.of(root, study, known)
+                view.update(state)
+        finally:
+            _stop(team)
+            view.close()
+        return state
+
+    def _tend(self, root: pathlib.Path, team: list[_Worker]) -> int:
+        """Starts missing workers; returns how many had died. A worker that ended with an error of the user's ends the study."""
+        if not team:
+            team += [_start(root, core, self.train) for core in self.cores]
+            return 0
+        deaths = 0
+        for i, worker in enumerate(team):
+            code = worker.process.poll()
+            if code is None or code == 0:
+                continue
+            if code == 2:
+                raise UserError(_last_line(worker.log).removeprefix("error: "))
+            if code > 0:
+                raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
+            deaths += 1
+            team[i] = _start(root, worker.core, self.train)
+        return deaths
+
+
+def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Worker:
+    folder = root / "logs"
+    folder.mkdir(exist_ok=True)
+    log = folder / f"worker-{'all' if core is None else core}.log"
+    command = [sys.executable, "-m", "lm.worker", str(root), "--follow"]
+    command += [f"--cores={core}"] if core is not None else []
+    command += [f"--train={train}"] if train else []
+    code = str(pathlib.Path(lm.__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))}
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment.setdefault(name, "1")
+    with open(log, "ab") as file:  # a session of its own: Ctrl-C reaches this process only, which then ends the workers
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True)
+    return _Worker(core, process, log)
+
+
+def _stop(team: list[_Worker]) -> None:
+    """Asks workers to give back their claims and end; kills those that do not."""
+    for worker in team:
+        if worker.process.poll() is None:
+            worker.process.terminate()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for worker in team:
+        try:
+            worker.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def _last_line(path: pathlib.Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
+def _last_words(team: list[_Worker]) -> str:
+    return "; ".join(sorted({_last_line(worker.log)[:200] for worker in team}))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m launch.local", description="Starts workers on a planned study, one core each.")
+    parser.add_argument("study_dir", type=pathlib.Path)
+    parser.add_argument("--workers", type=int, default=None, help="default: one per core")
+    args = parser.parse_args()
+    state = LocalWorkers(args.workers).run(args.study_dir, lambda: False)
+    print(status_lib.render(state, args.study_dir))
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,102 @@
+"""Claims on cells: who trains what, so that no cell is trained twice at once (imports no jax).
+
+A claim is the file `cells/ID/claim`, made with O_EXCL while a lock on the study is held, and touched as a heartbeat. It is
+stale when its process is gone (same host), or when its heartbeat is older than `STALE_SECONDS` (another host). The lock is
+the kernel's and falls with its process, so that a kill at any moment blocks nobody.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any, Optional
+
+STALE_SECONDS = 120.0
+HEARTBEAT_SECONDS = 10.0
+FINISHED = ("completed", "diverged", "failed")
+
+
+def claim(study_dir: pathlib.Path, cell_id: str) -> bool:
+    """Takes the cell for this process; False when it is finished or another living process holds it."""
+    path = claim_path(study_dir, cell_id)
+    with _locked(study_dir):
+        if is_finished(study_dir, cell_id) or holder(path) is not None:
+            return False
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644), "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid()), "time": time.time()}, file)
+        return True
+
+
+def release(study_dir: pathlib.Path, cell_id: str) -> None:
+    claim_path(study_dir, cell_id).unlink(missing_ok=True)
+
+
+def heartbeat(study_dir: pathlib.Path, cell_id: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(claim_path(study_dir, cell_id))
+
+
+def holder(path: pathlib.Path) -> Optional[dict[str, Any]]:
+    """The living process that holds a claim, as {pid, host, born, time}; None when the claim is absent, torn or stale."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        age = time.time() - path.stat().st_mtime
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None  # a torn claim is one whose process was killed while it held the lock
+    if owner["host"] == socket.gethostname():
+        alive = owner["born"] is not None and _born(owner["pid"]) == owner["born"]
+        return owner if alive else None
+    return owner if age < STALE_SECONDS else None
+
+
+def clear_stale(study_dir: pathlib.Path, cell_ids: list[str]) -> int:
+    """Removes claims that no living process holds and returns how many there were."""
+    removed = 0
+    with _locked(study_dir):
+        for path in (claim_path(study_dir, cell_id) for cell_id in cell_ids):
+            if path.exists() and holder(path) is None:
+                path.unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
+def claim_path(study_dir: pathlib.Path, cell_id: str) -> pathlib.Path:
+    return study_dir / "cells" / cell_id / "claim"
+
+
+def is_finished(study_dir: pathlib.Path, cell_id: str) -> bool:
+    """Whether the cell's run.json records an end, good or bad."""
+    try:
+        return json.loads((study_dir / "cells" / cell_id / "run.json").read_text(encoding="utf-8")).get("status") in FINISHED
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+@contextlib.contextmanager
+def _locked(study_dir: pathlib.Path) -> Iterator[None]:
+    with open(study_dir / "claims.lock", "a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _born(pid: int) -> Optional[str]:
+    """When a process started, so that a pid used again is not mistaken for its former owner; None when it is gone."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = stat.rpartition(")")[2].split()  # from the third on: state, ..., start time as the 22nd
+        return None if fields[0] in "ZX" else fields[19]
+    except (FileNotFoundError, ProcessLookupError):
+        if pathlib.Path("/proc/self/stat").exists():
+            return None
+    try:  # systems without /proc: alive is all that can be said
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "unknown"

@@ -1,0 +1,115 @@
+"""The study directory: written once from a plan, self-contained from then on (imports no jax).
+
+    study.json             definition, data, cells; never rewritten
+    cells/ID/config.json   the whole configuration of one run; beside it the run's own files
+    forecast.json          written once, before the first cell of stage 1
+    cache/                 compiled executables
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+from typing import Any, Optional
+
+from lm import config as config_lib
+from lm.errors import UserError
+from lm.scaling.plan import Plan
+from lm.scaling.table import read_json
+
+SCHEMA = 1
+
+
+def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, Any]:
+    """Writes the directory of a plan, or checks that what is there is this plan; returns study.json's content.
+
+    Raises UserError when the plan has refusals, or when the directory holds another study.
+    """
+    if plan.refusals:
+        raise UserError(f"the plan is refused: {plan.refusals[0]}" + _and_more(len(plan.refusals) - 1))
+    new = _content(plan, root, data_dir)
+    if (root / "study.json").exists():
+        old = open_study(root)
+        _check_same(old, new, root)
+        return old
+    if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
+        raise UserError(f"{root} is not empty and holds no study: choose another directory with --dir")
+    for planned in plan.planned:
+        folder = root / "cells" / planned.id
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config_lib.to_dict(planned.cell.config))
+    write_json(root / "study.json", new)  # last: its presence says that the rest is complete
+    return new
+
+
+def open_study(root: pathlib.Path) -> dict[str, Any]:
+    """study.json's content; UserError when there is none or it comes from another version of this program."""
+    study = read_json(root / "study.json", f"{root} holds no study: `python -m experiments NAME plan` makes one")
+    if study.get("schema") != SCHEMA:
+        raise UserError(f"{root} has schema {study.get('schema')}, and this program reads {SCHEMA}: choose another directory with --dir")
+    return study
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a file that a reader sees either whole or not at all, also after a kill."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def sha256(value: Any) -> str:
+    """Hash of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def revision() -> Optional[str]:
+    """The git revision of this code, with "+changes" when the work tree differs; None outside a repository."""
+    folder = pathlib.Path(__file__).parent
+    git = lambda *words: subprocess.run(("git", *words), cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: E731
+    try:
+        head = git("rev-parse", "HEAD").strip()
+        return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", ".").strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _content(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, Any]:
+    study = plan.study
+    return {
+        "schema": SCHEMA,
+        "name": study.name,
+        "question": study.question,
+        "definition": study.definition(),
+        "fingerprint": plan.fingerprint,
+        "data": plan.data,
+        "data_dir": os.path.relpath(data_dir, root),
+        "revision": revision(),
+        "cells": [planned.to_json() for planned in plan.planned],
+    }
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], root: pathlib.Path) -> None:
+    """One line that says in which fields the study on disk differs, and what to do."""
+    changed = config_lib.differences(old["definition"], new["definition"])
+    if old["fingerprint"] != new["fingerprint"]:
+        changed.append(f"data fingerprint: {old['fingerprint']} -> {new['fingerprint']}")
+    if not changed and [c["id"] for c in old["cells"]] != [c["id"] for c in new["cells"]]:
+        changed.append(f"cells planned by the code (directory written at revision {old['revision']})")
+    if changed:
+        fields = "; ".join(changed[:4]) + _and_more(len(changed) - 4)
+        raise UserError(f"{root} holds another study ({fields}): choose another directory with --dir, or undo the change")
+
+
+def _and_more(count: int) -> str:
+    return f", and {count} more" if count > 0 else ""
