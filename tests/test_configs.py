@@ -128,9 +128,10 @@ def test_every_leaf_survives_flag_dataclass_json_dataclass(name):
             continue  # an empty list of groups
         text, value = other_value(leaf, hint)
         changed = set_flags(config, f"{leaf.path}={text}")
-        assert lookup(changed, leaf.path) == value and type(lookup(changed, leaf.path)) is type(value), leaf.path
+        assert (lookup(changed, leaf.path), type(lookup(changed, leaf.path))) == (value, type(value)), leaf.path
         back = C.from_dict(type(config), json.loads(json.dumps(C.to_dict(changed))))
-        assert back == changed and C.from_config_dict(type(config), C.to_config_dict(changed)) == changed
+        assert back == changed
+        assert C.from_config_dict(type(config), C.to_config_dict(changed)) == changed
         if changed != config:
             assert [line.split(":")[0] for line in C.differences(config, changed)] == [leaf.path]
             assert (C.identity(changed) == C.identity(config)) == (leaf.part == "execution"), leaf.path
@@ -150,7 +151,9 @@ def lookup(config, path):
 def test_a_strategy_and_its_fields_come_in_any_order():
     flags = ["optim.schedule=wsd", "optim.schedule.cooldown=0.2", "optim.learning_rate=1e-3"]
     one, other = (set_flags(set_flags(RunConfig(), "optim.schedule=cosine"), *order) for order in (flags, flags[::-1]))
-    assert one == other and one.optim.schedule.cooldown == 0.2 and one.optim.schedule.name == "wsd"
+    assert one == other
+    assert one.optim.schedule.cooldown == 0.2
+    assert one.optim.schedule.name == "wsd"
 
 
 def test_naming_the_present_strategy_keeps_its_fields_and_another_starts_from_its_defaults():
@@ -167,14 +170,16 @@ def test_elements_of_a_tuple_are_set_by_index_and_the_next_index_appends():
     config = set_flags(RunConfig(), "data.components.0.corpus=text_files", "data.components.0.paths=a.txt,b.txt")
     assert config.data.components[0].paths == ("a.txt", "b.txt")
     config = set_flags(RunConfig(), "data.components.1.corpus=tfds:lm1b", "data.components.1.weight=2")
-    assert [c.corpus for c in config.data.components] == ["python_sources", "tfds:lm1b"] and config.data.components[1].weight == 2.0
+    assert [c.corpus for c in config.data.components] == ["python_sources", "tfds:lm1b"]
+    assert config.data.components[1].weight == 2.0
     whole = set_flags(RunConfig(), 'data.components=[{"corpus": "text_files", "paths": ["with,comma.txt"]}]')
     assert whole.data.components[0].paths == ("with,comma.txt",)
 
 
 def test_an_optional_group_is_turned_on_by_its_name_and_off_by_none():
     config = set_flags(Whole(), "spare.side=2", "spare=square")
-    assert config.spare == Square(side=2.0) and set_flags(config, "spare=none").spare is None
+    assert config.spare == Square(side=2.0)
+    assert set_flags(config, "spare=none").spare is None
 
 
 @pytest.mark.parametrize(
@@ -205,7 +210,7 @@ def test_an_optional_group_is_turned_on_by_its_name_and_off_by_none():
 def test_a_bad_flag_is_one_line_that_names_the_nearest_valid_key(flag, words):
     with pytest.raises(UserError) as caught:
         set_flags(RunConfig(), flag)
-    assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value), str(caught.value)
+    assert [word for word in [*words, "\n"] if word not in str(caught.value)] == ["\n"], str(caught.value)
 
 
 def test_a_field_of_another_strategy_is_an_error_that_says_which():
@@ -238,7 +243,9 @@ def test_bad_json_is_refused(tree, words):
 def test_parts_split_a_configuration_and_make_it_again():
     config = set_flags(RunConfig(), "mesh.fsdp=8", "optim.schedule=linear", "log.every_steps=3")
     experiment, execution = C.experiment_part(config), C.execution_part(config)
-    assert "mesh" not in experiment and "optim" not in execution and execution["mesh"]["fsdp"] == 8
+    assert "mesh" not in experiment
+    assert "optim" not in execution
+    assert execution["mesh"]["fsdp"] == 8
     assert C.from_parts(RunConfig, experiment, execution) == config
 
 

@@ -1,0 +1,142 @@
+"""`python -m lm.run --config=configs/decoder.py:tiny --workdir=DIR [--config.KEY=VALUE ...]`: trains one configuration by hand.
+
+Flags have ml_collections' spelling, and a configuration file may return a ConfigDict, but they are read here and not by its absl flags:
+those learn a strategy's keys only from the value that is there already (so `schedule.cooldown` before `schedule=wsd` fails), report a
+wrong key by a traceback, and cannot name the nearest right one. Reading them takes the few lines below. No jax before training starts.
+"""
+
+import difflib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from lm import config as config_lib
+from lm.errors import UserError, run_cli
+from lm.train.config import RunConfig
+from lm.usage import usage
+
+WITH_VALUE = ("config", "workdir", "profile")
+SWITCHES = ("help", "print_config", "dry_run")
+
+
+class Arguments(NamedTuple):
+    """What a command line says."""
+
+    values: dict[str, str]  # of the flags that take one
+    switches: set[str]
+    overrides: list[str]  # "path=text", without the leading "config."
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Reads a command line; UserError for what is not known. `--flag=value` and `--flag value` are the same."""
+    values, switches, overrides, rest = {}, set(), [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, text = word.removeprefix("-").removeprefix("-").partition("=")
+        name = {"h": "help"}.get(name, name)
+        if not word.startswith("-"):
+            raise UserError(f"{word!r} is no flag; flags begin with --, and a value follows its flag: --config.KEY=VALUE")
+        if name in SWITCHES:
+            switches.add(name)
+            continue
+        is_override = name.startswith("config.")
+        if name not in WITH_VALUE and not is_override:
+            raise UserError(f"unknown flag --{name}; {_nearest_flag(name)}")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{name} needs a value: --{name}=...")
+            text = rest.pop(0)
+        if is_override:
+            overrides.append(f"{name.removeprefix('config.')}={text}")
+        else:
+            values[name] = text
+    return Arguments(values, switches, overrides)
+
+
+def _nearest_flag(name: str) -> str:
+    keys = {leaf.path: f"--config.{leaf.path}" for leaf in config_lib.leaves(RunConfig())}
+    if name in keys:
+        return f"did you mean {keys[name]}?"
+    near = difflib.get_close_matches(name, [*WITH_VALUE, *SWITCHES, *(key.removeprefix("--") for key in keys.values())], n=1, cutoff=0.0)
+    return f"the nearest is --{near[0]}"
+
+
+def load(spec: str) -> RunConfig:
+    """The configuration that "FILE.py:NAME" or "FILE.json" names."""
+    file, _, name = spec.partition(":")
+    path = Path(file)
+    if not path.is_file():
+        others = sorted(str(p) for folder in {path.parent, Path("configs")} for p in folder.glob("*.py") if p.stem != "__init__")
+        near = difflib.get_close_matches(file, others, n=1, cutoff=0.3) or others[:1]
+        raise UserError(f"--config={spec}: there is no file {file}" + (f"; the nearest is {near[0]}" if near else ""))
+    if path.suffix == ".json":
+        try:
+            return config_lib.from_dict(RunConfig, json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise UserError(f"--config={spec}: {file} is not JSON: {error}") from error
+    value = _call(path, spec, name)
+    if hasattr(value, "to_dict") and not isinstance(value, RunConfig):
+        value = config_lib.from_config_dict(RunConfig, value)
+    if not isinstance(value, RunConfig):
+        raise UserError(f"--config={spec}: get_config returned a {type(value).__name__}; return an lm.train.config.RunConfig")
+    return value
+
+
+def _call(path: Path, spec: str, name: str) -> Any:
+    """`get_config(name)` of a file."""
+    module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"--config={spec}: {path} is neither a .py nor a .json file")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"--config={spec}: {path} defines no get_config(name)")
+        return module.get_config(name) if name else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"--config={spec}: {type(error).__name__}: {error} (LM_TRACEBACK=1 shows where)") from error
+
+
+def profile_steps(text: Optional[str]) -> Optional[tuple[int, int]]:
+    """The steps [A, B) of "A:B"."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"--profile={text}: give two steps, such as --profile=10:15")
+    return int(first), int(last)
+
+
+def main() -> int:
+    arguments = parse(sys.argv[1:])
+    spec = arguments.values.get("config")
+    if "help" in arguments.switches:
+        config = config_lib.apply_overrides(load(spec) if spec else RunConfig(), arguments.overrides)
+        print(usage(config, spec or "RunConfig()"))
+        return 0
+    if spec is None:
+        raise UserError("--config is missing, such as --config=configs/decoder.py:tiny; --help lists the flags")
+    config = config_lib.apply_overrides(load(spec), arguments.overrides)
+    profile = profile_steps(arguments.values.get("profile"))
+    if "print_config" in arguments.switches:
+        print(json.dumps(config_lib.to_dict(config), indent=1))
+        return 0
+    workdir = arguments.values.get("workdir")
+    if workdir is None and "dry_run" not in arguments.switches:
+        raise UserError("--workdir is missing: say where the run's record, metrics and checkpoints go")
+    from lm import runner  # imports jax
+
+    if "dry_run" in arguments.switches:
+        print(runner.describe(config))
+        return 0
+    assert workdir is not None
+    record = runner.train_run(config, Path(workdir), profile=profile, log=print)
+    return 0 if record["status"] == "completed" else 1
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,191 @@
+"""Imports point down only; each library has its place; plans, status and `--help` load no accelerator library."""
+
+import ast
+import functools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The longest prefix of a module's name decides its floor.
+FLOORS = {
+    "lm": 0,
+    "lm.types": 0,
+    "lm.errors": 0,
+    "lm.fields": 0,
+    "lm.overrides": 0,
+    "lm.config": 0,
+    "lm.mesh": 0,
+    "lm.sharding": 0,
+    "lm.model": 1,
+    "lm.data": 1,
+    "lm.losses": 2,
+    "lm.optim": 2,
+    "lm.train": 3,
+    "lm.infer": 3,
+    "lm.evals": 4,
+    "lm.scaling": 4,
+    "lm.run": 5,
+    "lm.runner": 5,
+    "lm.usage": 5,
+    "lm.worker": 5,
+    "lm.infer.__main__": 5,  # commands
+    "lm.evals.__main__": 5,
+    "configs": 6,
+    "experiments": 6,
+    "launch": 6,
+}
+NEVER = [("lm.model", "lm.data"), ("lm.data", "lm.model"), ("lm.infer", "lm.train")]
+
+# Where a library may be imported; nowhere else under lm, configs, experiments or launch.
+LIBRARIES = {
+    "flax": ["lm.model"],
+    "optax": ["lm.optim", "lm.train"],
+    "orbax": ["lm.train.checkpoint"],
+    "grain": ["lm.data"],
+    "tensorflow_datasets": ["lm.data"],
+    "sentencepiece": ["lm.data"],
+    "tokenizers": ["lm.data"],
+    "array_record": ["lm.data"],
+    "matplotlib": ["lm.scaling"],
+    "jinja2": ["lm.scaling"],
+    "tensorflow": [],
+    "torch": [],
+    "transformers": [],
+}
+
+HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "tensorflow", "matplotlib", "scipy")
+JAX_FREE = [
+    "lm.errors",
+    "lm.fields",
+    "lm.overrides",
+    "lm.config",
+    "lm.mesh",
+    "lm.model.flops",
+    "lm.data.info",
+    "lm.run",
+    "lm.usage",
+    "lm.worker",
+]
+JAX_FREE += ["experiments", "experiments.__main__", "launch.local", "launch.view"]
+JAX_FREE += ["lm.scaling." + name for name in ("study", "plan", "table", "status", "directory", "claims", "gate", "recipes")]
+HELP = [["lm.run"], ["lm.worker"], ["experiments"], ["lm.infer"], ["lm.evals"], ["lm.evals", "loss"]]
+
+
+@functools.cache
+def modules():
+    """Every module of the project: name -> path."""
+    found = {}
+    for top in ("lm", "configs", "experiments", "launch"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(name):
+    """Full names of what a module imports, anywhere in its body."""
+    path = modules()[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield (inner if inner in modules() else source), node.lineno
+
+
+def inside(name, prefix):
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def floor(name):
+    return FLOORS[max((prefix for prefix in FLOORS if inside(name, prefix)), key=len)]
+
+
+def test_every_module_of_lm_stands_on_a_stated_floor():
+    lost = [name for name in modules() if name != "lm" and not any(inside(name, prefix) for prefix in FLOORS if prefix != "lm")]
+    assert lost == [], "add them to FLOORS"
+
+
+def test_imports_point_down():
+    wrong = [
+        f"{modules()[name].relative_to(ROOT)}:{line} imports {other} of floor {floor(other)} from floor {floor(name)}"
+        for name in modules()
+        for other, line in imports(name)
+        if other in modules() and floor(other) > floor(name)
+    ]
+    assert wrong == []
+
+
+def test_parts_that_never_meet():
+    wrong = [
+        f"{modules()[name].relative_to(ROOT)}:{line} imports {other}"
+        for name in modules()
+        for other, line in imports(name)
+        for part, forbidden in NEVER
+        if inside(name, part) and inside(other, forbidden) and floor(name) < 5
+    ]
+    assert wrong == []
+
+
+def test_each_library_has_its_place():
+    wrong = [
+        f"{modules()[name].relative_to(ROOT)}:{line} imports {other}"
+        for name in modules()
+        for other, line in imports(name)
+        if other.split(".")[0] in LIBRARIES and not any(inside(name, place) for place in LIBRARIES[other.split(".")[0]])
+    ]
+    assert wrong == []
+
+
+def test_no_module_is_long():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules().values()}
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
+
+
+def test_no_function_is_long():
+    wrong = []
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                documented = ast.get_docstring(node, clean=False) is not None
+                start = node.body[0].end_lineno if documented else node.lineno - 1
+                if node.end_lineno - start > 45:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {node.end_lineno - start} lines")
+    assert wrong == []
+
+
+def python(*arguments):
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return done, time.monotonic() - start
+
+
+def test_modules_of_plans_and_status_load_no_accelerator_library():
+    names = [name for name in modules() if name.endswith(".config") or name in JAX_FREE]
+    code = f"import sys\nfor n in {names!r}:\n __import__(n)\n bad=[h for h in {HEAVY!r} if h in sys.modules]\n assert not bad, (n, bad)"
+    done, _ = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def is_command(name):
+    return name + ".__main__" in modules() or (name in modules() and modules()[name].name != "__init__.py")
+
+
+@pytest.mark.parametrize("command", [command for command in HELP if is_command(command[0])], ids=" ".join)
+def test_help_answers_at_once_and_loads_no_accelerator_library(command):
+    done, seconds = python("-X", "importtime", "-m", *command, "--help")
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 0, errors[-20:]
+    assert "--" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert sorted(loaded & set(HEAVY)) == []
+    assert seconds < 10  # two seconds on a quiet machine
