@@ -7,8 +7,8 @@ import functools
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Callable, Optional, Protocol, Union
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Optional, Protocol, Union
 
 import numpy as np
 
@@ -58,8 +58,9 @@ def _utf8(text: str) -> bytes:
 
 def _checked(ids: Iterable[int], vocab_size: int) -> np.ndarray:
     array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
-    if array.size and not (0 <= array.min() and array.max() < vocab_size):
-        raise UserError(f"token id {array.max() if array.min() >= 0 else array.min()} is outside the tokenizer's vocabulary of {vocab_size}")
+    outside = array[(array < 0) | (array >= vocab_size)]
+    if outside.size:
+        raise UserError(f"token id {outside[0]} is outside the tokenizer's vocabulary of {vocab_size}; was the text made with another one?")
     return array
 
 
@@ -67,7 +68,8 @@ class Bytes:
     """UTF-8 bytes above three control ids: a byte b is b + 3."""
 
     name = "bytes"
-    pad_id, eos_id, mask_id = 0, 1, 2
+    pad_id, eos_id = 0, 1
+    mask_id: Optional[int] = 2
     vocab_size = 259
     fingerprint = "bytes3"
 
@@ -103,7 +105,8 @@ class SentencePiece:
     """A SentencePiece model (Kudo and Richardson 2018) with byte fallback: lossless on all of Unicode."""
 
     name = "sentencepiece"
-    pad_id, eos_id, mask_id = 0, 1, 3  # 2 is SentencePiece's obligatory <unk>, which byte fallback leaves unused
+    pad_id, eos_id = 0, 1  # 2 is SentencePiece's obligatory <unk>, which byte fallback leaves unused
+    mask_id: Optional[int] = 3
     _controls = 4
 
     def __init__(self, model: bytes):
@@ -223,7 +226,7 @@ class HuggingFace:
             raise UserError(f"{config.path} has no end-of-document token {config.eos_token or ''}; name one with data.tokenizer.eos_token")
         pad = self._find(self._pad_names)
         self.eos_id, self.pad_id, self.mask_id = eos, eos if pad is None else pad, self._find(self._mask_names)
-        spelling = self._tokenizer.id_to_token(eos)
+        spelling = self._tokenizer.id_to_token(eos) or ""
         if eos in self.encode(spelling):
             raise UserError(f"{config.path}: the text {spelling} yields the end-of-document id; mark that token as special in the file")
 

@@ -1,0 +1,40 @@
+"""What is known of a prepared data set without opening its text (imports neither jax nor grain, so that `plan` answers at once)."""
+
+import dataclasses
+import os
+from typing import Any, Optional
+
+from lm.data import tokens
+from lm.data.config import DataConfig
+from lm.data.mixture import Mixture, Source, shares
+from lm.data.store import digest, read_json
+
+
+def index_path(config: DataConfig, data_dir: str) -> str:
+    """Where a data set's counts lie. They depend on the text and its tokenizer, not on how tokens are packed into rows."""
+    components = [dataclasses.asdict(component) for component in config.components]
+    tokenizer = {"name": config.tokenizer.name, **dataclasses.asdict(config.tokenizer)}
+    return os.path.join(data_dir, "prepared", digest("prepared", 1, components, tokenizer) + ".json")
+
+
+def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
+    """The counts of a data set, or None if it is not prepared yet.
+
+    `fingerprint`; `tokenizer` (name, vocab_size, fingerprint); `documents`, `tokens`, `bytes` per split (tokens count the ends of
+    documents); `components` (corpus, weight, fingerprint, the corpus's own info); and for this packing `rows_per_epoch` and
+    `tokens_per_epoch`: what a run may train on without seeing a token twice.
+    Raises UserError if the data set cannot be used as configured.
+    """
+    index = read_json(index_path(config, data_dir))
+    if index is None:
+        return None
+    directories = [os.path.join(data_dir, "tokens", each["tokens"]["train"]) for each in index["components"]]
+    if not all(os.path.isdir(directory) for directory in directories):
+        return None
+    caches = [tokens.open_cache(directory, verify=False) for directory in directories]
+    fingerprints = [each["fingerprint"] for each in index["components"]]
+    return with_rows(index, Mixture([Source(*each) for each in zip(caches, fingerprints, shares(config), strict=True)], config))
+
+
+def with_rows(index: dict[str, Any], mixture: Mixture) -> dict[str, Any]:
+    return {**index, "rows_per_epoch": mixture.rows_per_epoch, "tokens_per_epoch": mixture.tokens_per_epoch}

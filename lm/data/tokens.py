@@ -1,0 +1,157 @@
+"""The token cache: every document of a split, tokenised once (imports neither jax nor grain).
+
+A cache is a directory: `tokens.bin`, all ids back to back (uint16, or uint32 for large vocabularies); `starts.npy`, where each document
+begins; `bytes.npy`, UTF-8 bytes per document; `meta.json`, counts and checksums. A flat memory map rather than array_record, because
+packed rows are windows into documents: a window costs one copy of its own tokens, where a record has to be read and decoded whole
+(about 1 us against 100). The text itself stays in array_record.
+
+Every document ends in the end-of-document id, and one such id precedes the first document. So the token before any token is the input
+that predicts it, the first token of a document included.
+"""
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from lm.data.store import digest, new_directory, read_json, write_json
+from lm.data.tokenizer import Log, Tokenizer
+from lm.errors import UserError
+
+_SCHEMA = 1
+_FILES = ("tokens.bin", "starts.npy", "bytes.npy")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenCache:
+    """`cache[i]` is document i: int32 ids, the last of them the end of document.
+
+    `flat` [1 + tokens] is one end-of-document id and then all documents; document i is `flat[starts[i] : starts[i + 1]]`.
+    `lengths` counts tokens with the end of document; `byte_counts` counts the UTF-8 bytes of the text.
+    """
+
+    directory: str
+    fingerprint: str
+    eos_id: int
+    vocab_size: int
+    flat: np.ndarray
+    starts: np.ndarray  # int64 [documents + 1]
+    byte_counts: np.ndarray  # int64 [documents]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.starts[-1] - self.starts[0])
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.byte_counts.sum())
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if not 0 <= i < len(self):
+            raise IndexError(f"document {i} of {len(self)}")
+        return self.flat[self.starts[i] : self.starts[i + 1]].astype(np.int32)
+
+
+def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: Log = print) -> TokenCache:
+    """Tokenises a split of a corpus, or opens the cache of an earlier call. Raises UserError on an empty split or a damaged cache."""
+    fingerprint = digest("tokens", _SCHEMA, corpus.fingerprint, split, tokenizer.fingerprint)
+    directory = os.path.join(data_dir, "tokens", fingerprint)
+    if not os.path.isdir(directory):
+        documents = corpus.split(split)
+        if len(documents) == 0:
+            raise UserError(f"the corpus has no {split} documents; give it more text")
+        log(f"tokenising {len(documents):,} {split} documents ({tokenizer.name})")
+        with new_directory(directory) as temporary:
+            _write(temporary, fingerprint, documents, tokenizer)
+    return open_cache(directory)
+
+
+def open_cache(directory: str, verify: bool = True) -> TokenCache:
+    """Maps a cache into memory; `verify` reads it once against its checksums (about 1 s per GB). Raises UserError if it is damaged."""
+    damaged = UserError(f"the token cache {directory} is damaged; delete that directory and run again")
+    meta = read_json(os.path.join(directory, "meta.json"))
+    if meta is None or meta.get("schema") != _SCHEMA:
+        raise damaged
+    for name in _FILES:
+        path, expected = os.path.join(directory, name), meta["files"][name]
+        if not os.path.isfile(path) or os.path.getsize(path) != expected["size"] or (verify and _crc32(path) != expected["crc32"]):
+            raise damaged
+    starts = np.load(os.path.join(directory, "starts.npy"), mmap_mode="r")
+    return TokenCache(
+        directory,
+        meta["fingerprint"],
+        meta["eos_id"],
+        meta["vocab_size"],
+        np.asarray(np.memmap(os.path.join(directory, "tokens.bin"), dtype=meta["dtype"], mode="r")),
+        np.asarray(starts),  # a plain array over the map: indexing np.memmap itself is several times slower
+        np.asarray(np.load(os.path.join(directory, "bytes.npy"), mmap_mode="r")),
+    )
+
+
+def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenizer) -> None:
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    lengths, byte_counts = np.empty(len(documents), np.int64), np.empty(len(documents), np.int64)
+    with open(os.path.join(directory, "tokens.bin"), "wb") as file:
+        file.write(np.asarray([tokenizer.eos_id], dtype).tobytes())
+        first = 0
+        for texts in _groups(documents):
+            for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True), first):
+                file.write(_document(ids, tokenizer, i).astype(dtype).tobytes())
+                lengths[i], byte_counts[i] = len(ids) + 1, len(text.encode())
+            first += len(texts)
+    np.save(os.path.join(directory, "starts.npy"), 1 + np.concatenate([[0], np.cumsum(lengths)]))
+    np.save(os.path.join(directory, "bytes.npy"), byte_counts)
+    paths = {name: os.path.join(directory, name) for name in _FILES}
+    meta = {
+        "schema": _SCHEMA,
+        "fingerprint": fingerprint,
+        "tokenizer": tokenizer.name,
+        "vocab_size": tokenizer.vocab_size,
+        "eos_id": tokenizer.eos_id,
+        "dtype": dtype.name,
+        "documents": len(lengths),
+        "tokens": int(lengths.sum()),
+        "bytes": int(byte_counts.sum()),
+        "files": {name: {"size": os.path.getsize(path), "crc32": _crc32(path)} for name, path in paths.items()},
+    }
+    write_json(os.path.join(directory, "meta.json"), meta)
+
+
+def _document(ids: np.ndarray, tokenizer: Tokenizer, i: int) -> np.ndarray:
+    if ids.size and (ids.min() < 0 or ids.max() >= tokenizer.vocab_size):
+        raise UserError(f"document {i} has token ids outside the tokenizer's vocabulary of {tokenizer.vocab_size}; use another tokenizer")
+    if (ids == tokenizer.eos_id).any():
+        raise UserError(f"document {i} holds the end-of-document id as text; mark that token as special in the tokenizer")
+    return np.append(ids, tokenizer.eos_id)
+
+
+def _groups(documents: Any, characters: int = 1 << 20) -> Iterator[Sequence[str]]:
+    """Documents in order, in lists of about this many characters: what is encoded at once and held in memory."""
+    group: list[str] = []
+    size = 0
+    for i in range(len(documents)):
+        group.append(documents[i])
+        size += len(group[-1])
+        if size >= characters:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _crc32(path: str) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            crc = zlib.crc32(chunk, crc)
+    return crc
