@@ -1,0 +1,105 @@
+"""Laws: frozen classes that say how log loss depends on the logarithms of their inputs, in coordinates fit for an optimiser.
+
+A law of one's own needs `names`, `inputs`, `log_loss`, `starts`, `natural` and `coordinates`. Coordinates are those of centred inputs
+(log x - mean log x), which takes most of the correlation between a coefficient and its exponent away.
+"""
+
+import dataclasses
+import itertools
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class Law(Protocol):
+    """What a fit needs to know. `k` coordinates, `p` inputs."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    def log_loss(self, theta: Float[Array, "k"], x: Float[Array, "n p"]) -> Float[Array, "n"]: ...
+
+    def starts(self, centre: np.ndarray) -> np.ndarray: ...
+
+    def natural(self, theta: np.ndarray, centre: np.ndarray) -> np.ndarray: ...
+
+    def coordinates(self, natural: np.ndarray, centre: np.ndarray) -> np.ndarray: ...
+
+
+def log_sum_exp(*terms: Float[Array, "n"]) -> Float[Array, "n"]:
+    """log(sum of exp(term)), with the largest term taken out; smooth under differentiation."""
+    stacked = jnp.stack(terms)
+    top = jax.lax.stop_gradient(jnp.max(stacked, axis=0))
+    return top + jnp.log(jnp.sum(jnp.exp(stacked - top), axis=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chinchilla:
+    """L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, eq. 2), in nats.
+
+    Coordinates (a, b, e, alpha, beta): log of the N term and of the D term at the centre, log E, and the exponents. With C = k N D the
+    optimum is N* ~ C^(beta / (alpha + beta)).
+    """
+
+    names: tuple[str, ...] = ("A", "B", "E", "alpha", "beta")
+    inputs: tuple[str, ...] = ("N", "D")
+
+    def log_loss(self, theta: Float[Array, "5"], x: Float[Array, "n 2"]) -> Float[Array, "n"]:
+        a, b, e, alpha, beta = theta
+        return log_sum_exp(a - alpha * x[:, 0], b - beta * x[:, 1], jnp.broadcast_to(e, x.shape[:1]))
+
+    def starts(self, centre: np.ndarray) -> np.ndarray:
+        """Hoffmann's grid of 4,500: log A, log B in 0, 5..25, log E in -1, -.5..1, alpha, beta in 0, .5..2."""
+        coefficient, exponent = np.arange(0.0, 30.0, 5.0), np.arange(0.0, 2.5, 0.5)
+        grid = np.array(list(itertools.product(coefficient, coefficient, np.arange(-1.0, 1.5, 0.5), exponent, exponent)))
+        return _shift(grid, -centre)
+
+    def natural(self, theta: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """[..., 5] coordinates -> (A, B, E, alpha, beta)."""
+        moved = _shift(theta, centre)
+        return np.concatenate([np.exp(np.minimum(moved[..., :3], 700.0)), moved[..., 3:]], axis=-1)
+
+    def coordinates(self, natural: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """The inverse of `natural`; coefficients are positive."""
+        natural = np.asarray(natural, float)
+        return _shift(np.concatenate([np.log(natural[..., :3]), natural[..., 3:]], axis=-1), -centre)
+
+
+@dataclasses.dataclass(frozen=True)
+class TiedChinchilla:
+    """L(N, D) = E + A / N^alpha + B / D^alpha: N* and D* grow alike. Coordinates (a, b, e, alpha)."""
+
+    names: tuple[str, ...] = ("A", "B", "E", "alpha")
+    inputs: tuple[str, ...] = ("N", "D")
+
+    def log_loss(self, theta: Float[Array, "4"], x: Float[Array, "n 2"]) -> Float[Array, "n"]:
+        return Chinchilla().log_loss(jnp.concatenate([theta, theta[3:]]), x)
+
+    def starts(self, centre: np.ndarray) -> np.ndarray:
+        """Those of Hoffmann's starts whose exponents are equal: 900."""
+        full = Chinchilla().starts(centre)
+        return full[full[:, 3] == full[:, 4], :4]
+
+    def natural(self, theta: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        return Chinchilla().natural(_untied(theta), centre)[..., :4]
+
+    def coordinates(self, natural: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        return Chinchilla().coordinates(_untied(natural), centre)[..., :4]
+
+
+def _untied(theta: np.ndarray) -> np.ndarray:
+    theta = np.asarray(theta, float)
+    return np.concatenate([theta, theta[..., 3:]], axis=-1)
+
+
+def _shift(theta: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Moves the point at which log A and log B are read by `by` in (log N, log D)."""
+    moved = np.array(theta, float)
+    moved[..., :2] += moved[..., 3:5] * by
+    return moved

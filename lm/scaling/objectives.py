@@ -1,0 +1,61 @@
+"""Objectives: what a fit minimises, chosen by name. Each says what a residual is and how much it costs.
+
+`cost` has to be twice differentiable almost everywhere; `pull(r)` = cost'(r) / r >= 0 is the weight with which iteratively
+reweighted least squares majorises it (0 < pull non-increasing in |r|).
+"""
+
+import dataclasses
+from typing import Protocol
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Objective(Protocol):
+    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]: ...
+
+    def cost(self, r: Float[Array, "n"]) -> Float[Array, "n"]: ...
+
+    def pull(self, r: Float[Array, "n"]) -> Float[Array, "n"]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class HuberLog:
+    """Huber's cost of log predicted - log observed: r^2 / 2 up to delta, then delta |r| - delta^2 / 2 (Hoffmann et al. 2022, eq. 3)."""
+
+    delta: float = 1e-3
+
+    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]:
+        return predicted - observed
+
+    def cost(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+        clipped = jnp.clip(r, -self.delta, self.delta)
+        return clipped * (r - 0.5 * clipped)
+
+    def pull(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+        return self.delta / jnp.maximum(jnp.abs(r), self.delta)
+
+
+@dataclasses.dataclass(frozen=True)
+class SquaredLog:
+    """r^2 of log predicted - log observed."""
+
+    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]:
+        return predicted - observed
+
+    def cost(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+        return r * r
+
+    def pull(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+        return jnp.full_like(r, 2.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SquaredRaw(SquaredLog):
+    """r^2 of predicted - observed, in nats^2: the residual sum of squares."""
+
+    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]:
+        return jnp.exp(predicted) - jnp.exp(observed)
+
+
+OBJECTIVES = {"huber_log": HuberLog, "squared_log": SquaredLog, "squared_raw": SquaredRaw}

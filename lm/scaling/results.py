@@ -1,0 +1,123 @@
+"""What a fit returns: numbers with intervals, typed refusals and cautions, and how all of them travel as JSON (imports no jax).
+
+A question whose answer the data does not hold gets a `Refusal` where a number would stand. Every result is a frozen dataclass of
+plain values, so that `from_json(to_json(result)) == result` to the last digit.
+"""
+
+import dataclasses
+import json
+import math
+from typing import Any, Optional, TypeVar, Union
+
+_REGISTRY: dict[str, type] = {}
+T = TypeVar("T")
+
+
+def result(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass that `to_json` and `from_json` know by its name."""
+    made = dataclasses.dataclass(frozen=True)(cls)
+    _REGISTRY[cls.__name__] = made
+    return made
+
+
+@result
+class Refusal:
+    """Why there is no number. `kind` is one of KINDS, `reason` a sentence that says what is wrong and what would suffice."""
+
+    kind: str
+    reason: str
+
+
+KINDS = (
+    "concave",  # a profile that opens downwards has no minimum
+    "edge",  # the minimum lies outside the sampled sizes
+    "too_few_points",
+    "unidentified",  # flat profile, rank-deficient Jacobian, or N or D spanning too little
+    "start_not_left",  # an optimiser that returns where it was put
+    "not_converged",
+    "no_replicas",  # nothing measures the seed noise
+    "interval",  # the number stands, its interval does not
+    "missing",  # the runs do not hold the quantity
+)
+
+
+@result
+class Caution:
+    """Something that a reader of the number must know; the number stands."""
+
+    kind: str
+    message: str
+
+
+@result
+class Estimate:
+    """A number with its interval: `level` of the draws lie between `low` and `high` (percentiles, equal tails).
+
+    Where the interval is refused `low` and `high` are None and `refused` says why.
+    """
+
+    value: float
+    low: Optional[float]
+    high: Optional[float]
+    level: float
+    method: str
+    refused: Optional[Refusal] = None
+
+    def covers(self, truth: float) -> bool:
+        return self.low is not None and self.high is not None and self.low <= truth <= self.high
+
+
+Answer = Union[Estimate, Refusal]
+
+
+@result
+class Line:
+    """A curve against compute with a pointwise band, for figures: `low` and `high` are empty where the interval is refused."""
+
+    flops: tuple[float, ...]
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    sampled: tuple[float, float]  # the range of compute that was measured; outside it the line extrapolates
+
+
+def value_of(answer: Optional[Answer]) -> Optional[float]:
+    """The number of an answer, None for a refusal."""
+    return answer.value if isinstance(answer, Estimate) else None
+
+
+def encode(value: Any) -> Any:
+    """A result as JSON values; dataclasses carry their name under "type". A float that is not finite is an error."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__} | fields
+    if isinstance(value, dict):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if hasattr(value, "item"):  # numpy scalars
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} in a result: a missing number is None or a Refusal")
+    return value
+
+
+def decode(value: Any) -> Any:
+    """The inverse of `encode`; lists come back as tuples."""
+    if isinstance(value, list):
+        return tuple(decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    fields = {key: decode(item) for key, item in value.items() if key != "type"}
+    return _REGISTRY[value["type"]](**fields) if "type" in value else fields
+
+
+def to_json(value: Any, indent: Optional[int] = 1) -> str:
+    """One canonical text per result: sorted keys, shortest round-trip floats, a final newline."""
+    return json.dumps(encode(value), indent=indent, sort_keys=True, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Any:
+    return decode(json.loads(text))
