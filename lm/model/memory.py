@@ -19,7 +19,7 @@ def activation_bytes(
 
     `none` keeps 3 N T, and `dots` N T, float32 attention logits or weights per token, unless a `fused` kernel never holds them. With any
     `remat` one layer's `none` comes on top, while its backward pass runs. The head keeps float32 logits, their gradient and a softmax.
-    XLA on CPU drops the barriers that keep a recomputation apart in straight code: there, `unroll` makes every `remat` cost what `none` does.
+    XLA on CPU drops the barriers that keep recomputation apart in straight code: with `unroll` every `remat` costs what `none` does.
     """
     attention, mlp, tokens = config.attention, config.mlp, batch * length
     query = attention.num_heads * attention.head_dim
