@@ -177,7 +177,7 @@ def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1] or "no reason given"
+        reason = str(error).split("]")[-1].strip() or str(error)
         raise UserError(
             f"SentencePiece cannot train {config.vocab_size} pieces on this corpus ({reason}); change data.tokenizer.vocab_size"
         ) from error
@@ -194,7 +194,8 @@ def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
             text = split[int(i)]
             taken += len(_utf8(text))
             for start in range(0, len(text), 4000):
-                yield escape(text[start : start + 4000])
+                # The trainer drops a whole slice for U+2585 or NUL, its own signs; encoding falls back to their bytes.
+                yield escape(text[start : start + 4000]).replace("\u2585", "").replace("\x00", "")
 
 
 class HuggingFace:
