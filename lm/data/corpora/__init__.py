@@ -1,0 +1,100 @@
+"""Corpora: text with a fixed split into train and validation, prepared once, with a fingerprint.
+
+`prepare` makes or opens the corpus of one component of a mixture; `read_info` says what is known of it without opening it.
+Neither imports jax, and tensorflow_datasets is imported only to write or read text.
+"""
+
+import difflib
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Optional
+
+from lm.data.config import Component
+from lm.data.corpora import corpus as _corpus
+from lm.data.corpora.corpus import Corpus
+from lm.errors import UserError
+
+NAMES = ("python_sources", "text_files")
+
+
+def prepare(component: Component, data_dir: str, log: Callable[[str], object] = print) -> Corpus:
+    """The corpus of a component, made under `data_dir` on the first call.
+
+    Raises UserError for an unknown corpus, for text that cannot be used, and where `data_dir` cannot be written.
+    """
+    if component.corpus.startswith("tfds:"):
+        from lm.data.corpora import prepared
+
+        _no_paths(component)
+        return prepared.prepare(component.corpus.removeprefix("tfds:"), data_dir, log)
+    directory = _directory(component, data_dir)
+    known = _corpus.load(directory)
+    corpus = known or _corpus.prepare(directory, lambda temporary: _write(component, temporary, log), log)
+    if component.corpus == "text_files":
+        _require_unchanged(directory, component)
+    return corpus
+
+
+def read_info(component: Component, data_dir: str) -> Optional[dict]:
+    """The info of a prepared corpus with its fingerprint, or None if it is not prepared. Reads one small file."""
+    found = _corpus.load(_directory(component, data_dir))
+    return {**found.info, "fingerprint": found.fingerprint} if found else None
+
+
+def _directory(component: Component, data_dir: str) -> pathlib.Path:
+    if component.corpus == "python_sources":
+        from lm.data.corpora import python_sources
+
+        _no_paths(component)
+        return pathlib.Path(data_dir, "corpora", "python_sources", python_sources.VERSION)
+    if component.corpus == "text_files":
+        from lm.data.corpora import text_files
+
+        return pathlib.Path(data_dir, "corpora", "text_files", f"{text_files.key(component.paths)}-{text_files.VERSION}")
+    if component.corpus.startswith("tfds:"):
+        from lm.data.corpora import prepared
+
+        return prepared.record_path(component.corpus.removeprefix("tfds:"), data_dir)
+    near = difflib.get_close_matches(component.corpus, NAMES, 1)
+    hint = f"did you mean {near[0]}?" if near else "choose python_sources, text_files or tfds:NAME[/CONFIG]"
+    raise UserError(f"unknown corpus {component.corpus!r}; {hint}")
+
+
+def _write(component: Component, temporary: str, log: Callable[[str], object]) -> dict:
+    from lm.data.corpora import builders, text_files
+
+    start = time.perf_counter()
+    if component.corpus == "python_sources":
+        record = builders.write(builders.PythonSources, temporary, log=log)
+    else:
+        missing = next((path for path in component.paths if not os.path.exists(path)), None)
+        if missing:
+            raise UserError(f"{missing} does not exist; correct data.components.0.paths")
+        stamps = text_files.stamp(component.paths)
+        record = {**builders.write(builders.TextFiles, temporary, paths=component.paths, log=log), "stamps": stamps}
+    log(_summary(record, time.perf_counter() - start))
+    return record
+
+
+def _summary(record: dict, seconds: float) -> str:
+    info = record["info"]
+    kept = ", ".join(f"{split} {info['documents'][split]:,} documents of {info['bytes'][split] / 1e6:.1f} MB" for split in _corpus.SPLITS)
+    dropped = ", ".join(f"{reason} {count}" for reason, count in info["dropped"].items() if count) or "nothing"
+    share = f"{info['verbatim_share']:.1%} of the long validation lines stand in train"
+    return f"{info['corpus']}: {kept}; dropped: {dropped}; {share}; fingerprint {record['fingerprint']}; {seconds:.0f} s"
+
+
+def _require_unchanged(directory: pathlib.Path, component: Component) -> None:
+    from lm.data.corpora import text_files
+    from lm.data.store import read_json
+
+    path = text_files.changed(read_json(str(directory / _corpus.RECORD))["stamps"])
+    if path:
+        raise UserError(f"{path} has changed since its corpus was prepared; restore it, or delete {directory} to prepare another corpus")
+
+
+def _no_paths(component: Component) -> None:
+    if component.paths:
+        raise UserError(f"the corpus {component.corpus} takes no files; set data.components.0.corpus=text_files or leave out the paths")

@@ -1,0 +1,151 @@
+"""A prepared corpus on disk: shards of text, their record and their fingerprint.
+
+Only what stands in the directory counts once it is there: packages installed later and files edited later change nothing.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Optional
+
+from lm.data.store import new_directory, read_json, write_json
+from lm.errors import UserError
+
+RECORD = "corpus.json"
+SPLITS = ("train", "validation")
+
+
+class Texts:
+    """Random access to the documents of one split: `len(texts)`, `texts[i] -> str`, `texts.name(i)`."""
+
+    def __init__(self, directory: str, split: str, feature: str = "text"):
+        import tensorflow_datasets as tfds  # half a second, so only when text is read
+
+        self._source = tfds.builder_from_directory(directory).as_data_source(split)
+        self._feature, self._place = feature, f"{directory} ({split})"
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> str:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        try:
+            return self._record(index)[self._feature].decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"document {index} of {self._place} is not UTF-8; prepare that data set from UTF-8 text") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def name(self, index: int) -> str:
+        """Where the document came from; '' if that was not recorded."""
+        name = self._record(index).get("name", b"")
+        return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+    def _record(self, index: int) -> Mapping[str, Any]:
+        return self._source[index % len(self)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """`fingerprint`: 16 hex digits, a hash of the content. `info`: documents and bytes per split, what was dropped and why,
+    the shares of duplicates."""
+
+    directory: str
+    fingerprint: str
+    info: dict
+    parts: dict  # split -> split of the TFDS data set in `directory`
+    feature: str = "text"
+
+    def split(self, name: str) -> Texts:
+        if name not in self.parts:
+            raise UserError(f"a corpus has the splits {' and '.join(self.parts)}, not {name!r}")
+        return _open(self.directory, self.parts[name], self.feature)
+
+
+def load(directory: pathlib.Path) -> Optional[Corpus]:
+    """The corpus in a directory, or None. Raises UserError if a file of it is gone or has another size than recorded."""
+    record = read_json(str(directory / RECORD))
+    if record is None:
+        return None
+    place = pathlib.Path(record.get("source", directory))
+    for name, size in record["files"].items():
+        found = (place / name).stat().st_size if (place / name).is_file() else None
+        if found != size:
+            state = "is missing" if found is None else f"has {found:,} bytes and not {size:,}"
+            raise UserError(f"the corpus in {directory} is damaged: {place / name} {state}; delete {directory} and run again")
+    return Corpus(str(place), record["fingerprint"], record["info"], record["parts"], record["feature"])
+
+
+def prepare(directory: pathlib.Path, write: Callable[[str], dict], log: Callable[[str], object]) -> Corpus:
+    """Loads the corpus, or has `write(temporary directory) -> record` make it; it appears whole or not at all.
+
+    Processes that want the same corpus wait for the first. What a killed process left is removed, never used.
+    """
+    corpus = load(directory)
+    if corpus:
+        return corpus
+    with _alone(directory, log):
+        corpus = load(directory)
+        if corpus:
+            return corpus
+        for stale in directory.parent.glob(directory.name + ".tmp*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        if directory.is_dir():  # shards without a record were not made here
+            raise UserError(f"{directory} holds something that is not a corpus; delete it or choose another data_dir")
+        with new_directory(str(directory)) as temporary:
+            record = write(temporary)
+            write_json(os.path.join(temporary, RECORD), record)
+            _flush(pathlib.Path(temporary))
+    corpus = load(directory)
+    assert corpus is not None
+    return corpus
+
+
+def fingerprint(splits: Iterable[tuple[str, Iterable[str]]]) -> tuple[str, list[bytes]]:
+    """A hash of all texts in order, 16 hex digits, and the hash of each."""
+    whole, each = hashlib.sha256(), []
+    for name, texts in splits:
+        whole.update(name.encode())
+        for text in texts:
+            each.append(hashlib.sha256(text.encode()).digest())
+            whole.update(each[-1])
+    return whole.hexdigest()[:16], each
+
+
+_open = functools.cache(Texts)
+
+
+@contextlib.contextmanager
+def _alone(directory: pathlib.Path, log: Callable[[str], object]) -> Iterator[None]:
+    """Holds a lock that the system releases when the process dies, however it dies."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock = (directory.parent / f".{directory.name}.lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write {directory.parent}: {error.strerror}; choose another directory with data_dir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log(f"waiting for another process that prepares {directory}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks: two processes may do the work twice, and the first to finish is kept
+        yield
+
+
+def _flush(directory: pathlib.Path) -> None:
+    for path in [*directory.iterdir(), directory]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,114 @@
+"""Documents on their way into a corpus: cleaning that every corpus shares, the split, and what leaks across it."""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lm.data.corpora.near_duplicates import clusters
+
+VALIDATION_SHARE = 0.05  # of the bytes, at least
+LONG_LINE = 40  # characters without the blanks around them, from which a line counts in `verbatim_share`
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """`name` is unique in its corpus; `group` is what is held out as a whole (a distribution), '' for none."""
+
+    name: str
+    text: str
+    group: str = ""
+
+    @property
+    def size(self) -> int:
+        """UTF-8 bytes."""
+        return len(self.text.encode())
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.text.encode()).digest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Two lists of documents and the facts about how they came about."""
+
+    train: list[Document]
+    validation: list[Document]
+    info: dict
+
+
+def without_repeats(documents: Iterable[Document], dropped: collections.Counter) -> list[Document]:
+    """The first of each set of equal texts; the others are counted under 'exact duplicate'."""
+    first: dict[bytes, Document] = {}
+    for document in documents:
+        if first.setdefault(document.digest, document) is not document:
+            dropped["exact duplicate"] += 1
+    return list(first.values())
+
+
+def split(documents: Sequence[Document], dropped: collections.Counter, largest_group: float = 0.02) -> Splits:
+    """Splits by cluster of near-duplicates and by group, so that text of one side does not return on the other.
+
+    With groups, whole groups are held out, in the order of a hash of their names and none larger than `largest_group`
+    of all bytes, until VALIDATION_SHARE is reached; a document of theirs that resembles a training document is dropped.
+    Without groups, whole clusters are held out in the order of a hash of their first text. Neither depends on the order
+    of the files. At least one document stays on each side of two documents that do not resemble each other.
+    """
+    cluster = clusters([document.text for document in documents])
+    size = np.asarray([document.size for document in documents], np.int64)
+    grouped = any(document.group for document in documents)
+    unit = np.asarray([document.group for document in documents] if grouped else [documents[i].digest.hex() for i in cluster.tolist()])
+    held_out = _held_out(unit, size, largest_group if grouped else 1.0)
+    side = np.isin(unit, list(held_out))
+    in_train = np.isin(cluster, cluster[~side])
+    dropped["near-duplicate across the split"] += int((side & in_train).sum())
+    train = [documents[i] for i in np.flatnonzero(~side).tolist()]
+    validation = [documents[i] for i in np.flatnonzero(side & ~in_train).tolist()]
+    members = np.bincount(cluster, minlength=len(documents))[cluster]
+    return Splits(train, validation, _facts(train, validation, sorted(held_out) if grouped else [], float((members > 1).mean())))
+
+
+def verbatim_share(train: Sequence[Document], validation: Sequence[Document]) -> tuple[float, int]:
+    """The share of the validation's long lines that stand in train too, and how many long lines there are.
+
+    A line is compared without the blanks around it and counts as often as it occurs; long is LONG_LINE characters.
+    """
+    known = {line for document in train for line in _long_lines(document.text)}
+    lines = [line for document in validation for line in _long_lines(document.text)]
+    return sum(line in known for line in lines) / max(len(lines), 1), len(lines)
+
+
+def _held_out(unit: np.ndarray, size: np.ndarray, largest: float) -> set[str]:
+    unique, index = np.unique(unit, return_inverse=True)
+    names = [str(name) for name in unique]
+    bytes_of = np.bincount(index, weights=size)
+    total, held = bytes_of.sum(), 0.0
+    chosen: set[str] = set()
+    for i in sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest()):
+        if held >= VALIDATION_SHARE * total or len(chosen) == len(names) - 1:
+            break
+        if bytes_of[i] <= largest * total:
+            chosen.add(names[i])
+            held += bytes_of[i]
+    return chosen
+
+
+def _facts(train: list[Document], validation: list[Document], held_out: list[str], near_duplicates: float) -> dict:
+    share, lines = verbatim_share(train, validation)
+    sides = {"train": train, "validation": validation}
+    return {
+        "documents": {name: len(side) for name, side in sides.items()},
+        "bytes": {name: sum(document.size for document in side) for name, side in sides.items()},
+        "near_duplicate_share": near_duplicates,  # of the documents, before the split: in a cluster of two or more
+        "verbatim_share": share,
+        "verbatim_lines": lines,
+        "verbatim_minimum_length": LONG_LINE,
+        "held_out": held_out,
+    }
+
+
+def _long_lines(text: str) -> list[str]:
+    return [line for line in map(str.strip, text.split("\n")) if len(line) >= LONG_LINE]
