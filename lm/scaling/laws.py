@@ -17,13 +17,15 @@ from jaxtyping import Array, Float
 class Law(Protocol):
     """What a fit needs to know. `k` coordinates, `p` inputs."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def names(self) -> tuple[str, ...]: ...
 
     @property
     def inputs(self) -> tuple[str, ...]: ...
 
-    def log_loss(self, theta: Float[Array, "k"], x: Float[Array, "n p"]) -> Float[Array, "n"]: ...
+    def log_loss(self, theta: Float[Array, " k"], x: Float[Array, "n p"]) -> Float[Array, " n"]: ...
 
     def starts(self, centre: np.ndarray) -> np.ndarray: ...
 
@@ -32,7 +34,7 @@ class Law(Protocol):
     def coordinates(self, natural: np.ndarray, centre: np.ndarray) -> np.ndarray: ...
 
 
-def log_sum_exp(*terms: Float[Array, "n"]) -> Float[Array, "n"]:
+def log_sum_exp(*terms: Float[Array, " n"]) -> Float[Array, " n"]:
     """log(sum of exp(term)), with the largest term taken out; smooth under differentiation."""
     stacked = jnp.stack(terms)
     top = jax.lax.stop_gradient(jnp.max(stacked, axis=0))
@@ -50,7 +52,7 @@ class Chinchilla:
     names: tuple[str, ...] = ("A", "B", "E", "alpha", "beta")
     inputs: tuple[str, ...] = ("N", "D")
 
-    def log_loss(self, theta: Float[Array, "5"], x: Float[Array, "n 2"]) -> Float[Array, "n"]:
+    def log_loss(self, theta: Float[Array, " 5"], x: Float[Array, "n 2"]) -> Float[Array, " n"]:
         a, b, e, alpha, beta = theta
         return log_sum_exp(a - alpha * x[:, 0], b - beta * x[:, 1], jnp.broadcast_to(e, x.shape[:1]))
 
@@ -78,7 +80,7 @@ class TiedChinchilla:
     names: tuple[str, ...] = ("A", "B", "E", "alpha")
     inputs: tuple[str, ...] = ("N", "D")
 
-    def log_loss(self, theta: Float[Array, "4"], x: Float[Array, "n 2"]) -> Float[Array, "n"]:
+    def log_loss(self, theta: Float[Array, " 4"], x: Float[Array, "n 2"]) -> Float[Array, " n"]:
         return Chinchilla().log_loss(jnp.concatenate([theta, theta[3:]]), x)
 
     def starts(self, centre: np.ndarray) -> np.ndarray:

@@ -12,11 +12,13 @@ from jaxtyping import Array, Float
 
 
 class Objective(Protocol):
-    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]: ...
+    def __hash__(self) -> int: ...
 
-    def cost(self, r: Float[Array, "n"]) -> Float[Array, "n"]: ...
+    def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]: ...
 
-    def pull(self, r: Float[Array, "n"]) -> Float[Array, "n"]: ...
+    def cost(self, r: Float[Array, " n"]) -> Float[Array, " n"]: ...
+
+    def pull(self, r: Float[Array, " n"]) -> Float[Array, " n"]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +27,14 @@ class HuberLog:
 
     delta: float = 1e-3
 
-    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]:
+    def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return predicted - observed
 
-    def cost(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+    def cost(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
         clipped = jnp.clip(r, -self.delta, self.delta)
         return clipped * (r - 0.5 * clipped)
 
-    def pull(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+    def pull(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
         return self.delta / jnp.maximum(jnp.abs(r), self.delta)
 
 
@@ -40,13 +42,13 @@ class HuberLog:
 class SquaredLog:
     """r^2 of log predicted - log observed."""
 
-    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]:
+    def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return predicted - observed
 
-    def cost(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+    def cost(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
         return r * r
 
-    def pull(self, r: Float[Array, "n"]) -> Float[Array, "n"]:
+    def pull(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.full_like(r, 2.0)
 
 
@@ -54,7 +56,7 @@ class SquaredLog:
 class SquaredRaw(SquaredLog):
     """r^2 of predicted - observed, in nats^2: the residual sum of squares."""
 
-    def residual(self, predicted: Float[Array, "n"], observed: Float[Array, "n"]) -> Float[Array, "n"]:
+    def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.exp(predicted) - jnp.exp(observed)
 
 

@@ -7,12 +7,13 @@ plain values, so that `from_json(to_json(result)) == result` to the last digit.
 import dataclasses
 import json
 import math
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, TypeVar, Union, dataclass_transform
 
 _REGISTRY: dict[str, type] = {}
 T = TypeVar("T")
 
 
+@dataclass_transform(frozen_default=True)
 def result(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that `to_json` and `from_json` know by its name."""
     made = dataclasses.dataclass(frozen=True)(cls)

@@ -13,7 +13,8 @@ Gradients are JAX's; everything is float64, switched on locally.
 """
 
 import functools
-from typing import Any, Callable, NamedTuple, Optional
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -61,21 +62,21 @@ def minimise(
 ) -> Minima:
     """Minimises sum_i w_i cost(r_i) from each start.
 
-    x: centred log inputs [n, p], shared. log_loss and weights: [n], or [M, n] with a row per lane. starts: [M, k]. `free`: [k] booleans, False
-    holds a coordinate at its start. Phase 2 is left out unless `exact`.
+    x: centred log inputs [n, p], shared. log_loss and weights: [n], or [M, n] with a row per lane. starts: [M, k]. `free`: [k] booleans,
+    False holds a coordinate at its start. Phase 2 is left out unless `exact`.
     """
     lanes, k = starts.shape
     n = x.shape[0]
     pad = -n % PADDING
     held = np.ones(k) if free is None else np.asarray(free, float)
     x = np.concatenate([x, np.zeros((pad, x.shape[1]))])
-    y, w = (np.concatenate([np.broadcast_to(v, (lanes, n)), np.full((lanes, pad), fill)], 1) for v, fill in ((log_loss, 0.0), (weights, 0.0)))
+    y, w = (np.concatenate([np.broadcast_to(v, (lanes, n)), np.zeros((lanes, pad))], axis=1) for v in (log_loss, weights))
     blocks = []
     with jax.enable_x64(True):
         run = _compiled(law, objective, exact)
         for first in range(0, lanes, LANES):
             rows = np.minimum(np.arange(first, first + LANES), lanes - 1)
-            blocks.append(run(jnp.asarray(starts[rows], jnp.float64), jnp.asarray(y[rows]), jnp.asarray(w[rows]), jnp.asarray(x), jnp.asarray(held)))
+            blocks.append(run(*(jnp.asarray(v, jnp.float64) for v in (starts[rows], y[rows], w[rows], x, held))))
         return Minima(*(np.concatenate([np.asarray(part) for part in parts])[:lanes] for parts in zip(*blocks, strict=True)))
 
 
@@ -91,12 +92,12 @@ def jacobian(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.asarray(jax.jacfwd(law.log_loss)(jnp.asarray(theta, jnp.float64), jnp.asarray(x, jnp.float64)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _predictor(law: Law) -> Callable[..., Any]:
     return jax.jit(jax.vmap(law.log_loss, in_axes=(0, None)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled(law: Law, objective: Objective, exact: bool) -> Callable[..., Any]:
     """The program of one block of lanes."""
 
