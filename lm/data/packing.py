@@ -163,7 +163,7 @@ def cached(path: str, length: int, build: Callable[[], Plan]) -> Plan:
     The file is a cache only: a damaged one (the archive has checksums) is made anew, and on a disk that cannot be written the plan
     stays in memory.
     """
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
+    with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
         return Plan(length, file["row_starts"], file["sources"], file["lengths"], bool(file["padded"]))
     plan = build()
     with contextlib.suppress(UserError), new_file(path) as temporary, open(temporary, "wb") as out:

@@ -13,9 +13,27 @@ from lm.data.config import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTok
 from lm.errors import UserError
 
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
-SPECIAL = ["<pad>", "<unk>", "</s>", "<s>", "<mask>", "\u2581", "\ue000", "\ue000s", "\ue000e", "\u2047", " \u2047 ", "\u2585", "\x00", *BYTE_PIECES]
+SPECIAL = [
+    "<pad>",
+    "<unk>",
+    "</s>",
+    "<s>",
+    "<mask>",
+    "\u2581",
+    "\ue000",
+    "\ue000s",
+    "\ue000e",
+    "\u2047",
+    " \u2047 ",
+    "\u2585",
+    "\x00",
+    *BYTE_PIECES,
+]
 CODE = Path(tokenizer.__file__).read_text() * 3
-TRAINING = [text(200, seed) + CODE[300 * seed : 300 * seed + 3000] + " ".join(SPECIAL) + "</s></s>\n\t\r\n    \u2581 <pad><mask>" * 20 for seed in range(30)]
+TRAINING = [
+    text(200, seed) + CODE[300 * seed : 300 * seed + 3000] + " ".join(SPECIAL) + "</s></s>\n\t\r\n    \u2581 <pad><mask>" * 20
+    for seed in range(30)
+]
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 anything = st.one_of(

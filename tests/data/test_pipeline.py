@@ -1,0 +1,266 @@
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+from fake_corpus import Corpus, corpus, quiet
+
+from lm.data import objectives, packing, pipeline
+from lm.data.config import Component, DataConfig, SentencePieceTokenizer
+from lm.data.info import info
+from lm.errors import UserError
+from lm.types import Batch
+
+FIELDS = [field.name for field in dataclasses.fields(Batch)]
+CONFIG = DataConfig(sequence_length=16, allow_epochs=True)
+MIXED = dataclasses.replace(CONFIG, components=(Component(weight=2.0), Component(corpus="text_files")))
+
+
+def prepared(tmp_path, config=CONFIG, documents=60):
+    corpora = [corpus(documents, seed, fingerprint=f"c{seed}") for seed in range(len(config.components))]
+    return pipeline.build(config, corpora, str(tmp_path), quiet)
+
+
+def stream(tmp_path, config=CONFIG, batch_size=4, seed=0, documents=60, **process):
+    return pipeline.TrainStream(prepared(tmp_path, config, documents), config, batch_size, seed, **process)
+
+
+def assert_same(one, two):
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
+
+
+def variants():
+    best_fit = {"packing": "best_fit"}
+    return [CONFIG, dataclasses.replace(CONFIG, **best_fit), MIXED, dataclasses.replace(MIXED, **best_fit)]
+
+
+@pytest.mark.parametrize("config", variants(), ids=["one", "one best fit", "mixture", "mixture best fit"])
+def test_a_batch_is_the_same_for_any_number_of_processes(tmp_path, config):
+    whole = stream(tmp_path, config, batch_size=8)
+    for k in (0, 3, whole.rows_per_epoch // 8, 10**6):  # the third spans two epochs
+        for count in (1, 2, 4):
+            parts = [stream(tmp_path, config, batch_size=8, process_index=i, process_count=count)[k] for i in range(count)]
+            assert all(part.tokens.shape == (8 // count, 16) for part in parts)
+            assert_same(whole[k], Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS)))
+
+
+@pytest.mark.parametrize("config", variants(), ids=["one", "one best fit", "mixture", "mixture best fit"])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_iterating_gives_what_indexing_gives(tmp_path, config, threads):
+    batches = stream(tmp_path, config)
+    start, stop = 5, batches.rows_per_epoch // 2  # into the second epoch
+    taken = list(stream(tmp_path, config).iterate(start, stop, threads=threads))
+    assert len(taken) == stop - start
+    for k, batch in enumerate(taken, start):
+        assert_same(batch, batches[k])
+    assert list(batches.iterate(7, 7)) == []
+
+
+def test_batches_are_int32_and_float32_in_c_order(tmp_path):
+    batch = stream(tmp_path)[3]
+    for name in FIELDS:
+        array = getattr(batch, name)
+        assert (array.dtype, array.shape) == (np.float32 if name == "weights" else np.int32, (4, 16))
+        assert array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("packed", ["concatenate", "best_fit"])
+def test_an_epoch_predicts_every_token_once_from_the_token_before(tmp_path, packed):
+    config = dataclasses.replace(CONFIG, packing=packed)
+    data = prepared(tmp_path, config)
+    batches = pipeline.TrainStream(data, config, 1, seed=3)
+    eos, seen = data.tokenizer.eos_id, []
+    for k in range(batches.rows_per_epoch):
+        batch = batches[k]
+        for segment in range(1, batch.segments.max() + 1):
+            at = batch.segments[0] == segment
+            np.testing.assert_array_equal(batch.positions[0][at], np.arange(at.sum()))
+            tokens, targets = batch.tokens[0][at], batch.targets[0][at]
+            np.testing.assert_array_equal(tokens[1:], targets[:-1])
+            assert eos not in targets[:-1]  # a document ends its segment: no target across documents
+            seen.append((tokens[0], targets))
+        assert ((batch.segments > 0) == (batch.weights == 1)).all()
+        assert (batch.tokens[batch.segments == 0] == data.tokenizer.pad_id).all()
+    pieces = [bytes(targets.astype(np.uint16)) for _, targets in seen]
+    held = b"".join(pieces)
+    missing = sum(data.train.lengths) * 2 - len(held)
+    assert missing == 0 if packed == "best_fit" else 0 <= missing < 2 * 16
+    assert sum(first == eos for first, _ in seen) <= len(data.train)
+    if packed == "best_fit":
+        assert sum(first == eos for first, _ in seen) == len(data.train)
+        documents = [bytes(data.train[i].astype(np.uint16)) for i in range(len(data.train))]
+        assert sorted(held[i : i + 2] for i in range(0, len(held), 2)) == sorted(
+            document[i : i + 2] for document in documents for i in range(0, len(document), 2)
+        )
+    assert batches.document_tokens(0, batches.rows_per_epoch) == len(held) // 2
+
+
+def test_a_whole_document_is_read_as_in_training(tmp_path):
+    data = prepared(tmp_path, dataclasses.replace(CONFIG, sequence_length=1024, packing="best_fit"))
+    config = dataclasses.replace(CONFIG, sequence_length=1024, packing="best_fit")
+    batches = pipeline.TrainStream(data, config, 1, seed=0)
+    documents = {data.train[i].tobytes(): data.train[i] for i in range(len(data.train))}
+    batch = batches[0]
+    for segment in range(1, batch.segments.max() + 1):
+        at = batch.segments[0] == segment
+        document = documents[batch.targets[0][at].tobytes()]
+        np.testing.assert_array_equal(batch.tokens[0][at], objectives.inputs_of(document, data.tokenizer.eos_id))
+
+
+def test_epochs_hold_the_same_tokens_in_another_order(tmp_path):
+    config = dataclasses.replace(CONFIG, sequence_length=4, packing="best_fit")
+    batches = stream(tmp_path, config, batch_size=1)
+    rows = batches.rows_per_epoch
+
+    def epoch(e):
+        return [batches[k].targets[batches[k].weights > 0].tobytes() for k in range(e * rows, (e + 1) * rows)]
+
+    first, second = epoch(0), epoch(1)
+    assert first != second
+    tokens = [sorted(np.concatenate([np.frombuffer(row, np.int32) for row in each]).tolist()) for each in (first, second)]
+    assert tokens[0] == tokens[1]
+
+
+def test_seeds_differ_and_seed_and_epoch_do_not_add(tmp_path):
+    rows = stream(tmp_path).rows_per_epoch
+    epochs = {
+        (seed, epoch): b"".join(stream(tmp_path, batch_size=1, seed=seed)[epoch * rows + i].targets.tobytes() for i in range(5))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(set(epochs.values())) == 9
+
+
+def test_batch_one_million_costs_what_batch_0_costs(tmp_path, monkeypatch):
+    """Counted in work: plans made and rows gathered; and in time, once both epochs' plans are there."""
+    batches = stream(tmp_path, batch_size=8)
+    work = {"plans": 0, "rows": 0}
+    plan_of, gather = batches._mixture.plan, packing.Plan.gather
+
+    def counted_plan(*args):
+        work["plans"] += 1
+        return plan_of(*args)
+
+    def counted_gather(self, rows):
+        work["rows"] += len(rows)
+        return gather(self, rows)
+
+    monkeypatch.setattr(batches._mixture, "plan", counted_plan)
+    monkeypatch.setattr(packing.Plan, "gather", counted_gather)
+    costs = []
+    for k in (0, 10**6):
+        work.update(plans=0, rows=0)
+        batches[k]
+        costs.append(dict(work))
+    rows = batches.rows_per_epoch
+    epochs = len({g // rows for g in range(8 * 10**6, 8 * 10**6 + 8)})
+    assert costs == [{"plans": 1, "rows": 8}, {"plans": epochs, "rows": 8}]
+
+    def seconds(k):
+        fresh = []
+        for _ in range(30):
+            begin = time.perf_counter()
+            batches[k]
+            fresh.append(time.perf_counter() - begin)
+        return min(fresh)
+
+    near, far = seconds(0), seconds(10**6 if epochs == 1 else 10**6 + 1)
+    assert far < 4 * near + 1e-4  # a batch that spans two epochs gathers twice
+
+
+def test_a_mixture_draws_its_exact_counts(tmp_path):
+    data = prepared(tmp_path, MIXED)
+    batches = pipeline.TrainStream(data, MIXED, 1, seed=0)
+    mixture = batches._mixture
+    for epoch in range(2):
+        rows = np.arange(epoch * mixture.rows_per_epoch, (epoch + 1) * mixture.rows_per_epoch)
+        drawn = [0, 0]
+        for flat, _, chosen, _ in batches._groups(rows):
+            drawn[0 if flat is mixture.sources[0].cache.flat else 1] += len(chosen)
+        assert drawn == mixture.counts.tolist()
+        assert abs(drawn[0] - 2 * drawn[1]) <= 2
+
+
+def test_steps_beyond_the_corpus_are_refused_before_the_first(tmp_path):
+    config = dataclasses.replace(CONFIG, allow_epochs=False)
+    batches = stream(tmp_path, config)
+    steps = batches.rows_per_epoch // 4
+    batches.require(steps)
+    assert len(list(batches.iterate(0, steps))) == steps
+    for attempt in (lambda: batches.require(steps + 1), lambda: batches.iterate(0, steps + 1), lambda: batches[steps]):
+        with pytest.raises(UserError, match="allow_epochs"):
+            attempt()
+    with pytest.raises(IndexError):
+        batches[-1]
+    with pytest.raises(UserError, match="multiple"):
+        stream(tmp_path, batch_size=6, process_count=4)
+
+
+def test_the_second_preparation_is_the_first(tmp_path):
+    lines: list[str] = []
+    config = dataclasses.replace(CONFIG, tokenizer=SentencePieceTokenizer(vocab_size=310))
+    text = Corpus(corpus(80).split("train"), corpus().split("validation"))
+    first = pipeline.build(config, [text], str(tmp_path), lines.append)
+    said, files = len(lines), sorted(tmp_path.rglob("*"))
+    second = pipeline.build(config, [text], str(tmp_path), lines.append)
+    assert (len(lines), sorted(tmp_path.rglob("*"))) == (said, files)
+    assert (first.fingerprint, first.info) == (second.fingerprint, second.info)
+    other = pipeline.build(CONFIG, [text], str(tmp_path), quiet)
+    assert other.fingerprint != first.fingerprint
+    changed = pipeline.build(CONFIG, [Corpus(["x" * 99], fingerprint="changed")], str(tmp_path), quiet)
+    assert changed.fingerprint != other.fingerprint
+
+
+def test_info_for_plans_is_the_data_set_s_own(tmp_path):
+    assert info(MIXED, str(tmp_path)) is None
+    for config in variants():
+        data = prepared(tmp_path, config)
+        assert info(config, str(tmp_path)) == data.info
+        assert data.info["rows_per_epoch"] == pipeline.TrainStream(data, config, 4, 0).rows_per_epoch
+    text = [corpus(60, seed) for seed in range(2)]
+    assert data.info["bytes"]["train"] == sum(len(d.encode()) for each in text for d in each.split("train"))
+    assert data.info["tokens"]["train"] == data.info["bytes"]["train"] + 120
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert info(MIXED, str(moved)) is not None
+
+
+def test_validation_documents_are_whole_shuffled_and_mixed_by_share(tmp_path):
+    corpora = [Corpus(["train"] * 9, [f"{name}{i} " * 5 for i in range(60)], fingerprint=name) for name in "ab"]
+    data = pipeline.build(MIXED, corpora, str(tmp_path), quiet)
+    texts = [data.tokenizer.decode(data.validation[i]) for i in range(len(data.validation))]
+    assert sorted(texts) == sorted(text for each in corpora for text in each.split("validation"))
+    assert [len(text) for text in texts] == data.validation.byte_counts.tolist()
+    assert [len(data.validation[i]) for i in range(len(texts))] == data.validation.lengths.tolist()
+    assert all(data.validation[i][-1] == data.tokenizer.eos_id for i in range(len(texts)))
+    first = [text[0] for text in texts[:30]]
+    assert 18 <= first.count("a") <= 22
+    alone = [text for text in texts if text.startswith("a")]
+    assert alone != sorted(alone, key=corpora[0].split("validation").index)
+
+
+def test_a_model_s_vocabulary_must_hold_the_tokenizer_s(tmp_path):
+    data = prepared(tmp_path)
+    data.require_vocabulary(259)
+    with pytest.raises(UserError, match=r"set model\.vocab_size=259"):
+        data.require_vocabulary(256)
+
+
+def test_prefetching_keeps_no_thread_after_it_is_left(tmp_path):
+    import threading
+
+    before = threading.active_count()
+    iterator = stream(tmp_path).iterate(0, 5000)
+    next(iterator)
+    iterator.close()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_a_batch_is_held_fixed(tmp_path):
+    """The data of a step never changes between versions of this project or of its libraries."""
+    data = pipeline.build(CONFIG, [Corpus([str(i) * 30 for i in range(20)])], str(tmp_path), quiet)
+    targets = pipeline.TrainStream(data, CONFIG, 2, seed=5)[3].targets
+    assert [data.tokenizer.decode(row) for row in targets] == ["444444444444499", "010101010101616"]
