@@ -1,0 +1,88 @@
+"""What a run would be: its parameters, FLOPs, steps and memory, as text. Nothing is allocated or trained."""
+
+import math
+from typing import Any, Optional
+
+from jax.sharding import Mesh, PartitionSpec
+
+from lm import config as config_lib
+from lm.data.info import info
+from lm.model.architectures import Model
+from lm.model.flops import ledger
+from lm.model.memory import activation_bytes
+from lm.model.weights import flatten
+from lm.optim.schedules import warmup_steps
+from lm.sharding import Names
+from lm.train.config import RunConfig
+
+STATE_ARRAYS = 4  # weights, gradients and Adam's two moments
+
+
+def parameter_table(model: Model, mesh: Mesh) -> str:
+    """One line per weight: path, shape, logical axes, how it is split over the mesh, initial distribution."""
+    trees = (model.abstract(), model.axes(), model.shardings(mesh), model.initials())
+    rows = [("parameter", "shape", "axes", "split over", "initial", "count")]
+    for path in flatten(trees[0]):
+        leaf, axes, sharding, initial = (flatten(tree)[path] for tree in trees)
+        shape = "x".join(map(str, leaf.shape))
+        rows.append((path, shape, " ".join(map(str, axes)), _split(axes, sharding.spec, mesh), str(initial), f"{math.prod(leaf.shape):,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _split(axes: Names, spec: PartitionSpec, mesh: Mesh) -> str:
+    """Such as "embed/fsdp=8": the logical axes that are split, and the mesh axes that split them."""
+    words = []
+    for name, entry in zip(axes, spec, strict=False):
+        over = [f"{axis}={mesh.shape[axis]}" for axis in ([entry] if isinstance(entry, str) else entry or ()) if mesh.shape[axis] > 1]
+        words += [f"{name}/{'*'.join(over)}"] if over else []
+    return " ".join(words) or "-"
+
+
+def describe(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
+    """The text of `--dry_run`. `fused` says that attention never holds its [T, T] weights."""
+    per_step = config.batch_size * config.data.sequence_length
+    steps = config.train_tokens // per_step
+    warmup = warmup_steps(config.optim.warmup_fraction, config.optim.warmup_tokens, steps, per_step)
+    counts = ledger(config.model, config.data.sequence_length)
+    flops = {name: per_token * steps * per_step for name, per_token in counts.flops_per_token.items()}
+    lines = [
+        parameter_table(model, mesh),
+        "",
+        "parameters  " + ", ".join(f"{name} {count:,}" for name, count in counts.params.items()),
+        f"steps       {steps:,} of {config.batch_size} rows x {config.data.sequence_length} = {per_step:,} tokens; warm-up {warmup:,}",
+        f"tokens      {steps * per_step:,} ({steps * per_step / counts.params['total']:.1f} per parameter)",
+        "FLOPs       " + ", ".join(f"{name} {count:.4g}" for name, count in flops.items()) + " (whole run)",
+        "memory      " + memory(config, model, mesh, fused=fused),
+        f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}: "
+        + ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
+        "data        " + _data(info(config.data, config.data_dir), config, steps),
+    ]
+    return "\n".join(lines)
+
+
+def memory(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
+    """Bytes of one device, by formula."""
+    leaves, shardings = flatten(model.abstract()), flatten(model.shardings(mesh))
+    weights = 4 * sum(math.prod(shardings[path].shard_shape(leaf.shape)) for path, leaf in leaves.items())
+    rows = config.batch_size / (mesh.shape["data"] * mesh.shape["fsdp"] * config.execution.micro_batches)
+    compute_bytes = {"float32": 4, "bfloat16": 2}[config.compute_dtype]
+    kept = activation_bytes(
+        config.model, math.ceil(rows), config.data.sequence_length, remat=config.execution.remat, compute_bytes=compute_bytes, fused=fused
+    )
+    total = STATE_ARRAYS * weights + kept
+    return f"{_bytes(total)} per device: {_bytes(STATE_ARRAYS * weights)} weights, gradients, moments; about {_bytes(kept)} activations"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _data(prepared: Optional[dict[str, Any]], config: RunConfig, steps: int) -> str:
+    if prepared is None:
+        return f"not prepared yet in {config.data_dir}"
+    rows = steps * config.batch_size
+    name = config_lib.identity(config, fingerprint=prepared["fingerprint"])
+    return (
+        f"{prepared['tokens']['train']:,} training tokens; this run reads {rows / prepared['rows_per_epoch']:.2f} epochs; its id is {name}"
+    )
