@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,13 @@ def _writing(path: str) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {reason}; free space there or choose another directory with data_dir") from error
 
 
+def _remove_stale(path: str, seconds: float = 86_400.0) -> None:
+    """Removes what killed writers of `path` left behind; younger ones may be at work still."""
+    for entry in os.scandir(os.path.dirname(path)):
+        if entry.name.startswith(os.path.basename(path) + ".tmp") and time.time() - entry.stat().st_mtime > seconds:
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def new_directory(path: str) -> Iterator[str]:
     """Yields a temporary directory that becomes `path` when the block ends without an error.
@@ -58,6 +66,7 @@ def new_directory(path: str) -> Iterator[str]:
     If another process has made `path` meanwhile, its copy stays: names are hashes of the content's inputs.
     """
     with _writing(path):
+        _remove_stale(path)
         temporary = tempfile.mkdtemp(prefix=os.path.basename(path) + ".tmp", dir=os.path.dirname(path))
         try:
             yield temporary

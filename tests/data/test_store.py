@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -26,6 +27,15 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
         with pytest.raises(KeyboardInterrupt), make(str(target)):
             raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_after_a_day(tmp_path):
+    for name, age in (("d.tmpold", 90_000), ("d.tmpnew", 10), ("other.tmpold", 90_000)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with new_directory(str(tmp_path / "d")):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["d", "d.tmpnew", "other.tmpold"]
 
 
 def test_the_first_of_two_writers_wins(tmp_path):
