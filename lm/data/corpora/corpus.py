@@ -72,7 +72,10 @@ class Corpus:
 
 def load(directory: pathlib.Path) -> Optional[Corpus]:
     """The corpus in a directory, or None. Raises UserError if a file of it is gone or has another size than recorded."""
-    record = read_json(str(directory / RECORD))
+    try:
+        record = read_json(str(directory / RECORD))
+    except NotADirectoryError:
+        record = None
     if record is None:
         return None
     place = pathlib.Path(record.get("source", directory))

@@ -132,11 +132,11 @@ def _feature(name: str, source: pathlib.Path) -> str:
     import tensorflow_datasets as tfds
 
     features = tfds.builder_from_directory(str(source)).info.features or {}
-    texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
+    texts = sorted(key for key, feature in features.items() if isinstance(feature, tfds.features.Text))
     chosen: Optional[str] = "text" if "text" in texts else texts[0] if len(texts) == 1 else None
     if chosen is None:
         several = f"several text features ({', '.join(texts)}) and none is named 'text'"
-        found = several if texts else f"no text feature ({', '.join(features)})"
+        found = several if texts else f"no text feature ({', '.join(sorted(features))})"
         raise UserError(f"tfds:{name} has {found}; choose another data set")
     return chosen
 

@@ -1,0 +1,111 @@
+"""tfds:NAME: data sets that others prepared as array_record are found, read and fingerprinted; others say what they need."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from lm.data import corpora
+from lm.data.config import Component
+from lm.data.corpora import prepared
+from lm.errors import UserError
+
+
+def _prepare(directory, name: str, features: dict, splits: dict, config: str | None = None) -> None:
+    class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """A data set for a test."""
+
+        VERSION = tfds.core.Version("1.2.0")
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
+        code_path = None
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(rows) for split, rows in splits.items()}
+
+        def _generate_examples(self, rows):
+            yield from enumerate(rows)
+
+    Made.name = name
+    Made(data_dir=str(directory), file_format="array_record").download_and_prepare()
+
+
+@pytest.fixture(autouse=True)
+def _no_other_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
+
+
+TEXT = {"text": tfds.features.Text()}
+
+
+def _rows(count: int, feature: str = "text") -> list[dict]:
+    return [{feature: f"document {i} é"} for i in range(count)]
+
+
+def test_given_validation_split_and_place(tmp_path):
+    _prepare(tmp_path / "elsewhere", "mine", TEXT, {"train": _rows(5), "test": _rows(2)}, config="en")
+    lines: list[str] = []
+    result = corpora.prepare(Component("tfds:mine/en"), str(tmp_path / "data"), lines.append)
+    assert result.info["documents"] == {"train": 5, "validation": 2}
+    assert sorted(result.split("train")) == [row["text"] for row in _rows(5)]
+    assert sorted(result.split("validation")) == [row["text"] for row in _rows(2)]
+    assert result.split("train").name(0) == ""
+    assert corpora.prepare(Component("tfds:mine/en"), str(tmp_path / "data"), pytest.fail) == result
+    info = corpora.read_info(Component("tfds:mine/en"), str(tmp_path / "data"))
+    assert info
+    assert info["fingerprint"] == result.fingerprint
+    with pytest.raises(UserError, match="tfds:mine/en"):
+        corpora.prepare(Component("tfds:mine"), str(tmp_path / "data"))
+
+
+def test_train_alone_is_divided(tmp_path):
+    _prepare(
+        tmp_path,
+        "alone",
+        {"body": tfds.features.Text(), "n": tfds.features.Scalar(np.int64)},
+        {"train": [{"body": f"d{i}", "n": i} for i in range(250)]},
+    )
+    result = corpora.prepare(Component("tfds:alone:1.2.0"), str(tmp_path), lambda _: None)
+    train, validation = set(result.split("train")), set(result.split("validation"))
+    assert len(validation) == 2
+    assert not train & validation
+    assert train | validation == {f"d{i}" for i in range(250)}
+
+
+def test_fingerprint_follows_the_shards(tmp_path):
+    _prepare(tmp_path, "one", TEXT, {"train": _rows(5), "test": _rows(2)})
+    first = corpora.prepare(Component("tfds:one"), str(tmp_path), lambda _: None)
+    _prepare(tmp_path / "b", "one", TEXT, {"train": _rows(6)[1:], "test": _rows(2)})
+    second = corpora.prepare(Component("tfds:one"), str(tmp_path / "b"), lambda _: None)
+    assert first.fingerprint != second.fingerprint
+
+
+def test_what_cannot_be_used_says_why(tmp_path):
+    data_dir = str(tmp_path)
+    _prepare(tmp_path, "none", {"n": tfds.features.Scalar(np.int64)}, {"train": [{"n": 1}, {"n": 2}]})
+    _prepare(tmp_path, "several", {"a": tfds.features.Text(), "b": tfds.features.Text()}, {"train": [{"a": "x", "b": "y"}] * 2})
+    _prepare(tmp_path, "records", TEXT, {"train": _rows(2)})
+    info = tmp_path / "records" / "1.2.0" / "dataset_info.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
+    expected = {
+        "none": r"no text feature \(n\)",
+        "several": r"several text features \(a, b\)",
+        "records": "is tfrecord; prepare it with --file_format=array_record",
+        "records:3.0.0": "is prepared under",
+        "lm1": "did you mean lm1b",
+        "c4/en": "its builder needs .*Beam.*tfds build c4/en --file_format=array_record",
+        "lm1b": "its builder needs .*a download",
+        "no such": "not a data set's name",
+    }
+    for name, message in expected.items():
+        with pytest.raises(UserError, match=message) as error:
+            corpora.prepare(Component(f"tfds:{name}"), data_dir)
+        assert "\n" not in str(error.value)
+
+
+def test_places(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert [path.name for path in prepared.roots("d")] == ["d", "tfds", "tensorflow_datasets"]
