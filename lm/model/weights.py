@@ -1,0 +1,144 @@
+"""A weight: declared once with its shape, logical axes and initial distribution; read in one place; merged in one place."""
+
+import dataclasses
+import zlib
+from typing import Any, Optional
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lm.errors import UserError
+from lm.sharding import Names, Rules, constrain
+from lm.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedNormal:
+    """Normal cut at two standard deviations and rescaled, so that `std` is the standard deviation of what is drawn.
+
+    Matrices take std = fan_in^-1/2, which keeps the variance of activations (LeCun et al. 1998, section 4.6; the truncated form
+    is JAX's `variance_scaling`, used by T5X and PaLM). A lookup has fan_in 1.
+    """
+
+    std: float
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        cut = 0.87962566103423978  # standard deviation of a unit normal cut at +-2
+        return jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32) * (self.std / cut)
+
+    def __str__(self) -> str:
+        return f"normal({self.std:.4g})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """One value everywhere."""
+
+    value: float
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.full(shape, self.value, jnp.float32)
+
+    def __str__(self) -> str:
+        return f"constant({self.value:g})"
+
+
+def declare(key: jax.Array, shape: tuple[int, ...], axes: Names, initial: Any) -> nnx.Param:
+    """A float32 weight with one logical axis name per dimension."""
+    if len(shape) != len(axes):
+        raise ValueError(f"shape {shape} and axes {axes} differ in length")
+    return nnx.Param(initial(key, shape), axes=axes, initial=initial)
+
+
+def key_for(key: jax.Array, name: str) -> jax.Array:
+    """The key of the part called `name`: a new part leaves the initial values of all others as they were."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def read(param: nnx.Param, dtype: Any, rules: Rules) -> jax.Array:
+    """The one point where a layer reads a weight: cast to the compute dtype, then gather what fsdp split.
+
+    The cast comes first, so that fsdp moves bytes of the compute dtype.
+    """
+    return constrain(param[...].astype(dtype), *param.get_metadata()["axes"], rules=rules.gathered())
+
+
+class Linear(nnx.Module):
+    """`einsum(x, kernel) + bias`: the kernel contracts its first `len(ins)` dimensions with the last ones of x.
+
+    `ins` and `outs` map logical axis names to sizes, in the kernel's order.
+    """
+
+    def __init__(self, ins: dict[str, int], outs: dict[str, int], *, key: jax.Array, rules: Rules, bias: bool = False, zero: bool = False):
+        shape, axes = (*ins.values(), *outs.values()), (*ins, *outs)
+        fan_in = 1
+        for size in ins.values():
+            fan_in *= size
+        self.rules = rules
+        self.contracted = len(ins)
+        self.kernel = declare(key, shape, axes, Constant(0.0) if zero else TruncatedNormal(fan_in**-0.5))
+        self.bias = declare(key, tuple(outs.values()), tuple(outs), Constant(0.0)) if bias else None
+
+    def __call__(self, x: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:
+        """x [..., *ins] -> [..., *outs] in x's dtype, or in `accumulate` (the dtype of the products' sums)."""
+        kernel = read(self.kernel, x.dtype, self.rules)
+        n = self.contracted
+        contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
+        y = jax.lax.dot_general(x, kernel, (contract, ((), ())), preferred_element_type=accumulate)
+        return y if self.bias is None else y + read(self.bias, y.dtype, self.rules)
+
+
+class Embedding(nnx.Module):
+    """A table of vectors: lookup by `__call__`, logits over its rows by `attend` (a tied head)."""
+
+    def __init__(self, rows: dict[str, int], width: int, std: float, *, key: jax.Array, rules: Rules):
+        ((name, size),) = rows.items()
+        self.rules = rules
+        self.embedding = declare(key, (size, width), (name, "embed"), TruncatedNormal(std))
+
+    def __call__(self, ids_BT: jax.Array, dtype: Any) -> jax.Array:
+        """x_BTD; ids are in range (the input pipeline checks them)."""
+        return read(self.embedding, dtype, self.rules).at[ids_BT].get(mode="promise_in_bounds")
+
+    def attend(self, x_BTD: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:
+        """x_BTD times the transposed table: logits_BTV."""
+        return jnp.einsum("BTD,VD->BTV", x_BTD, read(self.embedding, x_BTD.dtype, self.rules), preferred_element_type=accumulate)
+
+
+def flatten(tree: Params, prefix: str = "") -> dict[str, Any]:
+    """A nested dict as {"a/b/c": leaf}, in sorted order. TypeError on keys that are no strings."""
+    flat: dict[str, Any] = {}
+    for name in sorted(tree, key=str):
+        if not isinstance(name, str):
+            raise TypeError(f"key {name!r} under {prefix or 'the top'!r} is a {type(name).__name__}, not a string")
+        if isinstance(tree[name], dict):
+            flat.update(flatten(tree[name], f"{prefix}{name}/"))
+        else:
+            flat[prefix + name] = tree[name]
+    return flat
+
+
+def check(params: Params, abstract: Params) -> None:
+    """UserError unless both trees have the same names, shapes and dtypes; it names the first that differs.
+
+    `nnx.merge` matches leaves by sorted order and would accept wrong names in silence.
+    """
+    try:
+        have, want = flatten(params), flatten(abstract)
+    except TypeError as error:
+        raise UserError(f"these are not the parameters of this model: {error}") from None
+    for name in sorted({*have, *want}):
+        if name not in have or name not in want:
+            state = "is missing" if name in want else "is unknown to this model"
+            raise UserError(f"these are not the parameters of this model: {name} {state}")
+        found, expected = (have[name].shape, have[name].dtype), (want[name].shape, want[name].dtype)
+        if found != expected:
+            text = " but the model has ".join(f"{dtype}{list(shape)}" for shape, dtype in (found, expected))
+            raise UserError(f"these are not the parameters of this model: {name} is {text}")
+
+
+def merge(graphdef: Any, abstract: Params, params: Params) -> Any:
+    """The module with these parameters, checked against `abstract` first. For use inside a transformation."""
+    check(params, abstract)
+    return nnx.merge(graphdef, params)

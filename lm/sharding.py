@@ -1,0 +1,112 @@
+"""Where arrays live: logical axis names of weights and activations, and the mesh axes they are split over.
+
+Weights and activations have separate names (`embed` and `act_embed`): fully sharded data parallelism splits a weight's
+`embed` over the devices that also split the batch, and one name for both would collide.
+"""
+
+import dataclasses
+import math
+from typing import Any, Optional, Union
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lm.errors import UserError
+from lm.mesh import AXES, MeshConfig
+
+Names = tuple[Optional[str], ...]  # logical axes of one array; None is a dimension that is never split
+MeshAxes = Union[None, str, tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The mesh axes that split each logical axis. One field per logical axis, so that a wrong name is an error."""
+
+    # weights
+    layers: MeshAxes = None
+    vocab: MeshAxes = "tensor"
+    positions: MeshAxes = None
+    embed: MeshAxes = "fsdp"
+    heads: MeshAxes = "tensor"
+    kv_heads: MeshAxes = "tensor"
+    head_dim: MeshAxes = None
+    ffn: MeshAxes = "tensor"
+    norm: MeshAxes = None
+    # activations
+    act_batch: MeshAxes = ("data", "fsdp")
+    act_length: MeshAxes = "context"
+    act_embed: MeshAxes = None
+    act_heads: MeshAxes = "tensor"
+    act_kv_heads: MeshAxes = "tensor"
+    act_ffn: MeshAxes = "tensor"
+    act_vocab: MeshAxes = "tensor"
+
+    def spec(self, names: Names) -> PartitionSpec:
+        """The partition of an array with these logical axes; UserError if one mesh axis would split two of its dimensions."""
+        entries: list[MeshAxes] = [None if name is None else getattr(self, name) for name in names]
+        used = [axis for entry in entries for axis in _as_tuple(entry)]
+        twice = sorted({axis for axis in used if used.count(axis) > 1})
+        if twice:
+            raise UserError(f"the sharding rules split two of the axes {names} over the mesh axis {twice[0]!r}: change one of the rules")
+        return PartitionSpec(*entries)
+
+    def gathered(self) -> "Rules":
+        """The rules of a weight at the point where a layer reads it: tensor parallelism stays, fsdp is gathered."""
+        return dataclasses.replace(self, embed=tuple(axis for axis in _as_tuple(self.embed) if axis != "fsdp") or None)
+
+
+RULES = Rules()
+
+
+def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
+    """A mesh with all six named axes over `devices` (default: all). UserError if the sizes do not multiply to their number."""
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = {axis: getattr(config, axis) for axis in AXES}
+    wrong = [axis for axis, size in sizes.items() if size < 1 and (axis, size) != ("data", -1)]
+    if wrong:
+        raise UserError(f"mesh.{wrong[0]}={sizes[wrong[0]]} is no size: give 1 or more (only mesh.data may be -1, 'the rest')")
+    others = math.prod(size for axis, size in sizes.items() if axis != "data")
+    if sizes["data"] == -1:
+        sizes["data"] = max(len(devices) // others, 1)
+    if math.prod(sizes.values()) != len(devices):
+        asked = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "1"
+        raise UserError(f"the mesh asks for {asked} = {math.prod(sizes.values())} devices and there are {len(devices)}: change --config.mesh.*")
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def shardings(axes: Any, mesh: Mesh, rules: Rules = RULES, abstract: Any = None) -> Any:
+    """NamedShardings for a tree of logical axes (a nested dict with tuples of names as leaves).
+
+    With `abstract` (the same tree of shapes) every split is checked to divide its dimension; UserError names the array.
+    """
+    is_names = lambda leaf: isinstance(leaf, tuple)
+    result = jax.tree.map(lambda names: NamedSharding(mesh, rules.spec(names)), axes, is_leaf=is_names)
+    if abstract is not None:
+        for (path, names), leaf in zip(jax.tree.leaves_with_path(axes, is_leaf=is_names), jax.tree.leaves(abstract), strict=True):
+            _check_divides(leaf.shape, names, mesh, rules, jax.tree_util.keystr(path, simple=True, separator="/"))
+    return result
+
+
+def constrain(x: jax.Array, *names: Optional[str], rules: Rules = RULES) -> jax.Array:
+    """States how `x` is split, by one logical axis per dimension, over the mesh that `jax.set_mesh` made current.
+
+    Without a mesh, or on one device, it is the identity. UserError if a split does not divide its dimension.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    _check_divides(x.shape, names, mesh, rules, "an activation or weight")
+    return jax.lax.with_sharding_constraint(x, rules.spec(names))
+
+
+def _check_divides(shape: tuple[int, ...], names: Names, mesh: Any, rules: Rules, what: str) -> None:
+    if len(shape) != len(names):
+        raise ValueError(f"{what}: shape {shape} has {len(shape)} dimensions and the axes {names} name {len(names)}")
+    for size, name, entry in zip(shape, names, rules.spec(names), strict=True):
+        ways = math.prod(mesh.shape[axis] for axis in _as_tuple(entry))
+        if size % ways:
+            raise UserError(f"{what}: axis {name!r} of size {size} cannot be split {ways} ways over {entry!r}: change the mesh or the model")
+
+
+def _as_tuple(entry: MeshAxes) -> tuple[str, ...]:
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
