@@ -1,42 +1,11 @@
-"""Optimizer and schedule configurations, and the schedules themselves as pure functions (imports no jax)."""
+"""Optimizer configuration (imports no jax). The schedules are in lm.optim.schedules; their names stay importable from here."""
 
 import dataclasses
-from typing import ClassVar, Optional, Union
+from typing import Optional
 
+from lm.optim.schedules import WSD, Cosine, Linear, Rsqrt, Schedule
 
-@dataclasses.dataclass(frozen=True)
-class Cosine:
-    """Half a cosine from the peak to `final` times the peak at the end of the run."""
-
-    name: ClassVar[str] = "cosine"
-    final: float = 0.1
-
-
-@dataclasses.dataclass(frozen=True)
-class WSD:
-    """Warm-up, stable, decay: constant, then to `final` times the peak over the last `cooldown` of the run."""
-
-    name: ClassVar[str] = "wsd"
-    cooldown: float = 0.3
-    final: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Linear:
-    """A line from the peak to `final` times the peak at the end of the run."""
-
-    name: ClassVar[str] = "linear"
-    final: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Rsqrt:
-    """Inverse square root of the step, equal to the peak when warm-up ends."""
-
-    name: ClassVar[str] = "rsqrt"
-
-
-Schedule = Union[Cosine, WSD, Linear, Rsqrt]
+__all__ = ["WSD", "Cosine", "Linear", "OptimConfig", "Rsqrt", "Schedule"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Weighted cross-entropy, as sums: the training step divides once, after all micro-batches and devices are added."""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lm.types import Batch, Params
+
+LossFn = Callable[[Params, Any, Batch, jax.Array], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+
+
+class CrossEntropy(NamedTuple):
+    """Sums over the weighted positions: the loss to minimise, its weight, and its likelihood part alone (nats)."""
+
+    loss_sum: Float[Array, ""]
+    weight_sum: Float[Array, ""]
+    nll_sum: Float[Array, ""]
+
+
+def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """-log p(target) in nats and log Z, both [B, T] float32, from logits of any float type."""
+    logits_BTV = logits_BTV.astype(jnp.float32)
+    log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+    target_logit_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    return log_z_BT - target_logit_BT, log_z_BT
+
+
+def cross_entropy(
+    logits_BTV: Float[Array, "B T V"],
+    targets_BT: Int[Array, "B T"],
+    weights_BT: Float[Array, "B T"],
+    *,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> CrossEntropy:
+    """Cross-entropy in nats against targets smoothed towards the uniform distribution, plus `z_loss` x (log Z)^2.
+
+    z-loss: Chowdhery et al. 2022 (PaLM), section 5. Label smoothing: Szegedy et al. 2016, eq. 3: the target's mass is 1 - s + s/V.
+    Targets at positions of weight 0 may hold any id of the vocabulary.
+    """
+    nll_BT, log_z_BT = negative_log_likelihood(logits_BTV, targets_BT)
+    loss_BT = nll_BT
+    if label_smoothing:
+        uniform_BT = log_z_BT - logits_BTV.astype(jnp.float32).mean(axis=-1)
+        loss_BT = (1.0 - label_smoothing) * nll_BT + label_smoothing * uniform_BT
+    if z_loss:
+        loss_BT = loss_BT + z_loss * jnp.square(log_z_BT)
+    weights_BT = weights_BT.astype(jnp.float32)
+    return CrossEntropy(jnp.sum(weights_BT * loss_BT), jnp.sum(weights_BT), jnp.sum(weights_BT * nll_BT))
+
+
+def next_token(apply: Callable, *, compute_dtype: Any = jnp.float32, z_loss: float = 0.0, label_smoothing: float = 0.0) -> LossFn:
+    """The training loss of a language model: `apply` is Model.apply, which returns (logits_BTV, aux of statistics).
+
+    The model's aux travels on under its own names, with `nll_sum` (nats, without z-loss and smoothing) added.
+    """
+
+    def loss_fn(params: Params, frozen: Any, batch: Batch, key: jax.Array):
+        del frozen, key  # pre-training has no reference model and no dropout
+        logits_BTV, aux = apply(params, batch.tokens, batch.segments, batch.positions, compute_dtype=compute_dtype)
+        sums = cross_entropy(logits_BTV, batch.targets, batch.weights, z_loss=z_loss, label_smoothing=label_smoothing)
+        return sums.loss_sum, sums.weight_sum, {**aux, "nll_sum": sums.nll_sum}
+
+    return loss_fn

@@ -1,0 +1,88 @@
+"""One training step: `step(state, frozen, batch, hyper) -> (state, metrics)`, for every objective and every architecture."""
+
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lm.losses import LossFn
+from lm.optim.adamw import learning_rate
+from lm.optim.schedules import Schedule
+from lm.types import Batch, Hyper, TrainState
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, Any, Batch, Hyper], tuple[TrainState, Metrics]]
+
+
+def make_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformationExtraArgs, schedule: Schedule, *, micro_batches: int = 1, layer_norms: bool = False
+) -> Step:
+    """Builds the step (not yet jitted; jit it with `donate_argnums=0`).
+
+    Metrics are scalars of this step: `loss` (nats per weighted target), `weight` (sum of target weights), `grad_norm` (before clipping),
+    `learning_rate`; with `layer_norms` also `activations/..`, `gradients/..` and `updates/..`. A batch without targets has loss 0, and its
+    gradient is 0.
+    """
+
+    def step(state: TrainState, frozen: Any, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
+        (loss_sum, weight_sum, aux), grad_sums = accumulate(loss_fn, state.params, frozen, batch, key, micro_batches)
+        inverse = jnp.where(weight_sum > 0, 1.0 / jnp.maximum(weight_sum, 1e-30), 0.0)
+        grads = jax.tree.map(lambda g: g * inverse, grad_sums)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step, hyper=hyper)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss_sum * inverse,
+            "weight": weight_sum,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": learning_rate(schedule, state.step, hyper),
+        }
+        if layer_norms:
+            statistics = {k: v for k, v in aux.items() if k != "nll_sum"}
+            metrics |= {f"activations/{k}": v for k, v in _named(statistics)}
+            metrics |= {f"gradients/{k}": v for k, v in _norms(grads)}
+            metrics |= {f"updates/{k}": v for k, v in _norms(updates)}
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return step
+
+
+def accumulate(loss_fn: LossFn, params: Any, frozen: Any, batch: Batch, key: jax.Array, micro_batches: int):
+    """Sums of loss, weight, aux and gradients over micro-batches: ((loss_sum, weight_sum, aux), grad_sums).
+
+    Row r goes to micro-batch r mod micro_batches, so that rows stay on the device that holds them when the batch is sharded.
+    """
+
+    def value_and_grad(micro: Batch, key: jax.Array):
+        def with_aux(params):
+            loss_sum, weight_sum, aux = loss_fn(params, frozen, micro, key)
+            return loss_sum, (weight_sum, aux)
+
+        (loss_sum, (weight_sum, aux)), grads = jax.value_and_grad(with_aux, has_aux=True)(params)
+        return (loss_sum, weight_sum, aux), grads
+
+    if micro_batches == 1:
+        return value_and_grad(batch, key)
+
+    def split(x: jax.Array) -> jax.Array:
+        return x.reshape(x.shape[0] // micro_batches, micro_batches, *x.shape[1:]).swapaxes(0, 1)
+
+    def body(total, inputs):
+        micro, index = inputs
+        return jax.tree.map(jnp.add, total, value_and_grad(micro, jax.random.fold_in(key, index))), None
+
+    micros = jax.tree.map(split, batch)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(value_and_grad, jax.tree.map(lambda x: x[0], micros), key))
+    total, _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
+    return total
+
+
+def _named(tree: Any):
+    """(path, scalar or vector) pairs with paths written a/b/c."""
+    return [("/".join(str(getattr(k, "key", k)) for k in path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _norms(tree: Any):
+    """The Euclidean norm of every leaf."""
+    return [(name, jnp.sqrt(jnp.sum(jnp.square(leaf)))) for name, leaf in _named(tree)]
