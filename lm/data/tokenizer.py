@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Optional, Protocol, SupportsInt, Union, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ Log = Callable[[str], None]
 Config = Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """`encode` gives int32 [tokens] without an end of document; `decode` drops control ids and replaces invalid UTF-8 by U+FFFD.
 
@@ -37,7 +38,7 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
 
-    def decode(self, ids: Iterable[int]) -> str: ...
+    def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str: ...
 
 
 def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Tokenizer:
@@ -56,7 +57,7 @@ def _utf8(text: str) -> bytes:
         raise UserError(f"text is not Unicode (lone surrogate at character {error.start}); read the file as UTF-8") from error
 
 
-def _checked(ids: Iterable[int], vocab_size: int) -> np.ndarray:
+def _checked(ids: Union[np.ndarray, Iterable[SupportsInt]], vocab_size: int) -> np.ndarray:
     array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
     outside = array[(array < 0) | (array >= vocab_size)]
     if outside.size:
@@ -79,7 +80,7 @@ class Bytes:
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [self.encode(text) for text in texts]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         array = _checked(ids, self.vocab_size)
         return (array[array >= 3] - 3).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
@@ -123,7 +124,7 @@ class SentencePiece:
         escaped = [_utf8(escape(text)).decode() for text in texts]
         return [np.asarray(ids, np.int32) for ids in self._processor.encode(escaped, num_threads=os.cpu_count() or 1)]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         array = _checked(ids, self.vocab_size)
         return unescape(self._processor.decode(array[array >= self._controls].tolist()))
 
@@ -247,6 +248,6 @@ class HuggingFace:
             _utf8(text)
         return [np.asarray(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         array = _checked(ids, self.vocab_size)
         return self._tokenizer.decode(array[~np.isin(array, self._control_ids)].tolist(), skip_special_tokens=False)
