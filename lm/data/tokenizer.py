@@ -178,7 +178,7 @@ def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).split("]")[-1].strip() or str(error)
+        reason = str(error).split("]")[-1].split(" Increase")[0].strip() or str(error)
         raise UserError(
             f"SentencePiece cannot train {config.vocab_size} pieces on this corpus ({reason}); change data.tokenizer.vocab_size"
         ) from error
