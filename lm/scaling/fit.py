@@ -103,7 +103,7 @@ def fit(law: Law, points: Points, objective: Objective) -> Union[Fit, Refusal]:
 
 
 def refit(made: Fit, log_loss: np.ndarray, weights: Optional[np.ndarray] = None, extra: int = 2) -> solver.Minima:
-    """Fits the same law to resampled losses [R, n] (or with weights [R, n]), each from the optimum and `extra` other ends; the best of each."""
+    """Fits the same law to resampled losses [R, n], or with weights [R, n]: the best of the ends from the optimum and `extra` others."""
     points = made.points
     count = max(len(np.atleast_2d(log_loss)), 1 if weights is None else len(np.atleast_2d(weights)))
     y = np.broadcast_to(log_loss, (count, len(points.log_loss)))
@@ -140,5 +140,6 @@ def _disagreement(agreeing: int, value: np.ndarray, best: int) -> tuple[Caution,
     tenth = np.sort(value)[min(9, len(value) - 1)]
     if tenth <= value[best] * (1 + 1e-6) + 1e-22:
         return ()
-    spread = f"{agreeing} of the best {len(value)} starts reach the best objective; the tenth best ends {tenth / value[best] - 1:.1e} above it"
+    above = tenth / value[best] - 1
+    spread = f"{agreeing} of the best {len(value)} starts reach the best objective; the tenth best ends {above:.1e} above it"
     return (Caution("starts_disagree", spread),)

@@ -28,13 +28,14 @@ class ProfileCurve:
     @property
     def refusal(self) -> Refusal:
         ends = f"{self.values[0]:.3g} and {self.values[-1]:.3g}"
-        return Refusal("unidentified", f"the profile of {self.name} is flat: {ends} fit nearly as well as the optimum; widen N or D, or add seeds")
+        reason = f"the profile of {self.name} is flat: {ends} fit nearly as well as the optimum; widen N or D, or add seeds"
+        return Refusal("unidentified", reason)
 
 
-def profiles(made: Fit, simulated: np.ndarray, free_values: np.ndarray) -> tuple[ProfileCurve, ...]:
-    """Profiles of E and the exponents. `simulated` [R, n]: log losses drawn from the fitted law; `free_values` [R]: their free minima."""
+def profiles(made: Fit, names: tuple[str, ...], simulated: np.ndarray, free_values: np.ndarray) -> tuple[ProfileCurve, ...]:
+    """Profiles of E or exponents, by name. `simulated` [R, n]: log losses drawn from the fitted law, `free_values` [R]: their minima."""
     found = []
-    for index in range(2, len(made.law.names)):
+    for index in map(made.law.names.index, names):
         curve = _profile(made, index)
         cutoff = _cutoff(made, index, simulated, free_values)
         flat = min(curve[1][0], curve[1][-1]) < cutoff

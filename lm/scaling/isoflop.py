@@ -8,7 +8,7 @@ minimum stands at the end of the grid towards which its parabola falls.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -161,22 +161,28 @@ def _no_minimum(fit: Parabola, lost: bool, where: str) -> Optional[Refusal]:
 def _budget(
     profile: Profile, fit: Parabola, sd: tuple[float, ...], answers: tuple[Answer, ...], drawn: Optional[Draws], residual: Draws
 ) -> IsoflopBudget:
-    common = _common_fields(profile)
     n_star, d_star, loss_star, n_star_residual = answers
     lost = None if drawn is None else float(drawn.lost.mean())
     coefficients = (float(fit.coefficients[0]), float(fit.coefficients[1]), float(fit.coefficients[2]))
-    shape = (sd, fit.centre, coefficients)
-    return IsoflopBudget(*common, *shape, n_star, d_star, loss_star, n_star_residual, lost, float(residual.lost.mean()))
+    return IsoflopBudget(
+        **_common_fields(profile), sd=sd, centre=fit.centre, coefficients=coefficients, n_star=n_star, d_star=d_star, loss_star=loss_star,
+        n_star_residual=n_star_residual, lost=lost, lost_residual=float(residual.lost.mean()),
+    )  # fmt: skip
 
 
 def _refused(profile: Profile, problem: Refusal) -> Minimum:
-    common = _common_fields(profile)
-    return Minimum(IsoflopBudget(*common, (), 0.0, (0.0, 0.0, 0.0), problem, problem, problem, problem, None, None), None, None)
+    made = IsoflopBudget(
+        **_common_fields(profile), sd=(), centre=0.0, coefficients=(0.0, 0.0, 0.0), n_star=problem, d_star=problem, loss_star=problem,
+        n_star_residual=problem, lost=None, lost_residual=None,
+    )  # fmt: skip
+    return Minimum(made, None, None)
 
 
-def _common_fields(profile: Profile) -> tuple:
-    columns = (tuple(np.exp(profile.log_n).tolist()), tuple(np.exp(profile.log_d).tolist()), tuple(np.exp(profile.log_loss).tolist()))
-    return (profile.budget, float(np.exp(profile.log_c)), profile.ids, *columns, tuple(int(s) for s in profile.seeds))
+def _common_fields(profile: Profile) -> dict[str, Any]:
+    logs = {"n": profile.log_n, "tokens": profile.log_d, "loss": profile.log_loss}
+    columns: dict[str, Any] = {name: tuple(np.exp(column).tolist()) for name, column in logs.items()}
+    seeds = tuple(int(s) for s in profile.seeds)
+    return columns | {"budget": profile.budget, "flops": float(np.exp(profile.log_c)), "ids": profile.ids, "seeds": seeds}
 
 
 def fit_isoflop(
@@ -185,7 +191,6 @@ def fit_isoflop(
     log_c: np.ndarray,
     noise: Union[NoiseModel, Refusal],
     settings: AnalysisSettings,
-    conventions: tuple[str, str],
     draws: Optional[int] = None,
 ) -> tuple[Isoflop, list[Minimum]]:
     """All budgets and the exponents. `noise_weight` and `log_c` [cells] belong to the cells that the profiles mix."""
@@ -198,11 +203,11 @@ def fit_isoflop(
     budgets = tuple(m.result for m in fitted)
     if len(good) < MIN_BUDGETS:
         why = Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; an exponent needs {MIN_BUDGETS}")
-        return Isoflop(*conventions, budgets, why, why, why, why, None, None), fitted
+        return Isoflop(settings.n, settings.c, budgets, why, why, why, why, None, None), fitted
     a, b = (_exponent(good, which, False, settings) for which in ("n_star", "d_star"))
     a_residual, b_residual = (_exponent(good, which, True, settings) for which in ("n_star", "d_star"))
     lines = [_line(good, which, settings) for which in ("n_star", "d_star")]
-    return Isoflop(*conventions, budgets, a, b, a_residual, b_residual, lines[0], lines[1]), fitted
+    return Isoflop(settings.n, settings.c, budgets, a, b, a_residual, b_residual, lines[0], lines[1]), fitted
 
 
 def regress(good: Sequence[Minimum], which: str, residual: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

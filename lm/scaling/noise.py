@@ -70,7 +70,7 @@ def _normal_quantile(p: float) -> float:
 
 
 def fit_noise(rows: Sequence[Row], settings: AnalysisSettings) -> Union[NoiseModel, Refusal]:
-    """sigma(C) from the cells of usable `rows` that ran with several seeds."""
+    """sigma(C) from the cells of usable `rows` that ran with several seeds; C in the convention that budgets are planned in."""
     found = replicated(rows, settings)
     if not found:
         return Refusal("no_replicas", "no cell ran with more than one seed: add seeds to the cells of the smallest budget")
@@ -95,8 +95,8 @@ def fit_noise(rows: Sequence[Row], settings: AnalysisSettings) -> Union[NoiseMod
 def replicated(rows: Sequence[Row], settings: AnalysisSettings) -> tuple[ReplicatedCell, ...]:
     """Sample sd over the seeds of each cell that has several; brackets are no replicas."""
     loss = {row.id: math.log(row.loss) for row in rows}
-    kept = [row for row in rows if row.role != points.BRACKET and row.flops.get(settings.c)]
-    merged = points.cells(kept, settings.n, settings.c)
+    kept = [row for row in rows if row.role != points.BRACKET and row.flops.get(settings.planned_c)]
+    merged = points.cells(kept, settings.n, settings.planned_c)
     cells = []
     for i, ids in enumerate(merged.ids):
         if len(ids) > 1:

@@ -1,7 +1,7 @@
 """Approach 3: L(N, D) = E + A / N^alpha + B / D^beta through all decayed end points.
 
-Hoffmann et al. 2022, section 3.3: Huber's cost of log loss, from the full grid of starts. Terms are weighted by 1 / sigma of their cell, the
-scale of a cost that is nearly absolute. Intervals: parametric bootstrap (the fitted law plus seed noise sigma(C), itself drawn), and
+Hoffmann et al. 2022, section 3.3: Huber's cost of log loss, from the full grid of starts. Terms are weighted by 1 / sigma of their cell,
+the scale of a cost that is nearly absolute. Intervals: parametric bootstrap (the fitted law plus seed noise sigma(C), itself drawn), and
 residual bootstrap within budgets beside it.
 """
 
@@ -15,7 +15,7 @@ from lm.scaling.laws import Chinchilla
 from lm.scaling.noise import NoiseModel
 from lm.scaling.objectives import HuberLog
 from lm.scaling.points import Cells
-from lm.scaling.results import Answer, Caution, Estimate, Line, Refusal, result, value_of
+from lm.scaling.results import Answer, Caution, Estimate, Line, Refusal, result
 from lm.scaling.settings import AnalysisSettings
 
 PARAMETRIC, RESIDUAL = "parametric bootstrap", "residual bootstrap within budgets"
@@ -39,8 +39,8 @@ class Residual:
 
 @result
 class Parametric:
-    """The fitted law. `a` and `b` are beta / (alpha + beta) and its complement (C = k N D); `a_counted` and `b_counted` the slopes of N* and
-    D* over the sampled budgets with C as counted."""
+    """The fitted law. `a` and `b` are beta / (alpha + beta) and its complement (C = k N D); `a_counted` and `b_counted` are the slopes of
+    N* and D* over the sampled budgets with C as counted."""
 
     n_convention: str
     c_convention: str
@@ -76,7 +76,6 @@ class Fitted(NamedTuple):
     draws: np.ndarray
     residual_draws: np.ndarray
     method: str
-    cost: frontier.Cost
     simulated: np.ndarray  # log losses behind the draws
     free_values: np.ndarray  # their minima
 
@@ -114,7 +113,7 @@ def fit_law(
     law, centre = made.law, made.points.centre
     natural = law.natural(made.theta[None], centre)
     both = (law.natural(ends.theta, centre), law.natural(residual_ends.theta, centre))
-    return Fitted(made, natural, ends.theta, *both, method, frontier.cost_of(cells), shaken, ends.value)
+    return Fitted(made, natural, ends.theta, *both, method, shaken, ends.value)
 
 
 def _residual_noise(cells: Cells, residuals: np.ndarray, draws: int, settings: AnalysisSettings, name: str) -> np.ndarray:
@@ -135,16 +134,16 @@ def exponents(natural: np.ndarray) -> np.ndarray:
 
 
 def fit_parametric(
-    cells: Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings, conventions: tuple[str, str], draws: Optional[int] = None
+    planned: Cells, cells: Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings, draws: Optional[int] = None
 ) -> Union[Parametric, Refusal]:
-    """Approach 3 with intervals, profiles and residuals."""
-    got = fit_law(cells, noise, settings, draws or settings.draws, "main")
+    """Approach 3 with intervals, profiles and residuals. `planned` and `cells` are the same runs with C as planned, in which sigma(C) is
+    read, and with C in the convention of the answer."""
+    got = fit_law(planned, noise, settings, draws or settings.draws, "main")
     if isinstance(got, Refusal):
         return got
-    profiles = identify.profiles(got.fit, got.simulated[:_CALIBRATION], got.free_values[:_CALIBRATION])
+    profiles = _profiles(got, ("E", "alpha", "beta"))
     flat = {curve.name: curve.refusal for curve in profiles if curve.flat}
-    failed = float(np.mean((got.draws[:, 3] <= 0) | (got.draws[:, 4] <= 0)))
-    unidentified = _unidentified(got, flat, failed, settings)
+    unidentified = _unidentified(got, flat, settings)
     columns = zip(got.fit.law.names, got.natural[0], got.draws.T, strict=True)
     parameters = {name: flat.get(name) or bootstrap.estimate(value, drawn, settings.level, got.method) for name, value, drawn in columns}
     for coefficient, exponent in (("A", "alpha"), ("B", "beta")):
@@ -153,10 +152,10 @@ def fit_parametric(
     a, drawn = exponents(got.natural)[0], exponents(got.draws)
     counted = [_counted(got, cells, which, settings) for which in ("log_n", "log_d")]
     lines = [_line(got, cells, which, settings) for which in ("log_n", "log_d", "log_loss")]
-    residuals, lack = _residuals(got.fit, cells, noise)
+    residuals, lack = _residuals(got.fit, planned, noise)
     value = {name: float(v) for name, v in zip(got.fit.law.names, got.natural[0], strict=True)}
     return Parametric(
-        n_convention=conventions[0], c_convention=conventions[1], objective=f"Huber({settings.delta:g}) on log loss", values=value,
+        n_convention=settings.n, c_convention=settings.c, objective=f"Huber({settings.delta:g}) on log loss", values=value,
         parameters=parameters,
         a=unidentified or bootstrap.estimate(a, drawn, settings.level, got.method),
         b=unidentified or bootstrap.estimate(1 - a, 1 - drawn, settings.level, got.method),
@@ -164,18 +163,39 @@ def fit_parametric(
         a_residual=unidentified or bootstrap.estimate(a, exponents(got.residual_draws), settings.level, RESIDUAL),
         n_line=None if unidentified else lines[0], d_line=None if unidentified else lines[1], loss_line=lines[2], profiles=profiles,
         residuals=residuals, lack_of_fit=lack, objective_value=got.fit.value, gradient=got.fit.gradient, condition=got.fit.condition,
-        starts=got.fit.starts, agreeing=got.fit.agreeing, failed=failed, cautions=got.fit.cautions + _cautions(flat, lack),
+        starts=got.fit.starts, agreeing=got.fit.agreeing, failed=_failed(got), cautions=got.fit.cautions + _cautions(flat, lack),
     )  # fmt: skip
 
 
-def _unidentified(got: Fitted, flat: dict[str, Refusal], failed: float, settings: AnalysisSettings) -> Optional[Refusal]:
+def path_exponents(got: Union[Fitted, Refusal], cells: Cells, settings: AnalysisSettings) -> tuple[Answer, Answer]:
+    """Slopes of N* and D* with C as counted in `cells`, the same runs as those of the fit in any convention of C."""
+    if isinstance(got, Refusal):
+        return got, got
+    flat = {curve.name: curve.refusal for curve in _profiles(got, ("alpha", "beta")) if curve.flat}
+    if problem := _unidentified(got, flat, settings):
+        return problem, problem
+    return _counted(got, cells, "log_n", settings), _counted(got, cells, "log_d", settings)
+
+
+def _profiles(got: Fitted, names: tuple[str, ...]) -> tuple[identify.ProfileCurve, ...]:
+    return identify.profiles(got.fit, names, got.simulated[:_CALIBRATION], got.free_values[:_CALIBRATION])
+
+
+def _failed(got: Fitted) -> float:
+    """Share of the draws in which loss does not fall with N or with D."""
+    return float(np.mean((got.draws[:, 3] <= 0) | (got.draws[:, 4] <= 0)))
+
+
+def _unidentified(got: Fitted, flat: dict[str, Refusal], settings: AnalysisSettings) -> Optional[Refusal]:
     """Why the exponents of N* and D* mean nothing, if they do not; a flat E alone leaves them standing."""
     for name in ("alpha", "beta"):
         value = got.fit.natural[name]
         if value <= 0:
-            return Refusal("unidentified", f"the best fit has {name} = {value:.3g}: loss does not fall with {'N' if name == 'alpha' else 'D'}")
+            what = "N" if name == "alpha" else "D"
+            return Refusal("unidentified", f"the best fit has {name} = {value:.3g}: loss does not fall with {what}")
         if name in flat:
             return flat[name]
+    failed = _failed(got)
     if failed > settings.max_lost:
         return Refusal("unidentified", f"{failed:.0%} of the draws have an exponent of 0 or less: widen N or D, or add seeds")
     return None
@@ -183,9 +203,9 @@ def _unidentified(got: Fitted, flat: dict[str, Refusal], failed: float, settings
 
 def _counted(got: Fitted, cells: Cells, which: str, settings: AnalysisSettings) -> Estimate:
     """The slope of log N* or log D* on log C over the sampled budgets."""
-    log_c = np.log(sorted({round(float(np.exp(cells.log_c[cells.budget == b].mean())), 3) for b in set(cells.budget.tolist())}))
-    slope = np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1))[1]
-    best, drawn = (getattr(frontier.optimum(p, got.cost, log_c), which) @ slope for p in (got.natural, got.draws))
+    log_c = np.array([cells.log_c[cells.budget == budget].mean() for budget in sorted(set(cells.budget.tolist()))])
+    slope, cost = np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1))[1], frontier.cost_of(cells)
+    best, drawn = (getattr(frontier.optimum(p, cost, log_c), which) @ slope for p in (got.natural, got.draws))
     return bootstrap.estimate(best[0], drawn, settings.level, got.method)
 
 
@@ -193,7 +213,8 @@ def _line(got: Fitted, cells: Cells, which: str, settings: AnalysisSettings) -> 
     """N*, D* or L* over the sampled compute and a decade on either side."""
     low_c, high_c = float(cells.log_c.min()), float(cells.log_c.max())
     log_c = np.linspace(low_c - math.log(10), high_c + math.log(10), 41)
-    best, drawn = (getattr(frontier.optimum(p, got.cost, log_c), which) for p in (got.natural, got.draws))
+    cost = frontier.cost_of(cells)
+    best, drawn = (getattr(frontier.optimum(p, cost, log_c), which) for p in (got.natural, got.draws))
     low, high = bootstrap.quantiles(drawn, settings.level)
     return Line(tuple(np.exp(log_c)), tuple(np.exp(best[0])), tuple(np.exp(low)), tuple(np.exp(high)), (math.exp(low_c), math.exp(high_c)))
 
@@ -217,6 +238,3 @@ def _cautions(flat: dict[str, Refusal], lack: Optional[float]) -> tuple[Caution,
         found.append(Caution("lack_of_fit", f"residuals are {lack:.1f} times the seed noise: the parametric interval is too narrow"))
     return tuple(found)
 
-
-def exponent_value(answer: Union[Parametric, Refusal]) -> Optional[float]:
-    return None if isinstance(answer, Refusal) else value_of(answer.a)

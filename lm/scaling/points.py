@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -54,7 +54,8 @@ class Cells:
         """The cells of a boolean mask or of indices, in order."""
         index = np.flatnonzero(which) if np.asarray(which).dtype == bool else np.asarray(which, int)
         picked = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Cells(**{name: v[index] if isinstance(v, np.ndarray) else tuple(v[i] for i in index) for name, v in picked.items()})
+        taken: dict[str, Any] = {k: v[index] if isinstance(v, np.ndarray) else tuple(v[i] for i in index) for k, v in picked.items()}
+        return Cells(**taken)
 
     def with_loss(self, log_loss: np.ndarray) -> "Cells":
         return dataclasses.replace(self, log_loss=log_loss)

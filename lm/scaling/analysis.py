@@ -1,0 +1,176 @@
+"""Rows in, `Analysis` out: everything that `fit --json` prints and everything that the report draws."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+import jax
+import numpy as np
+
+from lm.errors import UserError
+from lm.scaling import points, profiles, results
+from lm.scaling.brackets import Bracket, fit_brackets, without_gaps
+from lm.scaling.checks import BudgetCheck, ShapeClass, check_budgets, shape_classes
+from lm.scaling.conventions import ConventionRow, convention_table, profiles_of
+from lm.scaling.envelope import Envelope, fit_envelope
+from lm.scaling.forecast import Forecast
+from lm.scaling.isoflop import Isoflop, fit_isoflop
+from lm.scaling.noise import NoiseModel, fit_noise
+from lm.scaling.parametric import Parametric, fit_parametric
+from lm.scaling.results import Caution, Refusal, result
+from lm.scaling.score import Score, score
+from lm.scaling.settings import AnalysisSettings
+from lm.scaling.table import Row
+
+SCHEMA = 1
+
+
+@result
+class Analysis:
+    """The whole analysis of a study. Numbers that the runs do not support are Refusals."""
+
+    schema: int
+    settings: dict[str, Any]
+    used: tuple[str, ...]  # ids of the runs behind the numbers
+    excluded: tuple[points.Exclusion, ...]
+    noise: Union[NoiseModel, Refusal]
+    sigma: dict[str, Union[results.Estimate, Refusal]]  # planned budget -> relative seed sd
+    envelope: Union[Envelope, Refusal]  # approach 1
+    isoflop: Union[Isoflop, Refusal]  # approach 2
+    parametric: Union[Parametric, Refusal]  # approach 3
+    checks: tuple[BudgetCheck, ...]
+    shape_classes: Union[tuple[ShapeClass, ...], Refusal]
+    brackets: tuple[Bracket, ...]
+    isoflop_without_gaps: Union[Isoflop, Refusal]  # approach 2 with the learning-rate rule's gaps subtracted
+    conventions: tuple[ConventionRow, ...]
+    forecast: Optional[Forecast]
+    score: Union[Score, Refusal, None]
+    cautions: tuple[Caution, ...]
+    versions: dict[str, str]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line per budget whose minimum is not established; empty when the study stands."""
+        if isinstance(self.isoflop, Refusal):
+            return (self.isoflop.reason,)
+        return tuple(f"{check.budget:.3g} FLOPs: {'; '.join(check.reasons)}" for check in self.checks if not check.passed)
+
+    def summary(self) -> dict[str, Any]:
+        """What `fit --json` prints: the three approaches' exponents with intervals or refusals, sigma(C), the forecast's error."""
+        approaches: dict[str, Any] = {}
+        for name in ("envelope", "isoflop", "parametric"):
+            made = getattr(self, name)
+            approaches[name] = made if isinstance(made, Refusal) else {"a": made.a, "b": made.b}
+        return results.encode(
+            {
+                "exponents": approaches, "exponents_without_learning_rate_gaps": _exponents(self.isoflop_without_gaps),
+                "sigma": self.sigma, "checks": self.checks, "failures": self.failures, "forecast": _forecast_summary(self.score),
+                "conventions": self.conventions, "excluded": self.excluded, "cautions": self.cautions,
+            }
+        )  # fmt: skip
+
+
+def to_json(analysis: Analysis) -> str:
+    return results.to_json(analysis)
+
+
+def from_json(text: str) -> Analysis:
+    """Raises UserError for a file of another schema."""
+    made = results.from_json(text)
+    if not isinstance(made, Analysis) or made.schema != SCHEMA:
+        raise UserError("this fit.json was written by another version: delete it and run the `fit` verb again")
+    return made
+
+
+def analyse(rows: Sequence[Row], settings: AnalysisSettings = AnalysisSettings(), forecast: Optional[Forecast] = None) -> Analysis:
+    """Fits everything to the rows of a study; the same rows and settings give the same digits on the same machine."""
+    used, excluded = points.split(rows)
+    if not used:
+        raise UserError("no run of the study has completed: `status` says what is missing, `run` trains it")
+    for convention in (settings.planned_c, settings.c):
+        if missing := points.has_convention(used, settings.n, convention):
+            raise UserError(f"{missing.reason}; choose another convention of the analysis")
+    noise = fit_noise(used, settings)
+    planned, cells = (points.cells(used, settings.n, c) for c in (settings.planned_c, settings.c))
+    made = profiles_of(cells, settings)
+    two: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else _isoflop(made, cells, planned, noise, settings)
+    three = fit_parametric(planned, cells, noise, settings)
+    brackets = fit_brackets(used, noise, settings)
+    classes = shape_classes(profiles.by_budget(planned), planned, noise, settings)
+    checked = () if isinstance(two, Refusal) else check_budgets(two, settings)
+    return Analysis(
+        schema=SCHEMA, settings=dataclasses.asdict(settings), used=tuple(row.id for row in used), excluded=tuple(excluded), noise=noise,
+        sigma={f"{b:.6g}": noise if isinstance(noise, Refusal) else noise.at(_measured(planned, b)) for b in _budgets(planned)},
+        envelope=fit_envelope(used, noise, settings), isoflop=two, parametric=three, checks=checked, shape_classes=classes,
+        brackets=brackets, isoflop_without_gaps=_adjusted(cells, planned, brackets, two, noise, settings),
+        conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, two, settings),
+        cautions=_cautions(classes, three, checked), versions={"jax": jax.__version__, "numpy": np.__version__},
+    )  # fmt: skip
+
+
+def _isoflop(
+    made: list[profiles.Profile], cells: points.Cells, planned: points.Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+) -> Isoflop:
+    return fit_isoflop(made, cells.noise_weight, planned.log_c, noise, settings)[0]
+
+
+def _adjusted(
+    cells: points.Cells,
+    planned: points.Cells,
+    brackets: Sequence[Bracket],
+    two: Union[Isoflop, Refusal],
+    noise: Union[NoiseModel, Refusal],
+    settings: AnalysisSettings,
+) -> Union[Isoflop, Refusal]:
+    """Approach 2 again, without the gaps of the learning-rate rule."""
+    moved = two if isinstance(two, Refusal) else without_gaps(cells, brackets, two)
+    made = moved if isinstance(moved, Refusal) else profiles_of(moved, settings)
+    return made if isinstance(made, Refusal) else _isoflop(made, cells, planned, noise, settings)
+
+
+def _budgets(cells: points.Cells) -> list[float]:
+    return sorted(set(cells.budget.tolist()))
+
+
+def _measured(cells: points.Cells, budget: float) -> float:
+    return math.exp(cells.log_c[cells.budget == budget].mean())
+
+
+def _score(
+    forecast: Optional[Forecast], used: Sequence[Row], two: Union[Isoflop, Refusal], settings: AnalysisSettings
+) -> Union[Score, Refusal, None]:
+    if forecast is None:
+        return None
+    budgets = () if isinstance(two, Refusal) or settings.c != settings.planned_c else two.budgets
+    return score(forecast, used, next((b for b in budgets if b.budget == forecast.budget), None), settings)
+
+
+def _cautions(
+    classes: Union[tuple[ShapeClass, ...], Refusal],
+    three: Union[Parametric, Refusal],
+    checked: Sequence[BudgetCheck],
+) -> tuple[Caution, ...]:
+    found = [] if isinstance(three, Refusal) else list(three.cautions)
+    for shape in () if isinstance(classes, Refusal) else classes:
+        if shape.warned:
+            text = f"cells with {shape.field} = {shape.value} lie {shape.z:+.1f} sigma ({shape.mean_error:+.2%}) off the parabolas"
+            found.append(Caution("shape_class", text))
+    for check in checked:
+        if len(check.tied) > 1:
+            sizes = ", ".join(f"{n:.3g}" for n in check.tied)
+            text = f"at {check.budget:.3g} FLOPs {len(check.tied)} sizes are tied with the lowest: N = {sizes}"
+            found.append(Caution("tied", text))
+    return tuple(found)
+
+
+def _exponents(made: Union[Isoflop, Refusal]) -> Any:
+    return made if isinstance(made, Refusal) else {"a": made.a, "b": made.b}
+
+
+def _forecast_summary(made: Union[Score, Refusal, None]) -> Any:
+    if not isinstance(made, Score):
+        return made
+    kept = ("digest", "mean_error", "mean_absolute_error", "aim", "met", "covered", "level", "coverage_p", "regret", "regret_isoflop",
+            "power_law_error", "last_budget_error")  # fmt: skip
+    return {name: getattr(made, name) for name in kept} | {"cells": len(made.cells)}
