@@ -62,11 +62,14 @@ def test_two_documents_give_one_to_each_side(group):
     assert len(result.train) == len(result.validation) == 1
 
 
-def test_verbatim_share_counts_long_lines_with_their_repeats():
-    long, other = "x" * documents.LONG_LINE, "y" * documents.LONG_LINE
-    train = [Document("t", f"{long}\nshort")]
-    validation = [Document("v", f"    {long}\n{long}  \n{other}\nshort\n{'z' * (documents.LONG_LINE - 1)}")]
-    assert documents.verbatim_share(train, validation) == (2 / 3, 3)
+def test_verbatim_shares_count_lines_with_their_repeats():
+    long, other, short = "x" * 40, "y" * 40, "z" * 39
+    train = [Document("t", f"{long}\n{short}\nimport os")]
+    validation = [Document("v", f"    {long}\n{long}  \n{other}\n{short}\nimport os")]
+    shares = documents.verbatim_shares(train, validation)
+    assert shares[40] == (2 / 3, 3)
+    assert shares[30] == shares[20] == (3 / 4, 4)
+    assert shares[60] == (0.0, 0)
 
 
 def test_repeats_keep_the_first():

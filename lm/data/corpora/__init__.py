@@ -82,7 +82,8 @@ def _summary(record: dict, seconds: float) -> str:
     info = record["info"]
     kept = ", ".join(f"{split} {info['documents'][split]:,} documents of {info['bytes'][split] / 1e6:.1f} MB" for split in _corpus.SPLITS)
     dropped = ", ".join(f"{reason} {count}" for reason, count in info["dropped"].items() if count) or "nothing"
-    share = f"{info['verbatim_share']:.1%} of the long validation lines stand in train"
+    shares = ", ".join(f"{share:.1%} of those of {length} or more characters" for length, share in info["verbatim_shares"].items())
+    share = f"validation lines that stand in train: {shares}"
     return f"{info['corpus']}: {kept}; dropped: {dropped}; {share}; fingerprint {record['fingerprint']}; {seconds:.0f} s"
 
 

@@ -10,7 +10,10 @@ import numpy as np
 from lm.data.corpora.near_duplicates import clusters
 
 VALIDATION_SHARE = 0.05  # of the bytes, at least
-LONG_LINE = 40  # characters without the blanks around them, from which a line counts in `verbatim_share`
+# Characters from which a line is long. The share that stands in train depends on it: short lines are mostly idioms of the
+# language that any two programs share, so all of LENGTHS are recorded beside the one that is judged.
+LONG_LINE = 40
+LENGTHS = (20, 30, LONG_LINE, 60, 80)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +74,19 @@ def split(documents: Sequence[Document], dropped: collections.Counter, largest_g
     return Splits(train, validation, _facts(train, validation, sorted(held_out) if grouped else [], float((members > 1).mean())))
 
 
-def verbatim_share(train: Sequence[Document], validation: Sequence[Document]) -> tuple[float, int]:
-    """The share of the validation's long lines that stand in train too, and how many long lines there are.
+def verbatim_shares(train: Sequence[Document], validation: Sequence[Document]) -> dict[int, tuple[float, int]]:
+    """By minimum length: the share of the validation's lines that stand in train too, and how many such lines it has.
 
-    A line is compared without the blanks around it and counts as often as it occurs; long is LONG_LINE characters.
+    A line is compared without the blanks around it and counts as often as it occurs.
     """
-    known = {line for document in train for line in _long_lines(document.text)}
-    lines = [line for document in validation for line in _long_lines(document.text)]
-    return sum(line in known for line in lines) / max(len(lines), 1), len(lines)
+    shortest = min(LENGTHS)
+    known = {line for document in train for line in _lines(document.text, shortest)}
+    lines = [line for document in validation for line in _lines(document.text, shortest)]
+    size = np.asarray([len(line) for line in lines], np.int64)
+    stands = np.asarray([line in known for line in lines], bool)
+    return {
+        length: (float(stands[size >= length].sum() / max((size >= length).sum(), 1)), int((size >= length).sum())) for length in LENGTHS
+    }
 
 
 def _held_out(unit: np.ndarray, size: np.ndarray, largest: float) -> set[str]:
@@ -97,18 +105,19 @@ def _held_out(unit: np.ndarray, size: np.ndarray, largest: float) -> set[str]:
 
 
 def _facts(train: list[Document], validation: list[Document], held_out: list[str], near_duplicates: float) -> dict:
-    share, lines = verbatim_share(train, validation)
+    shares = verbatim_shares(train, validation)
     sides = {"train": train, "validation": validation}
     return {
         "documents": {name: len(side) for name, side in sides.items()},
         "bytes": {name: sum(document.size for document in side) for name, side in sides.items()},
         "near_duplicate_share": near_duplicates,  # of the documents, before the split: in a cluster of two or more
-        "verbatim_share": share,
-        "verbatim_lines": lines,
+        "verbatim_share": shares[LONG_LINE][0],
+        "verbatim_lines": shares[LONG_LINE][1],
         "verbatim_minimum_length": LONG_LINE,
+        "verbatim_shares": {str(length): share for length, (share, _) in shares.items()},
         "held_out": held_out,
     }
 
 
-def _long_lines(text: str) -> list[str]:
-    return [line for line in map(str.strip, text.split("\n")) if len(line) >= LONG_LINE]
+def _lines(text: str, shortest: int) -> list[str]:
+    return [line for line in map(str.strip, text.split("\n")) if len(line) >= shortest]
