@@ -4,9 +4,9 @@ import dataclasses
 import difflib
 import hashlib
 import importlib
-import importlib.util
 import json
 import pathlib
+import runpy
 import sys
 from typing import Any, Optional, TextIO
 
@@ -29,20 +29,16 @@ def names() -> list[str]:
 def load(name: str) -> Study:
     """The study of a name, or of a path to a file with a function `get_study() -> Study`."""
     if name.endswith(".py"):
-        path = pathlib.Path(name)
-        if not path.is_file():
+        if not pathlib.Path(name).is_file():
             raise UserError(f"no file {name}: give a study's name ({', '.join(names())}) or the path of a study.py")
-        spec = importlib.util.spec_from_file_location("user_study", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = runpy.run_path(name)
     elif name in names():
-        module = importlib.import_module(f"experiments.{name}.study")
+        module = vars(importlib.import_module(f"experiments.{name}.study"))
     else:
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}, or give the path of a study.py"
         raise UserError(f"unknown study {name!r}: {hint}")
-    study = module.get_study() if hasattr(module, "get_study") else None
+    study = module["get_study"]() if "get_study" in module else None
     if not isinstance(study, Study):
         raise UserError(f"{name}: its function get_study() must return a lm.scaling.study.Study")
     return study
@@ -61,12 +57,14 @@ class Commands:
 
     def do(self, verb: str, *, as_json: bool = False) -> int:
         if verb == "status":
-            return self._say(status_lib.render(status_lib.of(self.root), self.root))
+            self._say(status_lib.render(status_lib.of(self.root), self.root))
+            return 0
         if verb == "plan":
             made = self._plan()
             self._say(plan.render(made, len(self._launcher.cores)))
             self._open(made)
-            return self._say(f"planned in {self.root}")
+            self._say(f"planned in {self.root}")
+            return 0
         self._open(self._plan())
         if verb in ("all", "run"):
             self._run()
@@ -84,19 +82,19 @@ class Commands:
     def _launcher(self) -> LocalWorkers:
         return LocalWorkers(self.workers, self.train)
 
-    def _say(self, text: str) -> int:
+    def _say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
-        return 0
 
     def _plan(self) -> plan.Plan:
         """The plan on prepared data; prepares the data first when they are missing."""
-        data = data_info.info(self.study.base.data, self.data_dir)
+        config, data_dir = self.study.base.data, str(self.data_dir)
+        data = data_info.info(config, data_dir)
         if data is None:
             self._say(f"preparing the data in {self.data_dir} (once)")
             from lm.data import pipeline
 
-            pipeline.prepare(self.study.base.data, self.data_dir, log=self._say)
-            data = data_info.info(self.study.base.data, self.data_dir)
+            pipeline.prepare(config, data_dir, log=self._say)
+            data = data_info.info(config, data_dir)
             assert data is not None
         return plan.make(self.study, data)
 
@@ -110,11 +108,15 @@ class Commands:
     def _run(self) -> None:
         state = status_lib.of(self.root)
         if state.finished < len(state.cells):
-            self._say(f"{len(state.cells)} cells in {self.root}, {len(self._launcher.cores)} workers; Ctrl-C stops, the same command continues")
+            self._say(
+                f"{len(state.cells)} cells in {self.root}, {len(self._launcher.cores)} workers; Ctrl-C stops, the same command continues"
+            )
             state = self._launcher.run(self.root, self._make_forecast, View(self.out))
         for c in state.cells:
             if c.state in ("diverged", "failed"):
-                self._say(f"excluded: cell {c.cell['id']} (C {c.cell['budget']:.3g}, d_model {c.cell['shape']['d_model']}): {c.state}, {c.reason}")
+                self._say(
+                    f"excluded: cell {c.cell['id']} (C {c.cell['budget']:.3g}, d_model {c.cell['shape']['d_model']}): {c.state}, {c.reason}"
+                )
         self._check_enough(table.read(self.root))
 
     def _check_enough(self, rows: list[table.Row]) -> None:
@@ -150,13 +152,15 @@ class Commands:
         rows = table.read(self.root)
         if not any(row.completed for row in rows):
             raise UserError(f"no cell of {self.root} has completed: `run` trains them")
-        inputs = self._inputs([dataclasses.astuple(row) for row in rows], gate.read_forecast(self.root), self.study.analysis)
+        inputs = self._inputs(
+            [dataclasses.astuple(row) for row in rows], gate.read_forecast(self.root), dataclasses.asdict(self.study.analysis)
+        )
         path = self.root / "fit.json"
         fitted = table.read_json(path, "") if path.exists() else {}
         if fitted.get("inputs") != inputs:
             from lm.scaling import analysis
 
-            result = analysis.analyse(rows, dict(self.study.analysis), gate.read_forecast(self.root))
+            result = analysis.analyse(rows, self.study.analysis, gate.read_forecast(self.root))
             fitted = {"inputs": inputs} | result.to_json()
             directory.write_json(path, fitted)
         print(json.dumps(fitted, indent=1) if as_json else fitted.get("summary", f"fits in {path}"), flush=True)

@@ -142,8 +142,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.local", description="Starts workers on a planned study, one core each.")
     parser.add_argument("study_dir", type=pathlib.Path)
     parser.add_argument("--workers", type=int, default=None, help="default: one per core")
+    parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
     args = parser.parse_args()
-    state = LocalWorkers(args.workers).run(args.study_dir, lambda: False)
+    state = LocalWorkers(args.workers, args.train).run(args.study_dir, lambda: False)
     print(status_lib.render(state, args.study_dir))
     return 0
 

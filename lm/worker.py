@@ -176,7 +176,10 @@ def end_with_parent() -> None:
 def load_train(name: str, root: pathlib.Path) -> Train:
     """The training function "MODULE:FUNCTION", reading data from where the study says."""
     module, _, function = name.partition(":")
-    function = getattr(importlib.import_module(module), function)
+    try:
+        function = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot load the training function {name}: {error}") from error
     data_dir = os.path.normpath(root / directory.open_study(root)["data_dir"])
 
     def train(config: RunConfig, workdir: pathlib.Path) -> Any:

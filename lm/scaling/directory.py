@@ -1,9 +1,11 @@
-"""The study directory: written once from a plan, self-contained from then on (imports no jax).
+"""The study directory: written once from a plan, self-contained from then on (imports no jax). It holds
 
     study.json             definition, data, cells; never rewritten
     cells/ID/config.json   the whole configuration of one run; beside it the run's own files
     forecast.json          written once, before the first cell of stage 1
     cache/                 compiled executables
+
+and, in time, what the workers and the analysis write.
 """
 
 import hashlib

@@ -158,23 +158,22 @@ def _refusals(study: Study, cell: Cell, warmup: int, data: dict[str, Any]) -> It
         yield f"warm-up of {warmup} steps is no shorter than the run of {cell.steps}; lower optim.warmup_fraction"
     if cell.steps < study.limits.min_steps:
         yield f"{cell.steps} steps, and the study asks for {study.limits.min_steps}; lower the batch or the size"
-    available = data["train"]["tokens"]
-    if config.data.unique_tokens is not None:
-        available = min(available, config.data.unique_tokens)
+    available = data["tokens_per_epoch"]
     if config.train_tokens > available and not config.data.allow_epochs:
         yield f"{config.train_tokens:,} tokens, and the corpus has {available:,}; set data.allow_epochs or lower the budget"
 
 
 def _problems(study: Study, data: dict[str, Any]) -> Iterator[str]:
     """Refusals of the whole study."""
-    share = data.get("duplicate_lines")
-    if share is not None and share > study.limits.max_duplicates:
-        yield (
-            f"{share:.1%} of the long validation lines stand verbatim in train, above {study.limits.max_duplicates:.0%}: "
-            "held-out loss would reward memory; prepare the corpus with near-duplicates clustered"
-        )
-    if data["vocab_size"] > study.base.model.vocab_size:
-        yield f"the tokenizer has {data['vocab_size']} ids and base.model.vocab_size is {study.base.model.vocab_size}; raise the latter"
+    for component in data["components"]:
+        share = component["info"].get("verbatim_share", 0.0)
+        if share > study.limits.max_duplicates:
+            yield (
+                f"{component['corpus']}: {share:.1%} of the long validation lines stand verbatim in train, above "
+                f"{study.limits.max_duplicates:.0%}, so that held-out loss would reward memory; cluster near-duplicates before the split"
+            )
+    if (ids := data["tokenizer"]["vocab_size"]) > study.base.model.vocab_size:
+        yield f"the tokenizer has {ids} ids and base.model.vocab_size is {study.base.model.vocab_size}; raise the latter"
 
 
 COLUMNS = ["id", "role", "budget", "N_total", "N_nonemb", "N_matmul", "D", "C_6nd", "C_full", "C_causal", "steps", "batch", "lr"]

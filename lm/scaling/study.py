@@ -13,6 +13,7 @@ from lm import config as config_lib
 from lm.errors import UserError
 from lm.model.config import ModelConfig
 from lm.model.flops import ledger
+from lm.scaling.settings import AnalysisSettings
 from lm.train.config import RunConfig
 
 Role = Literal["grid", "seed", "bracket"]
@@ -69,8 +70,8 @@ class Study:
     """A question about how loss falls, and the grid of runs that answers it.
 
     `base` is what all runs share; the rules fill in shape, batch, D and learning rate. `seeds` are those of the repeats beside
-    `base.seed`; `bracket_factors` multiply the learning-rate rule's value. `analysis` holds settings of lm.scaling.analysis
-    that differ from its defaults. `compare_with` names studies on the same data whose bits per byte are set beside this one's.
+    `base.seed`; `bracket_factors` multiply the learning-rate rule's value. `analysis` says how the laws are
+    fitted. `compare_with` names studies on the same data whose bits per byte are set beside this one's.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Study:
     bracket_factors: tuple[float, ...] = (0.5, 2.0)
     limits: Limits = Limits()
     speed: Speed = Speed()
-    analysis: tuple[tuple[str, Any], ...] = ()
+    analysis: AnalysisSettings = AnalysisSettings()
     compare_with: tuple[str, ...] = ()
 
     def definition(self) -> dict[str, Any]:

@@ -1,0 +1,51 @@
+"""A training function that takes no time: its losses follow a known law, so that the machinery around it can be tested.
+
+Environment variables make it misbehave: FAKE_SECONDS (of one run), FAKE_DIVERGE and FAKE_RAISE (d_model of the runs that do).
+"""
+
+import json
+import os
+import time
+
+import numpy as np
+
+from lm import config as config_lib
+from lm.model.flops import ledger
+from lm.scaling import directory
+
+E, A, B, ALPHA, BETA = 0.9, 60.0, 900.0, 0.4, 0.45
+
+
+def law(n: float, d: float) -> float:
+    return E + A / n**ALPHA + B / d**BETA
+
+
+def train(config, workdir):
+    """Writes run.json as lm.runner does, with one line of metrics on the way."""
+    count = ledger(config.model, config.data.sequence_length)
+    steps = config.train_tokens // (config.batch_size * config.data.sequence_length)
+    record = {"schema": 1, "id": workdir.name, "status": "running", "reason": None}
+    directory.write_json(workdir / "run.json", record)
+    with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": steps // 2, "loss": 2.0}) + "\n")
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    if str(config.model.d_model) == os.environ.get("FAKE_RAISE"):
+        raise ValueError("asked to raise")
+    diverged = str(config.model.d_model) == os.environ.get("FAKE_DIVERGE")
+    noise = np.random.default_rng([int(config_lib.identity(config), 16), config.seed]).normal()
+    gap = np.log(config.optim.learning_rate / 1e-2) ** 2
+    loss = law(count.params["matmul"], config.train_tokens) * (1 + 0.002 * gap) * np.exp(0.002 * noise)
+    tokens = {"document": config.train_tokens, "bytes": config.train_tokens, "decoder_stream": config.train_tokens}
+    record |= {
+        "status": "diverged" if diverged else "completed",
+        "reason": "loss is not finite at step 7" if diverged else None,
+        "parameters": dict(count.params),
+        "tokens": tokens,
+        "flops": {name: value * config.train_tokens for name, value in count.flops_per_token.items()},
+        "steps": steps,
+        "final": None if diverged else {"nats_per_byte": float(loss), "bits_per_byte": float(loss / np.log(2))},
+        "curve": [],
+        "environment": {"cores": len(os.sched_getaffinity(0)), "pid": os.getpid()},
+        "seconds": {"total": float(os.environ.get("FAKE_SECONDS", "0"))},
+    }
+    directory.write_json(workdir / "run.json", record)

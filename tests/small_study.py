@@ -1,0 +1,47 @@
+"""A small study for tests, and the data it is planned on."""
+
+import pathlib
+
+from lm.data.config import DataConfig
+from lm.model.config import ModelConfig
+from lm.scaling import directory, plan
+from lm.scaling.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.scaling.study import Budget, Study
+from lm.train.config import RunConfig
+
+TRAIN = "fake_train:train"  # with tests/ on PYTHONPATH
+DATA = {
+    "fingerprint": "0123456789abcdef",
+    "tokenizer": {"name": "bytes", "vocab_size": 259, "fingerprint": "bytes"},
+    "documents": {"train": 1000, "validation": 100},
+    "tokens": {"train": 30_000_000, "validation": 300_000},
+    "bytes": {"train": 29_999_000, "validation": 299_900},
+    "tokens_per_epoch": 29_900_000,
+    "rows_per_epoch": 233_593,
+    "components": [{"corpus": "python_sources", "weight": 1.0, "info": {"verbatim_share": 0.012}}],
+}
+SIZES = (2, 3, 4, 6, 8)
+
+
+def small(**changes) -> Study:
+    """Two budgets and a third behind the forecast; 22 cells."""
+    fields = {
+        "name": "small",
+        "question": "does the machinery work?",
+        "base": RunConfig(model=ModelConfig(vocab_size=259), data=DataConfig(sequence_length=128)),
+        "shape": HeadsShape(),
+        "learning_rate": PowerLawRate(1.2e-2, 4, 0.5, 33e3, -0.15, 1.2e6, -0.15),
+        "batch": PowerOfTwoBatch(sequences=4, tokens=1.2e6, exponent=0.5, low=2, high=8, min_steps=200),
+        "budgets": (
+            Budget(2e11, SIZES, repeats=(3, 6), brackets=(4,)),
+            Budget(5e11, SIZES, brackets=(4,)),
+            Budget(1e12, (3, 4, 6), stage=1),
+        ),
+        "seeds": (1,),
+    }
+    return Study(**(fields | changes))
+
+
+def planned(root: pathlib.Path, **changes) -> dict:
+    """Writes the directory of `small(...)` and returns study.json's content."""
+    return directory.write(plan.make(small(**changes), DATA), root, root.parent / "data")

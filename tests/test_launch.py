@@ -1,0 +1,148 @@
+"""Workers on this machine: killed at any moment, a study ends as if nothing had happened."""
+
+import io
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import small_study
+
+from launch.local import LocalWorkers
+from launch.view import View
+from lm.errors import UserError
+from lm.scaling import claims, directory, gate, table
+from lm.scaling import status as status_lib
+
+HERE = pathlib.Path(__file__).parent
+PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PATH)
+    monkeypatch.delenv("FAKE_SECONDS", raising=False)
+
+
+def _run(root, when_open=lambda: False, workers=None):
+    out = io.StringIO()
+    state = LocalWorkers(workers, small_study.TRAIN).run(root, when_open, View(out))
+    return state, out.getvalue()
+
+
+def _wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _results(root):
+    return {row.id: (row.status, row.reason, row.loss) for row in table.read(root) if row.status != "pending"}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A study that ran through undisturbed, and what it printed."""
+    root = tmp_path_factory.mktemp("straight") / "s"
+    small_study.planned(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATH)
+        _, printed = _run(root, lambda: bool(gate.write_forecast(root, {"losses": {}}, [])))
+    return root, printed
+
+
+def test_every_cell_is_trained_on_one_core_and_reported(straight):
+    root, printed = straight
+    rows = table.read(root)
+    assert all(row.completed for row in rows)
+    assert {row.environment["cores"] for row in rows} == {1}
+    assert printed.count("nats/byte, ") == len(rows)
+    assert f"[{len(rows)}/{len(rows)}]" in printed
+    assert "\r" not in printed  # no bar where there is no terminal
+
+
+def test_killed_at_random_moments_a_study_ends_with_the_same_results(straight, tmp_path, monkeypatch):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    monkeypatch.setenv("FAKE_SECONDS", "0.05")
+    rng = random.Random(0)
+    for attempt in range(4):
+        command = [sys.executable, "-m", "launch.local", str(root), f"--train={small_study.TRAIN}"]
+        launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(0.7 + rng.random())
+        children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text(encoding="utf-8").split()
+        victims = [launcher.pid] if attempt % 2 else [int(child) for child in children]
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        if attempt % 2 == 0:
+            launcher.kill()
+        launcher.wait()
+    monkeypatch.setenv("FAKE_SECONDS", "0")
+    _run(root)
+    gate.write_forecast(root, {"losses": {}}, [])
+    _run(root)
+    assert _results(root) == _results(straight[0])
+    assert not list(root.glob("cells/*/claim"))
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    monkeypatch.setenv("FAKE_SECONDS", "0.1")
+    killed = []
+
+    class Assassin(View):
+        def update(self, state):
+            super().update(state)
+            held = [path for path in root.glob("cells/*/claim") if (owner := claims.holder(path)) and not killed]
+            if held and (owner := claims.holder(held[0])):
+                os.kill(owner["pid"], signal.SIGKILL)
+                killed.append(owner["pid"])
+
+    state = LocalWorkers(None, small_study.TRAIN).run(root, lambda: False, Assassin(io.StringIO()))
+    assert killed
+    assert state.count("completed") == 16
+
+
+def test_a_fault_of_the_environment_ends_the_study_in_one_line(tmp_path):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    with pytest.raises(UserError, match="cannot load the training function"):
+        LocalWorkers(1, "no_such_module:train").run(root, lambda: False, View(io.StringIO()))
+
+
+def test_more_workers_than_cores_are_refused():
+    with pytest.raises(UserError, match="each worker needs one"):
+        _ = LocalWorkers(10_000).cores
+
+
+def test_workers_do_not_outlive_a_killed_launcher(tmp_path, monkeypatch):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    monkeypatch.setenv("FAKE_SECONDS", "60")
+    command = [sys.executable, "-m", "launch.local", str(root), "--workers=1", f"--train={small_study.TRAIN}"]
+    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _wait_for(lambda: status_lib.of(root).count("running"))
+    launcher.kill()
+    launcher.wait()
+    _wait_for(lambda: not status_lib.of(root).count("running"))
+    assert claims.clear_stale(root, [c["id"] for c in directory.open_study(root)["cells"]]) == 1
+
+
+def test_an_interrupt_gives_the_claims_back(tmp_path, monkeypatch):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    monkeypatch.setenv("FAKE_SECONDS", "60")
+    command = [sys.executable, "-m", "launch.local", str(root), "--workers=1", f"--train={small_study.TRAIN}"]
+    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: status_lib.of(root).count("running"))
+    launcher.send_signal(signal.SIGINT)
+    _, message = launcher.communicate(timeout=20)
+    assert launcher.returncode == 130
+    assert "the same command continues" in message
+    assert not list(root.glob("cells/*/claim"))
