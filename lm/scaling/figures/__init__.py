@@ -1,0 +1,1 @@
+"""The figures of a study, one function each: an axes-filling view of the rows and of the analysis."""

@@ -1,0 +1,65 @@
+"""Figures of the runs as they were measured: loss curves with their envelope, and the IsoFLOP profiles."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.colors import LogNorm
+
+from lm.scaling.figures import style
+from lm.scaling.isoflop import Isoflop, IsoflopBudget
+from lm.scaling.results import Estimate
+from lm.scaling.table import Row
+
+
+def loss_curves(path: pathlib.Path, rows: Sequence[Row], convention: str) -> None:
+    """Held-out loss against training compute, one line a run coloured by N; the envelope is the lowest loss so far."""
+    grid = [row for row in rows if row.role == "grid" and row.completed and row.curve]
+    with style.figure(path, 6.8, 4.2) as (axes,):
+        sizes = [row.n() for row in grid]
+        norm = LogNorm(min(sizes), max(sizes))
+        scale = style.matplotlib.colormaps[style.SEQUENCE]
+        for row in sorted(grid, key=lambda r: r.n()):
+            points = [(p["flops"], p["nats_per_byte"]) for p in row.curve if p["flops"] > 0]
+            axes.plot(*zip(*points, strict=True), color=scale(0.9 * norm(row.n())), lw=0.9, alpha=0.75)
+            axes.plot(row.c(convention), row.loss, "o", ms=3.2, color=scale(0.9 * norm(row.n())))
+        everywhere = sorted((p["flops"], p["nats_per_byte"]) for row in grid for p in row.curve if p["flops"] > 0)
+        lowest = np.minimum.accumulate([loss for _, loss in everywhere])
+        axes.plot([c for c, _ in everywhere], lowest, color=style.BLACK, lw=1.6, label="lowest loss so far", drawstyle="steps-post")
+        axes.set(xscale="log", yscale="log", xlabel="training compute C (FLOPs)", ylabel="held-out loss (nats per byte)")
+        style.flops_axis(axes.xaxis)
+        style.plain_axis(axes.yaxis)
+        axes.legend(loc="lower left")
+        bar = axes.figure.colorbar(style.matplotlib.cm.ScalarMappable(LogNorm(min(sizes), max(sizes)), _truncated(scale)), ax=axes)
+        bar.set_label("parameters N (matmul)")
+        style.count_axis(bar.ax.yaxis)
+
+
+def _truncated(scale):
+    return style.matplotlib.colors.ListedColormap([scale(0.9 * i / 255) for i in range(256)])
+
+
+def isoflop_profiles(path: pathlib.Path, isoflop: Isoflop) -> None:
+    """End losses against N, a parabola and its minimum with interval per budget; filled points were run with several seeds."""
+    with style.figure(path, 6.8, 4.6) as (axes,):
+        for colour, budget in zip(style.colours(len(isoflop.budgets)), isoflop.budgets, strict=True):
+            _profile(axes, budget, colour)
+        axes.set(xscale="log", yscale="log", xlabel="parameters N (matmul)", ylabel="held-out loss (nats per byte)")
+        style.count_axis(axes.xaxis)
+        style.plain_axis(axes.yaxis)
+        axes.legend(title="budget C (FLOPs)", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _profile(axes, budget: IsoflopBudget, colour) -> None:
+    bars = budget.sd or None
+    label = style.scientific(budget.budget)
+    axes.errorbar(budget.n, budget.loss, yerr=bars, fmt="o", ms=4, lw=0, elinewidth=0.9, capsize=2, color=colour, label=label)
+    if any(budget.coefficients):
+        u = np.linspace(np.log(budget.n[0]), np.log(budget.n[-1]), 100) - budget.centre
+        c0, c1, c2 = budget.coefficients
+        axes.plot(np.exp(u + budget.centre), c0 + c1 * u + c2 * u * u, color=colour, lw=1.2)
+    if isinstance(budget.n_star, Estimate) and isinstance(budget.loss_star, Estimate):
+        height = budget.loss_star.value
+        axes.plot(budget.n_star.value, height, marker="*", ms=12, mec="white", mew=0.8, color=colour, zorder=5)
+        if budget.n_star.low is not None and budget.n_star.high is not None:
+            axes.plot([budget.n_star.low, budget.n_star.high], [height, height], color=colour, lw=4, alpha=0.35, solid_capstyle="butt")

@@ -1,0 +1,103 @@
+"""How every figure looks: sizes, fonts, colours that colour-blind readers can tell apart, and how it is written."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+# Okabe and Ito (2008): distinct for all common forms of colour blindness.
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#8a8a8a"
+APPROACH_COLOURS = {1: ORANGE, 2: BLUE, 3: GREEN}
+SEQUENCE = "viridis"
+
+_RC: Any = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "svg.hashsalt": "lm",  # the same data gives the same bytes
+    "svg.fonttype": "none",
+}
+
+
+@contextlib.contextmanager
+def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, **kwargs) -> Iterator[list[Axes]]:
+    """`columns` axes side by side on `width` x `height` inches; on leaving, PATH.png and PATH.svg are written.
+
+    The files carry no dates, so that the same data gives the same bytes.
+    """
+    with matplotlib.rc_context(_RC):
+        made, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False, **kwargs)
+        try:
+            yield list(axes[0])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.savefig(path.with_suffix(".png"), metadata={"Software": None})
+            made.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+        finally:
+            plt.close(made)
+
+
+def colours(count: int) -> list:
+    """`count` colours along a perceptually even scale, without its lightest end."""
+    scale = matplotlib.colormaps[SEQUENCE]
+    return [scale(0.9 * i / max(count - 1, 1)) for i in range(count)]
+
+
+def si(value: float, digits: int = 2) -> str:
+    """A count for people: 30900 -> '31k', 1.26e6 -> '1.3M'."""
+    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{_significant(value / limit, digits)}{suffix}"
+    return _significant(value, digits)
+
+
+def scientific(value: float) -> str:
+    """2e11 -> '2×10¹¹' for text drawn inside a figure."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}×10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
+
+
+def _significant(value: float, digits: int) -> str:
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e" in text or abs(value) >= 10 ** (digits - 1) else text
+
+
+def count_axis(axis, ticks: Sequence[float] | None = None) -> None:
+    """A logarithmic axis of parameters or tokens with readable labels; minor ticks stay without labels."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    axis.set_minor_formatter(NullFormatter())
+    if ticks is not None:
+        axis.set_ticks(list(ticks))
+    else:
+        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+
+
+def flops_axis(axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def plain_axis(axis, digits: int = 2) -> None:
+    """A logarithmic axis over less than two decades: ordinary numbers at round places."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,67 @@
+"""report.html: one file that holds the figures, the tables and what is needed to check them."""
+
+import base64
+import pathlib
+from typing import Any
+
+import jinja2
+
+from lm.scaling import analysis as analysis_lib
+from lm.scaling import directory, table
+from lm.scaling.report import checklist, texts
+from lm.scaling.report.pictures import draw
+
+
+def write(root: pathlib.Path) -> pathlib.Path:
+    """Writes ROOT/report.html and ROOT/figures/ from study.json, the runs and fit.json; returns the page's path."""
+    study = directory.open_study(root)
+    rows = table.read(root)
+    analysis = analysis_lib.from_json((root / "fit.json").read_text(encoding="utf-8"))
+    pictures = [
+        picture | {"data": _inline(root / "figures" / f"{picture['name']}.svg")} for picture in draw(root / "figures", rows, analysis)
+    ]
+    page = _template().render(
+        study=study,
+        texts=texts,
+        analysis=analysis,
+        headline=texts.headline(analysis),
+        pictures={picture["name"]: picture for picture in pictures},
+        exponents=texts.exponent_rows(analysis),
+        conventions=texts.convention_rows(analysis),
+        cells=texts.cell_rows(rows, analysis),
+        forecast=texts.forecast_rows(analysis),
+        budgets=texts.budget_rows(analysis),
+        brackets=texts.bracket_rows(analysis),
+        comparison=_comparisons(study, root),
+        data=texts.data_rows(study["data"]),
+        environment=texts.environment_rows(study, rows, analysis),
+        checklist=checklist.fill(study, rows, analysis),
+    )
+    path = root / "report.html"
+    draft = path.with_suffix(".html.part")
+    draft.write_text(page, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, Any]]:
+    """Lowest loss of each budget beside that of studies on the same text, in bits per byte; studies that have not run are left out."""
+    found = []
+    for name in study["definition"].get("compare_with", ()):
+        other = root.parent / name
+        if (other / "fit.json").exists():
+            theirs = analysis_lib.from_json((other / "fit.json").read_text(encoding="utf-8"))
+            ours = analysis_lib.from_json((root / "fit.json").read_text(encoding="utf-8"))
+            found.append({"name": name, "rows": texts.comparison_rows(ours, theirs)})
+    return found
+
+
+def _inline(path: pathlib.Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
+    return jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    ).get_template("template.html")
