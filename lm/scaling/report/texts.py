@@ -55,7 +55,8 @@ def headline(analysis: Analysis) -> list[str]:
     if isinstance(score, Score):
         lines.append(
             f"Losses of the largest budget, written down before its runs started, were off by "
-            f"{percent(score.mean_absolute_error)} on average; a power law of the lowest loss would have been off by {percent(score.power_law_error)}, "
+            f"{percent(score.mean_absolute_error)} on average; "
+            f"a power law of the lowest loss would have been off by {percent(score.power_law_error)}, "
             "the previous budget's lowest loss by "
             f"{percent(score.last_budget_error)}."
         )
