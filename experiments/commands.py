@@ -15,7 +15,7 @@ from launch.local import LocalWorkers
 from launch.view import View
 from lm.data import info as data_info
 from lm.errors import UserError
-from lm.scaling import claims, directory, gate, plan, table
+from lm.scaling import claims, directory, gate, plan, summary, table
 from lm.scaling import status as status_lib
 from lm.scaling.study import Study
 
@@ -130,10 +130,12 @@ class Commands:
         self._check_enough(rows)
         if len(rows) == len(directory.open_study(self.root)["cells"]):
             return True  # nothing is to be forecast
-        from lm.scaling import forecast
+        from lm.scaling import forecast, results
 
-        content = forecast.make(rows, [row for row in table.read(self.root) if row.stage > 0])
-        stored = gate.write_forecast(self.root, content, [row.id for row in rows if row.completed])
+        made = forecast.make(rows, [row for row in table.read(self.root) if row.stage > 0], self.study.analysis)
+        if isinstance(made, results.Refusal):
+            raise UserError(f"no forecast can be made, so that the second stage cannot be tested: {made.reason}")
+        stored = gate.write_forecast(self.root, results.encode(made), list(made.made_from))
         self._say(f"forecast written to {self.root / 'forecast.json'}, sha256 {stored['sha256'][:16]}...")
         return True
 
@@ -148,26 +150,23 @@ class Commands:
         self._make_forecast()
 
     def _fit(self, as_json: bool) -> int:
-        """Fits unless fit.json was made from the same runs by the same code; a line on stderr per failed check, and status 1."""
-        rows = table.read(self.root)
-        if not any(row.completed for row in rows):
-            raise UserError(f"no cell of {self.root} has completed: `run` trains them")
-        inputs = self._inputs(
-            [dataclasses.astuple(row) for row in rows], gate.read_forecast(self.root), dataclasses.asdict(self.study.analysis)
-        )
-        path = self.root / "fit.json"
-        fitted = table.read_json(path, "") if path.exists() else {}
-        if fitted.get("inputs") != inputs:
-            from lm.scaling import analysis
+        """Fits unless that was done from the same runs by the same code; a line on stderr per failed check, and status 1."""
+        rows, forecast = table.read(self.root), gate.read_forecast(self.root)
+        inputs = self._inputs([dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis))
+        path = self.root / "summary.json"
+        made = table.read_json(path, "") if path.exists() and (self.root / "fit.json").exists() else {}
+        if made.get("inputs") != inputs:
+            from lm.scaling import analysis, results
 
-            result = analysis.analyse(rows, self.study.analysis, gate.read_forecast(self.root))
-            fitted = {"inputs": inputs} | result.to_json()
-            directory.write_json(path, fitted)
-        print(json.dumps(fitted, indent=1) if as_json else fitted.get("summary", f"fits in {path}"), flush=True)
-        failed = [check for check in fitted.get("checks", ()) if not check["passed"]]
-        for check in failed:
-            print(f"check failed: {check['message']}", file=sys.stderr)
-        return 1 if failed else 0
+            content = None if forecast is None else results.decode(forecast["content"])
+            fitted = analysis.analyse(rows, self.study.analysis, content)
+            directory.write_text(self.root / "fit.json", analysis.to_json(fitted))
+            made = {"study": self.study.name, **fitted.summary(), "inputs": inputs}
+            directory.write_json(path, made)
+        print(json.dumps(made, indent=1) if as_json else summary.render(made), flush=True)
+        for failure in made["failures"]:
+            print(f"check failed: {failure}", file=sys.stderr)
+        return 1 if made["failures"] else 0
 
     def _report(self) -> None:
         path, stamp = self.root / "report.html", self.root / "figures" / "inputs"

@@ -8,9 +8,9 @@ import os
 import time
 
 import numpy as np
+from lm.model.flops import ledger
 
 from lm import config as config_lib
-from lm.model.flops import ledger
 from lm.scaling import directory
 
 E, A, B, ALPHA, BETA = 0.9, 60.0, 900.0, 0.4, 0.45
@@ -18,6 +18,18 @@ E, A, B, ALPHA, BETA = 0.9, 60.0, 900.0, 0.4, 0.45
 
 def law(n: float, d: float) -> float:
     return E + A / n**ALPHA + B / d**BETA
+
+
+def _curve(config, count, steps, loss):
+    """Points on the way to `loss`: four at constant rate and the end, decayed."""
+    points = []
+    for share, ratio in ((0.1, 1.0), (0.2, 1.0), (0.4, 1.0), (0.7, 1.0), (1.0, 0.0)):
+        tokens = int(share * steps) * config.batch_size * config.data.sequence_length
+        flops = count.flops_per_token["matmul_causal"] * tokens
+        value = float(loss * (1.02 - 0.02 * (ratio == 0.0)) * share**-0.1)
+        points.append({"step": int(share * steps), "tokens": tokens, "flops": flops, "nats_per_byte": value})
+        points[-1] |= {"lr_ratio": ratio, "decayed": ratio == 0.0}
+    return points
 
 
 def train(config, workdir):
@@ -44,7 +56,7 @@ def train(config, workdir):
         "flops": {name: value * config.train_tokens for name, value in count.flops_per_token.items()},
         "steps": steps,
         "final": None if diverged else {"nats_per_byte": float(loss), "bits_per_byte": float(loss / np.log(2))},
-        "curve": [],
+        "curve": _curve(config, count, steps, loss),
         "environment": {"cores": len(os.sched_getaffinity(0)), "pid": os.getpid()},
         "seconds": {"total": float(os.environ.get("FAKE_SECONDS", "0"))},
     }

@@ -6,6 +6,7 @@ from lm.data.config import DataConfig
 from lm.model.config import ModelConfig
 from lm.scaling import directory, plan
 from lm.scaling.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.scaling.settings import AnalysisSettings
 from lm.scaling.study import Budget, Study
 from lm.train.config import RunConfig
 
@@ -38,6 +39,7 @@ def small(**changes) -> Study:
             Budget(1e12, (3, 4, 6), stage=1),
         ),
         "seeds": (1,),
+        "analysis": AnalysisSettings(draws=60, table_draws=10),
     }
     return Study(**(fields | changes))
 

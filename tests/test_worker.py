@@ -1,5 +1,6 @@
 """Workers: every cell once, failures recorded, the environment's faults raised, the gate kept."""
 
+import itertools
 import json
 
 import fake_train
@@ -46,8 +47,8 @@ def test_shapes_are_trained_one_after_another_longest_first(root):
     _work(root, lambda config, folder: (seen.append(folder.name), fake_train.train(config, folder)))
     cells = {cell["id"]: cell for cell in json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"]}
     keys = [cells[name]["shape_key"] for name in seen]
-    assert len(set(keys)) == 1 + sum(a != b for a, b in zip(keys, keys[1:], strict=False))
-    for a, b in zip(seen, seen[1:], strict=False):
+    assert len(set(keys)) == 1 + sum(a != b for a, b in itertools.pairwise(keys))
+    for a, b in itertools.pairwise(seen):
         assert cells[a]["shape_key"] != cells[b]["shape_key"] or cells[a]["seconds"] >= cells[b]["seconds"]
 
 

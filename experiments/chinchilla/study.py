@@ -8,7 +8,7 @@ Two CPU cores, about 7 minutes of training; README.md has the numbers to expect.
 from lm.data.config import ByteTokenizer, Component, DataConfig
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.optim.config import WSD, OptimConfig
-from lm.scaling.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.scaling.recipes import PowerLawRate, PowerOfTwoBatch, WidthShape
 from lm.scaling.study import Budget, Study
 from lm.train.config import CheckpointConfig, LogConfig, RunConfig
 
@@ -28,11 +28,11 @@ BASE = RunConfig(
     log=LogConfig(tensorboard=False),
 )
 
-# The dial is the number of heads: d_model = 8 heads, heads of 16, two layers.
-SIZES_0 = (2, 3, 4, 5, 6, 7, 8)
-SIZES_1 = (2, 3, 4, 5, 6, 7, 8)
-SIZES_2 = (3, 4, 5, 6, 7, 8, 10)
-SIZES_3 = (3, 4, 6, 8, 9, 10, 12)
+# The dial is d_model; two layers, two heads of 16.
+SIZES_0 = (16, 20, 24, 32, 40, 48, 64)
+SIZES_1 = (16, 20, 24, 32, 40, 48, 64)
+SIZES_2 = (20, 24, 32, 40, 48, 64, 80)
+SIZES_3 = (24, 32, 40, 56, 72, 96, 112)
 
 
 def get_study() -> Study:
@@ -40,14 +40,14 @@ def get_study() -> Study:
         name="chinchilla",
         question="How should compute be divided between parameters and tokens, for bytes of Python source text?",
         base=BASE,
-        shape=HeadsShape(head_dim=16, width_per_head=8, num_layers=2, mlp_ratio=4),
+        shape=WidthShape(num_heads=2, head_dim=16, num_layers=2, mlp_ratio=4),
         learning_rate=PowerLawRate(
             rate=0.012, batch=4, batch_exponent=0.5, params=33e3, params_exponent=-0.15, tokens=1.2e6, tokens_exponent=-0.15
         ),
         batch=PowerOfTwoBatch(sequences=4, tokens=1.2e6, exponent=0.5, low=2, high=8, min_steps=200),
         budgets=(
-            Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(2, 8)),
-            Budget(5.0e11, SIZES_1, repeats=(3, 5, 7), brackets=(5,)),
+            Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(20, 64)),
+            Budget(5.0e11, SIZES_1, repeats=(20, 32, 48), brackets=(32,)),
             Budget(1.3e12, SIZES_2),
             Budget(3.2e12, SIZES_3, stage=1),
         ),

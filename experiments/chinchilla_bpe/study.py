@@ -28,9 +28,9 @@ def get_study() -> Study:
         question="What does a vocabulary of 1,024 change against bytes, at equal compute?",
         base=base,
         budgets=(
-            Budget(5.0e11, (2, 3, 4, 5, 6, 7, 8), repeats=(2, 5, 8)),
-            Budget(1.3e12, (2, 3, 4, 6, 7, 8, 10)),
-            Budget(3.2e12, (3, 4, 6, 8, 9, 10, 12), stage=1),
+            Budget(5.0e11, (12, 16, 20, 24, 32, 40, 48), repeats=(16, 24, 40)),
+            Budget(1.3e12, (16, 20, 24, 32, 40, 48, 64)),
+            Budget(3.2e12, (20, 24, 32, 40, 56, 72, 96), stage=1),
         ),
         compare_with=("chinchilla",),
     )

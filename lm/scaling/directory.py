@@ -55,8 +55,12 @@ def open_study(root: pathlib.Path) -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
+    """`write_text` of a JSON value."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file that a reader sees either whole or not at all, also after a kill."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
     try:
         with open(handle, "w", encoding="utf-8") as file:

@@ -6,6 +6,8 @@ from typing import Any, Optional
 
 from lm.errors import UserError
 from lm.model.flops import ledger
+from lm.model.memory import activation_bytes
+from lm.optim.schedules import warmup_steps
 from lm.scaling.study import Cell, Study, cells
 
 PROCESS_BYTES = 450e6  # a worker before it holds a model: interpreter, jax, the compiler
@@ -110,26 +112,18 @@ def _planned(study: Study, cell: Cell, fingerprint: str, data: dict[str, Any], m
     count = ledger(config.model, config.data.sequence_length)
     flops = {name: per_token * config.train_tokens for name, per_token in count.flops_per_token.items()}
     seconds = flops["matmul_causal"] / study.speed.flops_per_second + cell.steps * study.speed.per_step + study.speed.per_cell
-    warmup = _warmup_steps(cell)
+    optim = config.optim
+    warmup = warmup_steps(optim.warmup_fraction, optim.warmup_tokens, cell.steps, cell.tokens_per_step)
     memory = _memory(cell, count.params["total"])
     refusals = tuple(_refusals(study, cell, warmup, data))
     return Planned(cell, cell.id(fingerprint), dict(count.params), flops, warmup, seconds, memory, marks, refusals)
 
 
-def _warmup_steps(cell: Cell) -> int:
-    """The smaller of a fraction of the run and a number of tokens."""
-    optim = cell.config.optim
-    steps = int(optim.warmup_fraction * cell.steps)
-    return steps if optim.warmup_tokens is None else min(steps, optim.warmup_tokens // cell.tokens_per_step)
-
-
 def _memory(cell: Cell, params: int) -> float:
-    """Bytes: weights, gradients and two moments in float32, and the activations that the backward pass needs, without remat."""
-    model = cell.config.model
-    heads = model.attention.num_heads
-    width = model.attention.head_dim * heads
-    per_layer = 6 * model.d_model + 5 * width + 3 * model.mlp.d_ff + 2 * heads * cell.config.data.sequence_length
-    return PROCESS_BYTES + 16 * params + 4 * cell.tokens_per_step * (model.num_layers * per_layer + 3 * model.vocab_size)
+    """Bytes: weights, gradients and two moments in float32, and the activations that the backward pass needs."""
+    config = cell.config
+    activations = activation_bytes(config.model, config.batch_size, config.data.sequence_length, remat=config.execution.remat)
+    return PROCESS_BYTES + 16 * params + activations
 
 
 def _marks(previous: Optional[Cell], cell: Cell) -> tuple[str, ...]:
@@ -142,8 +136,9 @@ def _marks(previous: Optional[Cell], cell: Cell) -> tuple[str, ...]:
         marks.append(f"head size {old.attention.head_dim}->{new.attention.head_dim}")
     if old.num_layers != new.num_layers:
         marks.append(f"depth {old.num_layers}->{new.num_layers}")
-    if old.d_model * new.attention.num_heads != new.d_model * old.attention.num_heads:
-        marks.append("width per head")
+    heads = (old.attention.num_heads, new.attention.num_heads)
+    if heads[0] != heads[1] and old.d_model * heads[1] != new.d_model * heads[0]:
+        marks.append(f"heads {heads[0]}->{heads[1]}")
     if old.mlp.d_ff * new.d_model != new.mlp.d_ff * old.d_model:
         marks.append("feed-forward ratio")
     return tuple(marks)

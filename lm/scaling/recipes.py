@@ -34,6 +34,26 @@ class HeadsShape:
 
 
 @dataclasses.dataclass(frozen=True)
+class WidthShape:
+    """One thing grows along the size axis: d_model, and with it the feed-forward width; heads, their size and depth are fixed."""
+
+    num_heads: int = 2
+    head_dim: int = 16
+    num_layers: int = 2
+    mlp_ratio: int = 4
+
+    def model(self, base: ModelConfig, width: int) -> ModelConfig:
+        """`base` with the shape of the dial's value `width`."""
+        return dataclasses.replace(
+            base,
+            d_model=width,
+            num_layers=self.num_layers,
+            attention=dataclasses.replace(base.attention, num_heads=self.num_heads, head_dim=self.head_dim),
+            mlp=dataclasses.replace(base.mlp, d_ff=self.mlp_ratio * width),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class PowerLawRate:
     """Peak learning rate = rate (B / batch)^b (N / params)^n (D / tokens)^d.
 

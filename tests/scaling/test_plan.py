@@ -31,13 +31,14 @@ def test_jumps_of_shape_are_marked():
     @dataclasses.dataclass(frozen=True)
     class Crooked:
         def model(self, base, dial):
-            return dataclasses.replace(base, d_model=16 * dial, num_layers=2 if dial < 4 else 3)
+            attention = dataclasses.replace(base.attention, num_heads=1 if dial < 3 else 2)
+            return dataclasses.replace(base, d_model=16 * dial, num_layers=2 if dial < 4 else 3, attention=attention)
 
     study = small_study.small(shape=Crooked(), budgets=(Budget(2e11, (2, 3, 4)),))
     marks = {p.cell.dial: p.marks for p in plan.make(study, small_study.DATA).planned}
     assert marks[2] == ()
-    assert "width per head" in marks[3]
-    assert "depth 2->3" in marks[4]
+    assert marks[3] == ("heads 1->2", "feed-forward ratio")
+    assert marks[4] == ("depth 2->3", "feed-forward ratio")
 
 
 def _refusals(data=None, **changes):

@@ -1,0 +1,49 @@
+"""The results of a study in a few lines of text, from what `fit --json` prints (imports no jax)."""
+
+from typing import Any, Optional
+
+NAMES = {"envelope": "approach 1 (envelope)", "isoflop": "approach 2 (IsoFLOP)", "parametric": "approach 3 (parametric)"}
+
+
+def render(made: dict[str, Any]) -> str:
+    """Exponents by the three approaches, sigma(C), the forecast's error, what was excluded and what to be careful about."""
+    lines = [f"{made['study']}: N* ~ C^a, D* ~ C^b"]
+    for name, title in NAMES.items():
+        found = made["exponents"][name]
+        exponents = f"a {answer(found['a'])}   b {answer(found['b'])}" if "a" in found else answer(found)
+        lines.append(f"  {title:24s} {exponents}")
+    lines += [f"  sigma at C {float(budget):.3g}: {answer(sigma, percent=True)}" for budget, sigma in made["sigma"].items()]
+    lines.append(f"  forecast: {_forecast(made['forecast'])}")
+    lines += [f"  excluded: {_words(item)}" for item in made["excluded"]]
+    lines += [f"  caution: {item['message']}" for item in made["cautions"]]
+    return "\n".join(lines)
+
+
+def answer(value: Optional[dict[str, Any]], *, percent: bool = False) -> str:
+    """An Estimate with its interval, or a Refusal with its reason."""
+    if value is None:
+        return "not computed"
+    if value["type"] == "Refusal":
+        return f"refused ({value['kind']}): {value['reason']}"
+    scale, unit = (100, "%") if percent else (1, "")
+    number = f"{value['value'] * scale:.3g}{unit}"
+    if value["low"] is None:
+        return f"{number} (no interval: {value['refused']['reason'] if value['refused'] else 'none was made'})"
+    return f"{number} ({value['low'] * scale:.3g} to {value['high'] * scale:.3g}{unit}, {value['level']:.0%})"
+
+
+def _forecast(made: Optional[dict[str, Any]]) -> str:
+    if made is None:
+        return "none, or not scored yet"
+    if made.get("type") == "Refusal":
+        return answer(made)
+    error = f"mean error {made['mean_absolute_error']:.2%} over {made['cells']} cells, aim {made['aim']:.2%}"
+    return f"{error}; {made['covered']} inside their intervals; baselines: {_baselines(made)}"
+
+
+def _baselines(made: dict[str, Any]) -> str:
+    return f"power law of L* {made['power_law_error']:.2%}, last budget {made['last_budget_error']:.2%}"
+
+
+def _words(item: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in item.items() if key != "type" and value is not None)

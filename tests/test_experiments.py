@@ -1,0 +1,160 @@
+"""`python -m experiments`: a whole study through its verbs, with a training function that takes no time."""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import small_study
+
+from experiments import commands
+from lm.errors import UserError
+from lm.scaling import gate, table
+
+HERE = pathlib.Path(__file__).parent
+PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
+VERBS = ("plan", "run", "status", "forecast", "fit", "report")
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Commands on a small study whose data are prepared, and what they print."""
+    monkeypatch.setenv("PYTHONPATH", PATH)
+    monkeypatch.setattr(commands.data_info, "info", lambda config, data_dir: small_study.DATA)
+    return commands.Commands(small_study.small(), tmp_path / "s", tmp_path / "data", None, small_study.TRAIN, io.StringIO())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that went through `all`: its directory, the exit status, and what was printed."""
+    root = tmp_path_factory.mktemp("finished") / "s"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATH)
+        patch.setattr(commands.data_info, "info", lambda config, data_dir: small_study.DATA)
+        out = io.StringIO()
+        made = commands.Commands(small_study.small(), root, root.parent / "data", None, small_study.TRAIN, out)
+        status = made.do("all")
+    return root, status, out.getvalue()
+
+
+def _copy(finished, study):
+    shutil.copytree(finished[0], study.root)
+    return study
+
+
+def test_one_command_does_everything(finished):
+    root, _, printed = finished
+    rows = table.read(root)
+    assert all(row.completed for row in rows)
+    stored = gate.read_forecast(root)
+    assert set(stored["runs"]) <= {row.id for row in rows if row.stage == 0}
+    for name in ("study.json", "forecast.json", "fit.json", "summary.json", "report.html"):
+        assert (root / name).stat().st_size > 0
+    assert f"report: {root / 'report.html'}" in printed
+    assert "forecast written" in printed
+
+
+def test_the_second_call_changes_nothing(finished, study):
+    _copy(finished, study)
+    before = {path: path.stat().st_mtime_ns for path in study.root.rglob("*") if path.is_file()}
+    assert study.do("all") == finished[1]
+    assert {path: path.stat().st_mtime_ns for path in study.root.rglob("*") if path.is_file()} == before
+
+
+def test_fit_prints_its_results_as_json(finished, study, capsys):
+    _copy(finished, study)
+    status = study.do("fit", as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed["exponents"]) == {"envelope", "isoflop", "parametric"}
+    assert set(printed["sigma"]) == {"2e+11", "5e+11", "1e+12"}
+    assert printed["forecast"]["cells"] == 3
+    assert status == (1 if printed["failures"] else 0)
+
+
+def test_failed_checks_are_one_line_each_and_an_exit_status(finished, study, capsys):
+    _copy(finished, study)
+    path = study.root / "summary.json"
+    made = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(made | {"failures": ["5e+11 FLOPs: no minimum"]}), encoding="utf-8")
+    assert study.do("fit") == 1
+    assert "check failed: 5e+11 FLOPs: no minimum\n" in capsys.readouterr().err
+
+
+def test_verbs_say_what_must_come_before_them(study):
+    with pytest.raises(UserError, match="holds no study"):
+        study.do("status")
+    study.do("plan")
+    study.do("status")
+    assert "0/19 cells finished" in study.out.getvalue()
+    with pytest.raises(UserError, match="16 cells of the first stage are not finished"):
+        study.do("forecast")
+    with pytest.raises(UserError, match="no run of the study has completed"):
+        study.do("fit")
+
+
+def test_too_few_completed_cells_end_the_study(study, monkeypatch):
+    monkeypatch.setenv("FAKE_DIVERGE", "32")
+    with pytest.raises(UserError, match=r"1. of 16 cells completed, and the study asks for 90%"):
+        study.do("run")
+    assert gate.read_forecast(study.root) is None
+    study.do("status")
+    assert "excluded cell" in study.out.getvalue()
+
+
+def test_a_refused_plan_writes_nothing(study, capsys):
+    hard = dataclasses.replace(study, study=small_study.small(limits=dataclasses.replace(study.study.limits, min_steps=10_000)))
+    with pytest.raises(UserError, match="19 refusals; nothing was written"):
+        hard.do("plan")
+    assert capsys.readouterr().err.count("refused: cell") == 19
+    assert not study.root.exists()
+
+
+def test_an_edited_study_is_refused(finished, study):
+    _copy(finished, study)
+    edited = dataclasses.replace(study, study=small_study.small(bracket_factors=(0.25, 4.0)))
+    with pytest.raises(UserError, match=r"bracket_factors: .*--dir"):
+        edited.do("all")
+
+
+def test_unknown_studies_are_named():
+    assert {"chinchilla", "chinchilla_bpe"} <= set(commands.names())
+    with pytest.raises(UserError, match="did you mean chinchilla"):
+        commands.load("chinchila")
+    with pytest.raises(UserError, match=r"no file nowhere/study\.py"):
+        commands.load("nowhere/study.py")
+
+
+def test_a_study_of_the_users_own_is_read_from_its_file(tmp_path):
+    path = tmp_path / "study.py"
+    path.write_text("import small_study\nget_study = small_study.small\n", encoding="utf-8")
+    assert commands.load(str(path)) == small_study.small()
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="must return a"):
+        commands.load(str(path))
+
+
+@pytest.mark.parametrize("name", commands.names())
+def test_the_studies_here_can_be_planned(name):
+    from lm.scaling import plan
+
+    study = commands.load(name)
+    data = small_study.DATA | {"tokens_per_epoch": 90_000_000, "tokenizer": {"vocab_size": study.base.model.vocab_size}}
+    made = plan.make(study, data)
+    assert made.refusals == []
+    assert not any(p.marks for p in made.planned)
+    assert hash(study) == hash(commands.load(name))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["chinchila"], ["chinchilla", "plot"]])
+def test_the_command_line_answers_without_jax(arguments):
+    command = [sys.executable, "-X", "importtime", "-m", "experiments", *arguments]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert (done.returncode == 0) == (arguments == ["--help"])
+    assert "| jax\n" not in done.stderr
+    assert all(verb in done.stdout for verb in VERBS) == (arguments == ["--help"])
