@@ -1,6 +1,7 @@
 """Weighted cross-entropy, as sums: the training step divides once, after all micro-batches and devices are added."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

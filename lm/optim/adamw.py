@@ -16,7 +16,7 @@ VECTOR_NAMES = ("bias", "scale")  # vectors by meaning, whatever their rank: a b
 
 
 def groups(params: Params, axes: Params) -> Params:
-    """Names each weight 'matrix' (decayed) or 'vector', from its path and logical axes; raises ValueError unless this covers every weight."""
+    """Names each weight 'matrix' (decayed) or 'vector', from its path and axes; ValueError unless the axes cover exactly the weights."""
     named = dict(jax.tree_util.tree_leaves_with_path(axes, is_leaf=lambda x: isinstance(x, tuple)))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if set(named) != {path for path, _ in leaves}:

@@ -27,7 +27,7 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class WSD:
-    """Warm-up, stable, decay: constant, then a line to `final` times the peak over the last `cooldown` of the run (Hu et al. 2024)."""
+    """Warm-up, constant, then a line to `final` times the peak over the last `cooldown` of it in whole steps (Hu et al. 2024)."""
 
     name: ClassVar[str] = "wsd"
     cooldown: float = 0.3
@@ -35,7 +35,7 @@ class WSD:
 
     def after_warmup(self, step, warmup, total, xp: ModuleType):
         del warmup
-        left = xp.clip((total - step) / xp.maximum(self.cooldown * total, 1.0), 0.0, 1.0)
+        left = xp.clip((total - step) / xp.maximum(xp.round(self.cooldown * total), 1.0), 0.0, 1.0)
         return self.final + (1.0 - self.final) * left
 
 
@@ -82,7 +82,7 @@ def warmup_steps(fraction: float, tokens: int | None, total_steps: int, tokens_p
 def decay_start(schedule: Schedule, warmup: int, total: int) -> int:
     """The number of steps after which the rate begins to fall; `total` when it never does before the run's end."""
     if isinstance(schedule, WSD):
-        return max(warmup, total - int(schedule.cooldown * total))
+        return max(warmup, total - int(np.round(np.float32(schedule.cooldown) * np.float32(total))))
     return min(warmup, total)
 
 

@@ -19,6 +19,7 @@ class EvalConfig:
     curve_bytes: int = 8_192  # the same, for the points of the loss curve
     points_per_decade: int = 8  # evaluations at log-spaced steps
     stride: int = 64  # tokens scored per window; the rest of the window is context
+    window_bytes: Optional[int] = None  # windows of about this many bytes, so that tokenizers get the same context; None: sequence_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ExecutionConfig:
     remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
     unroll: bool = True  # unroll the scan over layers
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+    steps_per_dispatch: int = 1  # up to this many steps run per call from the host; pays when a step takes a few milliseconds
 
 
 @dataclasses.dataclass(frozen=True)

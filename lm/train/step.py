@@ -1,28 +1,35 @@
 """One training step: `step(state, frozen, batch, hyper) -> (state, metrics)`, for every objective and every architecture."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lm.losses import LossFn
-from lm.optim.adamw import learning_rate
+from lm.optim.adamw import STACKED_AXIS, learning_rate
 from lm.optim.schedules import Schedule
-from lm.types import Batch, Hyper, TrainState
+from lm.types import Batch, Hyper, Params, TrainState
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Any, Batch, Hyper], tuple[TrainState, Metrics]]
 
 
 def make_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformationExtraArgs, schedule: Schedule, *, micro_batches: int = 1, layer_norms: bool = False
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformationExtraArgs,
+    schedule: Schedule,
+    *,
+    micro_batches: int = 1,
+    layer_norms: Optional[Params] = None,
 ) -> Step:
     """Builds the step (not yet jitted; jit it with `donate_argnums=0`).
 
     Metrics are scalars of this step: `loss` (nats per weighted target), `weight` (sum of target weights), `grad_norm` (before clipping),
-    `learning_rate`; with `layer_norms` also `activations/..`, `gradients/..` and `updates/..`. A batch without targets has loss 0, and its
-    gradient is 0.
+    `learning_rate`. With `layer_norms` (the logical axes of the parameters) also the model's statistics as `activations/..` and Euclidean
+    norms as `gradients/..` and `updates/..`: a vector over layers where a weight is stacked. A batch without targets has loss 0 and
+    gradient 0.
     """
 
     def step(state: TrainState, frozen: Any, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
@@ -38,19 +45,19 @@ def make_step(
             "grad_norm": optax.global_norm(grads),
             "learning_rate": learning_rate(schedule, state.step, hyper),
         }
-        if layer_norms:
-            statistics = {k: v for k, v in aux.items() if k != "nll_sum"}
-            metrics |= {f"activations/{k}": v for k, v in _named(statistics)}
-            metrics |= {f"gradients/{k}": v for k, v in _norms(grads)}
-            metrics |= {f"updates/{k}": v for k, v in _norms(updates)}
+        if layer_norms is not None:
+            metrics |= {f"activations/{name}": value for name, value in named(aux) if not name.endswith("_sum")}
+            metrics |= {f"gradients/{name}": norm for name, norm in norms(grads, layer_norms)}
+            metrics |= {f"updates/{name}": norm for name, norm in norms(updates, layer_norms)}
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
 
 
 def accumulate(loss_fn: LossFn, params: Any, frozen: Any, batch: Batch, key: jax.Array, micro_batches: int):
-    """Sums of loss, weight, aux and gradients over micro-batches: ((loss_sum, weight_sum, aux), grad_sums).
+    """Sums of loss, weight and gradients over micro-batches: ((loss_sum, weight_sum, aux), grad_sums).
 
+    Entries of `aux` whose name ends in `_sum` are sums too; others are statistics, and their mean over micro-batches is returned.
     Row r goes to micro-batch r mod micro_batches, so that rows stay on the device that holds them when the batch is sharded.
     """
 
@@ -74,15 +81,21 @@ def accumulate(loss_fn: LossFn, params: Any, frozen: Any, batch: Batch, key: jax
 
     micros = jax.tree.map(split, batch)
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(value_and_grad, jax.tree.map(lambda x: x[0], micros), key))
-    total, _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
-    return total
+    ((loss_sum, weight_sum, aux), grads), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
+    aux = {name: value if name.endswith("_sum") else value / micro_batches for name, value in aux.items()}
+    return (loss_sum, weight_sum, aux), grads
 
 
-def _named(tree: Any):
-    """(path, scalar or vector) pairs with paths written a/b/c."""
-    return [("/".join(str(getattr(k, "key", k)) for k in path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+def named(tree: Any) -> list[tuple[str, Any]]:
+    """(path, leaf) pairs with paths written a/b/c."""
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def _norms(tree: Any):
-    """The Euclidean norm of every leaf."""
-    return [(name, jnp.sqrt(jnp.sum(jnp.square(leaf)))) for name, leaf in _named(tree)]
+def norms(tree: Params, axes: Params) -> list[tuple[str, jax.Array]]:
+    """The Euclidean norm of every leaf, per layer where its first axis is the stacked one."""
+
+    def norm(x: jax.Array, names: tuple) -> jax.Array:
+        own = tuple(range(1 if names[:1] == (STACKED_AXIS,) else 0, x.ndim))
+        return jnp.sqrt(jnp.sum(jnp.square(x), axis=own))
+
+    return named(jax.tree.map(norm, tree, axes))

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.types import Batch
 
@@ -41,6 +42,9 @@ class StubModel:
             "norm": {"scale": ("embed",)},
         }
 
+    def shardings(self, mesh):
+        return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), self.abstract())
+
     def apply(self, params, tokens_BT, segments_BT, positions_BT, *, compute_dtype=jnp.float32):
         x_BTD = params["embed"]["table"][tokens_BT]
         same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
@@ -76,3 +80,6 @@ class StubStream:
 
     def iterate(self, start: int, stop: int):
         return (self[k] for k in range(start, stop))
+
+    def document_tokens(self, start: int, stop: int) -> int:
+        return (stop - start) * self.batch_size * self.length

@@ -1,0 +1,188 @@
+"""Checkpoints: Orbax arrays by name, sealed by a manifest, found again newest first.
+
+    checkpoints/000120/state/          the arrays, written by Orbax under their paths ("params/embed/embedding", "opt_state/1/mu/...")
+    checkpoints/000120/meta.json       the step, every array's shape and dtype, and what the host carries between steps
+    checkpoints/000120/manifest.json   size and SHA-256 of every file; written last, before the directory gets its name
+
+Orbax checks neither content nor names: a flipped bit restores as a wrong weight, and a restore without a target reorders keys. So files
+are verified against the manifest, and names, shapes and dtypes against the target, before anything is read.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import jax
+
+from lm.errors import UserError
+from lm.train.record import write_json, writing
+from lm.types import Params, TrainState
+
+FOLDER = "checkpoints"
+Tree = dict[str, Any]
+
+
+class Restored(NamedTuple):
+    """A state, and the host's values saved with it."""
+
+    state: TrainState
+    host: dict[str, Any]
+
+
+def steps(workdir: Path) -> list[int]:
+    """Steps of the finished checkpoints, ascending."""
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and (entry / "manifest.json").is_file())
+
+
+def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -> None:
+    """Writes the checkpoint of `state.step` and removes all but the newest `keep`; UserError on a full disk or a read-only directory.
+
+    The directory gets its final name when everything in it is on disk, so a kill leaves the earlier checkpoints as they were.
+    """
+    step = int(jax.device_get(state.step))
+    final = _path(workdir, step)
+    temporary = final.with_name(final.name + ".tmp")
+    tree = named_arrays(state)
+    with writing(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for stale in final.parent.glob("*.tmp"):
+            shutil.rmtree(stale)
+    _require_space(final.parent, sum(leaf.nbytes for leaf in tree.values()))
+    try:
+        with writing(final):
+            temporary.mkdir()
+            _orbax_save(temporary / "state", tree)
+        write_json(temporary / "meta.json", {"step": step, "arrays": _signature(tree), "host": host})
+        write_json(temporary / "manifest.json", _manifest(temporary))
+        with writing(final):
+            if final.exists():  # of the same step, from before a fallback to an older one
+                shutil.rmtree(final)
+            temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in steps(workdir)[: -max(keep, 1)]:
+        shutil.rmtree(_path(workdir, old), ignore_errors=True)
+
+
+def restore(workdir: Path, target: TrainState, log: Callable[[str], None] = print) -> Optional[Restored]:
+    """The newest sound checkpoint, in the shapes, dtypes and shardings of `target`; None when there is none to restore.
+
+    A damaged checkpoint is named through `log` and the one before it is taken. UserError when a sound one is of another model.
+    """
+    for step in reversed(steps(workdir)):
+        damage = verify(workdir, step)
+        if damage:
+            log(f"checkpoint {_path(workdir, step)} is damaged ({damage}); trying the one before it")
+            continue
+        tree = _read(workdir, step, named_arrays(target))
+        leaves = [tree[name] for name in named_arrays(target)]
+        state = jax.tree.unflatten(jax.tree.structure(target), leaves)
+        return Restored(state, _meta(workdir, step)["host"])
+    return None
+
+
+def restore_params(workdir: Path, target: Params, step: Optional[int] = None) -> tuple[Params, int]:
+    """(parameters, step) of one checkpoint (default: the newest sound one), placed as `target` is. UserError if there is none."""
+    if step is not None and step not in steps(workdir):
+        raise UserError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps(workdir))) or 'none'}")
+    damages = []
+    for candidate in [step] if step is not None else reversed(steps(workdir)):
+        damage = verify(workdir, candidate)
+        if damage is None:
+            wanted = {f"params/{name}": leaf for name, leaf in named_arrays(target).items()}
+            tree = _read(workdir, candidate, wanted)
+            return jax.tree.unflatten(jax.tree.structure(target), list(tree.values())), candidate
+        damages.append(f"{_path(workdir, candidate)} is damaged ({damage})")
+    if damages:
+        raise UserError("; ".join(damages) + ": train again")
+    raise UserError(f"{workdir} has no checkpoint: train it first, or name another run")
+
+
+def verify(workdir: Path, step: int) -> Optional[str]:
+    """None for a sound checkpoint, else what is wrong with which file."""
+    folder = _path(workdir, step)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        found = _manifest(folder)
+    except (OSError, ValueError) as error:
+        return f"manifest.json: {error}"
+    for name in sorted(set(manifest) | set(found)):
+        if name not in found:
+            return f"{name} is missing"
+        if manifest.get(name) != found[name]:
+            return f"{name} has changed"
+    return None
+
+
+def named_arrays(tree: Any) -> Tree:
+    """Leaves by path, in the order of jax.tree.leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    assert len(named) == len(leaves), "two leaves have one name"
+    return named
+
+
+def _path(workdir: Path, step: int) -> Path:
+    return workdir / FOLDER / f"{step:08d}"
+
+
+def _meta(workdir: Path, step: int) -> dict[str, Any]:
+    return json.loads((_path(workdir, step) / "meta.json").read_text(encoding="utf-8"))
+
+
+def _signature(tree: Tree) -> dict[str, str]:
+    return {name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for name, leaf in tree.items()}
+
+
+def _read(workdir: Path, step: int, target: Tree) -> Tree:
+    """The arrays that `target` names, checked by name, shape and dtype first."""
+    stored, wanted = _meta(workdir, step)["arrays"], _signature(target)
+    for name in sorted(set(wanted) | {n for n in stored if n.partition("/")[0] in {w.partition("/")[0] for w in wanted}}):
+        if stored.get(name) != wanted.get(name):
+            raise UserError(
+                f"checkpoint {_path(workdir, step)} is of another model: {name} is {stored.get(name, 'absent')} there"
+                f" and {wanted.get(name, 'absent')} here; use the configuration it was made with"
+            )
+    return _orbax_restore(_path(workdir, step) / "state", target)
+
+
+def _manifest(folder: Path) -> dict[str, list]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json")
+    return {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < 2 * needed + (1 << 20):
+        raise UserError(f"{folder} has {free:,} bytes free and a checkpoint needs {2 * needed:,}: free space, then run it again")
+
+
+def _orbax_save(path: Path, tree: Tree) -> None:
+    import orbax.checkpoint as ocp  # takes a second to import
+
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree))
+    except ValueError as error:  # Orbax reports what TensorStore could not write so
+        raise OSError(None, " ".join(str(error).split())[:200]) from error
+
+
+def _orbax_restore(path: Path, target: Tree) -> Tree:
+    import orbax.checkpoint as ocp
+
+    arguments = ocp.checkpoint_utils.construct_restore_args(target)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(item=target, restore_args=arguments, partial_restore=True))
+    return {name: tree[name] for name in target}

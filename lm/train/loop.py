@@ -1,0 +1,299 @@
+"""The training loop: batches in, steps out, evaluations, checkpoints and the record on the way.
+
+The loop is cut where something happens on the host (evaluation, checkpoint, profile). Between cuts it dispatches up to
+`steps_per_dispatch` steps at a time and reads the metrics of a dispatch only after the next one is under way.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lm.errors import UserError
+from lm.optim.schedules import is_decayed, rate_ratio
+from lm.train import checkpoint, environment, record
+from lm.train.cadence import evaluation_steps
+from lm.train.config import RunConfig
+from lm.train.feed import Stream, to_device
+from lm.train.metrics import Diverged, MetricsLog, StepMetrics
+from lm.train.progress import Log, Progress
+from lm.train.record import Facts, Record
+from lm.train.signals import Stop
+from lm.train.state import Program, hyper_of, shape_of, tokens_per_step, total_steps
+from lm.types import Batch, Hyper, Params, TrainState
+
+Evaluate = Callable[[Params, str], dict[str, float]]  # (parameters, "curve" or "final") -> nats_per_token, nats_per_byte, bits_per_byte
+
+
+def train(
+    config: RunConfig,
+    workdir: Path,
+    stream: Stream,
+    program: Program,
+    *,
+    facts: Facts,
+    evaluate: Optional[Evaluate] = None,
+    frozen: Any = None,
+    attention_backend: str = "xla",
+    log: Optional[Log] = None,
+    profile: Optional[tuple[int, int]] = None,
+) -> Record:
+    """Trains `config` to its end in `workdir`, from the newest checkpoint there, and returns the record (also in run.json).
+
+    A run that is completed or diverged is not trained again. `log` None is silent. `profile` writes a profiler trace of steps [a, b).
+
+    Raises UserError for a work directory of another experiment, one that another process trains in, a full disk or a read-only directory;
+    KeyboardInterrupt after Ctrl-C and SystemExit(143) after SIGTERM, the state saved. Other errors are recorded as "failed" and raised.
+    """
+    assert shape_of(program.config) == shape_of(config), "this program was compiled for another shape of run"
+    workdir = Path(workdir)
+    with record.writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    with record.locked(workdir), Stop() as stop:
+        before = record.read(workdir)
+        devices = list(program.mesh.devices.flat)
+        now = record.new(config, facts, environment.environment(attention_backend=attention_backend, devices=devices))
+        changes = record.check_same(before, now, workdir) if before else []
+        if before and before["status"] in ("completed", "diverged"):
+            return before
+        run = _Run(config, workdir, stream, program, facts, evaluate, frozen, now, log, profile)
+        try:
+            run.begin(before, changes)
+            run.complete(stop)
+        finally:
+            run.close()
+        return run.record
+
+
+@dataclasses.dataclass(eq=False)
+class _Run:
+    """A run in progress: the device's state, and what the host carries from step to step."""
+
+    config: RunConfig
+    workdir: Path
+    stream: Stream
+    program: Program
+    facts: Facts
+    evaluate: Optional[Evaluate]
+    frozen: Any
+    record: Record
+    log: Optional[Log]
+    profile: Optional[tuple[int, int]]
+    step: int = 0  # steps dispatched
+    saved: int = -1  # step of the newest checkpoint
+    tracing: bool = False
+
+    # set by begin()
+    state: TrainState = dataclasses.field(init=False)
+    device_hyper: Hyper = dataclasses.field(init=False)
+    metrics: StepMetrics = dataclasses.field(init=False)
+    progress: Progress = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = total_steps(self.config)
+        self.hyper = hyper_of(self.config)
+        self.closing = contextlib.ExitStack()
+        self.in_flight: collections.deque = collections.deque()  # (first step, count, device results) not yet read
+
+    # ---- beginning and end --------------------------------------------------------------------------------------------------
+
+    def begin(self, before: Optional[Record], changes: list[str]) -> None:
+        """Restores the newest checkpoint, or makes the initial state."""
+        self.device_hyper = jax.tree.map(self.on_device, self.hyper)
+        self.record["seconds"]["compile"] = self.program.compile_seconds
+        restored = checkpoint.restore(self.workdir, self.program.abstract, self.log or (lambda line: None)) if before else None
+        host: dict[str, Any] = {}
+        if restored is None:
+            self.state = self.program.init(self.device_hyper.seed)
+        else:
+            self.state, host = restored
+            self.step = self.saved = int(jax.device_get(self.state.step))
+            self.record |= {"curve": host["curve"], "seconds": host["seconds"]}
+            self.record["resumes"] = [*(before or {}).get("resumes", []), {"step": self.step, "execution": changes}]
+        file = MetricsLog(self.workdir, self.step, tensorboard=self.config.log.tensorboard)
+        self.closing.callback(file.close)
+        every, per_step = self.config.log.every_steps, tokens_per_step(self.config)
+        self.metrics = StepMetrics(file, self.program.scalars, every, self.total, per_step, **host.get("metrics", {}))
+        self.progress = Progress(self.total, per_step, self.step, self.log)
+        self.closing.callback(self.progress.close)
+        if restored is not None:
+            self.progress.say(f"continuing {self.workdir} from step {self.step:,}" + "".join(f"; {change}" for change in changes))
+        self.write_record()
+
+    def on_device(self, value: Any) -> jax.Array:
+        return jax.device_put(value, NamedSharding(self.program.mesh, PartitionSpec()))
+
+    def complete(self, stop: Stop) -> None:
+        """Trains to the end, and records how it ended."""
+        try:
+            self.steps(stop)
+            self.finish("completed", None)
+        except Diverged as error:
+            self.step = error.step
+            self.finish("diverged", f"step {error.step}: {error}")
+        except (UserError, OSError):
+            raise  # of the environment: the run can go on when it is mended
+        except Exception as error:
+            self.finish("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            raise
+
+    def finish(self, status: str, reason: Optional[str]) -> None:
+        self.record |= {"status": status, "reason": reason}
+        self.write_record()
+
+    def close(self) -> None:
+        if self.tracing:
+            jax.profiler.stop_trace()
+        self.closing.close()
+
+    # ---- the loop -----------------------------------------------------------------------------------------------------------
+
+    def steps(self, stop: Stop) -> None:
+        """From self.step to the end: dispatch to the next cut, then do what is due there."""
+        evaluations = set(self.evaluation_steps())
+        every = self.config.checkpoint.every_steps
+        saves = set(range(every, self.total, every)) if every else set()
+        cuts = sorted(evaluations | saves | set(self.profile or ()) | {self.total})
+        batches = iter(self.stream.iterate(self.step, self.total))
+        self.trace()
+        for cut in (cut for cut in cuts if self.step < cut <= self.total):
+            self.advance(batches, cut, stop)
+            self.trace()
+            if self.step == cut < self.total and cut in evaluations:
+                self.evaluate_curve()
+            if self.step == cut and cut in saves:
+                self.save()
+            if stop.requested:
+                self.interrupted(stop)
+        self.save()  # before the last evaluation, whose failure must not cost the training
+        self.evaluate_curve()
+        self.evaluate_final()
+
+    def advance(self, batches: Iterator[Batch], cut: int, stop: Stop) -> None:
+        """Dispatches the steps up to `cut`, or up to a signal, and reads their metrics."""
+        most = self.config.execution.steps_per_dispatch
+        with self.timed("train"), jax.transfer_guard("disallow"):
+            while self.step < cut and not stop.requested:
+                count = min(most, cut - self.step)
+                block = to_device(list(itertools.islice(batches, count)), most, self.program.batch_shardings)
+                self.state, *results = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
+                self.in_flight.append((self.step, count, results))
+                self.step += count
+                self.read_metrics(leave=1)
+            self.read_metrics(leave=0)
+
+    def read_metrics(self, leave: int) -> None:
+        """Fetches all but the newest `leave` dispatches; raises Diverged at the first step that is not finite."""
+        while len(self.in_flight) > leave:
+            first, count, results = self.in_flight.popleft()
+            loss = self.metrics.add(first, count, *jax.device_get(results))
+            self.progress.update(first + count, loss)
+
+    def interrupted(self, stop: Stop) -> None:
+        """Saves, and ends the process as the signal asks."""
+        self.save()
+        self.record["reason"] = f"interrupted at step {self.step}"
+        self.write_record()
+        self.progress.say(f"stopped at step {self.step:,} of {self.total:,}; the same command continues from there")
+        stop.leave()
+
+    # ---- what is due at a cut -----------------------------------------------------------------------------------------------
+
+    def evaluation_steps(self) -> tuple[int, ...]:
+        if self.evaluate is None:
+            return ()
+        points = self.config.evaluation.points_per_decade
+        return evaluation_steps(self.total, points, self.config.optim.schedule, int(self.hyper.warmup_steps))
+
+    def evaluate_curve(self) -> None:
+        """Adds a point to the loss curve. Points of one run are on one set of documents, the end included."""
+        if self.evaluate is None or any(point["step"] == self.step for point in self.record["curve"]):
+            return
+        found, schedule = self.evaluated("curve"), self.config.optim.schedule
+        tokens = self.step * tokens_per_step(self.config)
+        ratio = rate_ratio(schedule, self.step, self.hyper.warmup_steps, self.hyper.total_steps)
+        self.record["curve"].append(
+            {
+                "step": self.step,
+                "tokens": tokens,
+                "flops": tokens * self.facts.flops_per_token["matmul_causal"],
+                "nats_per_byte": found["nats_per_byte"],
+                "lr_ratio": float(ratio),
+                "decayed": is_decayed(schedule, self.step, self.total),
+            }
+        )
+
+    def evaluate_final(self) -> None:
+        if self.evaluate is not None:
+            self.record["final"] = self.evaluated("final")
+
+    def evaluated(self, which: str) -> dict[str, float]:
+        assert self.evaluate is not None
+        with self.timed("evaluate"):
+            found = self.evaluate(self.state.params, which)
+        if not math.isfinite(found["nats_per_byte"]):
+            raise Diverged(self.step, f"held-out loss is {found['nats_per_byte']}")
+        return found
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step, with what the host needs to go on as if it had never stopped."""
+        if self.saved == self.step:
+            return
+        with self.timed("checkpoint"):
+            host = {"metrics": self.metrics.carried(), "curve": self.record["curve"], "seconds": self.record["seconds"]}
+            checkpoint.save(self.workdir, self.state, host, keep=self.config.checkpoint.keep)
+            self.saved = self.step
+        self.write_record()
+
+    def trace(self) -> None:
+        """Starts or ends the profiler trace at this step."""
+        if self.profile is None:
+            return
+        first, last = self.profile
+        if not self.tracing and first <= self.step < min(last, self.total):
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+            self.tracing = True
+        elif self.tracing and self.step >= last:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+            self.tracing, self.profile = False, None
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            self.record["seconds"][name] += spent
+            self.record["seconds"]["total"] += spent
+
+    def write_record(self) -> None:
+        """Brings the counts up to this step and replaces run.json."""
+        stream_tokens = self.step * tokens_per_step(self.config)
+        document = self.stream.document_tokens(0, self.step)
+        xla = self.program.flops_per_step
+        self.record |= {
+            "steps": self.step,
+            "tokens": {
+                "document": document,
+                "decoder_stream": stream_tokens,
+                "encoder_stream": 0,
+                "loss": self.metrics.loss_tokens,
+                "bytes": document * self.facts.bytes_per_token,
+            },
+            "flops": {
+                **{name: per_token * stream_tokens for name, per_token in self.facts.flops_per_token.items()},
+                "xla": None if xla is None else xla * self.program.mesh.size * self.step,
+            },
+        }
+        record.write(self.workdir, self.record)

@@ -1,0 +1,143 @@
+"""Where training metrics go: `metrics.jsonl` (one line per logged step) and TensorBoard event files."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from lm.train.record import jsonable, writing
+
+FILE = "metrics.jsonl"
+
+
+class Diverged(Exception):
+    """The loss, the gradient or an evaluation is NaN or infinite; `step` is the update that showed it, counted from 1."""
+
+    def __init__(self, step: int, reason: str):
+        super().__init__(reason)
+        self.step = step
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, in order. A torn last line, left by a kill, is skipped; [] when there is no file."""
+    try:
+        text = (workdir / FILE).read_bytes()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in text.split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:  # also UnicodeDecodeError
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl and, if asked, to an event file. Begins after `step`: later lines, left by a kill, are dropped."""
+
+    def __init__(self, workdir: Path, step: int, *, tensorboard: bool):
+        path = workdir / FILE
+        kept = [row for row in read(workdir) if row["step"] <= step]
+        with writing(path):
+            temporary = path.with_name(FILE + ".new")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            os.replace(temporary, path)
+            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 closed by close()
+        self._path, self._events = path, _events(workdir, step) if tensorboard else None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends one row: `step`, and numbers or (per layer) lists of numbers by name."""
+        with writing(self._path):
+            self._file.write(json.dumps(jsonable(row), allow_nan=False) + "\n")
+            if self._events is not None:
+                self._write_events(row)
+
+    def _write_events(self, row: dict[str, Any]) -> None:
+        assert self._events is not None
+        for name, value in row.items():
+            if name == "step":
+                continue
+            if isinstance(value, list):
+                for layer, each in enumerate(value):
+                    self._events.add_scalar(f"{name}/layer_{layer:02d}", each, row["step"])
+            else:
+                self._events.add_scalar(name if "/" in name else f"train/{name}", value, row["step"])
+
+    def close(self) -> None:
+        with writing(self._path):
+            self._file.close()
+            if self._events is not None:
+                self._events.close()
+
+
+def _events(workdir: Path, step: int) -> Optional[Any]:
+    """A TensorBoard writer; readers forget what an earlier attempt wrote past `step`."""
+    from tensorboardX import SummaryWriter
+
+    with writing(workdir):
+        return SummaryWriter(str(workdir), purge_step=step + 1 if step else None, flush_secs=30)
+
+
+class StepMetrics:
+    """From the scalars of every step to lines at multiples of `every`; what is between two lines is carried over a restart."""
+
+    def __init__(
+        self,
+        log: MetricsLog,
+        names: Sequence[str],
+        every: int,
+        total_steps: int,
+        tokens_per_step: int,
+        *,
+        pending: Sequence[Sequence[float]] = (),
+        loss_tokens: float = 0.0,
+    ):
+        self._log, self._every, self._total, self._tokens = log, every, total_steps, tokens_per_step
+        self._column = {name: i for i, name in enumerate(names)}
+        self._pending = [list(row) for row in pending]
+        self.loss_tokens = loss_tokens  # sum of the targets' weights
+        self._clock = time.monotonic()
+        self._since = 0  # steps since the clock was read
+
+    def carried(self) -> dict[str, Any]:
+        """The arguments with which a later process goes on."""
+        return {"pending": self._pending, "loss_tokens": self.loss_tokens}
+
+    def add(self, first: int, count: int, scalars: np.ndarray, vectors: dict[str, np.ndarray]) -> float:
+        """Takes the `count` steps after `first`, rows of `scalars` [K, names] and `vectors`; returns the last loss or raises Diverged."""
+        finite = np.isfinite(scalars[:count])
+        if not finite.all():
+            self._raise_diverged(first, scalars, finite)
+        self.loss_tokens += float(scalars[:count, self._column["weight"]].sum(dtype=np.float64))
+        self._since += count
+        for i, row in enumerate(scalars[:count].tolist()):
+            self._pending.append(row)
+            step = first + i + 1
+            if step % self._every == 0 or step == self._total:
+                self._write(step, {name: value[i].tolist() for name, value in vectors.items()})
+        return float(scalars[count - 1, self._column["loss"]])
+
+    def _raise_diverged(self, first: int, scalars: np.ndarray, finite: np.ndarray) -> None:
+        i = int(np.flatnonzero(~finite.all(axis=1))[0])
+        name = next(name for name, column in self._column.items() if not finite[i, column])
+        raise Diverged(first + i + 1, f"{name} is {scalars[i, self._column[name]]}")
+
+    def _write(self, step: int, vectors: dict[str, list]) -> None:
+        """The loss per target over the steps since the last line, the mean of other scalars, the last learning rate and vectors."""
+        values = np.asarray(self._pending, np.float64)
+        weights = values[:, self._column["weight"]]
+        row: dict[str, Any] = {"step": step, "tokens": step * self._tokens}
+        row |= {name: float(values[:, column].mean()) for name, column in self._column.items()}
+        row["loss"] = float(values[:, self._column["loss"]] @ weights / max(weights.sum(), 1.0))
+        row["learning_rate"] = float(values[-1, self._column["learning_rate"]])
+        now = time.monotonic()
+        row["tokens_per_second"] = round(self._since * self._tokens / max(now - self._clock, 1e-9))
+        self._log.write(row | vectors)
+        self._pending, self._clock, self._since = [], now, 0

@@ -1,0 +1,51 @@
+"""What a user sees of a run: a bar when the output is a terminal, plain lines when it is not, nothing when nobody looks."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Optional
+
+Log = Callable[[str], None]
+SECONDS_PER_LINE = 10.0
+
+
+class Progress:
+    """Shows steps, tokens/s, loss and time left. `log` None is silent; on a terminal a tqdm bar is drawn on stderr."""
+
+    def __init__(self, total_steps: int, tokens_per_step: int, start: int, log: Optional[Log], terminal: Optional[bool] = None):
+        self._total, self._tokens, self._log, self._first = total_steps, tokens_per_step, log, start
+        self._start = self._printed = time.monotonic()
+        self._bar: Any = None
+        if log is not None and (sys.stderr.isatty() if terminal is None else terminal):
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total_steps, initial=start, unit="step", dynamic_ncols=True)
+
+    def update(self, step: int, loss: float) -> None:
+        """`step` steps are done."""
+        now = time.monotonic()
+        rate = (step - self._first) * self._tokens / max(now - self._start, 1e-9)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s")
+        elif self._log is not None and (now - self._printed >= SECONDS_PER_LINE or step == self._total):
+            self._printed = now
+            left = (self._total - step) * self._tokens / max(rate, 1e-9)
+            self._log(f"step {step:,}/{self._total:,}  loss {loss:.4f}  {rate:,.0f} tokens/s  {_duration(left)} left")
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif self._log is not None:
+            self._log(line)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,156 @@
+"""The record of a run, `run.json`: what the run was, what it consumed, what it measured (imports no jax).
+
+    schema, id, status ("running", "completed", "diverged", "failed"), reason
+    experiment, execution     the two parts of the configuration
+    data                      fingerprint and counts of the data set
+    parameters                by group: embedding, position, head, blocks, norms, total, non_embedding, matmul
+    tokens                    document (D), decoder_stream (with padding), encoder_stream, loss; bytes: UTF-8 bytes of the documents read
+    flops                     of the whole training run by convention: 6nd, matmul_full, matmul_causal; xla: XLA's own count, or null
+    steps                     taken
+    final                     nats_per_token, nats_per_byte, bits_per_byte on the held-out documents, or null
+    curve                     points with step, tokens, flops (matmul_causal), nats_per_byte, lr_ratio, decayed
+    environment, seconds (total, train, evaluate, compile, checkpoint), resumes (step, changes of execution)
+
+Files are replaced as a whole, so that a reader never sees half of one.
+"""
+
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+from lm import config as config_lib
+from lm.errors import UserError
+from lm.train.config import RunConfig
+
+SCHEMA = 1
+FILE = "run.json"
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the caller knows of a run before its first step.
+
+    `data` holds the fingerprint and counts; `parameters` counts by group; `flops_per_token` is the training FLOPs per stream token by
+    convention ("6nd", "matmul_full", "matmul_causal"); `bytes_per_token` is UTF-8 bytes per document token of the training text.
+    """
+
+    id: str
+    data: dict[str, Any]
+    parameters: dict[str, int]
+    flops_per_token: dict[str, float]
+    bytes_per_token: float
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a full disk or a read-only directory into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write {path}: {reason}; free space or choose another --workdir, then run the same command again"
+        ) from error
+
+
+def write(workdir: Path, record: Record) -> None:
+    """Replaces run.json; UserError when the directory cannot be written."""
+    write_json(workdir / FILE, record)
+
+
+def write_json(path: Path, value: Any) -> None:
+    text = json.dumps(jsonable(value), indent=1, allow_nan=False) + "\n"
+    with writing(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def jsonable(value: Any) -> Any:
+    """Numbers of numpy as Python's; NaN and infinity, which JSON has no words for, as null."""
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(workdir: Path) -> Optional[Record]:
+    """The record in a work directory, or None; UserError when the file is no record of this schema."""
+    path = workdir / FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it, or choose another --workdir") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UserError(f"{path} is no run record of schema {SCHEMA}: choose another --workdir")
+    return record
+
+
+def new(config: RunConfig, facts: Facts, environment: dict[str, Any]) -> Record:
+    """The record of a run that has taken no step."""
+    return {
+        "schema": SCHEMA,
+        "id": facts.id,
+        "status": "running",
+        "reason": None,
+        "experiment": config_lib.experiment_part(config),
+        "execution": config_lib.execution_part(config),
+        "data": facts.data,
+        "parameters": facts.parameters,
+        "tokens": {"document": 0, "decoder_stream": 0, "encoder_stream": 0, "loss": 0.0, "bytes": 0.0},
+        "flops": {**dict.fromkeys(facts.flops_per_token, 0.0), "xla": None},
+        "steps": 0,
+        "final": None,
+        "curve": [],
+        "environment": environment,
+        "seconds": dict.fromkeys(("total", "train", "evaluate", "compile", "checkpoint"), 0.0),
+        "resumes": [],
+    }
+
+
+def check_same(old: Record, new: Record, workdir: Path) -> list[str]:
+    """The changes of execution between two records of one run; UserError naming the fields when they are of different experiments."""
+    changed = config_lib.differences(old["experiment"], new["experiment"])
+    if old["data"].get("fingerprint") != new["data"].get("fingerprint"):
+        changed.append(f"data fingerprint: {old['data'].get('fingerprint')} -> {new['data'].get('fingerprint')}")
+    if changed:
+        more = f", and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise UserError(f"{workdir} holds another run ({'; '.join(changed[:4])}{more}): choose another --workdir, or undo the change")
+    return config_lib.differences(old["execution"], new["execution"])
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the work directory for this process; UserError while another trains in it. A killed process's hold ends with it."""
+    path = workdir / ".lock"
+    with writing(path):
+        file = open(path, "a")  # noqa: SIM115 closed below
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process trains in {workdir}: wait for it, or choose another --workdir") from None
+        except OSError:  # a file system without locks
+            pass
+        yield

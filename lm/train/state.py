@@ -1,0 +1,210 @@
+"""The compiled functions of a run, shared by all runs of one shape.
+
+Runs differ in peak learning rate, weight decay, warm-up, horizon and seed through `Hyper`, an argument. So a study compiles once per
+shape, and `shape_of` says which configurations have one.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, Optional, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lm.errors import UserError
+from lm.losses import LossFn, next_token
+from lm.optim.adamw import adamw
+from lm.optim.schedules import warmup_steps
+from lm.sharding import RULES
+from lm.train.config import CheckpointConfig, EvalConfig, LogConfig, RunConfig
+from lm.train.step import Step, make_step
+from lm.types import Batch, Hyper, Params, TrainState
+
+
+class Model(Protocol):
+    """What training needs of a model (lm.model.architectures.Model)."""
+
+    def init(self, key: jax.Array) -> Params: ...
+    def abstract(self) -> Params: ...
+    def axes(self) -> Params: ...
+    def shardings(self, mesh: Mesh) -> Params: ...
+    def apply(
+        self, params: Params, tokens_BT: Any, segments_BT: Any, positions_BT: Any, *, compute_dtype: Any
+    ) -> tuple[jax.Array, dict]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What `compile_program` makes of a configuration. K is `config.execution.steps_per_dispatch`.
+
+    `init(seed)` -> state, born in its shards. `run(state, frozen, batches, hyper, count)` -> (state, scalars [K, metrics], vectors) takes
+    `count` <= K steps on batches with a leading axis K, donating the state; rows of its results past `count` are zero.
+    """
+
+    config: RunConfig
+    mesh: Mesh
+    abstract: TrainState  # shapes, dtypes and shardings: the target of a restore
+    batch_shardings: Batch
+    init: Callable[[jax.Array], TrainState]
+    run: Callable[..., tuple[TrainState, jax.Array, dict[str, jax.Array]]]
+    scalars: tuple[str, ...]  # names of the columns of the scalars
+    flops_per_step: Optional[float]  # XLA's own count
+    compile_seconds: float
+
+
+def tokens_per_step(config: RunConfig) -> int:
+    return config.batch_size * config.data.sequence_length
+
+
+def total_steps(config: RunConfig) -> int:
+    """Whole steps in the token budget; UserError when there is none."""
+    steps = config.train_tokens // tokens_per_step(config)
+    if steps < 1:
+        per_step = tokens_per_step(config)
+        raise UserError(f"train_tokens={config.train_tokens:,} holds no step of {per_step:,} tokens: raise it, or lower batch_size")
+    return steps
+
+
+def hyper_of(config: RunConfig) -> Hyper:
+    """The run's scalars, as numpy values of the step's types."""
+    steps = total_steps(config)
+    warmup = warmup_steps(config.optim.warmup_fraction, config.optim.warmup_tokens, steps, tokens_per_step(config))
+    return Hyper(
+        learning_rate=np.float32(config.optim.learning_rate),
+        weight_decay=np.float32(config.optim.weight_decay),
+        warmup_steps=np.int32(warmup),
+        total_steps=np.int32(steps),
+        seed=np.uint32(config.seed),
+    )
+
+
+def shape_of(config: RunConfig) -> RunConfig:
+    """`config` without what the executable does not depend on: two configurations of equal shape share a Program."""
+    own = RunConfig()
+    return dataclasses.replace(
+        config,
+        optim=dataclasses.replace(config.optim, learning_rate=0.0, weight_decay=0.0, warmup_fraction=0.0, warmup_tokens=None),
+        evaluation=EvalConfig(),
+        log=LogConfig(layer_norms=config.log.layer_norms),
+        checkpoint=CheckpointConfig(),
+        data=dataclasses.replace(own.data, sequence_length=config.data.sequence_length),
+        train_tokens=0,
+        seed=0,
+        data_dir="",
+    )
+
+
+def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[LossFn] = None, frozen: Any = None) -> Program:
+    """Compiles initialisation and step for one shape of run.
+
+    `frozen` (arrays or abstract ones) is what `loss_fn` gets beside the parameters. UserError if the batch cannot be split as configured.
+    """
+    _check(config, mesh)
+    abstract, axes = model.abstract(), model.axes()
+    loss_fn = loss_fn or next_token(model.apply, compute_dtype=jnp.dtype(config.compute_dtype), z_loss=config.z_loss)
+    optimizer = adamw(config.optim, abstract, axes)
+    state = _abstract_state(optimizer, abstract, model.shardings(mesh), mesh)
+    step = make_step(
+        loss_fn,
+        optimizer,
+        config.optim.schedule,
+        micro_batches=config.execution.micro_batches,
+        layer_norms=axes if config.log.layer_norms else None,
+    )
+
+    def init(seed: jax.Array) -> TrainState:
+        params = model.init(jax.random.key(seed))
+        return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+    start = time.monotonic()
+    batches = _abstract_batches(config, mesh)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    scalar: Any = functools.partial(jax.ShapeDtypeStruct, (), sharding=replicated)
+    hyper = Hyper(scalar(jnp.float32), scalar(jnp.float32), scalar(jnp.int32), scalar(jnp.int32), scalar(jnp.uint32))
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batches)
+    metrics = jax.eval_shape(step, state, frozen, one, hyper)[1]
+    names = tuple(name for name, value in metrics.items() if value.ndim == 0)
+    results = (jax.tree.map(lambda x: x.sharding, state), replicated, dict.fromkeys((n for n in metrics if n not in names), replicated))
+    with jax.set_mesh(mesh):
+        make = jax.jit(init, out_shardings=results[0]).lower(scalar(jnp.uint32)).compile()
+        several = _several(step, metrics, names, config.execution.steps_per_dispatch)
+        run = jax.jit(several, donate_argnums=0, out_shardings=results).lower(state, frozen, batches, hyper, scalar(jnp.int32)).compile()
+    return Program(
+        config=config,
+        mesh=mesh,
+        abstract=state,
+        batch_shardings=jax.tree.map(lambda x: x.sharding, batches),
+        init=make,
+        run=run,
+        scalars=names,
+        flops_per_step=_flops(run),
+        compile_seconds=time.monotonic() - start,
+    )
+
+
+def _several(step: Step, metrics: dict[str, Any], names: tuple[str, ...], most: int) -> Callable:
+    """A loop over at most `most` steps. The number of steps is an argument, so every step runs the same code whatever their grouping.
+
+    That makes a run's results independent of where evaluations and checkpoints cut it, bit for bit.
+    """
+
+    def several(state: TrainState, frozen: Any, batches: Batch, hyper: Hyper, count: jax.Array):
+        def body(i, carry):
+            state, scalars, vectors = carry
+            batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batches)
+            state, found = step(state, frozen, batch, hyper)
+            row = jnp.stack([found[name].astype(jnp.float32) for name in names])
+            vectors = {name: old.at[i].set(found[name]) for name, old in vectors.items()}
+            return state, scalars.at[i].set(row), vectors
+
+        vectors = {name: jnp.zeros((most, *m.shape), m.dtype) for name, m in metrics.items() if name not in names}
+        start = (state, jnp.zeros((most, len(names)), jnp.float32), vectors)
+        return jax.lax.fori_loop(0, count, body, start)
+
+    return several
+
+
+def _abstract_state(optimizer: optax.GradientTransformation, params: Params, where: Params, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state: moments lie where their weights lie, counters everywhere."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def place(x: Any, sharding: NamedSharding) -> Any:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    opt_state = jax.eval_shape(optimizer.init, params)
+    opt_state = optax.tree_utils.tree_map_params(optimizer, place, opt_state, where, transform_non_params=lambda x: place(x, replicated))
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
+    return TrainState(step=step, params=jax.tree.map(place, params, where), opt_state=opt_state)
+
+
+def _abstract_batches(config: RunConfig, mesh: Mesh) -> Batch:
+    """K batches: rows are split over the devices, and the axis K is not."""
+    spec = RULES.spec((None, "act_batch", "act_length"))
+    shape = (config.execution.steps_per_dispatch, config.batch_size, config.data.sequence_length)
+    array: Any = functools.partial(jax.ShapeDtypeStruct, shape, sharding=NamedSharding(mesh, spec))
+    return Batch(array(jnp.int32), array(jnp.int32), array(jnp.float32), array(jnp.int32), array(jnp.int32))
+
+
+def _check(config: RunConfig, mesh: Mesh) -> None:
+    micro, most = config.execution.micro_batches, config.execution.steps_per_dispatch
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    if micro < 1 or config.batch_size % (micro * rows):
+        raise UserError(f"batch_size={config.batch_size} must be a multiple of {micro * rows}: {micro} micro-batches x {rows} devices")
+    if most < 1:
+        raise UserError(f"execution.steps_per_dispatch={most}: give 1 or more")
+
+
+def _flops(compiled: Any) -> Optional[float]:
+    """XLA's count of the compiled loop, which counts its body once; None where a backend does not say."""
+    try:
+        analysis = compiled.cost_analysis()
+    except (NotImplementedError, RuntimeError):
+        return None
+    analysis = analysis[0] if isinstance(analysis, list) and analysis else analysis
+    flops = (analysis or {}).get("flops", 0.0)
+    return float(flops) if flops > 0 else None
