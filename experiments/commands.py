@@ -172,7 +172,11 @@ class Commands:
         path, stamp = self.root / "report.html", self.root / "figures" / "inputs"
         if not (self.root / "fit.json").exists():
             self._fit(as_json=False)
-        inputs = self._inputs((self.root / "fit.json").read_text(encoding="utf-8"))
+        fits = [self.root / "fit.json", *(self.root.parent / name / "fit.json" for name in self.study.compare_with)]
+        inputs = self._inputs([fit.read_text(encoding="utf-8") if fit.exists() else None for fit in fits])
+        for fit in fits[1:]:
+            if not fit.exists():
+                self._say(f"no {fit}: the comparison is left out until `python -m experiments {fit.parent.name}` has run")
         if not (path.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == inputs):
             from lm.scaling import report
 

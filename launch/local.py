@@ -92,7 +92,7 @@ class LocalWorkers:
                 continue
             if code == 2:
                 raise UserError(_last_line(worker.log).removeprefix("error: "))
-            if code > 0:
+            if code > 0 and code not in (130, 143):  # those of SIGINT and SIGTERM
                 raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
             deaths += 1
             team[i] = _start(root, worker.core, self.train)

@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import pathlib
-import shutil
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Any, Optional, Protocol
 from lm import config as config_lib
 from lm.errors import UserError, run_cli
 from lm.scaling import claims, directory, gate
+from lm.scaling.table import read_json
 from lm.train.config import RunConfig
 
 POLL_SECONDS = 0.3
@@ -88,8 +88,6 @@ def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], tr
         config = config_lib.from_dict(RunConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
         if config_lib.identity(config, fingerprint=study["fingerprint"]) != cell["id"]:
             raise UserError(f"{folder / 'config.json'} is not the run it was planned as: restore it, or plan in another directory")
-        if config.checkpoint.every_steps is None:
-            _clean(folder)
         start = time.monotonic()
         try:
             train(config, folder)
@@ -98,11 +96,23 @@ def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], tr
         except Exception as error:
             log(traceback.format_exc())
             record_failure(folder, cell, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        if not claims.is_finished(root, cell["id"]):
-            raise UserError(f"cell {cell['id']} ended without a record in {folder / 'run.json'}: this is a fault of the training function")
+        _check_record(folder, cell)
         log(f"cell {cell['id']} finished after {time.monotonic() - start:.1f} s")
     finally:
         claims.release(root, cell["id"])
+
+
+def _check_record(folder: pathlib.Path, cell: dict[str, Any]) -> None:
+    """A training function must leave the record of this run, on the data that the study was planned on."""
+    path = folder / "run.json"
+    record = read_json(path, f"cell {cell['id']} ended without {path}: this is a fault of the training function")
+    if record.get("status") not in claims.FINISHED:
+        raise UserError(f"cell {cell['id']} ended with status {record.get('status')}: this is a fault of the training function")
+    if record.get("id") != cell["id"]:
+        path.unlink()
+        raise UserError(
+            f"the data have changed since the study was planned, so that cell {cell['id']} became run {record.get('id')}: restore them"
+        )
 
 
 def record_failure(folder: pathlib.Path, cell: dict[str, Any], reason: str) -> None:
@@ -113,14 +123,6 @@ def record_failure(folder: pathlib.Path, cell: dict[str, Any], reason: str) -> N
     except (FileNotFoundError, json.JSONDecodeError):
         record = {"schema": 1, "id": cell["id"], "final": None, "curve": [], "steps": cell["steps"]}
     directory.write_json(path, record | {"status": "failed", "reason": reason})
-
-
-def _clean(folder: pathlib.Path) -> None:
-    """Removes what an unfinished attempt left: a run without checkpoints on the way starts again, and logs each step once."""
-    for entry in folder.iterdir():
-        if entry.name in ("config.json", "claim"):
-            continue
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 class _Heartbeat:

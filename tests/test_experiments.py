@@ -107,7 +107,7 @@ def test_too_few_completed_cells_end_the_study(study, monkeypatch):
 
 
 def test_a_refused_plan_writes_nothing(study, capsys):
-    hard = dataclasses.replace(study, study=small_study.small(limits=dataclasses.replace(study.study.limits, min_steps=10_000)))
+    hard = dataclasses.replace(study, study=small_study.small(limits=dataclasses.replace(study.study.limits, min_steps=100_000)))
     with pytest.raises(UserError, match="19 refusals; nothing was written"):
         hard.do("plan")
     assert capsys.readouterr().err.count("refused: cell") == 19

@@ -1,5 +1,6 @@
 """Workers on this machine: killed at any moment, a study ends as if nothing had happened."""
 
+import dataclasses
 import io
 import os
 import pathlib
@@ -146,3 +147,41 @@ def test_an_interrupt_gives_the_claims_back(tmp_path, monkeypatch):
     assert launcher.returncode == 130
     assert "the same command continues" in message
     assert not list(root.glob("cells/*/claim"))
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_a_bar_over_cells_and_flops(straight):
+    root, _ = straight
+    full = status_lib.of(root)
+    pending = [dataclasses.replace(c, state="pending", progress=0.0, loss=None) for c in full.cells]
+    half = len(pending) // 2
+    out = _Terminal()
+    view = View(out)
+    view.start(status_lib.Status(tuple(pending), False))
+    view.update(status_lib.Status((*full.cells[:half], *pending[half:]), False))
+    view.close()
+    bar = out.getvalue().split("\r")[-2]
+    assert f"{half}/{len(pending)} cells" in bar
+    assert "FLOPs, left " in bar
+    assert f"last {full.cells[half - 1].loss:.4f} nats/byte" in bar
+    assert out.getvalue().count("\n") == half
+
+
+def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
+    root = tmp_path / "s"
+    study = small_study.planned(root)
+    running, failed = study["cells"][0], study["cells"][1]
+    assert claims.claim(root, running["id"])
+    (root / "cells" / running["id"] / "metrics.jsonl").write_text(f'{{"step": {running["steps"] // 2}, "loss": 2.5}}\n{{"st')
+    directory.write_json(root / "cells" / failed["id"] / "run.json", {"status": "diverged", "reason": "loss is not finite"})
+    text = status_lib.render(status_lib.of(root), root)
+    assert f"running  cell {running['id']}" in text
+    assert f"50% of {running['steps']:,} steps, training loss 2.500" in text
+    assert f"excluded cell {failed['id']}" in text
+    assert "diverged, loss is not finite" in text
+    assert "1/19 cells finished" in text
+    assert "the forecast is not written yet" in text

@@ -86,8 +86,6 @@ def test_a_fault_of_the_environment_is_no_result(root, error):
     assert not list(root.glob("cells/*/claim"))
     assert {row.status for row in table.read(root)} == {"pending"}
     assert _work(root) == 16
-    for path in root.glob("cells/*/metrics.jsonl"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) == 1  # nothing of the first attempt
 
 
 def test_a_cell_whose_configuration_was_edited_is_refused(root):
@@ -98,8 +96,19 @@ def test_a_cell_whose_configuration_was_edited_is_refused(root):
         _work(root)
 
 
+def test_data_that_changed_after_planning_are_refused(root):
+    def train(config, folder):
+        fake_train.train(config, folder)
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        (folder / "run.json").write_text(json.dumps(record | {"id": "another run"}))
+
+    with pytest.raises(UserError, match="the data have changed since the study was planned"):
+        _work(root, train)
+    assert {row.status for row in table.read(root)} == {"pending"}
+
+
 def test_a_training_function_that_records_nothing_is_an_error(root):
-    with pytest.raises(UserError, match="ended without a record"):
+    with pytest.raises(UserError, match=r"ended without .*run\.json"):
         _work(root, lambda config, folder: None)
 
 

@@ -111,7 +111,7 @@ def _planned(study: Study, cell: Cell, fingerprint: str, data: dict[str, Any], m
     config = cell.config
     count = ledger(config.model, config.data.sequence_length)
     flops = {name: per_token * config.train_tokens for name, per_token in count.flops_per_token.items()}
-    seconds = flops["matmul_causal"] / study.speed.flops_per_second + cell.steps * study.speed.per_step + study.speed.per_cell
+    seconds = flops["matmul_causal"] / study.speed.flops_per_second + config.train_tokens * study.speed.per_token + study.speed.per_cell
     optim = config.optim
     warmup = warmup_steps(optim.warmup_fraction, optim.warmup_tokens, cell.steps, cell.tokens_per_step)
     memory = _memory(cell, count.params["total"])
@@ -184,7 +184,7 @@ def render(plan: Plan, workers: int) -> str:
         lines[i + 1] += f"  <- jump: {', '.join(p.marks)}" if p.marks else ""
     study, total = plan.study, sum(p.flops["matmul_causal"] for p in plan.planned)
     shapes = len({p.cell.shape_key for p in plan.planned})
-    model = f"C_causal / {study.speed.flops_per_second:.2g} per second + {study.speed.per_step * 1e3:.3g} ms a step"
+    model = f"C_causal / {study.speed.flops_per_second:.2g} per second + {study.speed.per_token * 1e6:.3g} us a token"
     model += f" + {study.speed.per_cell:.3g} s a cell + {study.speed.per_shape:.3g} s a shape"
     lines += [
         "N: parameters (total, without embeddings, in matrix products). D: document tokens. C: FLOPs of the whole run (6 N_total D;",
