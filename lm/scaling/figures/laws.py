@@ -11,13 +11,15 @@ from lm.scaling.envelope import Envelope
 from lm.scaling.figures import style
 from lm.scaling.isoflop import Isoflop
 from lm.scaling.parametric import Parametric
-from lm.scaling.results import Estimate, Line, Refusal
+from lm.scaling.results import Answer, Estimate, Line, Refusal
 
 # N* = G (C / 6)^a with G = (alpha A / (beta B))^(1 / (alpha + beta)): the published values of (A, B, alpha, beta).
 PUBLISHED = {
     "Hoffmann et al. 2022, approach 3": (406.40, 410.72, 0.33917, 0.28491),
     "Besiroglu et al. 2024, refit": (482.01, 2085.43, 0.3478, 0.3658),
 }
+N_NAMES = {"total": "all", "non_embedding": "non-embedding", "matmul": "matmul"}
+C_NAMES = {"6nd": "6ND", "matmul_full": "matmul + full attention", "matmul_causal": "matmul + causal attention", "xla": "XLA's count"}
 PUBLISHED_STYLES = ("--", ":")
 
 
@@ -121,7 +123,9 @@ def residuals(path: pathlib.Path, parametric: Parametric) -> None:
 
 
 def conventions(path: pathlib.Path, rows: Sequence[ConventionRow]) -> None:
-    """The exponent of N* under every pair of conventions, approaches 2 and 3; a refusal leaves its place empty."""
+    """The exponent of N* under every pair of conventions, approaches 2 and 3; a pair that the runs do not record is left out."""
+    recorded = [row for row in rows if not (_missing(row.isoflop_a) and _missing(row.parametric_a))]
+    rows = recorded or rows
     with style.figure(path, 7.2, 0.36 * len(rows) + 1.3) as (axes,):
         for y, row in enumerate(reversed(rows)):
             for shift, answer, number in ((0.13, row.isoflop_a, 2), (-0.13, row.parametric_a, 3)):
@@ -143,6 +147,11 @@ def conventions(path: pathlib.Path, rows: Sequence[ConventionRow]) -> None:
                 axes.errorbar(
                     answer.value, y + shift, xerr=error, fmt="o", ms=4, capsize=2, color=style.APPROACH_COLOURS[number], label=label
                 )
-        axes.set_yticks(range(len(rows)), [f"N {row.n}, C {row.c}" for row in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [f"N: {N_NAMES.get(row.n, row.n)}   C: {C_NAMES.get(row.c, row.c)}" for row in reversed(rows)])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("exponent a of N* ~ C$^a$")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def _missing(answer: Answer) -> bool:
+    return isinstance(answer, Refusal) and answer.kind == "missing"

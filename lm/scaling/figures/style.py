@@ -35,7 +35,6 @@ _RC: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "svg.hashsalt": "lm",  # the same data gives the same bytes
-    "svg.fonttype": "none",
 }
 
 
@@ -71,9 +70,10 @@ def si(value: float, digits: int = 2) -> str:
 
 
 def scientific(value: float) -> str:
-    """2e11 -> '2×10¹¹' for text drawn inside a figure."""
+    """2e11 -> '2×10¹¹', 1e12 -> '10¹²': for text drawn inside a figure."""
     mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}×10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
+    power = f"10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
+    return power if mantissa == "1.0" else f"{mantissa.removesuffix('.0')}×{power}"
 
 
 def _significant(value: float, digits: int) -> str:
