@@ -1,5 +1,6 @@
 """What a run would be: its parameters, FLOPs, steps and memory, as text. Nothing is allocated or trained."""
 
+import dataclasses
 import math
 from typing import Any, Optional
 
@@ -8,6 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 from lm import config as config_lib
 from lm.data.info import info
 from lm.model.architectures import Model
+from lm.model.config import ModelConfig
 from lm.model.flops import ledger
 from lm.model.memory import activation_bytes
 from lm.model.weights import flatten
@@ -67,11 +69,23 @@ def memory(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
     weights = 4 * sum(math.prod(shardings[path].shard_shape(leaf.shape)) for path, leaf in leaves.items())
     rows = config.batch_size / (mesh.shape["data"] * mesh.shape["fsdp"] * config.execution.micro_batches)
     compute_bytes = {"float32": 4, "bfloat16": 2}[config.compute_dtype]
+    length, remat = config.data.sequence_length, config.execution.remat
     kept = activation_bytes(
-        config.model, math.ceil(rows), config.data.sequence_length, remat=config.execution.remat, compute_bytes=compute_bytes, fused=fused
+        _local(config.model, mesh.shape["tensor"]), math.ceil(rows), length, remat=remat, compute_bytes=compute_bytes, fused=fused
     )
     total = STATE_ARRAYS * weights + kept
     return f"{_bytes(total)} per device: {_bytes(STATE_ARRAYS * weights)} weights, gradients, moments; about {_bytes(kept)} activations"
+
+
+def _local(model: ModelConfig, tensor: int) -> ModelConfig:
+    """The part of a model that one of `tensor` devices computes."""
+    heads, kv_heads = model.attention.num_heads, model.attention.num_kv_heads or model.attention.num_heads
+    return dataclasses.replace(
+        model,
+        vocab_size=math.ceil(model.vocab_size / tensor),
+        attention=dataclasses.replace(model.attention, num_heads=math.ceil(heads / tensor), num_kv_heads=math.ceil(kv_heads / tensor)),
+        mlp=dataclasses.replace(model.mlp, d_ff=math.ceil(model.mlp.d_ff / tensor)),
+    )
 
 
 def _bytes(count: float) -> str:

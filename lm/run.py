@@ -134,7 +134,7 @@ def main() -> int:
         print(runner.describe(config))
         return 0
     assert workdir is not None
-    record = runner.train_run(config, Path(workdir), profile=profile, log=print)
+    record = runner.train_run(config, Path(workdir), profile=profile, log=print, table=True)
     return 0 if record["status"] == "completed" else 1
 
 
