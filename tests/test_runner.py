@@ -114,14 +114,17 @@ def test_a_work_directory_that_cannot_be_written_is_refused_before_anything_cost
         runner.train_run(config, tmp_path / "file")
 
 
-def test_configurations_that_differ_in_arguments_of_the_step_share_a_program(config):
+def test_configurations_that_differ_in_arguments_of_the_step_share_a_program(config, monkeypatch):
+    monkeypatch.setattr(runner, "compile_program", lambda *_: object())
+    runner._program.cache_clear()
     same = apply_overrides(config, ["optim.learning_rate=1", "seed=3", "train_tokens=1e6", "optim.warmup_tokens=9", "data_dir=x"])
     assert runner.build(same).program() is runner.build(config).program()
     assert runner.build(apply_overrides(config, ["optim.beta2=0.9"])).program() is not runner.build(config).program()
+    runner._program.cache_clear()
 
 
 def test_ctrl_c_loses_nothing(config, finished, tmp_path):
-    """Interrupted in the middle and started again, a run ends with the losses of one that was left alone."""
+    """The state is saved where the run stopped; one line says how to go on. (That it goes on to the same losses: tests/train.)"""
     steps = 4000
     (tmp_path / "c.json").write_text(
         json.dumps(to_dict(apply_overrides(config, [f"train_tokens={steps * 256}", "data.allow_epochs=true"])))
