@@ -9,11 +9,13 @@ Dimension letters (shape suffixes of names, and the capitals of einsum strings):
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+AnyArray = Union[Array, np.ndarray]  # on the device or on the host
 Params = dict[str, Any]  # nested dict of arrays; outside lm/model the parameters are always this
 
 
@@ -26,11 +28,11 @@ class Batch:
     `weights` weigh the loss of predicting `targets`; padding and the last position of a segment weigh 0 where no target exists.
     """
 
-    tokens: Int[Array, "B T"]
-    targets: Int[Array, "B T"]
-    weights: Float[Array, "B T"]
-    segments: Int[Array, "B T"]
-    positions: Int[Array, "B T"]
+    tokens: Int[AnyArray, "B T"]
+    targets: Int[AnyArray, "B T"]
+    weights: Float[AnyArray, "B T"]
+    segments: Int[AnyArray, "B T"]
+    positions: Int[AnyArray, "B T"]
 
 
 class Hyper(NamedTuple):
