@@ -17,7 +17,7 @@ class AttentionConfig:
     head_dim: int = 16
     qk_norm: bool = False
     bias: bool = False
-    window: Optional[int] = None  # keys further back than this many positions are not seen
+    window: Optional[int] = None  # a query sees this many keys at most, its own included
     documents: Literal["isolated", "joined"] = "isolated"  # whether packed documents see each other
 
 

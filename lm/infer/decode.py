@@ -1,0 +1,103 @@
+"""Continues texts with a model: prompts of any lengths in one batch, one decode step, the KV cache in place."""
+
+import dataclasses
+import functools
+from typing import Any, Optional, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from lm.errors import UserError
+from lm.infer.sampling import Greedy, Sampler
+from lm.model.architectures import Model
+from lm.model.cache import Cache
+from lm.types import Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What the decoding loop carries."""
+
+    cache: Cache
+    next_B: Int[Array, "B"]  # drawn and not yet read by the model
+    out_BM: Int[Array, "B M"]
+    written: Int[Array, ""]  # tokens drawn so far
+    done_B: Bool[Array, "B"]
+
+
+def generate(
+    model: Model,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler = Greedy(),
+    eos_id: Optional[int] = None,
+    seed: int = 0,
+    compute_dtype: Any = jnp.float32,
+) -> list[list[int]]:
+    """The continuation of each prompt, without the prompt; it ends before `eos_id` or after `max_new_tokens`.
+
+    A row's result depends on its prompt, its index and the seed, not on the other rows. UserError for an empty prompt, ids beyond the
+    vocabulary, or a text longer than learned positions allow.
+    """
+    _check(model, prompts, max_new_tokens)
+    longest = max(len(prompt) for prompt in prompts)
+    tokens_BT = np.zeros((len(prompts), longest), np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens_BT[row, : len(prompt)] = prompt
+    lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
+    keys_B = jax.random.split(jax.random.key(seed), len(prompts))
+    run = _compiled(model, sampler, max_new_tokens, eos_id, jnp.dtype(compute_dtype).name)
+    out_BM = np.asarray(run(params, tokens_BT, lengths_B, keys_B))
+    rows = [row.tolist() for row in out_BM]
+    return [row[: row.index(eos_id)] if eos_id in row else row for row in rows]
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(model: Model, sampler: Sampler, new_tokens: int, eos_id: Optional[int], dtype: str) -> Any:
+    """One jitted function: prefill, then a loop over `step` until every row is done."""
+
+    def draw(logits_BV: jax.Array, keys_B: jax.Array, written: jax.Array) -> jax.Array:
+        return sampler.sample(logits_BV, jax.vmap(jax.random.fold_in, (0, None))(keys_B, written))
+
+    def step(params: Params, keys_B: jax.Array, state: State) -> State:
+        state = _emit(state, eos_id)
+        logits_BV, cache = model.decode_step(params, state.next_B, state.cache, compute_dtype=dtype)
+        return dataclasses.replace(state, cache=cache, next_B=draw(logits_BV, keys_B, state.written))
+
+    def run(params: Params, tokens_BT: jax.Array, lengths_B: jax.Array, keys_B: jax.Array) -> jax.Array:
+        batch, longest = tokens_BT.shape
+        cache = model.init_cache(batch, longest + new_tokens, dtype)
+        logits_BV, cache = model.prefill(params, tokens_BT, lengths_B, cache, compute_dtype=dtype)
+        zero = jnp.zeros((), jnp.int32)
+        first = State(cache, draw(logits_BV, keys_B, zero), jnp.zeros((batch, new_tokens), jnp.int32), zero, jnp.zeros((batch,), bool))
+        unfinished = lambda state: (state.written < new_tokens - 1) & ~jnp.all(state.done_B)
+        return _emit(jax.lax.while_loop(unfinished, functools.partial(step, params, keys_B), first), eos_id).out_BM
+
+    return jax.jit(run)
+
+
+def _emit(state: State, eos_id: Optional[int]) -> State:
+    """Writes the drawn tokens out; a row that is done repeats the end of document."""
+    if eos_id is None:
+        token_B, done_B = state.next_B, state.done_B
+    else:
+        token_B = jnp.where(state.done_B, eos_id, state.next_B)
+        done_B = state.done_B | (token_B == eos_id)
+    out_BM = jax.lax.dynamic_update_slice_in_dim(state.out_BM, token_B[:, None], state.written, axis=1)
+    return dataclasses.replace(state, next_B=token_B, out_BM=out_BM, written=state.written + 1, done_B=done_B)
+
+
+def _check(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens={max_new_tokens} must be 1 or more")
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise UserError("a prompt is empty: give at least one token")
+    for prompt in prompts:
+        wrong = [token for token in prompt if not 0 <= token < model.config.vocab_size]
+        if wrong:
+            raise UserError(f"token id {wrong[0]} is beyond the vocabulary of {model.config.vocab_size}: the tokenizer is not this model's")
