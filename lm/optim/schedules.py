@@ -70,7 +70,7 @@ def rate_ratio(schedule: Schedule, step, warmup_steps, total_steps, xp: ModuleTy
     """Learning rate of update `step` over the peak rate, float32; scalars or arrays of numpy or (xp=jax.numpy) of jax."""
     step, warmup, total = (xp.asarray(x).astype(np.float32) for x in (step, warmup_steps, total_steps))
     rising = (step + 1.0) / xp.maximum(warmup, 1.0)
-    return xp.minimum(rising, 1.0) * schedule.after_warmup(xp.maximum(step, warmup), warmup, total, xp)
+    return xp.minimum(rising, 1.0) * schedule.after_warmup(xp.maximum(step, warmup - 1.0), warmup, total, xp)
 
 
 def warmup_steps(fraction: float, tokens: int | None, total_steps: int, tokens_per_step: int) -> int:

@@ -42,7 +42,7 @@ def make_step(
         metrics = {
             "loss": loss_sum * inverse,
             "weight": weight_sum,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(schedule, state.step, hyper),
         }
         if layer_norms is not None:

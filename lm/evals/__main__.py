@@ -1,0 +1,77 @@
+"""`python -m lm.evals loss RUN [--step=N] [--data_dir=DIR] [--json]`: evaluates a checkpoint of a run."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Optional
+
+from lm import config as config_lib
+from lm.errors import UserError, run_cli
+from lm.mesh import MeshConfig
+from lm.train import record
+from lm.train.config import RunConfig
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m lm.evals", description="Evaluates a checkpoint of a run.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    loss = commands.add_parser(
+        "loss", help="held-out full-text likelihood", description="Nats over whole held-out documents, per UTF-8 byte."
+    )
+    loss.add_argument("run", type=Path, help="the run's work directory")
+    loss.add_argument("--step", type=int, default=None, help="of the checkpoint (default: the newest)")
+    loss.add_argument("--data_dir", default=None, help="where the data is prepared (default: as the run's record says)")
+    loss.add_argument("--bytes", type=int, default=None, help="evaluate on about this many bytes (default: as the run did at its end)")
+    loss.add_argument("--json", action="store_true", help="print one JSON object")
+    return top
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    args = parser().parse_args(argv)
+    result = evaluate_loss(args.run, step=args.step, data_dir=args.data_dir, documents_bytes=args.bytes)
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    print(
+        f"{args.run}, step {result['step']:,}: {result['nats_per_byte']:.6f} nats/byte, {result['bits_per_byte']:.6f} bits/byte,", end=" "
+    )
+    print(f"{result['nats_per_token']:.6f} nats/token on {result['documents']:,} documents, {result['bytes']:,} bytes")
+    return 0
+
+
+def evaluate_loss(
+    workdir: Path, *, step: Optional[int] = None, data_dir: Optional[str] = None, documents_bytes: Optional[int] = None
+) -> dict[str, Any]:
+    """The final evaluation of a run's checkpoint, on any number of devices. UserError if run, checkpoint or data do not fit together."""
+    saved = record.read(workdir)
+    if saved is None:
+        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
+    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
+    evaluation = dataclasses.replace(config.evaluation, documents_bytes=documents_bytes or config.evaluation.documents_bytes)
+    config = dataclasses.replace(config, evaluation=evaluation, mesh=MeshConfig(), data_dir=data_dir or config.data_dir)
+
+    import jax
+
+    from lm import runner
+    from lm.evals.loss import LossEvaluator
+    from lm.train import checkpoint
+
+    parts = runner.build(config)
+    target = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        parts.model.abstract(),
+        parts.model.shardings(parts.mesh),
+    )
+    params, found = checkpoint.restore_params(workdir, target, step)
+    data = runner.prepare_data(config.data, config.data_dir, lambda line: None)
+    if data.fingerprint != saved["data"]["fingerprint"]:
+        raise UserError(
+            f"{config.data_dir} holds other text than the run was trained on ({data.fingerprint}): name the right one with --data_dir"
+        )
+    result = LossEvaluator(config, parts.model, parts.mesh, data)(params, "final")
+    return {"run": saved["id"], "step": found, "data": data.fingerprint, **result}
+
+
+if __name__ == "__main__":
+    run_cli(main)

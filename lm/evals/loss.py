@@ -1,0 +1,184 @@
+"""Held-out full-text likelihood: nats over all tokens of whole documents, the ends of documents included, per UTF-8 byte.
+
+The documents are a fixed list: the first of the validation split, in its shuffled order, that fit a budget of bytes. Each is read in
+strided windows of the model's length T; a window scores its last S tokens and the rest is context, but the first scores all of its own:
+
+    document   a b c d e f g h .        T = 4, S = 2
+    window 0   . a b c                  scores a b c d
+    window 1       c d e f              inputs c d e f, scores f g     (inputs are the tokens before the targets)
+
+so every token is scored once, with T - S tokens of context or more, unless the document begins before. No window holds two documents,
+and a window's result does not depend on its batch: the loss is the same whatever the batch size, the mesh and the packing of training.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Optional, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from lm.errors import UserError
+from lm.losses import negative_log_likelihood
+from lm.sharding import RULES
+from lm.train.config import EvalConfig, RunConfig
+from lm.types import Batch, Params
+
+ROWS = 16  # windows per call of the compiled function, rounded up to the number of devices
+
+
+class Documents(Protocol):
+    """A split of a data set (lm.data.pipeline.Documents): int32 ids ending in the end of document, and UTF-8 bytes per document."""
+
+    byte_counts: np.ndarray
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> np.ndarray: ...
+
+
+class Data(Protocol):
+    """A data set (lm.data.pipeline.Data)."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def validation(self) -> Any: ...
+
+
+def choose(byte_counts: np.ndarray, budget: int) -> np.ndarray:
+    """Indices of the first documents that fit `budget` bytes together, int64; one that does not fit is passed over, so long ones are rare.
+
+    When none fits, the shortest. UserError when there are none with text.
+    """
+    filled = np.flatnonzero(byte_counts > 0)
+    if not len(filled):
+        raise UserError("the validation split holds no text: use more text, or another corpus")
+    chosen, left = [], budget
+    for i in filled:
+        if byte_counts[i] <= left:
+            chosen.append(i)
+            left -= int(byte_counts[i])
+    return np.asarray(chosen or [filled[np.argmin(byte_counts[filled])]], np.int64)
+
+
+def windows(document: np.ndarray, eos_id: int, length: int, span: int, stride: int) -> Batch:
+    """The windows of one document, [W, length]: `span` <= length tokens each, `stride` of them scored, padded at the end with segment 0."""
+    inputs = np.concatenate([[eos_id], document[:-1]])
+    edges = [0, *range(min(span, len(document)), len(document), stride), len(document)]
+    shape = (len(edges) - 1, length)
+    fields: list[Any] = [np.zeros(shape, np.int32) for _ in range(4)]
+    tokens, targets, segments, positions = fields
+    weights: Any = np.zeros(shape, np.float32)
+    for row, (start, end) in enumerate(itertools.pairwise(edges)):
+        begin = max(0, end - span)
+        count = end - begin
+        tokens[row, :count], targets[row, :count] = inputs[begin:end], document[begin:end]
+        segments[row, :count], positions[row, :count] = 1, np.arange(count)
+        weights[row, start - begin : count] = 1.0
+    return Batch(tokens, targets, weights, segments, positions)
+
+
+def span_and_stride(config: EvalConfig, length: int, tokens_per_byte: float) -> tuple[int, int]:
+    """Tokens per window and tokens scored per window, for a document of this many tokens per byte.
+
+    With `window_bytes` a window holds about that many bytes whatever the tokenizer, and is scored in the same proportion.
+    """
+    if not 1 <= config.stride <= length:
+        raise UserError(f"evaluation.stride={config.stride} must be between 1 and data.sequence_length={length}")
+    if config.window_bytes is None:
+        return length, config.stride
+    span = min(max(round(config.window_bytes * tokens_per_byte), 2), length)
+    return span, max(1, round(span * config.stride / length))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Subset:
+    """Windows on the devices, in calls of equal size, and what they hold."""
+
+    calls: list[Batch]
+    tokens: int
+    bytes: int
+    documents: int
+
+
+class LossEvaluator:
+    """`evaluate(params, "curve" | "final")` -> nats, tokens, bytes, documents, nats_per_token, nats_per_byte, bits_per_byte.
+
+    Compiled once; runs of one shape on one data set can share it. The points of a curve and the final loss are on two fixed lists of
+    documents, the first a part of the second when its budget is the smaller.
+    """
+
+    def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):
+        devices = mesh.shape["data"] * mesh.shape["fsdp"]
+        self._rows = math.ceil((rows or ROWS) / devices) * devices
+        self._sharding = NamedSharding(mesh, RULES.spec(("act_batch", "act_length")))
+        self._config, self._data = config, data
+        self._budgets = {"curve": config.evaluation.curve_bytes, "final": config.evaluation.documents_bytes}
+        self._subsets: dict[str, _Subset] = {}
+        self._score = self._compile(model, mesh)
+
+    def __call__(self, params: Params, which: str) -> dict[str, float]:
+        subset = self._subset(which)
+        nats = sum(float(np.sum(found, dtype=np.float64)) for found in jax.device_get([self._score(params, call) for call in subset.calls]))
+        per_byte = nats / subset.bytes
+        return {
+            "nats_per_token": nats / subset.tokens,
+            "nats_per_byte": per_byte,
+            "bits_per_byte": per_byte / math.log(2),
+            "nats": nats,
+            "tokens": subset.tokens,
+            "bytes": subset.bytes,
+            "documents": subset.documents,
+        }
+
+    def _compile(self, model: Any, mesh: Mesh) -> Any:
+        dtype = jnp.dtype(self._config.compute_dtype)
+
+        def score(params: Params, batch: Batch) -> jax.Array:
+            """Nats of each row's scored tokens, [rows]."""
+            logits_BTV, _ = model.apply(params, batch.tokens, batch.segments, batch.positions, compute_dtype=dtype)
+            nll_BT, _ = negative_log_likelihood(logits_BTV, batch.targets)
+            return jnp.sum(jnp.where(batch.weights > 0, nll_BT, 0.0), axis=1)
+
+        shape = (self._rows, self._config.data.sequence_length)
+        where = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+        ids: Any = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._sharding)
+        weights: Any = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self._sharding)
+        params = jax.tree.map(where, model.abstract(), model.shardings(mesh))
+        with jax.set_mesh(mesh):
+            return jax.jit(score).lower(params, Batch(ids, ids, weights, ids, ids)).compile()
+
+    def _subset(self, which: str) -> _Subset:
+        if which not in self._subsets:
+            self._subsets[which] = self._make_subset(self._budgets[which])
+        return self._subsets[which]
+
+    def _make_subset(self, budget: int) -> _Subset:
+        split, length = self._data.validation, self._config.data.sequence_length
+        chosen = choose(np.asarray(split.byte_counts), budget)
+        parts, tokens = [], 0
+        for i in chosen:
+            document = np.asarray(split[int(i)], np.int32)
+            span, stride = span_and_stride(self._config.evaluation, length, len(document) / int(split.byte_counts[i]))
+            parts.append(windows(document, self._data.tokenizer.eos_id, length, span, stride))
+            tokens += len(document)
+        calls = [jax.device_put(call, self._sharding) for call in in_calls(parts, self._rows)]
+        return _Subset(calls, tokens, int(np.asarray(split.byte_counts)[chosen].sum()), len(chosen))
+
+
+def in_calls(parts: Sequence[Batch], rows: int) -> list[Batch]:
+    """All windows, `rows` at a time; the last call is filled up with copies of its first window that score nothing."""
+    whole = jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
+    calls = []
+    for start in range(0, len(whole.tokens), rows):
+        call = jax.tree.map(lambda x, start=start: x[start : start + rows], whole)
+        missing = rows - len(call.tokens)
+        if missing:
+            call = jax.tree.map(lambda x, n=missing: np.concatenate([x, np.repeat(x[:1], n, axis=0)]), call)
+            call.weights[rows - missing :] = 0.0
+        calls.append(call)
+    return calls

@@ -1,0 +1,76 @@
+"""Laws of the loss: sums over weighted positions, and what smoothing and z-loss add."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm import losses
+from tests.train.stub import StubModel, StubStream
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(3, 5, 7)).astype(np.float32) * 3
+TARGETS = RNG.integers(7, size=(3, 5)).astype(np.int32)
+WEIGHTS = RNG.integers(0, 3, size=(3, 5)).astype(np.float32)
+cross_entropy = jax.jit(losses.cross_entropy, static_argnames=("z_loss", "label_smoothing"))
+
+
+def log_probabilities(logits):
+    logits = logits.astype(np.float64)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def test_sums_are_those_of_the_definition():
+    found = cross_entropy(LOGITS, TARGETS, WEIGHTS)
+    nll = -np.take_along_axis(log_probabilities(LOGITS), TARGETS[..., None], -1)[..., 0]
+    np.testing.assert_allclose(found.loss_sum, (nll * WEIGHTS).sum(), rtol=1e-5)
+    np.testing.assert_allclose(found.nll_sum, found.loss_sum)
+    assert found.weight_sum == WEIGHTS.sum()
+
+
+def test_sums_add_over_parts():
+    whole = cross_entropy(LOGITS, TARGETS, WEIGHTS, z_loss=1e-3, label_smoothing=0.1)
+    parts = [cross_entropy(LOGITS[i : i + 1], TARGETS[i : i + 1], WEIGHTS[i : i + 1], z_loss=1e-3, label_smoothing=0.1) for i in range(3)]
+    for name in whole._fields:
+        np.testing.assert_allclose(getattr(whole, name), sum(getattr(part, name) for part in parts), rtol=1e-5)
+
+
+def test_smoothing_is_a_mixture_with_the_uniform_distribution():
+    smoothed = cross_entropy(LOGITS, TARGETS, WEIGHTS, label_smoothing=0.2)
+    uniform = -log_probabilities(LOGITS).mean(-1)
+    plain = cross_entropy(LOGITS, TARGETS, WEIGHTS)
+    np.testing.assert_allclose(smoothed.loss_sum, 0.8 * plain.loss_sum + 0.2 * (uniform * WEIGHTS).sum(), rtol=1e-5)
+    np.testing.assert_allclose(smoothed.nll_sum, plain.nll_sum)
+
+
+def test_z_loss_alone_sees_a_shift_of_the_logits():
+    shift = np.float32(2.0)
+    for z_loss, same in ((0.0, True), (1e-2, False)):
+        a = cross_entropy(LOGITS, TARGETS, WEIGHTS, z_loss=z_loss).loss_sum
+        b = cross_entropy(LOGITS + shift, TARGETS, WEIGHTS, z_loss=z_loss).loss_sum
+        assert np.allclose(a, b, rtol=1e-5) == same
+    log_z = np.log(np.exp(LOGITS.astype(np.float64)).sum(-1))
+    extra = cross_entropy(LOGITS, TARGETS, WEIGHTS, z_loss=1e-2).loss_sum - cross_entropy(LOGITS, TARGETS, WEIGHTS).loss_sum
+    np.testing.assert_allclose(extra, 1e-2 * (log_z**2 * WEIGHTS).sum(), rtol=1e-4)
+
+
+def test_without_targets_loss_and_gradient_are_zero():
+    loss = lambda logits: cross_entropy(logits, TARGETS, np.zeros_like(WEIGHTS), z_loss=1e-2).loss_sum  # noqa: E731
+    value, gradient = jax.jit(jax.value_and_grad(loss))(LOGITS)
+    assert value == 0.0
+    assert not np.any(gradient)
+
+
+def test_large_logits_stay_finite():
+    logits = jnp.asarray([[[1e4, -1e4, 0.0]]])
+    found = cross_entropy(logits, jnp.asarray([[1]]), jnp.ones((1, 1)))
+    assert found.loss_sum == pytest.approx(2e4)
+
+
+def test_next_token_is_the_cross_entropy_of_the_model():
+    model, batch = StubModel(), StubStream()[0]
+    params = jax.jit(model.init)(jax.random.key(0))
+    loss_sum, weight_sum, aux = jax.jit(losses.next_token(model.apply))(params, None, batch, jax.random.key(1))
+    logits, _ = jax.jit(model.apply)(params, batch.tokens, batch.segments, batch.positions)
+    found = cross_entropy(logits, batch.targets, batch.weights)
+    np.testing.assert_allclose([loss_sum, weight_sum, aux["nll_sum"]], [found.loss_sum, found.weight_sum, found.nll_sum], rtol=1e-6)
