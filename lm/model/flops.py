@@ -1,81 +1,70 @@
-"""Parameters and training FLOPs of a model, from its configuration alone and by named convention (imports no jax)."""
+"""The ledger: parameters by group and training FLOPs per token under each convention (imports no jax).
+
+A multiply-add is two FLOPs, and training costs three times the forward pass (Kaplan et al. 2020, section 2.1): the backward pass repeats
+every product for the gradient of each factor. Elementwise work, the embedding's lookup, the optimizer and rematerialisation are left out.
+"""
 
 import dataclasses
-from typing import Optional
 
-from lm.errors import UserError
 from lm.model.config import ModelConfig
+
+TRAINING = 3  # forward passes' worth of products in a training step
 
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """What one model costs at one sequence length.
+    """`params` by group: embedding, position, head, blocks, norms; and total, non_embedding, matmul.
 
-    `parameters` holds the disjoint groups
+    `non_embedding` leaves out the input and position tables and keeps an untied head. `matmul` are the weights that enter matrix products:
+    the kernels of the blocks and the head, tied or not, without biases and norms.
 
-        embedding  the token table (a tied head is this table)    position  learned positions
-        head       the untied head                                blocks    matrices and biases of the blocks
-        norms      scales and biases of all norms, those of queries and keys included
-
-    and three sums:
-
-        total          all groups (Hoffmann et al. 2022 and this project's 6ND)
-        non_embedding  blocks + norms: without embedding, positions and head (Kaplan et al. 2020)
-        matmul         what multiplies activations: the blocks' matrices and the head, tied or not
-
-    `flops` holds training FLOPs per token of a full row (forward x 3: each product has two of its size in the backward pass):
-
-        6nd            6 x total
-        matmul_full    6 x matmul + 12 H N T per layer for attention over all T x T pairs: what dense kernels compute
-        matmul_causal  the same with the visible pairs only: (T + 1) / 2 keys a query, fewer with a window
-
-    Left out: norms, softmax, activation functions, rotary positions, the lookup, the loss, the optimizer, and rematerialisation.
-    Visible pairs are those of one document as long as the row; packed isolated documents see fewer.
+    `flops_per_token` of training: "6nd" is 6 x total; "matmul_full" counts every matrix product with attention over all T x T pairs, as it
+    is computed; "matmul_causal" only the pairs that the mask lets through.
     """
 
-    parameters: dict[str, int]
-    flops: dict[str, float]
-    head_share: float  # of matmul_causal
+    params: dict[str, int]
+    flops_per_token: dict[str, float]
 
 
 def ledger(config: ModelConfig, sequence_length: int) -> Ledger:
-    """The ledger of a decoder-only model. UserError for a length that is no length."""
-    if sequence_length < 1:
-        raise UserError(f"sequence_length={sequence_length} is no length: give 1 or more")
-    matrices, biases, norms = _block(config)
-    layers, table = config.num_layers, config.vocab_size * config.d_model
-    norm = config.d_model * (2 if config.norm == "layernorm" else 1)
-    groups = {
-        "embedding": table,
-        "position": config.max_length * config.d_model if config.positions == "learned" else 0,
-        "head": 0 if config.tied_head else table,
-        "blocks": layers * (matrices + biases),
-        "norms": layers * (norms + 2 * norm) + norm,
-    }
-    total, matmul = sum(groups.values()), layers * matrices + table
-    sums = {"total": total, "non_embedding": groups["blocks"] + groups["norms"], "matmul": matmul}
-    heads = layers * config.attention.num_heads * config.attention.head_dim
-    keys = visible_pairs(sequence_length, config.attention.window) / sequence_length
+    """Counts for rows of `sequence_length` tokens, each row one document."""
+    params = _params(config)
+    heads, size = config.attention.num_heads, config.attention.head_dim
+    per_pair = config.num_layers * 2 * 2 * heads * size  # q k and weights v, two FLOPs each
+    dense = 2 * params["matmul"]
+    visible = _visible_keys(sequence_length, config.attention.window)
     flops = {
-        "6nd": 6.0 * total,
-        "matmul_full": 6.0 * matmul + 12.0 * heads * sequence_length,
-        "matmul_causal": 6.0 * matmul + 12.0 * heads * keys,
+        "6nd": 6.0 * params["total"],
+        "matmul_full": float(TRAINING * (dense + per_pair * sequence_length)),
+        "matmul_causal": TRAINING * (dense + per_pair * visible),
     }
-    return Ledger({**groups, **sums}, flops, 6.0 * table / flops["matmul_causal"])
+    return Ledger(params, flops)
 
 
-def visible_pairs(length: int, window: Optional[int] = None) -> int:
-    """Pairs (query, key) of a causal row: sum over queries t = 1..length of min(t, window)."""
-    window = length if window is None else min(window, length)
-    return window * (window + 1) // 2 + (length - window) * window
+def _visible_keys(length: int, window: int | None) -> float:
+    """Mean number of keys that a query of a row sees: itself and those before it, within the window."""
+    width = min(window or length, length)
+    return (width * (width + 1) / 2 + (length - width) * width) / length
 
 
-def _block(config: ModelConfig) -> tuple[int, int, int]:
-    """(elements of matrices, of biases, of query and key norms) in one block."""
-    attention, mlp, width = config.attention, config.mlp, config.d_model
+def _params(config: ModelConfig) -> dict[str, int]:
+    attention, mlp, width, layers = config.attention, config.mlp, config.d_model, config.num_layers
     query = attention.num_heads * attention.head_dim
     shared = (attention.num_kv_heads or attention.num_heads) * attention.head_dim
-    inputs = 2 if mlp.gated else 1
-    matrices = width * (2 * query + 2 * shared) + (inputs + 1) * width * mlp.d_ff
-    biases = (query + 2 * shared + width) * attention.bias + (inputs * mlp.d_ff + width) * mlp.bias
-    return matrices, biases, 2 * attention.head_dim * attention.qk_norm
+    up = 2 if mlp.gated else 1
+    kernels = layers * (2 * width * query + 2 * width * shared + (up + 1) * width * mlp.d_ff)
+    biases = layers * ((query + 2 * shared + width) * attention.bias + (up * mlp.d_ff + width) * mlp.bias)
+    per_norm = width * (2 if config.norm == "layernorm" else 1)
+    groups = {
+        "embedding": config.vocab_size * width,
+        "position": config.max_length * width if config.positions == "learned" else 0,
+        "head": 0 if config.tied_head else config.vocab_size * width,
+        "blocks": kernels + biases,
+        "norms": (2 * layers + 1) * per_norm + layers * 2 * attention.head_dim * attention.qk_norm,
+    }
+    total = sum(groups.values())
+    return groups | {
+        "total": total,
+        "non_embedding": total - groups["embedding"] - groups["position"],
+        "matmul": kernels + config.vocab_size * width,
+    }
