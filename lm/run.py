@@ -6,6 +6,7 @@ wrong key by a traceback, and cannot name the nearest right one. Reading them ta
 """
 
 import difflib
+import functools
 import importlib.util
 import json
 import sys
@@ -134,8 +135,18 @@ def main() -> int:
         print(runner.describe(config))
         return 0
     assert workdir is not None
-    record = runner.train_run(config, Path(workdir), profile=profile, log=print, table=True)
-    return 0 if record["status"] == "completed" else 1
+    record = runner.train_run(config, Path(workdir), profile=profile, log=functools.partial(print, flush=True), table=True)
+    return report(record, Path(workdir))
+
+
+def report(record: dict[str, Any], workdir: Path) -> int:
+    """Prints how a run ended; the command's exit status."""
+    if record["status"] != "completed":
+        print(f"{record['status']}: {record['reason']}; recorded in {workdir / 'run.json'}", file=sys.stderr)
+        return 1
+    final = record["final"]
+    print(f"held out: {final['nats_per_byte']:.4f} nats/byte, {final['bits_per_byte']:.4f} bits/byte; recorded in {workdir / 'run.json'}")
+    return 0
 
 
 if __name__ == "__main__":

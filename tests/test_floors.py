@@ -32,6 +32,7 @@ FLOORS = {
     "lm.run": 5,
     "lm.runner": 5,
     "lm.usage": 5,
+    "lm.describe": 5,
     "lm.worker": 5,
     "lm.infer.__main__": 5,  # commands
     "lm.evals.__main__": 5,
