@@ -144,3 +144,10 @@ def test_ctrl_c_loses_nothing(config, finished, tmp_path):
     stopped = json.loads((tmp_path / "run" / "run.json").read_text())
     assert 0 < stopped["steps"] < steps
     assert (tmp_path / "run" / "checkpoints" / f"{stopped['steps']:08d}").is_dir()
+
+
+def test_a_record_from_before_a_field_existed_is_of_the_same_run(config, finished, tmp_path):
+    record = json.loads((finished[0] / "run.json").read_text())
+    del record["experiment"]["model"]["logit_softcap"], record["execution"]["log"]["layer_norms"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert runner.train_run(config, tmp_path) == record

@@ -131,13 +131,14 @@ def new(config: RunConfig, facts: Facts, environment: dict[str, Any]) -> Record:
 
 def check_same(old: Record, new: Record, workdir: Path) -> list[str]:
     """The changes of execution between two records of one run; UserError naming the fields when they are of different experiments."""
-    changed = config_lib.differences(old["experiment"], new["experiment"])
+    then = config_lib.from_parts(RunConfig, old["experiment"], old["execution"])  # fields newer than the record: defaults
+    changed = config_lib.differences(config_lib.experiment_part(then), new["experiment"])
     if old["data"].get("fingerprint") != new["data"].get("fingerprint"):
         changed.append(f"data fingerprint: {old['data'].get('fingerprint')} -> {new['data'].get('fingerprint')}")
     if changed:
         more = f", and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UserError(f"{workdir} holds another run ({'; '.join(changed[:4])}{more}): choose another --workdir, or undo the change")
-    return config_lib.differences(old["execution"], new["execution"])
+    return config_lib.differences(config_lib.execution_part(then), new["execution"])
 
 
 @contextmanager
