@@ -70,7 +70,9 @@ def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
         sizes["data"] = max(len(devices) // others, 1)
     if math.prod(sizes.values()) != len(devices):
         asked = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "1"
-        raise UserError(f"the mesh asks for {asked} = {math.prod(sizes.values())} devices and there are {len(devices)}: change --config.mesh.*")
+        raise UserError(
+            f"the mesh asks for {asked} = {math.prod(sizes.values())} devices and there are {len(devices)}: change --config.mesh.*"
+        )
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
@@ -79,7 +81,10 @@ def shardings(axes: Any, mesh: Mesh, rules: Rules = RULES, abstract: Any = None)
 
     With `abstract` (the same tree of shapes) every split is checked to divide its dimension; UserError names the array.
     """
-    is_names = lambda leaf: isinstance(leaf, tuple)
+
+    def is_names(leaf: Any) -> bool:
+        return isinstance(leaf, tuple)
+
     result = jax.tree.map(lambda names: NamedSharding(mesh, rules.spec(names)), axes, is_leaf=is_names)
     if abstract is not None:
         for (path, names), leaf in zip(jax.tree.leaves_with_path(axes, is_leaf=is_names), jax.tree.leaves(abstract), strict=True):
@@ -105,7 +110,9 @@ def _check_divides(shape: tuple[int, ...], names: Names, mesh: Any, rules: Rules
     for size, name, entry in zip(shape, names, rules.spec(names), strict=True):
         ways = math.prod(mesh.shape[axis] for axis in _as_tuple(entry))
         if size % ways:
-            raise UserError(f"{what}: axis {name!r} of size {size} cannot be split {ways} ways over {entry!r}: change the mesh or the model")
+            raise UserError(
+                f"{what}: axis {name!r} of size {size} cannot be split {ways} ways over {entry!r}: change the mesh or the model"
+            )
 
 
 def _as_tuple(entry: MeshAxes) -> tuple[str, ...]:

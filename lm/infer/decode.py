@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Any, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,10 @@ class State:
     """What the decoding loop carries."""
 
     cache: Cache
-    next_B: Int[Array, "B"]  # drawn and not yet read by the model
+    next_B: Int[Array, " B"]  # drawn and not yet read by the model
     out_BM: Int[Array, "B M"]
     written: Int[Array, ""]  # tokens drawn so far
-    done_B: Bool[Array, "B"]
+    done_B: Bool[Array, " B"]
 
 
 def generate(
@@ -75,7 +76,10 @@ def _compiled(model: Model, sampler: Sampler, new_tokens: int, eos_id: Optional[
         logits_BV, cache = model.prefill(params, tokens_BT, lengths_B, cache, compute_dtype=dtype)
         zero = jnp.zeros((), jnp.int32)
         first = State(cache, draw(logits_BV, keys_B, zero), jnp.zeros((batch, new_tokens), jnp.int32), zero, jnp.zeros((batch,), bool))
-        unfinished = lambda state: (state.written < new_tokens - 1) & ~jnp.all(state.done_B)
+
+        def unfinished(state: State) -> jax.Array:
+            return (state.written < new_tokens - 1) & ~jnp.all(state.done_B)
+
         return _emit(jax.lax.while_loop(unfinished, functools.partial(step, params, keys_B), first), eos_id).out_BM
 
     return jax.jit(run)

@@ -1,7 +1,8 @@
 """How the next token is drawn from its logits. Strategies are frozen dataclasses with one method."""
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Hashable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,18 @@ from jaxtyping import Array, Float, Int
 from lm.errors import UserError
 
 
-class Sampler(Protocol):
+@runtime_checkable
+class Sampler(Hashable, Protocol):
     """Draws one token per row; `keys_B` has one random key per row, so that a row's draw does not depend on its neighbours."""
 
-    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, "B"]: ...
+    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
     """The most likely token; the lowest id among equals."""
 
-    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, "B"]:
+    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
 
 
@@ -34,7 +36,7 @@ class Temperature:
         if not self.temperature > 0:
             raise UserError(f"temperature={self.temperature} must be above 0 (greedy decoding needs none)")
 
-    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, "B"]:
+    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]:
         return jax.vmap(jax.random.categorical)(keys_B, logits_BV / self.temperature).astype(jnp.int32)
 
 
@@ -50,7 +52,7 @@ class TopK:
             raise UserError(f"top_k={self.k} must be 1 or more")
         Temperature(self.temperature)
 
-    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, "B"]:
+    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]:
         values_Bk, ids_Bk = jax.lax.top_k(logits_BV, min(self.k, logits_BV.shape[-1]))
         chosen_B = Temperature(self.temperature).sample(values_Bk, keys_B)
         return jnp.take_along_axis(ids_Bk, chosen_B[:, None], axis=-1)[:, 0].astype(jnp.int32)
@@ -68,7 +70,7 @@ class TopP:
             raise UserError(f"top_p={self.p} must lie above 0 and at most at 1")
         Temperature(self.temperature)
 
-    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, "B"]:
+    def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]:
         order_BV = jnp.argsort(-logits_BV, axis=-1)
         sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1) / self.temperature
         share_BV = jax.nn.softmax(sorted_BV, axis=-1)

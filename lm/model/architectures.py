@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
+from jax.tree_util import keystr
 from jaxtyping import Array, Float, Int
 
 from lm.errors import UserError
@@ -37,8 +38,8 @@ class Decoder(nnx.Module):
         self.decoder = Stack(config, execution, key=key_for(key, "decoder"))
         self.norm = make_norm(config.norm, width, config.norm_epsilon, key=key, rules=rules)
         out = {"vocab": config.vocab_size}
-        head = lambda: Linear({"embed": width}, out, key=key_for(key, "head"), rules=rules, zero=config.zero_init_outputs)
-        self.head = None if config.tied_head else head()
+        head_options: dict[str, Any] = {"key": key_for(key, "head"), "rules": rules, "zero": config.zero_init_outputs}
+        self.head = None if config.tied_head else Linear({"embed": width}, out, **head_options)
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, context: Context, stored: Optional[KeyValue], dtype: Any
@@ -71,15 +72,15 @@ class Model:
         module = nnx.eval_shape(lambda: Decoder(config, execution, key=jax.random.key(0)))
         self._graphdef, state = nnx.split(module, nnx.Param)
         self._abstract: Params = nnx.to_pure_dict(state)
-        self._metadata: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}  # by "a/b/c"
         for path, param in nnx.to_flat_state(state):
-            inner = self._metadata
-            for name in path[:-1]:
-                inner = inner.setdefault(name, {})
-            inner[path[-1]] = param.get_metadata()
+            self._metadata["/".join(map(str, path))] = param.get_metadata()
 
     def init(self, key: jax.Array) -> Params:
-        """Initial parameters, a function of the key alone. `jax.jit(model.init, out_shardings=model.shardings(mesh))` makes them in place."""
+        """Initial parameters, a function of the key alone.
+
+        `jax.jit(model.init, out_shardings=model.shardings(mesh))` makes each part on the device that holds it.
+        """
         return nnx.to_pure_dict(nnx.state(Decoder(self.config, self.execution, key=key), nnx.Param))
 
     def abstract(self) -> Params:
@@ -89,15 +90,15 @@ class Model:
     def axes(self) -> dict[str, Any]:
         """Logical axes of every parameter: the tree of the parameters with tuples of names as leaves."""
 
-        def names(leaf: Any, metadata: dict[str, Any]) -> Names:
-            axes = metadata["axes"]
+        def names(path: Any, leaf: Any) -> Names:
+            axes = self._metadata[keystr(path, simple=True, separator="/")]["axes"]
             return axes if len(axes) == len(leaf.shape) else ("layers", *axes)
 
-        return jax.tree.map(names, self._abstract, self._metadata)
+        return jax.tree.map_with_path(names, self._abstract)
 
     def initials(self) -> dict[str, Any]:
         """Initial distribution of every parameter: the tree of the parameters with lm.model.weights' distributions as leaves."""
-        return jax.tree.map(lambda leaf, metadata: metadata["initial"], self._abstract, self._metadata)
+        return jax.tree.map_with_path(lambda path, _: self._metadata[keystr(path, simple=True, separator="/")]["initial"], self._abstract)
 
     def shardings(self, mesh: Mesh) -> Any:
         """A NamedSharding for every parameter; UserError if a split does not divide its dimension."""
@@ -137,9 +138,18 @@ class Model:
         return kv.empty(self.config.num_layers, batch, slots, kv_heads, attention.head_dim, dtype)
 
     def prefill(
-        self, params: Params, tokens_BT: Int[Array, "B T"], lengths_B: Int[Array, "B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
+        self,
+        params: Params,
+        tokens_BT: Int[Array, "B T"],
+        lengths_B: Int[Array, " B"],
+        cache: kv.Cache,
+        *,
+        compute_dtype: Any = jnp.float32,
     ) -> tuple[Float[Array, "B V"], kv.Cache]:
-        """Reads prompts into an empty cache: (logits after each row's last token, cache). Row b is tokens_BT[b, :lengths_B[b]], at least one."""
+        """Reads prompts into an empty cache: (logits after each row's last token, cache).
+
+        Row b is tokens_BT[b, :lengths_B[b]], at least one token; what follows it is padding.
+        """
         self._check_length(tokens_BT.shape[1])
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
         cache, slot_BT = kv.advance(cache, positions_BT, positions_BT < lengths_B[:, None])
@@ -148,7 +158,7 @@ class Model:
         return self._cached(params, tokens_BT, positions_BT, context, cache, lengths_B - 1, compute_dtype)
 
     def decode_step(
-        self, params: Params, tokens_B: Int[Array, "B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
+        self, params: Params, tokens_B: Int[Array, " B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
     ) -> tuple[Float[Array, "B V"], kv.Cache]:
         """Appends one token to every row: (logits of the next one, cache). The caller keeps rows within the cache's length."""
         positions_B1 = cache.length[:, None]

@@ -42,13 +42,15 @@ class Attention(nnx.Module):
             raise UserError(f"head_dim={size} is odd and rotary positions turn pairs: make it even")
         self.execution = execution
         width, query = {"embed": config.d_model}, {"heads": heads, "head_dim": size}
-        shared, options = {"kv_heads": kv_heads, "head_dim": size}, {"rules": rules, "bias": attention.bias}
+        shared = {"kv_heads": kv_heads, "head_dim": size}
+        options: dict[str, Any] = {"rules": rules, "bias": attention.bias}
         self.query = Linear(width, query, key=key_for(key, "query"), **options)
         self.key = Linear(width, shared, key=key_for(key, "key"), **options)
         self.value = Linear(width, shared, key=key_for(key, "value"), **options)
         self.out = Linear(query, width, key=key_for(key, "out"), zero=config.zero_init_outputs, **options)
-        norm = lambda: RMSNorm(size, config.norm_epsilon, key=key, rules=rules) if attention.qk_norm else None
-        self.query_norm, self.key_norm = norm(), norm()  # Dehghani et al. 2023, section 2.1, with RMSNorm
+        # Queries and keys normalised per head (Dehghani et al. 2023, section 2.1), with RMSNorm.
+        self.query_norm = RMSNorm(size, config.norm_epsilon, key=key, rules=rules) if attention.qk_norm else None
+        self.key_norm = RMSNorm(size, config.norm_epsilon, key=key, rules=rules) if attention.qk_norm else None
 
     def __call__(self, x_BTD: jax.Array, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[jax.Array, Optional[KeyValue]]:
         q_BTNH, k_BSKH, v_BSKH = self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
@@ -72,18 +74,16 @@ def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, 
     if choose_backend(backend, mask, q_BTNH.dtype, jax.default_backend()) == "cudnn":
         window = None if mask.window is None else (mask.window - 1, 0)
         causal = mask.kind == "causal"
-        return jax.nn.dot_product_attention(
-            q_BTNH, k_BSKH, v_BSKH, is_causal=causal, local_window_size=window, implementation="cudnn"
-        )
+        return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, is_causal=causal, local_window_size=window, implementation="cudnn")
     return xla_attention(q_BTNH, k_BSKH, v_BSKH, mask)
 
 
 def choose_backend(asked: str, mask: Mask, dtype: Any, platform: str) -> str:
     """The kernel that serves a mask. No silent fallback: what was asked for by name is served or refused.
 
-        mask                              xla    cudnn (gpu, 16-bit)            splash
-        causal, window, joined documents  yes    yes, and `auto` takes it       not built
-        isolated documents (segments)     yes    refused: needs a [T, S] mask   not built
+    mask                              xla    cudnn (gpu, 16-bit)            splash
+    causal, window, joined documents  yes    yes, and `auto` takes it       not built
+    isolated documents (segments)     yes    refused: needs a [T, S] mask   not built
     """
     if asked == "splash":
         raise UserError("splash attention is not available: use --config.execution.attention=auto")

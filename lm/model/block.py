@@ -1,6 +1,8 @@
 """Block: attention and feed-forward on the residual stream. Stack: blocks in sequence, by one scan."""
 
-from typing import Any, Callable, Optional
+import functools
+from collections.abc import Callable
+from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): pre-norm (Xiong et al. 2020)."""
 
     def __init__(self, config: ModelConfig, execution: Execution, *, key: jax.Array):
-        norm = lambda: make_norm(config.norm, config.d_model, config.norm_epsilon, key=key, rules=execution.rules)
+        norm = functools.partial(make_norm, config.norm, config.d_model, config.norm_epsilon, key=key, rules=execution.rules)
         self.execution = execution
         self.attention_norm = norm()
         self.attention = Attention(config, execution, key=key_for(key, "attention"))

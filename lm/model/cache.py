@@ -19,7 +19,7 @@ class Cache:
     k: Float[Array, "L B S K H"]
     v: Float[Array, "L B S K H"]
     position: Int[Array, "B S"]  # of the token in each slot; -1 is an empty slot
-    length: Int[Array, "B"]  # tokens seen, which is also the next token's position
+    length: Int[Array, " B"]  # tokens seen, which is also the next token's position
 
 
 def empty(layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: Any) -> Cache:

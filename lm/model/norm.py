@@ -43,4 +43,4 @@ class LayerNorm(nnx.Module):
 
 
 def make_norm(kind: Norm, size: int, epsilon: float, *, key: jax.Array, rules: Rules) -> Union[RMSNorm, LayerNorm]:
-    return {"rmsnorm": RMSNorm, "layernorm": LayerNorm}[kind](size, epsilon, key=key, rules=rules)
+    return RMSNorm(size, epsilon, key=key, rules=rules) if kind == "rmsnorm" else LayerNorm(size, epsilon, key=key, rules=rules)

@@ -1,0 +1,117 @@
+"""`python -m lm.infer RUN --prompt=TEXT`: continues a text from a checkpoint of a run."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from lm import config as config_lib
+from lm.data import info
+from lm.data.config import SentencePieceTokenizer
+from lm.errors import UserError, run_cli
+from lm.mesh import MeshConfig
+from lm.train import record
+from lm.train.config import RunConfig
+
+if TYPE_CHECKING:
+    from lm.infer.sampling import Sampler
+
+
+def parser() -> argparse.ArgumentParser:
+    text = "Continues a text from a checkpoint of a run, greedily by default."
+    top = argparse.ArgumentParser(prog="python -m lm.infer", description=text)
+    top.add_argument("run", type=Path, help="the run's work directory")
+    top.add_argument("--prompt", help="the text to continue (default: standard input)")
+    top.add_argument("--max_tokens", type=int, default=128, help="at most this many new tokens (default: %(default)s)")
+    top.add_argument("--temperature", type=float, default=None, help="sample from softmax(logits / temperature)")
+    only = top.add_mutually_exclusive_group()
+    only.add_argument("--top_k", type=int, default=None, help="sample among the k most likely tokens")
+    only.add_argument("--top_p", type=float, default=None, help="sample among the likeliest tokens that together reach probability p")
+    top.add_argument("--samples", type=int, default=1, help="how many continuations (default: %(default)s)")
+    top.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
+    top.add_argument("--step", type=int, default=None, help="of the checkpoint (default: the newest)")
+    top.add_argument("--data_dir", default=None, help="where the run's tokenizer lies (default: as the run's record says)")
+    return top
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    args = parser().parse_args(argv)
+    if args.samples < 1 or args.max_tokens < 1:
+        raise UserError("--samples and --max_tokens must be 1 or more")
+    prompt = sys.stdin.read() if args.prompt is None else args.prompt
+    if not prompt:
+        raise UserError('the prompt is empty: give some text, as in --prompt="def "')
+    options = {name: getattr(args, name) for name in ("max_tokens", "samples", "seed", "step", "data_dir")}
+    texts = continuations(args.run, prompt, _sampler(args), **options)
+    print("\n\n---\n\n".join(prompt + text for text in texts))
+    return 0
+
+
+def _sampler(args: argparse.Namespace) -> "Sampler":
+    from lm.infer.sampling import Greedy, Temperature, TopK, TopP
+
+    temperature = 1.0 if args.temperature is None else args.temperature
+    if args.top_k is not None:
+        return TopK(args.top_k, temperature)
+    if args.top_p is not None:
+        return TopP(args.top_p, temperature)
+    return Greedy() if args.temperature is None else Temperature(temperature)
+
+
+def continuations(
+    workdir: Path,
+    prompt: str,
+    sampler: "Sampler",
+    *,
+    max_tokens: int,
+    samples: int = 1,
+    seed: int = 0,
+    step: Optional[int] = None,
+    data_dir: Optional[str] = None,
+) -> list[str]:
+    """`samples` continuations of a text, without the text. UserError if run, checkpoint or tokenizer are missing or do not fit together."""
+    saved = record.read(workdir)
+    if saved is None:
+        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
+    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
+    tokenizer = _tokenizer(config, data_dir or config.data_dir, saved["data"])
+
+    import jax
+
+    from lm.infer.decode import generate
+    from lm.model import architectures
+    from lm.model.execution import Execution
+    from lm.sharding import make_mesh
+    from lm.train import checkpoint
+
+    model = architectures.build(config.model, Execution(unroll=config.execution.unroll, attention="xla"))
+    placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
+    target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
+    params, _ = checkpoint.restore_params(workdir, target, step)
+    ids = tokenizer.encode(prompt).tolist()
+    rows = generate(
+        model, params, [ids] * samples, max_new_tokens=max_tokens, sampler=sampler, eos_id=tokenizer.eos_id, seed=seed,
+        compute_dtype=config.compute_dtype,
+    )  # fmt: skip
+    return [tokenizer.decode(row) for row in rows]
+
+
+def _tokenizer(config: RunConfig, data_dir: str, data: dict[str, Any]) -> Any:
+    """The run's tokenizer; UserError if it has to be read from data that is not there, or is another one by now."""
+    from lm.data import pipeline
+    from lm.data.tokenizer import build
+
+    chosen = config.data.tokenizer
+    if isinstance(chosen, SentencePieceTokenizer):
+        if info.info(config.data, data_dir) is None:
+            raise UserError(f"{data_dir} lacks the data that the run's tokenizer was trained on: name the right one with --data_dir")
+        tokenizer = pipeline.prepare(config.data, data_dir, lambda line: None).tokenizer
+    else:
+        tokenizer = build(chosen, [], data_dir)
+    if tokenizer.fingerprint != data["tokenizer"]["fingerprint"]:
+        raise UserError(f"the {chosen.name} tokenizer is not the one that the run was trained with: restore it, or name its --data_dir")
+    return tokenizer
+
+
+if __name__ == "__main__":
+    run_cli(main)
