@@ -6,7 +6,7 @@ losses at common values of C instead of grouping by the label.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Union
 
 from lm.scaling import isoflop, parametric, points, profiles
 from lm.scaling.noise import NoiseModel
@@ -40,32 +40,37 @@ def profiles_of(cells: points.Cells, settings: AnalysisSettings) -> Union[list[p
 
 def convention_table(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[ConventionRow, ...]:
     """Every pair of conventions that the runs record."""
-    table = []
+    table: list[ConventionRow] = []
     for n in N_CONVENTIONS:
-        law: Union[parametric.Fitted, Refusal, None] = points.has_convention(rows, n, settings.planned_c)
-        planned = None if law else points.cells(rows, n, settings.planned_c)
-        if law is None and planned is not None:
-            law = parametric.fit_law(planned, noise, settings, settings.table_draws, "table")
-        assert law is not None
+        missing = points.has_convention(rows, n, settings.planned_c)
+        if missing is not None:
+            table += [ConventionRow(n, c, _grouping(c, settings), missing, missing, missing, missing) for c in C_CONVENTIONS]
+            continue
+        planned = points.cells(rows, n, settings.planned_c)
+        law = parametric.fit_law(planned, noise, settings, settings.table_draws, "table")
+        law = law if isinstance(law, Refusal) else parametric.unidentified(law, settings) or law
         table += [_row(rows, planned, law, noise, dataclasses.replace(settings, n=n, c=c)) for c in C_CONVENTIONS]
     return tuple(table)
 
 
 def _row(
     rows: Sequence[Row],
-    planned: Optional[points.Cells],
+    planned: points.Cells,
     law: Union[parametric.Fitted, Refusal],
     noise: Union[NoiseModel, Refusal],
     settings: AnalysisSettings,
 ) -> ConventionRow:
-    grouping = "planned budgets" if settings.c == settings.planned_c else "interpolated in C"
+    grouping = _grouping(settings.c, settings)
     missing = points.has_convention(rows, settings.n, settings.c)
-    if missing is not None or planned is None:
-        problem = missing or Refusal("missing", f"no run records N under {settings.n!r}")
-        return ConventionRow(settings.n, settings.c, grouping, problem, problem, problem, problem)
+    if missing is not None:
+        return ConventionRow(settings.n, settings.c, grouping, missing, missing, missing, missing)
     cells = points.cells(rows, settings.n, settings.c)
     two = isoflop_exponents(cells, planned, noise, settings)
     return ConventionRow(settings.n, settings.c, grouping, *two, *parametric.path_exponents(law, cells, settings))
+
+
+def _grouping(c: str, settings: AnalysisSettings) -> str:
+    return "planned budgets" if c == settings.planned_c else "interpolated in C"
 
 
 def isoflop_exponents(

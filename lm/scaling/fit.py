@@ -19,7 +19,7 @@ KEPT = 128  # starts that go through the exact phase
 AGREE = 1e-9  # relative difference of objectives at which two starts count as agreeing
 MOVED = 1e-3  # distance in coordinates that counts as having left the start
 RANK = 1e-7  # smallest singular value of the column-scaled Jacobian, relative to the largest
-BOUNDARY = 1e-3  # a term's share of the loss below which it is absent: its exponent means nothing
+_VARIANTS = (0.7, 1.3)  # the optimum's coordinates times these are further starts of a resample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Fit:
     condition: float  # of the column-scaled Jacobian
     starts: int
     agreeing: int  # of the KEPT best starts, those that reach the objective to AGREE
-    other_optima: np.ndarray  # [m, k] the best distinct ends after the optimum, for bootstraps
+    others: np.ndarray  # [m, k] other places to start resamples from: distinct ends, best first, then the optimum scaled
     cautions: tuple[Caution, ...]
 
     @property
@@ -86,7 +86,7 @@ def fit(law: Law, points: Points, objective: Objective) -> Union[Fit, Refusal]:
     best = int(np.argmin(value))
     if not np.isfinite(value[best]) or not end.converged[best]:
         return Refusal("not_converged", f"the best of {len(grid)} starts had not converged after {solver.EXACT[0]} Newton steps")
-    agree = value <= value[best] * (1 + AGREE) + 1e-22
+    agree = value <= value[best] * (1 + AGREE) + 100 * solver.NOTHING
     left = np.linalg.norm(end.theta - grid[order], axis=1) > MOVED
     if not np.any(agree & left):
         return Refusal("start_not_left", "the best fit sits on the start that it was given, and no start that moved agrees with it")
@@ -94,7 +94,7 @@ def fit(law: Law, points: Points, objective: Objective) -> Union[Fit, Refusal]:
     condition = float(singular[0] / max(singular[-1], 1e-300))
     if condition > 1 / RANK:
         return Refusal("unidentified", f"the Jacobian at the best fit has rank below {k} (condition {condition:.1e}): widen N or D")
-    others = _distinct(end.theta, value, best)
+    others = np.concatenate([_distinct(end.theta, value, best), np.outer(_VARIANTS, end.theta[best])])
     cautions = _disagreement(int(agree.sum()), value, best)
     return Fit(
         law, objective, points, end.theta[best], float(value[best]), float(end.gradient[best]), condition, len(grid), int(agree.sum()),
@@ -108,7 +108,7 @@ def refit(made: Fit, log_loss: np.ndarray, weights: Optional[np.ndarray] = None,
     count = max(len(np.atleast_2d(log_loss)), 1 if weights is None else len(np.atleast_2d(weights)))
     y = np.broadcast_to(log_loss, (count, len(points.log_loss)))
     w = np.broadcast_to(points.weights if weights is None else weights, y.shape)
-    starts = np.concatenate([made.theta[None], made.other_optima[:extra]])
+    starts = np.concatenate([made.theta[None], made.others[:extra]])
     s = len(starts)
     lanes = np.tile(starts, (count, 1))
     ends = solver.minimise(made.law, made.objective, points.x, np.repeat(y, s, axis=0), np.repeat(w, s, axis=0), lanes)
@@ -125,7 +125,7 @@ def _singular_values(law: Law, points: Points, theta: np.ndarray) -> np.ndarray:
     return np.linalg.svd(slope / norms, compute_uv=False)
 
 
-def _distinct(theta: np.ndarray, value: np.ndarray, best: int, most: int = 4) -> np.ndarray:
+def _distinct(theta: np.ndarray, value: np.ndarray, best: int, most: int = 2) -> np.ndarray:
     """Ends that differ from the optimum and from each other by more than .05 in some coordinate, best first."""
     found = [theta[best]]
     for i in np.argsort(value, kind="stable"):
@@ -138,7 +138,7 @@ def _distinct(theta: np.ndarray, value: np.ndarray, best: int, most: int = 4) ->
 
 def _disagreement(agreeing: int, value: np.ndarray, best: int) -> tuple[Caution, ...]:
     tenth = np.sort(value)[min(9, len(value) - 1)]
-    if tenth <= value[best] * (1 + 1e-6) + 1e-22:
+    if tenth <= value[best] * (1 + 1e-6) + 100 * solver.NOTHING:
         return ()
     above = tenth / value[best] - 1
     spread = f"{agreeing} of the best {len(value)} starts reach the best objective; the tenth best ends {above:.1e} above it"

@@ -58,7 +58,7 @@ def _coordinates(made: Fit, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _profile(made: Fit, index: int) -> tuple[np.ndarray, np.ndarray]:
     values, held = _coordinates(made, index)
-    starts = np.concatenate([made.theta[None], made.other_optima])
+    starts = np.concatenate([made.theta[None], made.others])
     lanes = np.repeat(starts[None], len(held), axis=0)
     lanes[:, :, index] = held[:, None]
     free = np.arange(starts.shape[1]) != index

@@ -171,10 +171,12 @@ def path_exponents(got: Union[Fitted, Refusal], cells: Cells, settings: Analysis
     """Slopes of N* and D* with C as counted in `cells`, the same runs as those of the fit in any convention of C."""
     if isinstance(got, Refusal):
         return got, got
-    flat = {curve.name: curve.refusal for curve in _profiles(got, ("alpha", "beta")) if curve.flat}
-    if problem := _unidentified(got, flat, settings):
-        return problem, problem
     return _counted(got, cells, "log_n", settings), _counted(got, cells, "log_d", settings)
+
+
+def unidentified(got: Fitted, settings: AnalysisSettings) -> Optional[Refusal]:
+    """Why the exponents of N* and D* mean nothing, if they do not."""
+    return _unidentified(got, {curve.name: curve.refusal for curve in _profiles(got, ("alpha", "beta")) if curve.flat}, settings)
 
 
 def _profiles(got: Fitted, names: tuple[str, ...]) -> tuple[identify.ProfileCurve, ...]:

@@ -11,6 +11,7 @@ from lm.scaling.results import Refusal
 
 _TARGETS_MIN_SIZES = 5
 _BUDGETS_PER_SIZE = 3
+_MIN_RANGE = 3.0  # factor that the common values of C have to span
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,10 @@ def interpolated(cells: Cells, budgets: int) -> Union[list[Profile], Refusal]:
         return Refusal("too_few_points", reason)
     low = np.sort([cells.log_c[g].min() for g in groups])[_TARGETS_MIN_SIZES - 1]
     high = np.sort([cells.log_c[g].max() for g in groups])[-_TARGETS_MIN_SIZES]
-    if not high > low:
-        return Refusal("too_few_points", f"no compute is covered by {_TARGETS_MIN_SIZES} sizes at once")
+    if not high - low >= math.log(_MIN_RANGE):
+        factor = math.exp(max(high - low, 0.0))
+        reason = f"{_TARGETS_MIN_SIZES} sizes at once cover a factor {factor:.2g} of compute, not {_MIN_RANGE:g}: share more sizes"
+        return Refusal("too_few_points", reason)
     return [_common(cells, groups, float(target)) for target in np.linspace(low, high, budgets)]
 
 

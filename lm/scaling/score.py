@@ -14,7 +14,6 @@ from lm.scaling.settings import AnalysisSettings
 from lm.scaling.table import Row
 
 _AIM, _AIM_SIGMAS = 0.01, 1.5
-_SIGNIFICANT = 0.05
 
 
 @result
@@ -73,8 +72,8 @@ def score(
     absolute = float(np.mean(np.abs(error)))
     star = None if measured is None else value_of(measured.n_star)
     return Score(
-        digest=forecast.digest, cells=tuple(cells), missing=missing, mean_error=float(np.mean(error)), mean_absolute_error=absolute, aim=aim,
-        met=absolute <= aim, covered=covered, level=settings.level, coverage_p=binomial_p(covered, len(cells), settings.level),
+        digest=forecast.digest, cells=tuple(cells), missing=missing, mean_error=float(np.mean(error)), mean_absolute_error=absolute,
+        aim=aim, met=absolute <= aim, covered=covered, level=settings.level, coverage_p=binomial_p(covered, len(cells), settings.level),
         n_star=value_of(forecast.n_star), n_star_measured=star, regret=_regret(value_of(forecast.n_star), measured),
         regret_isoflop=_regret(value_of(forecast.n_star_isoflop), measured),
         power_law_error=float(np.mean(np.abs(forecast.baseline_power_law / truth - 1))),
@@ -105,8 +104,3 @@ def binomial_p(hits: int, trials: int, level: float) -> float:
     """Two-sided probability, under coverage `level`, of a count no likelier than the one seen."""
     mass = [math.comb(trials, k) * level**k * (1 - level) ** (trials - k) for k in range(trials + 1)]
     return min(1.0, sum(m for m in mass if m <= mass[hits] * (1 + 1e-9)))
-
-
-def within_binomial_error(made: Score) -> bool:
-    """Whether the intervals covered as often as their level says, within sampling error."""
-    return made.coverage_p >= _SIGNIFICANT

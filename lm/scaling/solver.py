@@ -24,6 +24,7 @@ from lm.scaling.laws import Law
 from lm.scaling.objectives import Objective
 
 LANES = 64  # a block's Jacobian stays in a core's cache
+NOTHING = 1e-26  # an objective that is rounding alone: residuals of 1e-13
 PADDING = 32  # points are padded to a multiple of this with weight 0
 ROUGH = (40, 1e-7)  # iterations and tolerance of phase 1
 EXACT = (100, 1e-13)  # of phase 2
@@ -153,7 +154,7 @@ def _descend(model: Callable[[Any], tuple[Any, Any, Any]], theta: Any, iteration
         value, gradient, hessian = model(trial)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(hessian))
         lower = finite & (value <= lane.value)
-        size = tolerance * lane.value + 1e-300
+        size = tolerance * lane.value + NOTHING
         promised = -jnp.dot(move, lane.gradient)  # the Newton decrement; below rounding a step may rise and is not taken
         still = (promised >= 0) & (promised <= 2 * size) & (jnp.abs(lane.value - value) <= size) & (lane.damping < 1.0)
         damping = jnp.clip(jnp.where(lower, lane.damping * 0.1, lane.damping * 10.0), 1e-15, 1e15)

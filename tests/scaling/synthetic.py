@@ -34,12 +34,13 @@ def row(width, budget, seed=0, *, law=LAW, sigma=0.0, role="grid", factor=1.0, r
         d = tokens * float(share)
         point = {"step": int(d / 512), "tokens": d, "flops": d * per_token["matmul_causal"], "decayed": share > 0.7}
         curve.append(point | {"lr_ratio": 1.0 if share <= 0.7 else 0.5, "nats_per_byte": 1.02 * true_loss(law, params["matmul"], d)})
-    fields = dict(
-        id=f"{role}-{width}-{budget:.3g}-{seed}-{factor:g}", role=role, stage=stage, budget=budget, seed=seed, status="completed", reason=None,
-        params=params, tokens=tokens, bytes=tokens, flops={k: v * tokens for k, v in per_token.items()}, loss=loss, steps=tokens // 512,
-        batch_size=4, sequence_length=128, learning_rate=0.01 * factor, learning_rate_factor=factor,
-        shape={"d_model": width, "num_layers": 2, "num_heads": width // 8, "head_dim": 16}, curve=tuple(curve),
-    )  # fmt: skip
+    fields = {
+        "id": f"{role}-{width}-{budget:.3g}-{seed}-{factor:g}", "role": role, "stage": stage, "budget": budget, "seed": seed,
+        "status": "completed", "reason": None, "params": params, "tokens": tokens, "bytes": tokens,
+        "flops": {k: v * tokens for k, v in per_token.items()}, "loss": loss, "steps": tokens // 512, "batch_size": 4,
+        "sequence_length": 128, "learning_rate": 0.01 * factor, "learning_rate_factor": factor, "curve": tuple(curve),
+        "shape": {"d_model": width, "num_layers": 2, "num_heads": width // 8, "head_dim": 16},
+    }  # fmt: skip
     return Row(**(fields | changes))
 
 
@@ -48,10 +49,11 @@ def study(law=LAW, sigma=0.0, seed=0, widths=WIDTHS, budgets=BUDGETS, replicas=T
     random = np.random.default_rng(seed)
     rows = []
     for i, (budget, sizes) in enumerate(zip(budgets, widths, strict=True)):
-        common = dict(law=law, sigma=sigma, random=random, stage=int(i == len(budgets) - 1))
-        rows += [row(w, budget, penalty=(classes or {}).get(w, 0.0), **common) for w in sizes]
-        repeated = sizes if i == 0 else sizes[2:5] if i == 1 else ()
-        rows += [row(w, budget, s, role="seed", penalty=(classes or {}).get(w, 0.0), **common) for w in repeated for s in (1, 2) if replicas]
+        common = {"law": law, "sigma": sigma, "random": random, "stage": int(i == len(budgets) - 1)}
+        extra = classes or {}
+        rows += [row(w, budget, penalty=extra.get(w, 0.0), **common) for w in sizes]
+        repeated = (sizes if i == 0 else sizes[2:5] if i == 1 else ()) if replicas else ()
+        rows += [row(w, budget, s, role="seed", penalty=extra.get(w, 0.0), **common) for w in repeated for s in (1, 2)]
         chosen = {0: (sizes[0], sizes[-1]), 1: (sizes[3],)}.get(i, ()) if brackets else ()
         for w in chosen:
             for factor in (0.5, 2.0):

@@ -1,0 +1,162 @@
+"""Laws, objectives, the solver and the multi-start fit."""
+
+import csv
+import dataclasses
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.scaling import solver
+from lm.scaling.fit import Points, fit, refit
+from lm.scaling.laws import Chinchilla, TiedChinchilla
+from lm.scaling.objectives import HuberLog, SquaredLog, SquaredRaw
+from lm.scaling.results import Refusal
+
+EPOCH = pathlib.Path("/work/shared/scaling_data/epoch_chinchilla/svg_extracted_data.csv")
+TRUTH = np.array([406.4, 410.7, 1.69, 0.34, 0.28])  # Hoffmann et al. 2022, eq. 10
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+ABSENT = f"{EPOCH} is not there; its source is github.com/epoch-research/analyzing-chinchilla"
+
+
+def points(natural=TRUTH, n=30, sigma=0.0, law=None):
+    random = np.random.default_rng(1)
+    log_x = np.stack([random.uniform(np.log(5e7), np.log(1e10), n), random.uniform(np.log(1e9), np.log(5e11), n)], axis=1)
+    centre = log_x.mean(axis=0)
+    law = law or Chinchilla()
+    log_loss = solver.predict(law, law.coordinates(natural, centre)[None], log_x - centre)[0]
+    return Points(log_x, log_loss + sigma * random.standard_normal(n), np.ones(n))
+
+
+def epoch(keep_flops=np.inf):
+    """The points of Besiroglu et al. 2024 without the five highest losses; D = C / 6N."""
+    rows = list(csv.DictReader(EPOCH.open()))
+    n, c, loss = (np.array([float(row[name]) for row in rows]) for name in ("Model Size", "Training FLOP", "loss"))
+    keep = np.sort(np.argsort(loss)[:-5])
+    keep = keep[c[keep] < keep_flops]
+    return Points(np.log(np.stack([n, c / (6 * n)], axis=1))[keep], np.log(loss[keep]), np.ones(len(keep)))
+
+
+def test_the_law_is_its_formula_and_coordinates_invert():
+    log_x = np.log([[1e8, 2e9], [3e9, 6e10]])
+    centre = log_x.mean(axis=0)
+    law = Chinchilla()
+    theta = law.coordinates(TRUTH, centre)
+    by_hand = [1.69 + 406.4 / n**0.34 + 410.7 / d**0.28 for n, d in np.exp(log_x)]
+    np.testing.assert_allclose(np.exp(solver.predict(law, theta[None], log_x - centre)[0]), by_hand, rtol=1e-13)
+    np.testing.assert_allclose(law.natural(theta, centre), TRUTH, rtol=1e-13)
+    assert len(law.starts(centre)) == 4500
+    assert len(TiedChinchilla().starts(centre)) == 900
+
+
+@pytest.mark.parametrize("objective", [HuberLog(), SquaredLog()])
+def test_pull_is_the_slope_of_the_cost_over_the_residual(objective):
+    with jax.enable_x64(True):
+        r = jnp.array([-0.3, -2e-3, -5e-4, 7e-4, 0.1], jnp.float64)
+        slope = jax.vmap(jax.grad(lambda x: objective.cost(x[None])[0]))(r)
+        np.testing.assert_allclose(slope, objective.pull(r) * r, rtol=1e-12)
+
+
+def test_the_library_leaves_the_precision_of_jax_alone():
+    solver.predict(Chinchilla(), np.ones((1, 5)), np.ones((2, 2)))
+    assert jnp.ones(1).dtype == jnp.float32
+
+
+def test_five_parameters_come_back_from_noise_free_points():
+    made = fit(Chinchilla(), points(), HuberLog())
+    np.testing.assert_allclose(list(made.natural.values()), TRUTH, rtol=1e-6)
+    assert made.starts == 4500
+    assert made.agreeing > 50
+
+
+def test_the_optimum_is_a_minimum_and_every_resample_ends_at_its_own():
+    """From the optimum, 40 Gaussian directions of three sizes all raise the objective; a resample's fit is no worse than the truth."""
+    random = np.random.default_rng(0)
+    data = points(sigma=0.01)
+    made = fit(Chinchilla(), data, HuberLog())
+    assert made.gradient < 1e-9
+
+    def total(theta, log_loss):
+        r = np.abs(solver.predict(made.law, theta, data.x) - log_loss)
+        return np.sum(np.where(r < 1e-3, r**2 / 2, 1e-3 * r - 5e-7), axis=-1)
+
+    steps = np.concatenate([size * random.standard_normal((40, 5)) for size in (1e-6, 1e-3, 0.1)])
+    np.testing.assert_allclose(total(made.theta[None], data.log_loss), made.value, rtol=1e-12)
+    assert np.all(total(made.theta + steps, data.log_loss) >= made.value * (1 - 1e-12))
+    shaken = made.log_loss(data.log_x) + 0.01 * random.standard_normal((50, 30))
+    ends = refit(made, shaken)
+    assert np.all(ends.converged)
+    assert np.all(ends.value <= total(made.theta[None], shaken))
+
+
+def test_a_held_coordinate_stays():
+    data = points()
+    theta = Chinchilla().coordinates(TRUTH, data.centre)
+    theta[3] = 0.5
+    ends = solver.minimise(Chinchilla(), HuberLog(), data.x, data.log_loss, data.weights, theta[None], free=np.array([1, 1, 1, 0, 1], bool))
+    assert ends.theta[0, 3] == 0.5
+    assert ends.value[0] > 1e-6
+
+
+def test_a_law_that_cannot_move_is_refused_as_not_having_left_its_start():
+    @dataclasses.dataclass(frozen=True)
+    class Stuck(Chinchilla):
+        def log_loss(self, theta, x):
+            return 0 * jnp.sum(theta) + 0 * x[:, 0]
+
+    data = points()
+    assert fit(Stuck(), data, HuberLog()).kind == "start_not_left"
+
+
+def test_a_rank_deficient_fit_and_too_few_points_are_refused():
+    data = points(sigma=0.01)
+    same_n = data.log_x.copy()
+    same_n[:, 0] = same_n[0, 0]
+    refused = fit(Chinchilla(), Points(same_n, data.log_loss, data.weights), HuberLog())
+    assert isinstance(refused, Refusal)
+    assert refused.kind in ("unidentified", "not_converged")
+    few = Points(data.log_x[:5], data.log_loss[:5], data.weights[:5])
+    assert fit(Chinchilla(), few, HuberLog()).kind == "too_few_points"
+
+
+@pytest.fixture(scope="module")
+def epoch_fit():
+    if not EPOCH.exists():
+        pytest.skip(ABSENT)
+    return fit(Chinchilla(), epoch(), HuberLog())
+
+
+def test_epoch_240_points_reach_the_true_optimum(epoch_fit):
+    """Besiroglu et al. 2024, replicated: the published point is not quite the minimum (objective 1.01864e-3 at it)."""
+    made, data = epoch_fit, epoch_fit.points
+    began = time.perf_counter()
+    assert fit(Chinchilla(), data, HuberLog()).value == made.value
+    seconds = time.perf_counter() - began
+    assert len(data.log_loss) == 240
+    assert made.value <= 1.0182741e-3
+    tolerance = {"E": (1.8172, 2e-4), "A": (477.8, 1), "B": (2143, 5), "alpha": (0.3473, 2e-4), "beta": (0.3672, 3e-4)}
+    for name, (value, error) in tolerance.items():
+        assert abs(made.natural[name] - value) < error, name
+    assert seconds < 20  # under 5 s where no other process competes for the core
+
+
+def test_epoch_row_bootstrap_spreads_as_published(epoch_fit):
+    """The standard error of a = beta / (alpha + beta) over resampled rows: .020 +- .002 (Besiroglu et al. 2024, table 2)."""
+    draws = np.random.default_rng(0).integers(0, 240, (400, 240))
+    counts = np.stack([np.bincount(draw, minlength=240) for draw in draws]).astype(float)
+    ends = refit(epoch_fit, epoch_fit.points.log_loss, counts, extra=0)
+    a = ends.theta[:, 4] / (ends.theta[:, 3] + ends.theta[:, 4])
+    assert abs(a.std() - 0.020) < 0.002
+
+
+@pytest.mark.skipif(not EPOCH.exists(), reason=ABSENT)
+def test_epoch_217_points_by_squares():
+    """Residual sum of squares and exponents of the 217 points below 1e21 FLOPs."""
+    made = fit(Chinchilla(), epoch(1e21), SquaredRaw())
+    assert len(made.points.log_loss) == 217
+    assert abs(made.value - 0.062414) < 1e-6
+    assert abs(made.natural["alpha"] - 0.35106) < 1e-4
+    assert abs(made.natural["beta"] - 0.45874) < 1e-4

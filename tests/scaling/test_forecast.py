@@ -1,0 +1,125 @@
+"""The forecast, its score, and the analysis of a whole study."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from lm.errors import UserError
+from lm.scaling import analysis, forecast, results, score
+from lm.scaling.results import Estimate, Refusal
+from lm.scaling.settings import AnalysisSettings
+from tests.scaling import synthetic
+
+SETTINGS = AnalysisSettings(draws=200, table_draws=60)
+
+
+def split(rows):
+    return [row for row in rows if row.stage == 0], [row for row in rows if row.stage == 1]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return synthetic.study(sigma=0.008, seed=2, brackets=True)
+
+
+@pytest.fixture(scope="module")
+def made(rows):
+    return forecast.make(*split(rows), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(rows, made):
+    return analysis.analyse(rows, SETTINGS, made)
+
+
+def test_a_forecast_from_a_noise_free_law_is_exact():
+    known, planned = split(synthetic.study(replicas=False))
+    got = forecast.make(known, planned, SETTINGS)
+    for cell, row in zip(got.cells, planned, strict=True):
+        assert math.isclose(cell.loss.value, row.loss, rel_tol=1e-6)
+
+
+def test_a_forecast_does_not_read_what_it_forecasts(rows, made):
+    known, planned = split(rows)
+    hidden = [dataclasses.replace(row, loss=math.nan, status="pending", curve=()) for row in planned]
+    again = forecast.make(known, hidden, SETTINGS)
+    assert again == made
+    assert again.digest == made.digest
+    assert results.from_json(results.to_json(made)) == made
+    louder = [dataclasses.replace(known[0], loss=known[0].loss * 1.01), *known[1:]]
+    assert forecast.make(louder, hidden, SETTINGS).digest != made.digest
+
+
+def test_predictive_intervals_cover_new_cells(few_starts):
+    """12 studies of 7 cells that share a fit: 80% within +-20 points (the fit's error is common to a study's cells)."""
+    hits = []
+    for seed in range(12):
+        known, planned = split(synthetic.study(sigma=0.01, seed=50 + seed))
+        got = forecast.make(known, planned, dataclasses.replace(SETTINGS, draws=100))
+        hits += [cell.loss.covers(row.loss) for cell, row in zip(got.cells, planned, strict=True)]
+    assert abs(np.mean(hits) - 0.8) < 0.2
+
+
+def test_the_score_counts_errors_as_defined(rows, made, whole):
+    _, planned = split(rows)
+    got = whole.score
+    by_hand = [cell.loss.value / row.loss - 1 for cell, row in zip(made.cells, planned, strict=True)]
+    assert math.isclose(got.mean_error, np.mean(by_hand))
+    assert math.isclose(got.mean_absolute_error, np.mean(np.abs(by_hand)))
+    assert math.isclose(got.power_law_error, np.mean([abs(made.baseline_power_law / row.loss - 1) for row in planned]))
+    assert got.mean_absolute_error < min(got.power_law_error, got.last_budget_error)
+    assert got.met == (got.mean_absolute_error <= got.aim)
+    assert 0 <= got.regret < 0.01
+    assert got.digest == made.digest
+
+
+def test_binomial_probabilities():
+    assert score.binomial_p(7, 7, 0.8) > 0.05
+    assert score.binomial_p(2, 7, 0.8) < 0.05
+    assert math.isclose(score.binomial_p(1, 1, 0.8), 1.0)
+
+
+def test_an_analysis_comes_back_from_json(whole):
+    assert analysis.from_json(analysis.to_json(whole)) == whole
+    with pytest.raises(UserError, match="another version"):
+        analysis.from_json(results.to_json(dataclasses.replace(whole, schema=0)))
+
+
+def test_an_analysis_repeats_to_the_last_digit(rows, made, whole):
+    assert analysis.to_json(analysis.analyse(rows, SETTINGS, made)) == analysis.to_json(whole)
+
+
+def test_the_summary_holds_an_interval_or_a_refusal_for_every_exponent(whole):
+    shown = json.loads(json.dumps(whole.summary()))
+    assert set(shown["exponents"]) == {"envelope", "isoflop", "parametric"}
+    for approach in shown["exponents"].values():
+        for answer in (approach["a"], approach["b"]):
+            assert answer["type"] == "Refusal" or answer["low"] < answer["value"] < answer["high"] or answer["refused"]
+    assert shown["exponents"]["envelope"]["a"]["kind"] == "too_few_points"
+    assert len(shown["sigma"]) == 4
+    assert shown["forecast"]["cells"] == 7
+    assert len(shown["conventions"]) == 12
+    assert all(row["isoflop_a"]["kind"] == "missing" for row in shown["conventions"] if row["c"] == "xla")
+    assert isinstance(whole.isoflop_without_gaps.a, Estimate)
+
+
+def test_failed_runs_are_excluded_by_rule_and_named(rows):
+    broken = [dataclasses.replace(rows[0], status="diverged", reason="loss is not finite at step 12", loss=math.nan)]
+    broken += [dataclasses.replace(rows[1], curve=(dict(rows[1].curve[-1]) | {"decayed": False},))]
+    got = analysis.analyse([*broken, *rows[2:]], SETTINGS)
+    assert [(e.id, e.reason) for e in got.excluded] == [
+        (rows[0].id, "diverged: loss is not finite at step 12"),
+        (rows[1].id, "the schedule had not decayed at the end of the run"),
+    ]
+    assert rows[0].id not in got.used
+    with pytest.raises(UserError, match="no run"):
+        analysis.analyse([broken[0]], SETTINGS)
+
+
+def test_a_study_of_two_budgets_refuses_its_exponents(rows):
+    got = analysis.analyse([row for row in rows if row.budget < 1e12], SETTINGS)
+    assert got.isoflop.a.kind == "too_few_points"
+    assert isinstance(forecast.make([], [], SETTINGS), Refusal)
