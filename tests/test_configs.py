@@ -310,3 +310,24 @@ def test_execution_fields_change_no_id_at_any_depth():
 def test_an_id_depends_on_the_data_and_not_on_how_numbers_are_written():
     assert C.identity(RunConfig(), fingerprint="a") != C.identity(RunConfig(), fingerprint="b")
     assert C.identity(Whole(rate=2)) == C.identity(Whole(rate=2.0))
+
+
+# Ids of finished runs must name them for ever. A change here is a change of what runs are: raise lm.config.SCHEMA and say why.
+GOLDEN = [
+    ("default", [], "", "5160744dedac"),
+    ("default", [], "a", "d9c8c7662211"),
+    ("default", ["seed=1"], "", "e162edf36482"),
+    ("default", ["mesh.fsdp=8", "data_dir=elsewhere", "execution.remat=full"], "", "5160744dedac"),
+    ("default", ["optim.schedule=cosine"], "", "9bed762febb5"),
+    ("default", ["optim.schedule.cooldown=0.2", "optim.clip_norm=none"], "", "b3bb5d73e925"),
+    ("default", ["data.tokenizer=sentencepiece", "data.components.1.corpus=tfds:lm1b", "data.components.0.weight=3"], "a", "901fd5048d05"),
+    ("tiny", [], "a", "75d996fccf19"),
+    ("gpt2_124m", [], "a", "22b074b85d5c"),
+    ("llama_1b", ["optim.learning_rate=1e-3"], "a", "9f76fc677ea7"),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides", "fingerprint", "expected"), GOLDEN)
+def test_ten_ids_stay_as_they_are(name, overrides, fingerprint, expected):
+    config = RunConfig() if name == "default" else importlib.import_module("configs.decoder").get_config(name)
+    assert C.identity(set_flags(config, *overrides), fingerprint=fingerprint) == expected
