@@ -144,7 +144,9 @@ def _signature(tree: Tree) -> dict[str, str]:
 def _read(workdir: Path, step: int, target: Tree) -> Tree:
     """The arrays that `target` names, checked by name, shape and dtype first."""
     stored, wanted = _meta(workdir, step)["arrays"], _signature(target)
-    for name in sorted(set(wanted) | {n for n in stored if n.partition("/")[0] in {w.partition("/")[0] for w in wanted}}):
+    groups = {name.partition("/")[0] for name in wanted}
+    names = set(wanted) | {name for name in stored if name.partition("/")[0] in groups}
+    for name in sorted(names, key=lambda name: (not name.startswith("params/"), name)):
         if stored.get(name) != wanted.get(name):
             raise UserError(
                 f"checkpoint {_path(workdir, step)} is of another model: {name} is {stored.get(name, 'absent')} there"

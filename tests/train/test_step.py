@@ -1,0 +1,119 @@
+"""Laws of the step: accumulation, batches without targets, meshes, metrics, one executable for many runs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.errors import UserError
+from lm.losses import next_token
+from lm.mesh import MeshConfig
+from lm.optim.adamw import adamw
+from lm.optim.config import OptimConfig
+from lm.sharding import make_mesh
+from lm.train.feed import to_device
+from lm.train.state import compile_program, hyper_of, shape_of, total_steps
+from lm.train.step import accumulate, make_step
+from lm.types import TrainState
+from tests.train.conftest import CONFIG
+from tests.train.stub import StubModel, StubStream
+
+MODEL = StubModel()
+
+
+def uneven_batch():
+    """Rows of very different weight, so that a mean of means would be wrong."""
+    batch = StubStream(batch_size=8)[0]
+    weights = batch.weights.copy()
+    weights[:5, 1:] = 0.0
+    weights[0] = 0.0
+    return dataclasses.replace(batch, weights=weights)
+
+
+def test_accumulated_sums_are_those_of_the_whole_batch():
+    params, batch = jax.jit(MODEL.init)(jax.random.key(0)), uneven_batch()
+    key = jax.random.key(1)
+    found = {m: jax.jit(lambda p, b, m=m: accumulate(next_token(MODEL.apply), p, None, b, key, m))(params, batch) for m in (1, 2, 8)}
+    for micro in (2, 8):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), found[micro], found[1])
+
+
+def test_without_targets_the_gradient_is_zero():
+    params = jax.jit(MODEL.init)(jax.random.key(0))
+    config = OptimConfig(weight_decay=0.0)
+    optimizer = adamw(config, params, MODEL.axes())
+    step = jax.jit(make_step(next_token(MODEL.apply), optimizer, config.schedule))
+    empty = dataclasses.replace(uneven_batch(), weights=np.zeros((8, 16), np.float32))
+    state, metrics = step(
+        TrainState(jnp.int32(0), params, optimizer.init(params)), None, empty, hyper_of(CONFIG)._replace(weight_decay=0.0)
+    )
+    assert metrics["loss"] == metrics["grad_norm"] == metrics["weight"] == 0.0
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+
+
+def run_steps(program, stream, config, count):
+    state = program.init(np.uint32(config.seed))
+    most = program.config.execution.steps_per_dispatch
+    rows = []
+    for start in range(0, count, most):
+        n = min(most, count - start)
+        block = to_device([stream[k] for k in range(start, start + n)], most, program.batch_shardings)
+        state, scalars, _ = program.run(state, None, block, hyper_of(config), np.int32(n))
+        rows.append(np.asarray(scalars)[:n])
+    return jax.device_get(state), np.concatenate(rows)
+
+
+def test_steps_per_dispatch_and_micro_batches_change_rounding_only(mesh, program, stream):
+    expected, losses = run_steps(program, stream, CONFIG, 9)
+    for execution in ({"steps_per_dispatch": 1}, {"steps_per_dispatch": 3, "micro_batches": 2}):
+        config = dataclasses.replace(CONFIG, execution=dataclasses.replace(CONFIG.execution, **execution))
+        state, others = run_steps(compile_program(config, MODEL, mesh), stream, config, 9)
+        np.testing.assert_allclose(others, losses, rtol=1e-4, atol=1e-6)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, expected)
+
+
+def test_eight_devices_train_as_one(stream):
+    config = dataclasses.replace(CONFIG, batch_size=8)
+    stream = StubStream(batch_size=8)
+    one = compile_program(config, MODEL, make_mesh(MeshConfig(), devices=jax.devices()[:1]))
+    eight = compile_program(config, MODEL, make_mesh(MeshConfig(data=4, fsdp=2)))
+    (_, a), (_, b) = run_steps(one, stream, config, 6), run_steps(eight, stream, config, 6)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert one.flops_per_step is None or one.flops_per_step > 0
+
+
+def test_runs_of_one_shape_share_an_executable_and_differ(program, stream):
+    change = {"learning_rate": 1e-3, "weight_decay": 0.0, "warmup_fraction": 0.0}
+    other = dataclasses.replace(CONFIG, seed=7, train_tokens=64 * 100, optim=dataclasses.replace(CONFIG.optim, **change))
+    assert shape_of(other) == shape_of(CONFIG)
+    assert hash(shape_of(other)) == hash(shape_of(CONFIG))
+    assert shape_of(dataclasses.replace(CONFIG, batch_size=8)) != shape_of(CONFIG)
+    _, losses = run_steps(program, stream, CONFIG, 4)
+    _, others = run_steps(program, stream, other, 4)
+    rate = program.scalars.index("learning_rate")
+    assert losses[-1, rate] == pytest.approx(0.02)
+    assert others[-1, rate] == pytest.approx(1e-3)
+    assert not np.allclose(losses[0], others[0])  # another seed, other initial weights
+
+
+def test_layer_norms_are_one_number_per_layer(mesh, stream):
+    config = dataclasses.replace(CONFIG, log=dataclasses.replace(CONFIG.log, layer_norms=True))
+    program = compile_program(config, MODEL, mesh)
+    block = to_device([stream[0]], 4, program.batch_shardings)
+    _, scalars, vectors = program.run(program.init(np.uint32(0)), None, block, hyper_of(config), np.int32(1))
+    named = {name: np.asarray(scalars)[0, i] for i, name in enumerate(program.scalars)}
+    assert vectors["gradients/blocks/up"].shape == (4, 2)
+    squares = sum(float((np.asarray(v[0]) ** 2).sum()) for k, v in vectors.items() if k.startswith("gradients/"))
+    squares += sum(float(v) ** 2 for k, v in named.items() if k.startswith("gradients/"))
+    assert np.sqrt(squares) == pytest.approx(named["grad_norm"], rel=1e-4)
+    assert {"updates/norm/scale", "updates/embed/table"} <= set(named)
+
+
+def test_impossible_batches_are_refused(mesh):
+    with pytest.raises(UserError, match="no step"):
+        total_steps(dataclasses.replace(CONFIG, train_tokens=63))
+    wrong = dataclasses.replace(CONFIG, execution=dataclasses.replace(CONFIG.execution, micro_batches=3))
+    with pytest.raises(UserError, match="multiple of 3"):
+        compile_program(wrong, MODEL, mesh)
