@@ -5,6 +5,7 @@ Without a verb, does everything that is missing: prepares the data, plans, runs,
 
 import argparse
 import pathlib
+import signal
 import sys
 
 from experiments import commands
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
     parser.add_argument("--json", action="store_true", help="fit: print the results as JSON")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     study = commands.load(args.study)
     root = args.dir or pathlib.Path("runs") / study.name
     # with --json, standard output holds the results alone
