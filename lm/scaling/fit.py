@@ -83,10 +83,11 @@ def fit(law: Law, points: Points, objective: Objective) -> Union[Fit, Refusal]:
     order = np.argsort(np.where(np.isfinite(rough.value), rough.value, np.inf), kind="stable")[:KEPT]
     end = solver.minimise(law, objective, points.x, points.log_loss, points.weights, rough.theta[order])
     value = np.where(np.isfinite(end.value), end.value, np.inf)
-    best = int(np.argmin(value))
-    if not np.isfinite(value[best]) or not end.converged[best]:
+    agree = value <= value.min() * (1 + AGREE) + 100 * solver.NOTHING
+    reached = agree & end.converged & np.isfinite(value)
+    if not np.any(reached):
         return Refusal("not_converged", f"the best of {len(grid)} starts had not converged after {solver.EXACT[0]} Newton steps")
-    agree = value <= value[best] * (1 + AGREE) + 100 * solver.NOTHING
+    best = int(np.argmin(np.where(reached, value, np.inf)))
     left = np.linalg.norm(end.theta - grid[order], axis=1) > MOVED
     if not np.any(agree & left):
         return Refusal("start_not_left", "the best fit sits on the start that it was given, and no start that moved agrees with it")

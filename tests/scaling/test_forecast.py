@@ -120,6 +120,6 @@ def test_failed_runs_are_excluded_by_rule_and_named(rows):
 
 
 def test_a_study_of_two_budgets_refuses_its_exponents(rows):
-    got = analysis.analyse([row for row in rows if row.budget < 1e12], SETTINGS)
+    got = analysis.analyse([row for row in rows if row.budget < 1e12], dataclasses.replace(SETTINGS, draws=20, table_draws=10))
     assert got.isoflop.a.kind == "too_few_points"
     assert isinstance(forecast.make([], [], SETTINGS), Refusal)

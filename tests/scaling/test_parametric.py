@@ -44,14 +44,14 @@ def test_a_law_comes_back_within_its_intervals():
 
 
 def test_intervals_of_the_exponent_cover(few_starts):
-    """40 studies, nominal 80%: a standard error of 6.3%, so that .80 +- .19 passes at three of them."""
+    """30 studies, nominal 80%: a standard error of 7.3%, so that .80 +- .22 passes at three of them."""
     covered = []
-    for seed in range(40):
+    for seed in range(30):
         rows = synthetic.study(sigma=0.01, seed=seed)
-        got = parametric.fit_law(cells_of(rows), fit_noise(rows, SETTINGS), SETTINGS, 100, "main")
+        got = parametric.fit_law(cells_of(rows), fit_noise(rows, SETTINGS), SETTINGS, 60, "main")
         drawn = parametric.exponents(got.draws)
         covered.append(bootstrap.estimate(parametric.exponents(got.natural)[0], drawn, 0.8, "").covers(0.5))
-    assert abs(np.mean(covered) - 0.8) < 0.19
+    assert abs(np.mean(covered) - 0.8) < 0.22
 
 
 @pytest.mark.parametrize("narrow", ["N", "D"])
