@@ -8,7 +8,7 @@ Two CPU cores, about 7 minutes of training; README.md has the numbers to expect.
 from lm.data.config import ByteTokenizer, Component, DataConfig
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.optim.config import WSD, OptimConfig
-from lm.scaling.recipes import PowerLawRate, PowerOfTwoBatch, WidthShape
+from lm.scaling.recipes import ConstantBatch, PowerLawRate, WidthShape
 from lm.scaling.study import Budget, Study
 from lm.train.config import CheckpointConfig, LogConfig, RunConfig
 
@@ -18,8 +18,9 @@ BASE = RunConfig(
     model=ModelConfig(
         vocab_size=259,  # bytes, padding, end of document, mask
         max_length=SEQUENCE_LENGTH,
-        attention=AttentionConfig(qk_norm=True),
+        attention=AttentionConfig(qk_norm=True, bias=True),
         mlp=MLPConfig(activation="squared_relu"),
+        rope_theta=100.0,
         zero_init_outputs=True,
     ),
     data=DataConfig(components=(Component("python_sources"),), tokenizer=ByteTokenizer(), sequence_length=SEQUENCE_LENGTH),
@@ -29,10 +30,10 @@ BASE = RunConfig(
 )
 
 # The dial is d_model; two layers, two heads of 16.
-SIZES_0 = (16, 20, 24, 32, 40, 48, 64)
-SIZES_1 = (16, 20, 24, 32, 40, 48, 64)
-SIZES_2 = (20, 24, 32, 40, 48, 64, 80)
-SIZES_3 = (24, 32, 40, 56, 72, 96, 112)
+SIZES_0 = (12, 16, 24, 32, 48, 64, 80)
+SIZES_1 = (16, 24, 32, 40, 48, 64, 96)
+SIZES_2 = (24, 32, 40, 48, 64, 96, 128)
+SIZES_3 = (32, 40, 48, 64, 96, 128, 160)
 
 
 def get_study() -> Study:
@@ -42,12 +43,12 @@ def get_study() -> Study:
         base=BASE,
         shape=WidthShape(num_heads=2, head_dim=16, num_layers=2, mlp_ratio=4),
         learning_rate=PowerLawRate(
-            rate=0.012, batch=4, batch_exponent=0.5, params=33e3, params_exponent=-0.15, tokens=1.2e6, tokens_exponent=-0.15
+            rate=0.0072, batch=4, batch_exponent=0.5, params=33e3, params_exponent=-0.15, tokens=1.2e6, tokens_exponent=-0.15
         ),
-        batch=PowerOfTwoBatch(sequences=4, tokens=1.2e6, exponent=0.5, low=2, high=8, min_steps=200),
+        batch=ConstantBatch(4),
         budgets=(
-            Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(20, 64)),
-            Budget(5.0e11, SIZES_1, repeats=(20, 32, 48), brackets=(32,)),
+            Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(16, 64)),
+            Budget(5.0e11, SIZES_1, repeats=(24, 32, 48), brackets=(32,)),
             Budget(1.3e12, SIZES_2),
             Budget(3.2e12, SIZES_3, stage=1),
         ),

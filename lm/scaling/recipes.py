@@ -77,6 +77,17 @@ class PowerLawRate:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConstantBatch:
+    """The same batch in every run."""
+
+    sequences: int
+
+    def batch_size(self, tokens: float, sequence_length: int) -> int:
+        """D tokens -> sequences a batch."""
+        return self.sequences
+
+
+@dataclasses.dataclass(frozen=True)
 class PowerOfTwoBatch:
     """Batch = the power of two next below sequences (D / tokens)^exponent, between `low` and `high`.
 
