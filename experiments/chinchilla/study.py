@@ -20,7 +20,7 @@ BASE = RunConfig(
         max_length=SEQUENCE_LENGTH,
         attention=AttentionConfig(qk_norm=True, bias=True),
         mlp=MLPConfig(activation="squared_relu"),
-        rope_theta=100.0,
+        rope_theta=30.0,
         zero_init_outputs=True,
     ),
     data=DataConfig(components=(Component("python_sources"),), tokenizer=ByteTokenizer(), sequence_length=SEQUENCE_LENGTH),
@@ -45,7 +45,7 @@ def get_study() -> Study:
         learning_rate=PowerLawRate(
             rate=0.0072, batch=4, batch_exponent=0.5, params=33e3, params_exponent=-0.15, tokens=1.2e6, tokens_exponent=-0.15
         ),
-        batch=ConstantBatch(4),
+        batch=ConstantBatch(2),
         budgets=(
             Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(16, 64)),
             Budget(5.0e11, SIZES_1, repeats=(24, 32, 48), brackets=(32,)),
