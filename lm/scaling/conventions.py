@@ -47,7 +47,7 @@ def convention_table(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], set
             table += [ConventionRow(n, c, _grouping(c, settings), missing, missing, missing, missing) for c in C_CONVENTIONS]
             continue
         planned = points.cells(rows, n, settings.planned_c)
-        law = parametric.fit_law(planned, noise, settings, settings.table_draws, "table")
+        law = parametric.fit_law(planned, noise, settings, settings.draws if n == settings.n else settings.table_draws, "main")
         law = law if isinstance(law, Refusal) else parametric.unidentified(law, settings) or law
         table += [_row(rows, planned, law, noise, dataclasses.replace(settings, n=n, c=c)) for c in C_CONVENTIONS]
     return tuple(table)
@@ -80,5 +80,5 @@ def isoflop_exponents(
     made = profiles_of(cells, settings)
     if isinstance(made, Refusal):
         return made, made
-    got, _ = isoflop.fit_isoflop(made, cells.noise_weight, planned.log_c, noise, settings, settings.table_draws)
+    got, _ = isoflop.fit_isoflop(made, cells.noise_weight, planned.log_c, noise, settings)
     return got.a, got.b

@@ -12,7 +12,7 @@ class AnalysisSettings:
     planned_c: str = "matmul_causal"  # the convention in which the budgets are planned
     level: float = 0.8  # of every interval
     draws: int = 1000  # bootstrap draws behind the headline numbers
-    table_draws: int = 300  # bootstrap draws behind each entry of the table of conventions
+    table_draws: int = 300  # bootstrap draws of approach 1, and of approach 3 under the other conventions of N
     seed: int = 0
     delta: float = 1e-3  # Huber's, on log loss (Hoffmann et al. 2022, eq. 3)
     max_lost: float = 0.1  # share of draws without an interior minimum above which an interval is refused

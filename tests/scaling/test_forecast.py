@@ -106,6 +106,12 @@ def test_the_summary_holds_an_interval_or_a_refusal_for_every_exponent(whole):
     assert isinstance(whole.isoflop_without_gaps.a, Estimate)
 
 
+def test_the_table_repeats_the_headline_under_the_headlines_conventions(whole):
+    row = next(r for r in whole.conventions if (r.n, r.c) == (SETTINGS.n, SETTINGS.c))
+    assert (row.isoflop_a, row.isoflop_b) == (whole.isoflop.a, whole.isoflop.b)
+    assert (row.parametric_a, row.parametric_b) == (whole.parametric.a_counted, whole.parametric.b_counted)
+
+
 def test_failed_runs_are_excluded_by_rule_and_named(rows):
     broken = [dataclasses.replace(rows[0], status="diverged", reason="loss is not finite at step 12", loss=math.nan)]
     broken += [dataclasses.replace(rows[1], curve=(dict(rows[1].curve[-1]) | {"decayed": False},))]
