@@ -36,10 +36,13 @@ def model_of(config: ModelConfig, execution: Execution = Execution()) -> Model:
 
 @functools.cache
 def params_of(config: ModelConfig) -> Params:
-    """Initial parameters with biases and scales moved off their constants, so that a forgotten one shows."""
-    params = jax.jit(model_of(config).init)(jax.random.key(0))
+    """Parameters of the initial scales, made by numpy; biases and norms lie off their constants, so that a forgotten one shows."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: x + jnp.asarray(0.1 * rng.standard_normal(x.shape), jnp.float32), params)
+
+    def draw(leaf, initial):
+        return jnp.asarray(getattr(initial, "value", 0.0) + getattr(initial, "std", 0.1) * rng.standard_normal(leaf.shape), jnp.float32)
+
+    return jax.tree.map(draw, model_of(config).abstract(), model_of(config).initials())
 
 
 @functools.cache

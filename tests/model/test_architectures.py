@@ -1,6 +1,7 @@
 """Laws of the decoder: what a query may depend on, and that how it is carried out changes nothing."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -27,14 +28,20 @@ def ones(shape):
 
 def influence(config, segments=None, positions=None, query=7, length=12):
     """Gradient of one query's logits towards the input at each position: [T, D]. Token t stands at position t only."""
-    tokens_BT = np.arange(length, dtype=np.int32)[None]
-    model, params = model_of(config), params_of(config)
+    segments = ones((1, length)) if segments is None else segments
+    positions = np.arange(length, dtype=np.int32)[None] if positions is None else positions
+    params = params_of(config)
+    return np.asarray(gradient_of(config)(params["embed"]["embedding"], params, segments, positions, query))[:length]
 
-    def picked(embedding):
-        logits, _ = model.apply({**params, "embed": {"embedding": embedding}}, tokens_BT, segments, positions)
+
+@functools.cache
+def gradient_of(config):
+    def picked(embedding, params, segments, positions, query):
+        tokens_BT = np.arange(segments.shape[1], dtype=np.int32)[None]
+        logits, _ = model_of(config).apply({**params, "embed": {"embedding": embedding}}, tokens_BT, segments, positions)
         return jnp.sum(jnp.square(logits[0, query]))
 
-    return np.asarray(jax.jit(jax.grad(picked))(params["embed"]["embedding"]))[:length]
+    return jax.jit(jax.grad(picked))
 
 
 def test_no_gradient_reaches_past_the_causal_frontier():
@@ -115,10 +122,17 @@ def test_eight_devices_are_one(reference):
         close(step(params, text), reference, FLOAT32)
 
 
+WIDE = dataclasses.replace(LLAMA, d_model=64, mlp=dataclasses.replace(LLAMA.mlp, d_ff=256), vocab_size=512)
+
+
+@functools.cache
+def initial_of(config):
+    return jax.jit(model_of(config).init)(jax.random.key(0))
+
+
 def test_initial_parameters_do_not_depend_on_the_mesh():
-    model, key = model_of(LLAMA), jax.random.key(3)
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    close(jax.jit(model.init, out_shardings=model.shardings(mesh))(key), jax.jit(model.init)(key), 1e-6)
+    placed = model_of(WIDE).shardings(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    close(jax.jit(model_of(WIDE).init, out_shardings=placed)(jax.random.key(0)), initial_of(WIDE), 1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -133,19 +147,15 @@ def test_bfloat16_is_near_float32(family):
 
 
 def test_zero_initialised_outputs_make_every_block_the_identity_and_the_first_prediction_uniform():
-    config = dataclasses.replace(WINDOW, zero_init_outputs=True)
-    model = model_of(config)
-    params = jax.jit(model.init)(jax.random.key(0))
-    logits, aux = jax.jit(lambda params, text: model.apply(params, text))(params, tokens(2, 6))
+    model = model_of(dataclasses.replace(WINDOW, zero_init_outputs=True))
+    logits, aux = jax.jit(lambda key, text: model.apply(model.init(key), text))(jax.random.key(0), tokens(2, 6))
     assert (np.asarray(logits) == 0).all()
     assert aux["activation_rms"].shape == (2,)
     assert aux["activation_rms"][0] == aux["activation_rms"][1]
 
 
 def test_initial_scales_are_those_declared():
-    config = dataclasses.replace(LLAMA, d_model=64, mlp=dataclasses.replace(LLAMA.mlp, d_ff=256), vocab_size=512)
-    model = build(config)
-    params, initials = flatten(jax.jit(model.init)(jax.random.key(0))), flatten(model.initials())
+    params, initials = flatten(initial_of(WIDE)), flatten(model_of(WIDE).initials())
     for path, initial in initials.items():
         if path.endswith("kernel"):
             drawn = np.asarray(params[path])
@@ -160,9 +170,9 @@ def test_initial_scales_are_those_declared():
 def test_parameters_do_not_depend_on_the_length_and_a_part_less_changes_no_other():
     longer = build(dataclasses.replace(LLAMA, max_length=4096)).abstract()
     assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape, longer, model_of(LLAMA).abstract()))
-    plain = dataclasses.replace(LLAMA, attention=dataclasses.replace(LLAMA.attention, qk_norm=False))
-    have = flatten(jax.jit(model_of(LLAMA).init)(jax.random.key(0)))
-    for path, leaf in flatten(jax.jit(build(plain).init)(jax.random.key(0))).items():
+    plain = dataclasses.replace(WIDE, mlp=dataclasses.replace(WIDE.mlp, gated=False))
+    have = flatten(initial_of(WIDE))
+    for path, leaf in flatten(initial_of(plain)).items():
         np.testing.assert_array_equal(leaf, have[path])
 
 
@@ -188,6 +198,7 @@ def test_impossible_heads_are_refused(changes, message):
 SCRIPT = """
 import jax, numpy as np
 from model.small import LLAMA, loss, model_of, params_of, tokens
+jax.eval_shape(model_of(LLAMA).init, jax.random.key(0))
 print(float(jax.jit(lambda params, text: loss(model_of(LLAMA), params, text))(params_of(LLAMA), tokens(4, 12))))
 """
 

@@ -1,0 +1,48 @@
+"""Merging refuses what nnx would mix up in silence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from model.small import FAMILIES, LLAMA, model_of, params_of
+
+from lm.errors import UserError
+from lm.model.architectures import Decoder
+from lm.model.execution import Execution
+from lm.model.weights import check, flatten
+
+
+def changed(edit):
+    params = jax.tree.map(lambda x: x, params_of(LLAMA))
+    edit(params)
+    return params
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda p: p["decoder"].update(block_01=p["decoder"].pop("block_00")), "block_00/attention/key/kernel is missing"),
+        (lambda p: p.update(extra={"scale": jnp.ones(3)}), "extra/scale is unknown"),
+        (lambda p: p["decoder"].update({0: p["decoder"].pop("block_00")}), "key 0 .* is a int"),
+        (lambda p: p["head"].update(kernel=p["head"]["kernel"].T), r"head/kernel is float32\[24, 16\] but the model has float32\[16, 24\]"),
+        (lambda p: p["norm"].update(scale=p["norm"]["scale"].astype(jnp.bfloat16)), "norm/scale is bfloat16"),
+    ],
+)
+def test_other_names_shapes_and_dtypes_are_refused(edit, message):
+    with pytest.raises(UserError, match=message):
+        model_of(LLAMA).apply(changed(edit), np.zeros((1, 2), np.int32))
+
+
+def test_its_own_parameters_are_accepted():
+    check(params_of(LLAMA), model_of(LLAMA).abstract())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_weight_is_shared_and_every_axis_has_a_rule(family):
+    module = nnx.eval_shape(lambda: Decoder(FAMILIES[family], Execution(), key=jax.random.key(0)))
+    assert nnx.find_duplicates(module) == []
+    model = model_of(FAMILIES[family])
+    for path, names in flatten(model.axes()).items():
+        assert len(names) == len(flatten(model.abstract())[path].shape)
+        Execution().rules.spec(names)

@@ -1,0 +1,61 @@
+"""Rules, meshes and what they refuse."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from lm.errors import UserError
+from lm.mesh import AXES, MeshConfig
+from lm.sharding import RULES, Rules, constrain, make_mesh, shardings
+
+MESH = MeshConfig(data=2, fsdp=2, tensor=2)
+
+
+def test_a_mesh_has_all_axes_and_they_are_auto():
+    mesh = make_mesh(MESH)
+    assert mesh.axis_names == AXES
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "stage": 1, "expert": 1, "context": 1, "tensor": 2}
+    assert set(mesh.axis_types) == {AxisType.Auto}
+    assert make_mesh(MeshConfig(fsdp=2)).shape["data"] == 4
+    assert make_mesh(MeshConfig(), jax.devices()[:1]).size == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [(MeshConfig(data=3), "3 devices and there are 8"), (MeshConfig(fsdp=16), "16 devices"), (MeshConfig(tensor=0), "tensor=0 is no size")],
+)
+def test_sizes_that_do_not_fit_are_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        make_mesh(config)
+
+
+def test_rules_split_by_name_and_refuse_collisions():
+    assert RULES.spec(("embed", "heads", None)) == PartitionSpec("fsdp", "tensor", None)
+    assert RULES.gathered().spec(("embed", "heads", None)) == PartitionSpec(None, "tensor", None)
+    with pytest.raises(UserError, match="'tensor'"):
+        dataclasses.replace(RULES, embed="tensor").spec(("embed", "heads"))
+    with pytest.raises(AttributeError):
+        RULES.spec(("hedas",))
+    with pytest.raises(TypeError):
+        Rules(hedas="tensor")  # type: ignore[call-arg]
+
+
+def test_splits_must_divide():
+    mesh, axes = make_mesh(MESH), {"a": {"kernel": ("embed", "ffn")}}
+    fits = {"a": {"kernel": jax.ShapeDtypeStruct((4, 6), jnp.float32)}}
+    assert shardings(axes, mesh, abstract=fits)["a"]["kernel"].shard_shape((4, 6)) == (2, 3)
+    with pytest.raises(UserError, match="a/kernel: axis 'ffn' of size 5 cannot be split 2 ways"):
+        shardings(axes, mesh, abstract={"a": {"kernel": jax.ShapeDtypeStruct((4, 5), jnp.float32)}})
+
+
+def test_constraints_hold_on_a_mesh_and_vanish_without():
+    x = jnp.ones((4, 6, 8))
+    assert constrain(x, "act_batch", "act_length", "act_ffn") is x
+    with jax.set_mesh(make_mesh(MESH)):
+        placed = jax.jit(lambda x: constrain(x * 1, "act_batch", "act_length", "act_ffn"))(x)
+        assert placed.sharding.shard_shape(x.shape) == (1, 6, 4)
+        with pytest.raises(UserError, match="'act_batch' of size 3"):
+            jax.jit(lambda x: constrain(x, "act_batch", None, None))(x[:3])
