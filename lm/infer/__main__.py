@@ -84,7 +84,7 @@ def continuations(
     from lm.sharding import make_mesh
     from lm.train import checkpoint
 
-    model = architectures.build(config.model, Execution(unroll=config.execution.unroll, attention="xla"))
+    model = architectures.build(config.model, Execution(unroll=False, attention="xla"))  # the loop holds one layer's keys and values
     placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
     params, _ = checkpoint.restore_params(workdir, target, step)

@@ -1,0 +1,91 @@
+"""Cached decoding against the full forward pass, row by row."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model.small import FAMILIES, GPT2, LLAMA, WINDOW, apply_of, close, model_of, params_of, tokens
+
+from lm.errors import UserError
+from lm.infer.decode import generate
+from lm.infer.sampling import Temperature
+from lm.model.architectures import build
+from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
+from lm.model.execution import Execution
+
+LENGTHS = np.array([1, 6, 3], np.int32)
+
+
+@functools.cache
+def full_logits(config):
+    """Logits of a full pass over 3 rows of 12 tokens."""
+    segments, positions = np.ones((3, 12), np.int32), np.tile(np.arange(12, dtype=np.int32), (3, 1))
+    return np.asarray(apply_of(config)(params_of(config), tokens(3, 12), segments, positions))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cached_decode_is_the_full_forward_pass(family):
+    """Prompts of 1, 6 and 3 tokens, then 6 given tokens each; the windowed cache is a ring of 3 slots and wraps."""
+    config, model, text = FAMILIES[family], model_of(FAMILIES[family]), tokens(3, 12)
+    prompt = np.where(np.arange(6) < LENGTHS[:, None], text[:, :6], 23)
+    logits, cache = jax.jit(model.prefill)(params_of(config), prompt, LENGTHS, model.init_cache(3, 12))
+    assert cache.k.shape[2] == (config.attention.window or 12)
+    rows, step = np.arange(3), jax.jit(model.decode_step, donate_argnums=2)
+    for i in range(7):
+        close(logits, full_logits(config)[rows, LENGTHS - 1 + i], 2e-5)
+        if i < 6:
+            logits, cache = step(params_of(config), text[rows, LENGTHS + i], cache)
+    np.testing.assert_array_equal(cache.length, LENGTHS + 6)
+
+
+def test_greedy_is_the_argmax_of_full_passes_and_rows_do_not_meet():
+    prompts = [[5, 9, 2, 7], [3], [11, 4]]
+    together = generate(model_of(LLAMA), params_of(LLAMA), prompts, max_new_tokens=5)
+    positions = np.arange(12, dtype=np.int32)[None]
+    for prompt, found in zip(prompts, together, strict=True):
+        text = list(prompt)
+        for _ in range(5):
+            padded, segments = np.zeros((3, 12), np.int32), np.zeros((3, 12), np.int32)
+            padded[0, : len(text)], segments[0, : len(text)] = text, 1
+            logits = apply_of(LLAMA)(params_of(LLAMA), padded, segments, np.tile(positions, (3, 1)))
+            text.append(int(np.argmax(logits[0, len(text) - 1])))
+        assert found == text[len(prompt) :]
+
+
+def test_sampling_repeats_with_its_seed_and_ends_before_the_end_of_document():
+    options = {"max_new_tokens": 5, "sampler": Temperature(2.0)}
+    prompts = [[5, 9, 2, 7], [3], [11, 4]]
+    first = generate(model_of(LLAMA), params_of(LLAMA), prompts, **options)
+    assert first == generate(model_of(LLAMA), params_of(LLAMA), prompts, **options)
+    assert first != generate(model_of(LLAMA), params_of(LLAMA), prompts, seed=1, **options)
+    eos = first[0][2]
+    ended = generate(model_of(LLAMA), params_of(LLAMA), prompts, eos_id=eos, **options)
+    assert ended == [row[: row.index(eos)] if eos in row else row for row in first]
+
+
+def test_a_decode_step_holds_less_than_a_tenth_of_the_cache_beside_it():
+    config = ModelConfig(vocab_size=16, d_model=16, num_layers=24, attention=AttentionConfig(2, 1, 16), mlp=MLPConfig(d_ff=16))
+    model = build(config, Execution(unroll=False))  # as lm.infer builds it; straight code holds slices of every layer's weights
+    cache = jax.eval_shape(lambda: model.init_cache(4, 256))
+    step = jax.jit(model.decode_step, donate_argnums=2).lower(model.abstract(), jax.ShapeDtypeStruct((4,), jnp.int32), cache)
+    held = step.compile().memory_analysis().temp_size_in_bytes
+    assert held < 0.1 * sum(leaf.size * leaf.dtype.itemsize for leaf in (cache.k, cache.v))
+
+
+@pytest.mark.parametrize(
+    ("config", "prompts", "message"),
+    [
+        (LLAMA, [[1], []], "prompt is empty"),
+        (LLAMA, [[24]], "beyond the vocabulary of 24"),
+        (GPT2, [[1] * 10], "max_length=12"),
+    ],
+)
+def test_bad_prompts_are_refused(config, prompts, message):
+    with pytest.raises(UserError, match=message):
+        generate(model_of(config), params_of(config), prompts, max_new_tokens=5)
+
+
+def test_windows_hold_only_the_window():
+    assert model_of(WINDOW).init_cache(1, 1000).k.shape == (2, 1, 3, 1, 8)

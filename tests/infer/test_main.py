@@ -1,0 +1,85 @@
+"""The command: text in, text out, one clear line for everything that can be wrong."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from model.small import params_of
+
+from lm import config as config_lib
+from lm.data.config import DataConfig, SentencePieceTokenizer
+from lm.errors import UserError
+from lm.infer.__main__ import main
+from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
+from lm.train import checkpoint, record
+from lm.train.config import RunConfig
+from lm.types import TrainState
+
+MODEL = ModelConfig(vocab_size=259, d_model=8, num_layers=1, attention=AttentionConfig(1, None, 8), mlp=MLPConfig(d_ff=8))
+
+
+def write_run(workdir, config, fingerprint="bytes3"):
+    workdir.mkdir()
+    data = {"fingerprint": "f", "tokenizer": {"name": "bytes", "vocab_size": 259, "fingerprint": fingerprint}}
+    parts = {"experiment": config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
+    record.write(workdir, {"schema": record.SCHEMA, "id": "x", "status": "completed", "data": data, **parts})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with checkpoints of steps 3 and 7, whose parameters are each other's negatives."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    write_run(workdir, RunConfig(model=MODEL))
+    for step, sign in ((3, 1.0), (7, -1.0)):
+        params = jax.tree.map(lambda x, sign=sign: sign * x, params_of(MODEL))
+        checkpoint.save(workdir, TrainState(jnp.int32(step), params, {}), {}, keep=2)
+    return workdir
+
+
+def said(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_it_continues_a_text(run, capsys):
+    newest = said(capsys, run, "--prompt=def é", "--max_tokens=6")
+    assert newest.startswith("def é")
+    assert newest == said(capsys, run, "--prompt=def é", "--max_tokens=6", "--step=7")
+    assert newest != said(capsys, run, "--prompt=def é", "--max_tokens=6", "--step=3")
+    sampled = said(capsys, run, "--prompt=def é", "--max_tokens=6", "--temperature=1", "--top_p=0.9", "--samples=2", "--seed=4")
+    assert sampled.count("def é") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt="], "prompt is empty"),
+        (["--prompt=a", "--step=5"], "no checkpoint of step 5; it has 3, 7"),
+        (["--prompt=a", "--temperature=0"], "above 0"),
+        (["--prompt=a", "--max_tokens=0"], "--max_tokens"),
+    ],
+)
+def test_bad_arguments(run, arguments, message):
+    with pytest.raises(UserError, match=message):
+        main([str(run), *arguments])
+
+
+def test_bad_runs(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        main([str(tmp_path / "none"), "--prompt=a"])
+    write_run(tmp_path / "untrained", RunConfig(model=MODEL))
+    with pytest.raises(UserError, match="no checkpoint"):
+        main([str(tmp_path / "untrained"), "--prompt=a"])
+    write_run(tmp_path / "other", RunConfig(model=MODEL), fingerprint="another")
+    with pytest.raises(UserError, match="not the one that the run was trained with"):
+        main([str(tmp_path / "other"), "--prompt=a"])
+    write_run(tmp_path / "moved", RunConfig(model=MODEL, data=DataConfig(tokenizer=SentencePieceTokenizer())))
+    with pytest.raises(UserError, match="--data_dir"):
+        main([str(tmp_path / "moved"), "--prompt=a", f"--data_dir={tmp_path}"])
+
+
+def test_help_needs_no_jax():
+    code = "import sys, lm.infer.__main__ as m; m.parser().format_help(); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
