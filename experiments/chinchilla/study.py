@@ -24,16 +24,16 @@ BASE = RunConfig(
         zero_init_outputs=True,
     ),
     data=DataConfig(components=(Component("python_sources"),), tokenizer=ByteTokenizer(), sequence_length=SEQUENCE_LENGTH),
-    optim=OptimConfig(beta1=0.9, beta2=0.98, clip_norm=1.0, schedule=WSD(cooldown=0.3), warmup_fraction=0.1),
+    optim=OptimConfig(beta1=0.9, beta2=0.95, clip_norm=1.0, schedule=WSD(cooldown=0.3), warmup_fraction=0.1),
     checkpoint=CheckpointConfig(keep=1),
     log=LogConfig(tensorboard=False),
 )
 
 # The dial is d_model; two layers, two heads of 16.
 SIZES_0 = (12, 16, 24, 32, 48, 64, 80)
-SIZES_1 = (16, 24, 32, 40, 48, 64, 96)
-SIZES_2 = (24, 32, 40, 48, 64, 96, 128)
-SIZES_3 = (32, 40, 48, 64, 96, 128, 160)
+SIZES_1 = (16, 24, 32, 48, 64, 80, 96)
+SIZES_2 = (24, 32, 48, 64, 80, 96, 128)
+SIZES_3 = (40, 48, 64, 80, 96, 128, 160)
 
 
 def get_study() -> Study:
@@ -48,9 +48,9 @@ def get_study() -> Study:
         batch=ConstantBatch(2),
         budgets=(
             Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(16, 64)),
-            Budget(5.0e11, SIZES_1, repeats=(24, 32, 48), brackets=(32,)),
-            Budget(1.3e12, SIZES_2),
-            Budget(3.2e12, SIZES_3, stage=1),
+            Budget(4.5e11, SIZES_1, repeats=(32, 48, 64), brackets=(32,)),
+            Budget(1.0e12, SIZES_2),
+            Budget(2.4e12, SIZES_3, stage=1),
         ),
         seeds=(1, 2),
         bracket_factors=(0.5, 2.0),
