@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lm.types import Batch, Params
+from lm.types import AnyArray, Batch, Params
 
 LossFn = Callable[[Params, Any, Batch, jax.Array], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
 
@@ -20,7 +20,7 @@ class CrossEntropy(NamedTuple):
     nll_sum: Float[Array, ""]
 
 
-def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: AnyArray) -> tuple[jax.Array, jax.Array]:
     """-log p(target) in nats and log Z, both [B, T] float32, from logits of any float type."""
     logits_BTV = logits_BTV.astype(jnp.float32)
     log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
@@ -30,8 +30,8 @@ def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: jax.Array) -> tup
 
 def cross_entropy(
     logits_BTV: Float[Array, "B T V"],
-    targets_BT: Int[Array, "B T"],
-    weights_BT: Float[Array, "B T"],
+    targets_BT: Int[AnyArray, "B T"],
+    weights_BT: Float[AnyArray, "B T"],
     *,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,

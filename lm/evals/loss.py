@@ -26,6 +26,7 @@ from lm.errors import UserError
 from lm.losses import negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import EvalConfig, RunConfig
+from lm.train.state import compiler_options
 from lm.types import Batch, Params
 
 ROWS = 16  # windows per call of the compiled function, rounded up to the number of devices
@@ -150,7 +151,7 @@ class LossEvaluator:
         weights: Any = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self._sharding)
         params = jax.tree.map(where, model.abstract(), model.shardings(mesh))
         with jax.set_mesh(mesh):
-            return jax.jit(score).lower(params, Batch(ids, ids, weights, ids, ids)).compile()
+            return jax.jit(score).lower(params, Batch(ids, ids, weights, ids, ids)).compile(compiler_options(mesh))
 
     def _subset(self, which: str) -> _Subset:
         if which not in self._subsets:
