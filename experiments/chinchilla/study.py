@@ -10,7 +10,7 @@ from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.optim.config import WSD, OptimConfig
 from lm.scaling.recipes import ConstantBatch, PowerLawRate, WidthShape
 from lm.scaling.study import Budget, Study
-from lm.train.config import CheckpointConfig, LogConfig, RunConfig
+from lm.train.config import CheckpointConfig, ExecutionConfig, LogConfig, RunConfig
 
 SEQUENCE_LENGTH = 128
 
@@ -18,13 +18,15 @@ BASE = RunConfig(
     model=ModelConfig(
         vocab_size=259,  # bytes, padding, end of document, mask
         max_length=SEQUENCE_LENGTH,
-        attention=AttentionConfig(qk_norm=True, bias=True),
+        attention=AttentionConfig(qk_norm=True, bias=True, qk_bias_init=1.0),
+        embedding_std=0.1,
         mlp=MLPConfig(activation="squared_relu"),
         rope_theta=30.0,
         zero_init_outputs=True,
     ),
     data=DataConfig(components=(Component("python_sources"),), tokenizer=ByteTokenizer(), sequence_length=SEQUENCE_LENGTH),
-    optim=OptimConfig(beta1=0.9, beta2=0.95, clip_norm=1.0, schedule=WSD(cooldown=0.3), warmup_fraction=0.1),
+    optim=OptimConfig(beta1=0.9, beta2=0.98, clip_norm=1.0, schedule=WSD(cooldown=0.3), warmup_fraction=0.1),
+    execution=ExecutionConfig(steps_per_dispatch=16),
     checkpoint=CheckpointConfig(keep=1),
     log=LogConfig(tensorboard=False),
 )

@@ -31,7 +31,7 @@ class Decoder(nnx.Module):
         rules, width = execution.rules, config.d_model
         self.config, self.execution = config, execution
         # A lookup has fan_in 1; a table that is also the head takes the head's scale, so that first logits have variance 1.
-        std = width**-0.5 if config.tied_head else 1.0
+        std = config.embedding_std or (width**-0.5 if config.tied_head else 1.0)
         self.embed = Embedding({"vocab": config.vocab_size}, width, std, key=key_for(key, "embed"), rules=rules)
         learned, rows = config.positions == "learned", {"positions": config.max_length}
         self.position = Embedding(rows, width, std, key=key_for(key, "position"), rules=rules) if learned else None

@@ -44,8 +44,8 @@ class Attention(nnx.Module):
         width, query = {"embed": config.d_model}, {"heads": heads, "head_dim": size}
         shared = {"kv_heads": kv_heads, "head_dim": size}
         options: dict[str, Any] = {"rules": rules, "bias": attention.bias}
-        self.query = Linear(width, query, key=key_for(key, "query"), **options)
-        self.key = Linear(width, shared, key=key_for(key, "key"), **options)
+        self.query = Linear(width, query, key=key_for(key, "query"), bias_init=attention.qk_bias_init, **options)
+        self.key = Linear(width, shared, key=key_for(key, "key"), bias_init=attention.qk_bias_init, **options)
         self.value = Linear(width, shared, key=key_for(key, "value"), **options)
         self.out = Linear(query, width, key=key_for(key, "out"), zero=config.zero_init_outputs, **options)
         # Queries and keys normalised per head (Dehghani et al. 2023, section 2.1), with RMSNorm.

@@ -17,6 +17,7 @@ class AttentionConfig:
     head_dim: int = 16
     qk_norm: bool = False
     bias: bool = False
+    qk_bias_init: float = 0.0  # first value of query and key biases; above 0, fresh heads with rotary positions look at near keys
     window: Optional[int] = None  # a query sees this many keys at most, its own included
     documents: Literal["isolated", "joined"] = "isolated"  # whether packed documents see each other
 
@@ -46,5 +47,6 @@ class ModelConfig:
     positions: Positions = "rope"
     rope_theta: float = 10_000.0
     tied_head: bool = False
+    embedding_std: Optional[float] = None  # None: 1, or d_model^-1/2 where the table is also the head
     zero_init_outputs: bool = False  # projections that write to the residual stream start at zero
     logit_softcap: Optional[float] = None

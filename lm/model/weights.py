@@ -77,7 +77,17 @@ class Linear(nnx.Module):
     `ins` and `outs` map logical axis names to sizes, in the kernel's order.
     """
 
-    def __init__(self, ins: dict[str, int], outs: dict[str, int], *, key: jax.Array, rules: Rules, bias: bool = False, zero: bool = False):
+    def __init__(
+        self,
+        ins: dict[str, int],
+        outs: dict[str, int],
+        *,
+        key: jax.Array,
+        rules: Rules,
+        bias: bool = False,
+        bias_init: float = 0.0,
+        zero: bool = False,
+    ):
         shape, axes = (*ins.values(), *outs.values()), (*ins, *outs)
         fan_in = 1
         for size in ins.values():
@@ -85,7 +95,7 @@ class Linear(nnx.Module):
         self.rules = rules
         self.contracted = len(ins)
         self.kernel = declare(key, shape, axes, Constant(0.0) if zero else TruncatedNormal(fan_in**-0.5))
-        self.bias = declare(key, tuple(outs.values()), tuple(outs), Constant(0.0)) if bias else None
+        self.bias = declare(key, tuple(outs.values()), tuple(outs), Constant(bias_init)) if bias else None
 
     def __call__(self, x: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:
         """x [..., *ins] -> [..., *outs] in x's dtype, or in `accumulate` (the dtype of the products' sums)."""
