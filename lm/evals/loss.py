@@ -50,8 +50,8 @@ class Data(Protocol):
     def validation(self) -> Any: ...
 
 
-def choose(byte_counts: np.ndarray, budget: int) -> np.ndarray:
-    """Indices of the first documents that fit `budget` bytes together, int64; one that does not fit is passed over, so long ones are rare.
+def choose(byte_counts: np.ndarray, budget: int, longest: Optional[int] = None) -> np.ndarray:
+    """Indices of the first documents that fit `budget` bytes together, int64; one that does not fit, or holds more than `longest`, is passed over.
 
     When none fits, the shortest. UserError when there are none with text.
     """
@@ -60,7 +60,7 @@ def choose(byte_counts: np.ndarray, budget: int) -> np.ndarray:
         raise UserError("the validation split holds no text: use more text, or another corpus")
     chosen, left = [], budget
     for i in filled:
-        if byte_counts[i] <= left:
+        if byte_counts[i] <= min(left, longest or left):
             chosen.append(i)
             left -= int(byte_counts[i])
     return np.asarray(chosen or [filled[np.argmin(byte_counts[filled])]], np.int64)
@@ -118,6 +118,7 @@ class LossEvaluator:
         self._rows = math.ceil((rows or ROWS) / devices) * devices
         self._sharding = NamedSharding(mesh, RULES.spec(("act_batch", "act_length")))
         self._config, self._data = config, data
+        self._longest = config.evaluation.longest_document
         self._budgets = {"curve": config.evaluation.curve_bytes, "final": config.evaluation.documents_bytes}
         self._subsets: dict[str, _Subset] = {}
         self._score = self._compile(model, mesh)
@@ -160,7 +161,7 @@ class LossEvaluator:
 
     def _make_subset(self, budget: int) -> _Subset:
         split, length = self._data.validation, self._config.data.sequence_length
-        chosen = choose(np.asarray(split.byte_counts), budget)
+        chosen = choose(np.asarray(split.byte_counts), budget, self._longest)
         parts, tokens = [], 0
         for i in chosen:
             document = np.asarray(split[int(i)], np.int32)

@@ -16,6 +16,7 @@ class EvalConfig:
     """Held-out full-text likelihood: whole documents in strided windows, nats summed over all tokens."""
 
     documents_bytes: int = 49_152  # whole validation documents, in a fixed order, until this many bytes
+    longest_document: Optional[int] = None  # documents of more bytes are passed over: many short ones give less noise than few long ones
     curve_bytes: int = 8_192  # the same, for the points of the loss curve
     points_per_decade: int = 8  # evaluations at log-spaced steps
     stride: int = 64  # tokens scored per window; the rest of the window is context
