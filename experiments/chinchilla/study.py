@@ -51,9 +51,9 @@ def get_study() -> Study:
         batch=ConstantBatch(2),
         budgets=(
             Budget(2.0e11, SIZES_0, repeats=SIZES_0, brackets=(16, 64)),
-            Budget(4.2e11, SIZES_1, repeats=(32, 48, 64), brackets=(32,)),
-            Budget(9.0e11, SIZES_2),
-            Budget(2.0e12, SIZES_3, stage=1),
+            Budget(4.2e11, SIZES_1, repeats=(48, 64, 80), brackets=(40,)),
+            Budget(8.8e11, SIZES_2),
+            Budget(1.85e12, SIZES_3, stage=1),
         ),
         seeds=(1, 2),
         bracket_factors=(0.5, 2.0),

@@ -21,6 +21,7 @@ def get_study() -> Study:
         study.base,
         model=dataclasses.replace(study.base.model, vocab_size=VOCABULARY),
         data=dataclasses.replace(study.base.data, tokenizer=tokenizer),
+        evaluation=dataclasses.replace(study.base.evaluation, window_bytes=study.base.data.sequence_length),  # the same bytes of context
     )
     return dataclasses.replace(
         study,
@@ -28,9 +29,9 @@ def get_study() -> Study:
         question="What does a vocabulary of 1,024 change against bytes, at equal compute?",
         base=base,
         budgets=(
-            Budget(5.0e11, (12, 16, 20, 24, 32, 40, 48), repeats=(16, 24, 40)),
-            Budget(1.3e12, (16, 20, 24, 32, 40, 48, 64)),
-            Budget(3.2e12, (20, 24, 32, 40, 56, 72, 96), stage=1),
+            Budget(4.2e11, (8, 12, 16, 24, 32, 40, 48), repeats=(12, 24, 40)),
+            Budget(8.8e11, (12, 16, 24, 32, 40, 48, 64)),
+            Budget(1.85e12, (16, 24, 32, 40, 48, 64, 80), stage=1),
         ),
         compare_with=("chinchilla",),
     )
