@@ -93,7 +93,8 @@ def surface(path: pathlib.Path, parametric: Parametric) -> None:
         grid_n, grid_d = np.geomspace(n.min() / 1.5, n.max() * 1.5, 120), np.geomspace(d.min() / 1.5, d.max() * 1.5, 120)
         v = parametric.values
         loss = v["E"] + v["A"] * grid_n[None] ** -v["alpha"] + v["B"] * grid_d[:, None] ** -v["beta"]
-        drawn = axes.contour(grid_n, grid_d, loss, levels=14, cmap=style.SEQUENCE, linewidths=1.1)
+        levels = np.geomspace(loss.min(), loss.max(), 16)[1:-1]
+        drawn = axes.contour(grid_n, grid_d, loss, levels=levels, cmap=style.SEQUENCE, linewidths=1.1)
         axes.clabel(drawn, fontsize=7.5, fmt="%.2f")
         axes.scatter(n, d, s=14, color=style.BLACK, zorder=4, label="cells")
         if parametric.n_line is not None and parametric.d_line is not None:

@@ -12,7 +12,7 @@ from lm.scaling.results import Estimate
 from lm.scaling.table import Row
 
 
-def loss_curves(path: pathlib.Path, rows: Sequence[Row], convention: str) -> None:
+def loss_curves(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Held-out loss against training compute, one line a run coloured by N; the envelope is the lowest loss so far."""
     grid = [row for row in rows if row.role == "grid" and row.completed and row.curve]
     with style.figure(path, 6.8, 4.2) as (axes,):
@@ -22,7 +22,7 @@ def loss_curves(path: pathlib.Path, rows: Sequence[Row], convention: str) -> Non
         for row in sorted(grid, key=lambda r: r.n()):
             points = [(p["flops"], p["nats_per_byte"]) for p in row.curve if p["flops"] > 0]
             axes.plot(*zip(*points, strict=True), color=scale(0.9 * norm(row.n())), lw=0.9, alpha=0.75)
-            axes.plot(row.c(convention), row.loss, "o", ms=3.2, color=scale(0.9 * norm(row.n())))
+            axes.plot(*points[-1], "o", ms=3.2, color=scale(0.9 * norm(row.n())))
         everywhere = sorted((p["flops"], p["nats_per_byte"]) for row in grid for p in row.curve if p["flops"] > 0)
         lowest = np.minimum.accumulate([loss for _, loss in everywhere])
         axes.plot([c for c, _ in everywhere], lowest, color=style.BLACK, lw=1.6, label="lowest loss so far", drawstyle="steps-post")

@@ -20,12 +20,13 @@ CAPTIONS = {
         "of the seed noise."
     ),
     "allocation": (
-        "Compute-optimal size and tokens against compute. Bands are intervals; dashes extrapolate. Grey lines are published "
+        "Compute-optimal size and tokens against compute. Bands are intervals; dashes extrapolate. The exponents need not "
+        "add to 1, since C also counts attention. Grey lines are published "
         "fits to web text in longer tokens and C = 6 N D: only their slopes can be compared."
     ),
     "loss_curves": (
-        "Held-out loss during training of every run of the grid, on a fixed subset; dots are the end losses on the whole held-"
-        "out set. The steep ends are the decay of the learning rate, which approach 1 leaves out."
+        "Held-out loss during training of every run of the grid, on a fixed part of the held-out text; dots are the ends. The "
+        "steep ends are the decay of the learning rate, which approach 1 leaves out."
     ),
     "surface": "The law of approach 3 over the cells it was fitted to, with its compute-optimal path.",
     "residuals": "Measured over fitted loss of approach 3. A trend here is something that the law does not say.",
@@ -50,8 +51,7 @@ def draw(folder: pathlib.Path, rows: Sequence[Row], analysis: Analysis) -> list[
 
 def _figures(rows: Sequence[Row], analysis: Analysis) -> dict[str, Callable[[pathlib.Path], None]]:
     isoflop, parametric, envelope = analysis.isoflop, analysis.parametric, analysis.envelope
-    convention = str(analysis.settings["planned_c"])
-    found: dict[str, Callable[[pathlib.Path], None]] = {"loss_curves": lambda path: runs.loss_curves(path, rows, convention)}
+    found: dict[str, Callable[[pathlib.Path], None]] = {"loss_curves": lambda path: runs.loss_curves(path, rows)}
     if isinstance(isoflop, Isoflop):
         surface = parametric if isinstance(parametric, Parametric) else None
         found["isoflop_profiles"] = lambda path: runs.isoflop_profiles(path, isoflop)
