@@ -13,6 +13,7 @@ from typing import Any, Optional, TextIO
 import lm.scaling
 from launch.local import LocalWorkers
 from launch.view import View
+from lm import files
 from lm.data import info as data_info
 from lm.errors import UserError
 from lm.scaling import claims, directory, gate, plan, summary, table
@@ -160,9 +161,9 @@ class Commands:
 
             content = None if forecast is None else results.decode(forecast["content"])
             fitted = analysis.analyse(rows, self.study.analysis, content)
-            directory.write_text(self.root / "fit.json", analysis.to_json(fitted))
+            files.write_text(self.root / "fit.json", analysis.to_json(fitted))
             made = {"study": self.study.name, **fitted.summary(), "inputs": inputs}
-            directory.write_json(path, made)
+            files.write_json(path, made)
         print(json.dumps(made, indent=1) if as_json else summary.render(made), flush=True)
         for failure in made["failures"]:
             print(f"check failed: {failure}", file=sys.stderr)

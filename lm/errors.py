@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import Callable, Optional
+from collections.abc import Callable
+from typing import Optional
 
 
 class UserError(Exception):

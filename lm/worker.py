@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
+from lm import files
 from lm.errors import UserError, run_cli
 from lm.scaling import claims, directory, gate
 from lm.scaling.table import read_json
@@ -122,7 +123,7 @@ def record_failure(folder: pathlib.Path, cell: dict[str, Any], reason: str) -> N
         record = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         record = {"schema": 1, "id": cell["id"], "final": None, "curve": [], "steps": cell["steps"]}
-    directory.write_json(path, record | {"status": "failed", "reason": reason})
+    files.write_json(path, record | {"status": "failed", "reason": reason})
 
 
 class _Heartbeat:

@@ -8,10 +8,10 @@ import os
 import time
 
 import numpy as np
-from lm.model.flops import ledger
 
 from lm import config as config_lib
-from lm.scaling import directory
+from lm import files
+from lm.model.flops import ledger
 
 E, A, B, ALPHA, BETA = 0.9, 60.0, 900.0, 0.4, 0.45
 
@@ -37,7 +37,7 @@ def train(config, workdir):
     count = ledger(config.model, config.data.sequence_length)
     steps = config.train_tokens // (config.batch_size * config.data.sequence_length)
     record = {"schema": 1, "id": workdir.name, "status": "running", "reason": None}
-    directory.write_json(workdir / "run.json", record)
+    files.write_json(workdir / "run.json", record)
     with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": steps // 2, "loss": 2.0}) + "\n")
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
@@ -60,4 +60,4 @@ def train(config, workdir):
         "environment": {"cores": len(os.sched_getaffinity(0)), "pid": os.getpid()},
         "seconds": {"total": float(os.environ.get("FAKE_SECONDS", "0"))},
     }
-    directory.write_json(workdir / "run.json", record)
+    files.write_json(workdir / "run.json", record)

@@ -16,6 +16,7 @@ FLOORS = {
     "lm": 0,
     "lm.types": 0,
     "lm.errors": 0,
+    "lm.files": 0,
     "lm.fields": 0,
     "lm.overrides": 0,
     "lm.config": 0,
@@ -62,6 +63,7 @@ LIBRARIES = {
 HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "tensorflow", "matplotlib", "scipy")
 JAX_FREE = [
     "lm.errors",
+    "lm.files",
     "lm.fields",
     "lm.overrides",
     "lm.config",

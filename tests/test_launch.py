@@ -15,6 +15,7 @@ import small_study
 
 from launch.local import LocalWorkers
 from launch.view import View
+from lm import files
 from lm.errors import UserError
 from lm.scaling import claims, directory, gate, table
 from lm.scaling import status as status_lib
@@ -177,7 +178,7 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     running, failed = study["cells"][0], study["cells"][1]
     assert claims.claim(root, running["id"])
     (root / "cells" / running["id"] / "metrics.jsonl").write_text(f'{{"step": {running["steps"] // 2}, "loss": 2.5}}\n{{"st')
-    directory.write_json(root / "cells" / failed["id"] / "run.json", {"status": "diverged", "reason": "loss is not finite"})
+    files.write_json(root / "cells" / failed["id"] / "run.json", {"status": "diverged", "reason": "loss is not finite"})
     text = status_lib.render(status_lib.of(root), root)
     assert f"running  cell {running['id']}" in text
     assert f"50% of {running['steps']:,} steps, training loss 2.500" in text

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lm import files
 from lm.errors import UserError
 
 
@@ -44,12 +45,9 @@ def shuffled(count: int, *key: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[None]:
-    try:
+    with files.writing(path, "free space there or choose another directory with data_dir"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write {path}: {reason}; free space there or choose another directory with data_dir") from error
 
 
 def _remove_stale(path: str, seconds: float = 86_400.0) -> None:
@@ -83,21 +81,13 @@ def new_directory(path: str) -> Iterator[str]:
 @contextlib.contextmanager
 def new_file(path: str) -> Iterator[str]:
     """Yields the name of a temporary file that replaces `path` when the block ends without an error."""
-    with _writing(path):
-        handle, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".tmp", dir=os.path.dirname(path))
-        os.close(handle)
-        try:
-            yield temporary
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
+    with _writing(path), files.replacing(path) as temporary:
+        yield temporary
 
 
 def write_json(path: str, value: Any) -> None:
-    with new_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
+    with _writing(path):
+        files.write_json(path, value)
 
 
 def read_json(path: str) -> Any:

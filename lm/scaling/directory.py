@@ -13,10 +13,10 @@ import json
 import os
 import pathlib
 import subprocess
-import tempfile
 from typing import Any, Optional
 
 from lm import config as config_lib
+from lm import files
 from lm.errors import UserError
 from lm.scaling.plan import Plan
 from lm.scaling.table import read_json
@@ -41,8 +41,8 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
     for planned in plan.planned:
         folder = root / "cells" / planned.id
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", config_lib.to_dict(planned.cell.config))
-    write_json(root / "study.json", new)  # last: its presence says that the rest is complete
+        files.write_json(folder / "config.json", config_lib.to_dict(planned.cell.config))
+    files.write_json(root / "study.json", new)  # last: its presence says that the rest is complete
     return new
 
 
@@ -52,26 +52,6 @@ def open_study(root: pathlib.Path) -> dict[str, Any]:
     if study.get("schema") != SCHEMA:
         raise UserError(f"{root} has schema {study.get('schema')}, and this program reads {SCHEMA}: choose another directory with --dir")
     return study
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """`write_text` of a JSON value."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file that a reader sees either whole or not at all, also after a kill."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def sha256(value: Any) -> str:

@@ -9,6 +9,7 @@ import os
 import pathlib
 from typing import Any, Optional
 
+from lm import files
 from lm.errors import UserError
 from lm.scaling import directory
 from lm.scaling.table import read_json
@@ -38,7 +39,7 @@ def write_forecast(root: pathlib.Path, content: dict[str, Any], runs: list[str])
     stored: dict[str, Any] = {"time": now, "runs": runs, "content": content}
     stored = {"sha256": directory.sha256(stored)} | stored
     draft = root / f"forecast.json.{os.getpid()}"
-    directory.write_json(draft, stored)
+    files.write_json(draft, stored)
     try:
         os.link(draft, root / "forecast.json")  # unlike a rename, never replaces another process's forecast
     except FileExistsError:

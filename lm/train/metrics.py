@@ -1,7 +1,6 @@
 """Where training metrics go: `metrics.jsonl` (one line per logged step) and TensorBoard event files."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from lm import files
 from lm.train.record import jsonable, writing
 
 FILE = "metrics.jsonl"
@@ -46,9 +46,7 @@ class MetricsLog:
         path = workdir / FILE
         kept = [row for row in read(workdir) if row["step"] <= step]
         with writing(path):
-            temporary = path.with_name(FILE + ".new")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            os.replace(temporary, path)
+            files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 closed by close()
         self._path, self._events = path, _events(workdir, step) if tensorboard else None
 

@@ -18,14 +18,13 @@ import dataclasses
 import fcntl
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
+from lm import files
 from lm.errors import UserError
 from lm.train.config import RunConfig
 
@@ -52,13 +51,8 @@ class Facts:
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns a full disk or a read-only directory into one line."""
-    try:
+    with files.writing(path, "free space or choose another --workdir, then run the same command again"):
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write {path}: {reason}; free space or choose another --workdir, then run the same command again"
-        ) from error
 
 
 def write(workdir: Path, record: Record) -> None:
@@ -67,19 +61,9 @@ def write(workdir: Path, record: Record) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(jsonable(value), indent=1, allow_nan=False) + "\n"
+    """Replaces a file by the JSON of `jsonable(value)`; UserError when it cannot be written."""
     with writing(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        files.write_json(path, jsonable(value))
 
 
 def jsonable(value: Any) -> Any:

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from lm.scaling import claims, directory
+from lm import files
+from lm.scaling import claims
 
 CELLS = [f"cell{i:02d}" for i in range(40)]
 
@@ -37,7 +38,7 @@ def test_processes_that_race_share_the_cells_out(root):
         racer.stdin.write("go")
         racer.stdin.flush()
     taken = [racer.stdout.readline().split() for racer in racers]
-    assert sorted(sum(taken, [])) == CELLS
+    assert sorted(cell for cells in taken for cell in cells) == CELLS
     assert not claims.claim(root, CELLS[0])  # all racers are alive still
     for racer in racers:
         racer.kill()
@@ -76,5 +77,5 @@ def test_another_host_is_believed_while_its_heart_beats(root):
 
 @pytest.mark.parametrize(("status", "free"), [("running", True), ("completed", False), ("diverged", False), ("failed", False)])
 def test_what_is_finished_is_never_claimed_again(root, status, free):
-    directory.write_json(root / "cells" / "cell00" / "run.json", {"status": status})
+    files.write_json(root / "cells" / "cell00" / "run.json", {"status": status})
     assert claims.claim(root, "cell00") is free

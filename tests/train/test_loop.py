@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 
+from lm import files
 from lm.errors import UserError
 from lm.train import checkpoint, metrics, record
 from lm.train.loop import train
@@ -218,7 +219,7 @@ def test_a_full_disk_is_one_line(tmp_path, program, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(UserError, match="No space left on device; free space"):
         run(tmp_path, program)
 

@@ -1,0 +1,49 @@
+"""Files that a reader sees whole or not at all, also after a kill (imports no jax)."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union
+
+from lm.errors import UserError
+
+AnyPath = Union[str, os.PathLike[str]]
+
+
+@contextlib.contextmanager
+def writing(path: AnyPath, remedy: str) -> Iterator[None]:
+    """Turns a full disk or a read-only directory into one line, which ends in `remedy`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: AnyPath) -> Iterator[str]:
+    """Yields the name of a temporary file beside `path`, which replaces it (written through to the disk) unless the block raises."""
+    folder, name = os.path.split(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(prefix=name + ".tmp", dir=folder)
+    os.close(handle)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    with replacing(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+
+
+def write_json(path: AnyPath, value: Any) -> None:
+    """ValueError for NaN and infinity, which JSON has no words for."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
