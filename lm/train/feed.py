@@ -19,7 +19,7 @@ class Stream(Protocol):
 def to_device(batches: Sequence[Batch], most: int, shardings: Batch) -> Batch:
     """One array per field with the leading axis `most`, in its shards; rows past the batches are zero.
 
-    `batches` hold this process's rows. The memory is new at each call: on a CPU the device keeps it as it is, without a copy.
+    The memory is new at each call: on a CPU the device keeps it as it is, without a copy.
     """
 
     def stack(*arrays: np.ndarray) -> np.ndarray:
@@ -28,7 +28,4 @@ def to_device(batches: Sequence[Batch], most: int, shardings: Batch) -> Batch:
             row[...] = array
         return block
 
-    block = jax.tree.map(stack, *batches)
-    if jax.process_count() == 1:
-        return jax.device_put(block, shardings)
-    return jax.tree.map(jax.make_array_from_process_local_data, shardings, block)
+    return jax.device_put(jax.tree.map(stack, *batches), shardings)

@@ -25,6 +25,7 @@ from lm.train.cadence import evaluation_steps
 from lm.train.config import RunConfig
 from lm.train.feed import Stream, to_device
 from lm.train.metrics import Diverged, MetricsLog, StepMetrics
+from lm.train.profiler import Profiler
 from lm.train.progress import Log, Progress
 from lm.train.record import Facts, Record
 from lm.train.signals import Stop
@@ -56,6 +57,9 @@ def train(
     """
     assert shape_of(program.config) == shape_of(config), "this program was compiled for another shape of run"
     workdir = Path(workdir)
+    if jax.process_count() > 1:  # each would write the same record, metrics and checkpoints
+        raise UserError(f"training takes one process, and this is one of {jax.process_count()}: start it on one host, with all its devices")
+    profiler = Profiler(workdir, profile, total_steps(config))
     with record.writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     with record.locked(workdir), Stop() as stop:
@@ -63,14 +67,18 @@ def train(
         devices = list(program.mesh.devices.flat)
         now = record.new(config, facts, environment.environment(attention_backend=attention_backend, devices=devices))
         changes = record.check_same(before, now, workdir) if before else []
+        if before is None and checkpoint.steps(workdir):  # whose they are is not known, and a later resume would take them
+            raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or choose another --workdir")
         if before and before["status"] in ("completed", "diverged"):
             return before
-        run = _Run(config, workdir, stream, program, facts, evaluate, frozen, now, log, profile)
+        run = _Run(config, workdir, stream, program, facts, evaluate, frozen, now, log, profiler)
         try:
             run.begin(before, changes)
             run.complete(stop)
         finally:
             run.close()
+        if stop.requested:  # too late to stop this run, but the caller has to end
+            stop.leave()
         return run.record
 
 
@@ -87,10 +95,10 @@ class _Run:
     frozen: Any
     record: Record
     log: Optional[Log]
-    profile: Optional[tuple[int, int]]
+    profiler: Profiler
     step: int = 0  # steps dispatched
     saved: int = -1  # step of the newest checkpoint
-    tracing: bool = False
+    counted: tuple[int, int] = (0, 0)  # steps, and the document tokens in them
 
     # set by begin()
     state: TrainState = dataclasses.field(init=False)
@@ -151,8 +159,7 @@ class _Run:
         self.write_record()
 
     def close(self) -> None:
-        if self.tracing:
-            jax.profiler.stop_trace()
+        self.profiler.close()
         self.closing.close()
 
     # ---- the loop -----------------------------------------------------------------------------------------------------------
@@ -162,12 +169,12 @@ class _Run:
         evaluations = set(self.evaluation_steps())
         every = self.config.checkpoint.every_steps
         saves = set(range(every, self.total, every)) if every else set()
-        cuts = sorted(evaluations | saves | set(self.profile or ()) | {self.total})
+        cuts = sorted(evaluations | saves | set(self.profiler.cuts) | {self.total})
         batches = iter(self.stream.iterate(self.step, self.total))
-        self.trace()
+        self.profiler.at(self.step, self.state)
         for cut in (cut for cut in cuts if self.step < cut <= self.total):
             self.advance(batches, cut, stop)
-            self.trace()
+            self.profiler.at(self.step, self.state)
             if self.step == cut < self.total and cut in evaluations:
                 self.evaluate_curve()
             if self.step == cut and cut in saves:
@@ -254,19 +261,6 @@ class _Run:
             self.saved = self.step
         self.write_record()
 
-    def trace(self) -> None:
-        """Starts or ends the profiler trace at this step."""
-        if self.profile is None:
-            return
-        first, last = self.profile
-        if not self.tracing and first <= self.step < min(last, self.total):
-            jax.profiler.start_trace(str(self.workdir / "profile"))
-            self.tracing = True
-        elif self.tracing and self.step >= last:
-            jax.block_until_ready(self.state)
-            jax.profiler.stop_trace()
-            self.tracing, self.profile = False, None
-
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
         start = time.monotonic()
@@ -280,7 +274,9 @@ class _Run:
     def write_record(self) -> None:
         """Brings the counts up to this step and replaces run.json."""
         stream_tokens = self.step * tokens_per_step(self.config)
-        document = self.stream.document_tokens(0, self.step)
+        before, document = self.counted  # packed rows have to be looked at one by one: each of them once
+        document += self.stream.document_tokens(before, self.step)
+        self.counted = (self.step, document)
         xla = self.program.flops_per_step
         self.record |= {
             "steps": self.step,

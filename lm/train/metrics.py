@@ -80,7 +80,7 @@ def _events(workdir: Path, step: int) -> Optional[Any]:
     from tensorboardX import SummaryWriter
 
     with writing(workdir):
-        return SummaryWriter(str(workdir), purge_step=step + 1 if step else None, flush_secs=30)
+        return SummaryWriter(str(workdir), purge_step=step + 1, flush_secs=30)
 
 
 class StepMetrics:
@@ -109,10 +109,20 @@ class StepMetrics:
         return {"pending": self._pending, "loss_tokens": self.loss_tokens}
 
     def add(self, first: int, count: int, scalars: np.ndarray, vectors: dict[str, np.ndarray]) -> float:
-        """Takes the `count` steps after `first`, rows of `scalars` [K, names] and `vectors`; returns the last loss or raises Diverged."""
+        """Takes the `count` steps after `first`, rows of `scalars` [K, names] and `vectors`; returns the last loss.
+
+        Raises Diverged at the first step that is not finite, after the steps before it were taken.
+        """
         finite = np.isfinite(scalars[:count])
         if not finite.all():
-            self._raise_diverged(first, scalars, finite)
+            sound = int(np.flatnonzero(~finite.all(axis=1))[0])
+            self._take(first, sound, scalars, vectors)
+            name = next(name for name, column in self._column.items() if not finite[sound, column])
+            raise Diverged(first + sound + 1, f"{name} is {scalars[sound, self._column[name]]}")
+        self._take(first, count, scalars, vectors)
+        return float(scalars[count - 1, self._column["loss"]])
+
+    def _take(self, first: int, count: int, scalars: np.ndarray, vectors: dict[str, np.ndarray]) -> None:
         self.loss_tokens += float(scalars[:count, self._column["weight"]].sum(dtype=np.float64))
         self._since += count
         for i, row in enumerate(scalars[:count].tolist()):
@@ -120,12 +130,6 @@ class StepMetrics:
             step = first + i + 1
             if step % self._every == 0 or step == self._total:
                 self._write(step, {name: value[i].tolist() for name, value in vectors.items()})
-        return float(scalars[count - 1, self._column["loss"]])
-
-    def _raise_diverged(self, first: int, scalars: np.ndarray, finite: np.ndarray) -> None:
-        i = int(np.flatnonzero(~finite.all(axis=1))[0])
-        name = next(name for name, column in self._column.items() if not finite[i, column])
-        raise Diverged(first + i + 1, f"{name} is {scalars[i, self._column[name]]}")
 
     def _write(self, step: int, vectors: dict[str, list]) -> None:
         """The loss per target over the steps since the last line, the mean of other scalars, the last learning rate and vectors."""

@@ -9,7 +9,8 @@
     steps                     taken
     final                     nats_per_token, nats_per_byte, bits_per_byte on the held-out documents, or null
     curve                     points with step, tokens, flops (matmul_causal), nats_per_byte, lr_ratio, decayed
-    environment, seconds (total, train, evaluate, compile, checkpoint), resumes (step, changes of execution)
+    environment, resumes (step, changes of execution)
+    seconds                   train, evaluate, checkpoint; total, which is their sum; compile, which runs of one shape share
 
 Files are replaced as a whole, so that a reader never sees half of one.
 """
@@ -88,6 +89,8 @@ def read(workdir: Path) -> Optional[Record]:
         raise UserError(f"{path} cannot be read ({error}): restore it, or choose another --workdir") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path} is no run record of schema {SCHEMA}: choose another --workdir")
+    if not {"experiment", "execution", "data"} <= record.keys():  # what a worker writes of a run that failed before it began
+        raise UserError(f"{path} says of its run only that it is {record.get('status')} ({record.get('reason')}): delete it to train again")
     return record
 
 

@@ -43,6 +43,17 @@ class SignalStream(StubStream):
 
 
 @dataclasses.dataclass(frozen=True)
+class CountedStream(StubStream):
+    """Counts the steps whose document tokens it was asked for."""
+
+    asked: list = dataclasses.field(default_factory=list)
+
+    def document_tokens(self, start, stop):
+        self.asked.extend(range(start, stop))
+        return super().document_tokens(start, stop)
+
+
+@dataclasses.dataclass(frozen=True)
 class BrokenStream(StubStream):
     at: int = 0
     error: type = RuntimeError
@@ -140,6 +151,18 @@ def test_killed_after_a_checkpoint_continues_from_it(tmp_path, program, straight
     assert_same_run(tmp_path, found, straight, program)
 
 
+def test_a_signal_during_the_last_evaluation_ends_the_process_after_the_run(tmp_path, program, straight):
+    def signalled(params, which):
+        if which == "final":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(params, which)
+
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, program, evaluate=signalled)
+    assert ended.value.code == 143
+    assert_same_run(tmp_path, record.read(tmp_path), straight, program)
+
+
 def test_a_failing_last_evaluation_costs_no_training(tmp_path, program, straight):
     def fails_at_the_end(params, which):
         if which == "final":
@@ -152,6 +175,13 @@ def test_a_failing_last_evaluation_costs_no_training(tmp_path, program, straight
     assert (found["status"], found["reason"]) == ("failed", "ZeroDivisionError: broken metric")
     assert checkpoint.steps(tmp_path) == [24]
     assert_same_run(tmp_path, run(tmp_path, program, BrokenStream(at=0)), straight, program)
+
+
+def test_the_tokens_of_a_step_are_counted_once(tmp_path, program):
+    stream = CountedStream()
+    found = run(tmp_path, program, stream, with_checkpoints(7))
+    assert stream.asked == list(range(24))
+    assert found["tokens"]["document"] == 24 * 64
 
 
 def test_a_completed_run_is_returned_as_it_is(straight, program):
@@ -210,6 +240,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, program, str
     assert_same_run(tmp_path, found, straight, program)
 
 
+def test_checkpoints_without_a_record_are_nobodys(tmp_path, program):
+    with pytest.raises(SystemExit):
+        run(tmp_path, program, SignalStream(at=5))
+    (tmp_path / record.FILE).unlink()
+    with pytest.raises(UserError, match=r"holds checkpoints and no run\.json"):
+        run(tmp_path, program)
+
+
+def test_several_processes_are_refused(tmp_path, program, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(UserError, match="one of 2"):
+        run(tmp_path, program)
+
+
 def test_two_processes_do_not_share_a_directory(tmp_path, program):
     with record.locked(tmp_path), pytest.raises(UserError, match="another process trains"):
         run(tmp_path, program)
@@ -236,3 +280,5 @@ def test_tensorboard_and_profile_files_appear(tmp_path, program):
     assert found["steps"] == 8
     assert list(tmp_path.glob("events.*"))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    with pytest.raises(UserError, match="--profile=24:30 begins after the last of the run's 24 steps"):
+        run(tmp_path / "late", program, profile=(24, 30))

@@ -21,7 +21,7 @@ def test_json_has_no_nan(tmp_path):
 
 def test_a_broken_record_is_named(tmp_path):
     assert record.read(tmp_path) is None
-    for text in ("{", "[]", '{"schema": 99}'):
+    for text in ("{", "[]", '{"schema": 99}', '{"schema": 1, "status": "failed", "reason": "out of memory"}'):
         (tmp_path / record.FILE).write_text(text)
         with pytest.raises(UserError, match=r"run\.json"):
             record.read(tmp_path)
@@ -46,6 +46,16 @@ def test_lines_weigh_losses_by_their_targets(tmp_path):
     rows = metrics.read(tmp_path)
     assert [(row["step"], row["loss"], row["learning_rate"]) for row in rows] == [(2, 3.25, 0.2), (3, 0.0, 0.3)]
     assert steps.loss_tokens == 4.0
+
+
+def test_steps_before_a_divergence_count(tmp_path):
+    log = metrics.MetricsLog(tmp_path, 0, tensorboard=False)
+    steps = metrics.StepMetrics(log, ("loss", "weight", "learning_rate"), every=1, total_steps=9, tokens_per_step=8)
+    with pytest.raises(metrics.Diverged, match="loss is nan") as caught:
+        steps.add(4, 3, np.asarray([[1.0, 8.0, 0.1], [np.nan, 8.0, 0.1], [1.0, 8.0, 0.1]]), {})
+    log.close()
+    assert caught.value.step == 6
+    assert (steps.loss_tokens, [row["step"] for row in metrics.read(tmp_path)]) == (8.0, [5])
 
 
 def test_evaluations_are_log_spaced_the_same_for_every_run():
