@@ -6,6 +6,7 @@ the slope about 0: a few cells at neighbouring budgets do not determine it, and 
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Union
 
@@ -51,7 +52,7 @@ class NoiseModel:
         """sigma at C with its interval."""
         u = np.array([1.0, math.log(flops) - self.log_flops])
         sd = math.sqrt(u @ np.array(self.covariance) @ u)
-        value, z = float(self.sigma(np.array(math.log(flops)))), _normal_quantile((1 + self.level) / 2)
+        value, z = float(self.sigma(np.array(math.log(flops)))), statistics.NormalDist().inv_cdf((1 + self.level) / 2)
         return Estimate(value, value * math.exp(-z * sd), value * math.exp(z * sd), self.level, "posterior curvature of log sigma")
 
     def draws(self, log_c: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -59,14 +60,6 @@ class NoiseModel:
         z = generator(seed, "sigma").standard_normal((count, 2))
         coefficients = np.array([self.log_sd, self.slope]) + z @ np.linalg.cholesky(np.array(self.covariance)).T
         return np.exp(coefficients[:, :1] + coefficients[:, 1:] * (np.asarray(log_c, float) - self.log_flops))
-
-
-def _normal_quantile(p: float) -> float:
-    """Inverse of the normal distribution function, by Newton's method from 0."""
-    x = 0.0
-    for _ in range(60):
-        x -= (0.5 * (1 + math.erf(x / math.sqrt(2))) - p) * math.sqrt(2 * math.pi) * math.exp(min(x * x / 2, 50.0))
-    return x
 
 
 def fit_noise(rows: Sequence[Row], settings: AnalysisSettings) -> Union[NoiseModel, Refusal]:

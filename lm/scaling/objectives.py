@@ -1,4 +1,4 @@
-"""Objectives: what a fit minimises, chosen by name. Each says what a residual is and how much it costs.
+"""Objectives: what a fit minimises. Each says what a residual is and how much it costs.
 
 `cost` has to be twice differentiable almost everywhere; `pull(r)` = cost'(r) / r >= 0 is the weight with which iteratively
 reweighted least squares majorises it (0 < pull non-increasing in |r|).
@@ -58,6 +58,3 @@ class SquaredRaw(SquaredLog):
 
     def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.exp(predicted) - jnp.exp(observed)
-
-
-OBJECTIVES = {"huber_log": HuberLog, "squared_log": SquaredLog, "squared_raw": SquaredRaw}

@@ -239,4 +239,3 @@ def _cautions(flat: dict[str, Refusal], lack: Optional[float]) -> tuple[Caution,
     if lack is not None and lack > 1.5:
         found.append(Caution("lack_of_fit", f"residuals are {lack:.1f} times the seed noise: the parametric interval is too narrow"))
     return tuple(found)
-

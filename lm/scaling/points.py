@@ -57,9 +57,6 @@ class Cells:
         taken: dict[str, Any] = {k: v[index] if isinstance(v, np.ndarray) else tuple(v[i] for i in index) for k, v in picked.items()}
         return Cells(**taken)
 
-    def with_loss(self, log_loss: np.ndarray) -> "Cells":
-        return dataclasses.replace(self, log_loss=log_loss)
-
 
 def size(row: Row) -> Size:
     """A hashable name of a run's shape: equal for the cells of one size, whatever the budget."""
