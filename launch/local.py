@@ -44,9 +44,11 @@ class LocalWorkers:
     @property
     def cores(self) -> list[Optional[int]]:
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
-        count = self.workers or len(allowed)
-        if count > len(allowed):
-            raise UserError(f"--workers={count}: this process may use {len(allowed)} cores, and each worker needs one")
+        count = len(allowed) if self.workers is None else self.workers
+        if not 0 < count <= len(allowed):
+            raise UserError(
+                f"--workers={count}: this process may use {len(allowed)} cores, and each worker needs one; give 1 to {len(allowed)}"
+            )
         return list(allowed[:count])
 
     def run(self, root: pathlib.Path, when_open: Callable[[], bool], view: Optional[View] = None) -> status_lib.Status:
@@ -103,7 +105,7 @@ def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Wo
     folder = root / "logs"
     folder.mkdir(exist_ok=True)
     log = folder / f"worker-{'all' if core is None else core}.log"
-    command = [sys.executable, "-m", "lm.worker", str(root), "--follow"]
+    command = [sys.executable, "-m", "lm.worker", str(root), "--follow", f"--parent={os.getpid()}"]
     command += [f"--cores={core}"] if core is not None else []
     command += [f"--train={train}"] if train else []
     code = str(pathlib.Path(lm.__file__).parent.parent)

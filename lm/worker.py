@@ -164,9 +164,8 @@ def use_cache(root: pathlib.Path) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-def end_with_parent() -> None:
-    """Ends this process soon after its parent, so that a killed launcher leaves no worker behind."""
-    parent = os.getppid()
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent, also when that is gone already, so that a killed launcher leaves no worker behind."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -195,15 +194,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lm.worker", description="Claims pending cells of a study, trains and commits them.")
     parser.add_argument("study_dir", type=pathlib.Path)
     parser.add_argument("--cores", default=None, help="cores to bind to, such as 0 or 0,1 (default: all); one core per worker is the rule")
-    parser.add_argument("--follow", action="store_true", help="wait for cells that are not open yet; end with the parent process")
+    parser.add_argument("--follow", action="store_true", help="wait for cells that are not open yet")
+    parser.add_argument("--parent", type=int, default=None, metavar="PID", help="the process that starts this one; end soon after it")
     parser.add_argument("--train", default="lm.runner:train_run", help="the training function, MODULE:FUNCTION (default: %(default)s)")
     args = parser.parse_args()
     directory.open_study(args.study_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.cores is not None:
         pin(_cores(args.cores))
-    if args.follow:
-        end_with_parent()
+    if args.parent is not None:
+        end_with(args.parent)
     use_cache(args.study_dir)
     count = work(args.study_dir, load_train(args.train, args.study_dir), follow=args.follow, log=lambda line: print(line, flush=True))
     print(f"{count} cells trained", flush=True)

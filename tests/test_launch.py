@@ -118,9 +118,20 @@ def test_a_fault_of_the_environment_ends_the_study_in_one_line(tmp_path):
         LocalWorkers(1, "no_such_module:train").run(root, lambda: False, View(io.StringIO()))
 
 
-def test_more_workers_than_cores_are_refused():
+@pytest.mark.parametrize("count", [10_000, 0, -1])
+def test_a_number_of_workers_that_the_cores_do_not_hold_is_refused(count):
     with pytest.raises(UserError, match="each worker needs one"):
-        _ = LocalWorkers(10_000).cores
+        _ = LocalWorkers(count).cores
+
+
+def test_a_worker_whose_launcher_died_before_it_looked_ends(tmp_path, monkeypatch):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    monkeypatch.setenv("FAKE_SECONDS", "60")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "lm.worker", str(root), "--follow", f"--parent={gone.pid}", f"--train={small_study.TRAIN}"]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=30).returncode == 1
 
 
 def test_workers_do_not_outlive_a_killed_launcher(tmp_path, monkeypatch):
