@@ -7,8 +7,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Functions of arrays, and not lm.types: JAX also builds pytrees of shapes, shardings and None.
+CHECKED = ("lm.infer.sampling", "lm.losses", "lm.model.positions", "lm.scaling.laws", "lm.scaling.objectives")
+install_import_hook(CHECKED, "runtime_types.typechecked")
 
 
 def pytest_terminal_summary(terminalreporter):

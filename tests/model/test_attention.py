@@ -53,10 +53,10 @@ def test_rotary_products_depend_on_distance_only_and_keep_length():
         ("auto", mask(), jnp.bfloat16, "gpu", "cudnn"),
         ("auto", mask(window=2), jnp.bfloat16, "gpu", "cudnn"),
         ("auto", mask(), jnp.float32, "gpu", "xla"),
-        ("auto", mask(q_segment_BT=jnp.ones((1, 6)), k_segment_BS=jnp.ones((1, 6))), jnp.bfloat16, "gpu", "xla"),
+        ("auto", mask(q_segment_BT=jnp.ones((1, 6), int), k_segment_BS=jnp.ones((1, 6), int)), jnp.bfloat16, "gpu", "xla"),
         ("cudnn", mask(), jnp.bfloat16, "cpu", "runs on GPUs"),
         ("cudnn", mask(), jnp.float32, "gpu", "16 bits"),
-        ("cudnn", mask(q_segment_BT=jnp.ones((1, 6)), k_segment_BS=jnp.ones((1, 6))), jnp.bfloat16, "gpu", "document boundaries"),
+        ("cudnn", mask(q_segment_BT=jnp.ones((1, 6), int), k_segment_BS=jnp.ones((1, 6), int)), jnp.bfloat16, "gpu", "document boundaries"),
         ("splash", mask(), jnp.bfloat16, "tpu", "not available"),
     ],
 )
