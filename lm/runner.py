@@ -105,7 +105,7 @@ def facts_of(config: RunConfig, data: pipeline.Data) -> record.Facts:
         data={"fingerprint": data.fingerprint, **splits, "tokenizer": info["tokenizer"], "rows_per_epoch": info["rows_per_epoch"]},
         parameters=dict(counts.params),
         flops_per_token=dict(counts.flops_per_token),
-        bytes_per_token=info["bytes"]["train"] / info["tokens"]["train"],
+        bytes_per_token=data.bytes_per_token,
     )
 
 

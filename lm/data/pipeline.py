@@ -59,6 +59,16 @@ class Data:
     mixture: Mixture
     data_dir: str
 
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of text per document token that training reads, the corpora weighted by their shares."""
+        mixture = self.mixture
+        each = [
+            source.share * (int(source.cache.byte_counts[chosen].sum()) / int(source.cache.lengths[chosen].sum()))
+            for source, chosen in zip(mixture.sources, mixture.documents, strict=True)
+        ]
+        return sum(each)
+
     def require_vocabulary(self, vocab_size: int) -> None:
         """Raises UserError if a model of this vocabulary cannot read the data: JAX would clamp such ids without a word."""
         if self.tokenizer.vocab_size > vocab_size:
@@ -178,6 +188,8 @@ class TrainStream:
     def document_tokens(self, start: int, stop: int) -> int:
         """Document tokens in the global batches of steps start..stop: D, without padding."""
         rows = np.arange(start * self._batch_size, stop * self._batch_size)
+        if not len(rows):
+            return 0
         if self._mixture.algorithm == "concatenate":
             return len(rows) * self._mixture.length
         return sum(int(plan.row_tokens()[chosen].sum()) for _, plan, chosen, _ in self._groups(rows))

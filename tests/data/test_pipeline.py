@@ -94,6 +94,7 @@ def test_an_epoch_predicts_every_token_once_from_the_token_before(tmp_path, pack
             document[i : i + 2] for document in documents for i in range(0, len(document), 2)
         )
     assert batches.document_tokens(0, batches.rows_per_epoch) == len(held) // 2
+    assert batches.document_tokens(0, 0) == 0
 
 
 def test_a_whole_document_is_read_as_in_training(tmp_path):
@@ -223,6 +224,14 @@ def test_info_for_plans_is_the_data_set_s_own(tmp_path):
     assert data.info["tokens"]["train"] == data.info["bytes"]["train"] + 120
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert info(MIXED, str(moved)) is not None
+
+
+def test_bytes_per_token_follow_the_shares(tmp_path):
+    """Documents of one byte have two tokens, those of three bytes four; the shares of the tokens are 2 to 1."""
+    corpora = [Corpus([text] * 40, ["validation"], fingerprint=text) for text in ("a", "bcd")]
+    data = pipeline.build(dataclasses.replace(MIXED, sequence_length=4), corpora, str(tmp_path), quiet)
+    assert data.bytes_per_token == pytest.approx(2 / 3 * 1 / 2 + 1 / 3 * 3 / 4)
+    assert prepared(tmp_path).bytes_per_token == prepared(tmp_path).info["bytes"]["train"] / prepared(tmp_path).info["tokens"]["train"]
 
 
 def test_validation_documents_are_whole_shuffled_and_mixed_by_share(tmp_path):
