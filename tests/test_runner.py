@@ -13,6 +13,7 @@ import pytest
 from lm import runner
 from lm.config import apply_overrides, identity, to_dict
 from lm.errors import UserError
+from lm.evals.__main__ import evaluate_loss
 from lm.train.config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,23 @@ def test_a_run_leaves_a_whole_record(config, finished):
     assert record["final"]["nats_per_byte"] < 5.6  # below the uniform distribution over 259 ids
     assert record["environment"]["attention"] == "xla"
     assert any("decoder/block_00/attention/query/kernel" in line for line in lines)
+
+
+def test_a_run_on_padded_rows_counts_its_targets_as_document_tokens(config, tmp_path):
+    padded = runner.train_run(apply_overrides(config, ["data.packing=best_fit"]), tmp_path)
+    assert padded["status"] == "completed"
+    assert padded["tokens"]["document"] == padded["tokens"]["loss"] <= padded["tokens"]["decoder_stream"] == STEPS * 8 * 32
+
+
+def test_the_command_repeats_the_final_evaluation(finished, tmp_path):
+    workdir, record, _ = finished
+    found = evaluate_loss(workdir)
+    assert (found["run"], found["step"], found["data"]) == (record["id"], STEPS, record["data"]["fingerprint"])
+    assert {name: found[name] for name in record["final"]} == record["final"]
+    with pytest.raises(UserError, match="--data_dir"):
+        evaluate_loss(workdir, data_dir=str(tmp_path))
+    with pytest.raises(UserError, match="holds no run"):
+        evaluate_loss(tmp_path)
 
 
 def test_a_finished_run_is_not_trained_again(config, finished):

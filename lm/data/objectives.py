@@ -35,6 +35,6 @@ def next_token(flat: np.ndarray, plan: Plan, rows_B: np.ndarray, pad_id: int) ->
 def inputs_of(document: np.ndarray, eos_id: int) -> np.ndarray:
     """The inputs [n] that predict a whole document [n] (ending in the end of document): the end of document first, then all but the last.
 
-    What evaluation and generation feed a model, so that they agree with `next_token`.
+    What evaluation feeds a model, and generation of a prompt, so that they agree with `next_token`.
     """
     return np.concatenate([np.asarray([eos_id], document.dtype), document[:-1]])

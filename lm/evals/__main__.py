@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
+from lm.data import info
 from lm.errors import UserError, run_cli
 from lm.mesh import MeshConfig
 from lm.train import record
@@ -50,6 +51,8 @@ def evaluate_loss(
     config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     evaluation = dataclasses.replace(config.evaluation, documents_bytes=documents_bytes or config.evaluation.documents_bytes)
     config = dataclasses.replace(config, evaluation=evaluation, mesh=MeshConfig(), data_dir=data_dir or config.data_dir)
+    if info.info(config.data, config.data_dir) is None:
+        raise UserError(f"{config.data_dir} lacks the data that the run was evaluated on: name the right directory with --data_dir")
 
     import jax
 

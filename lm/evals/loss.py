@@ -1,7 +1,7 @@
 """Held-out full-text likelihood: nats over all tokens of whole documents, the ends of documents included, per UTF-8 byte.
 
-The documents are a fixed list: the first of the validation split, in its shuffled order, that fit a budget of bytes. Each is read in
-strided windows of the model's length T; a window scores its last S tokens and the rest is context, but the first scores all of its own:
+The documents are a fixed list: the first of the validation split, in its shuffled order, that fit a budget of bytes (`choose`). Each is
+read in strided windows of the model's length T; a window scores its last S tokens and the rest is context, but the first scores all:
 
     document   a b c d e f g h .        T = 4, S = 2
     window 0   . a b c                  scores a b c d
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from lm.data.objectives import inputs_of
 from lm.errors import UserError
 from lm.losses import negative_log_likelihood
 from lm.sharding import RULES
@@ -51,9 +52,10 @@ class Data(Protocol):
 
 
 def choose(byte_counts: np.ndarray, budget: int, longest: Optional[int] = None) -> np.ndarray:
-    """Indices of the first documents that fit `budget` bytes together, int64; one that does not fit, or holds more than `longest`, is passed over.
+    """Indices of the first documents that fit `budget` bytes together, int64.
 
-    When none fits, the shortest. UserError when there are none with text.
+    One that does not fit any more, or holds more than `longest` bytes, is passed over: so a smaller budget may choose a document that a
+    larger one has no room left for. When none fits, the shortest. UserError when there are none with text.
     """
     filled = np.flatnonzero(byte_counts > 0)
     if not len(filled):
@@ -68,7 +70,7 @@ def choose(byte_counts: np.ndarray, budget: int, longest: Optional[int] = None) 
 
 def windows(document: np.ndarray, eos_id: int, length: int, span: int, stride: int) -> Batch:
     """The windows of one document, [W, length]: `span` <= length tokens each, `stride` of them scored, padded at the end with segment 0."""
-    inputs = np.concatenate([[eos_id], document[:-1]])
+    inputs = inputs_of(document, eos_id)
     edges = [0, *range(min(span, len(document)), len(document), stride), len(document)]
     shape = (len(edges) - 1, length)
     fields: list[Any] = [np.zeros(shape, np.int32) for _ in range(4)]
@@ -110,7 +112,7 @@ class LossEvaluator:
     """`evaluate(params, "curve" | "final")` -> nats, tokens, bytes, documents, nats_per_token, nats_per_byte, bits_per_byte.
 
     Compiled once; runs of one shape on one data set can share it. The points of a curve and the final loss are on two fixed lists of
-    documents, the first a part of the second when its budget is the smaller.
+    documents, chosen alike with two budgets.
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):

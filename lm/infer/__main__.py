@@ -88,7 +88,8 @@ def continuations(
     placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
     params, _ = checkpoint.restore_params(workdir, target, step)
-    ids = tokenizer.encode(prompt).tolist()
+    # A document begins after the end of another, in training and in evaluation (lm.data.objectives); so does the prompt.
+    ids = [tokenizer.eos_id, *tokenizer.encode(prompt).tolist()]
     rows = generate(
         model, params, [ids] * samples, max_new_tokens=max_tokens, sampler=sampler, eos_id=tokenizer.eos_id, seed=seed,
         compute_dtype=config.compute_dtype,

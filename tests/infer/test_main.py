@@ -10,8 +10,11 @@ from model.small import params_of
 
 from lm import config as config_lib
 from lm.data.config import DataConfig, SentencePieceTokenizer
+from lm.data.tokenizer import Bytes
 from lm.errors import UserError
 from lm.infer.__main__ import main
+from lm.infer.decode import generate
+from lm.model.architectures import build
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.train import checkpoint, record
 from lm.train.config import RunConfig
@@ -50,6 +53,13 @@ def test_it_continues_a_text(run, capsys):
     assert newest != said(capsys, run, "--prompt=def é", "--max_tokens=6", "--step=3")
     sampled = said(capsys, run, "--prompt=def é", "--max_tokens=6", "--temperature=1", "--top_p=0.9", "--samples=2", "--seed=4")
     assert sampled.count("def é") == 2
+
+
+def test_a_prompt_begins_as_a_document_of_the_training_text_does(run, capsys):
+    """After an end of document (id 1); bytes are shifted by 3."""
+    params = jax.tree.map(lambda x: -x, params_of(MODEL))
+    (ids,) = generate(build(MODEL), params, [[1, *(byte + 3 for byte in b"def")]], max_new_tokens=6, eos_id=1)
+    assert said(capsys, run, "--prompt=def", "--max_tokens=6") == "def" + Bytes().decode(ids) + "\n"
 
 
 @pytest.mark.parametrize(
