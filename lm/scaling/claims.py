@@ -33,7 +33,12 @@ def claim(study_dir: pathlib.Path, cell_id: str) -> bool:
 
 
 def release(study_dir: pathlib.Path, cell_id: str) -> None:
-    claim_path(study_dir, cell_id).unlink(missing_ok=True)
+    """Gives this process's claim back; one that another host took over meanwhile (this one slept, say) stays."""
+    path = claim_path(study_dir, cell_id)
+    with _locked(study_dir):
+        owner = _owner(path)
+        if owner is not None and (owner["host"], owner["pid"]) == (socket.gethostname(), os.getpid()):
+            path.unlink(missing_ok=True)
 
 
 def heartbeat(study_dir: pathlib.Path, cell_id: str) -> None:
@@ -43,15 +48,25 @@ def heartbeat(study_dir: pathlib.Path, cell_id: str) -> None:
 
 def holder(path: pathlib.Path) -> Optional[dict[str, Any]]:
     """The living process that holds a claim, as {pid, host, born, time}; None when the claim is absent, torn or stale."""
+    owner = _owner(path)
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
         age = time.time() - path.stat().st_mtime
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None  # a torn claim is one whose process was killed while it held the lock
+    except FileNotFoundError:
+        return None
+    if owner is None:
+        return None
     if owner["host"] == socket.gethostname():
         alive = owner["born"] is not None and _born(owner["pid"]) == owner["born"]
         return owner if alive else None
     return owner if age < STALE_SECONDS else None
+
+
+def _owner(path: pathlib.Path) -> Optional[dict[str, Any]]:
+    """What a claim says; None when it is absent, or torn: its process was killed while it held the lock."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
 
 
 def clear_stale(study_dir: pathlib.Path, cell_ids: list[str]) -> int:

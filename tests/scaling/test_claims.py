@@ -56,6 +56,13 @@ def test_a_claim_is_given_back(root):
     assert claims.claim(root, "cell00")
 
 
+def test_a_claim_that_another_took_over_is_not_given_back(root):
+    assert claims.claim(root, "cell00")
+    _forge(root, "cell00", host="elsewhere.example")
+    claims.release(root, "cell00")
+    assert not claims.claim(root, "cell00")
+
+
 def test_a_process_number_used_again_is_another_process(root):
     _forge(root, "cell00")
     assert claims.holder(claims.claim_path(root, "cell00")) is None
