@@ -72,7 +72,7 @@ class View:
 def _describe(c: CellStatus) -> str:
     cell: dict[str, Any] = c.cell
     role = {"grid": "", "seed": f" seed {cell['seed']}", "bracket": f" learning rate x{cell['learning_rate_factor']:g}"}[cell["role"]]
-    name = f"C {cell['budget']:.2g} d_model {cell['shape']['d_model']}{role}"
+    name = f"C {cell['budget']:.3g} d_model {cell['shape']['d_model']}{role}"
     if c.state != "completed":
         return f"{name}: {c.state}, {c.reason}"
     return f"{name}: {c.loss:.4f} nats/byte, {cell['steps']:,} steps, {c.seconds:.1f} s"

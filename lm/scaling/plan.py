@@ -204,4 +204,4 @@ def _line(p: Planned) -> list[str]:
     run = [f"{p.cell.steps:,}", str(config.batch_size), f"{config.optim.learning_rate:.2e}", str(p.warmup_steps)]
     form = [str(shape["d_model"]), str(shape["num_heads"]), str(shape["head_dim"]), str(shape["num_layers"])]
     aspect = f"{shape['d_model'] / shape['num_layers']:.0f}"
-    return [p.id, role, f"{p.cell.budget:.2g}", *counts, *compute, *run, *form, aspect, f"{p.seconds:.1f}s", f"{p.memory / 1e6:.0f}MB"]
+    return [p.id, role, f"{p.cell.budget:.3g}", *counts, *compute, *run, *form, aspect, f"{p.seconds:.1f}s", f"{p.memory / 1e6:.0f}MB"]

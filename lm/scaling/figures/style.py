@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # Okabe and Ito (2008): distinct for all common forms of colour blindness.
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+BLACK, ORANGE, GREEN, BLUE, RED = "#000000", "#E69F00", "#009E73", "#0072B2", "#D55E00"
 GREY = "#8a8a8a"
 APPROACH_COLOURS = {1: ORANGE, 2: BLUE, 3: GREEN}
 SEQUENCE = "viridis"
@@ -46,6 +46,8 @@ def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, **
     """
     with matplotlib.rc_context(_RC):
         made, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False, **kwargs)
+        if columns > 1:
+            made.get_layout_engine().set(w_pad=0.1)  # labels at the ends of neighbouring axes keep apart
         try:
             yield list(axes[0])
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +72,10 @@ def si(value: float, digits: int = 2) -> str:
 
 
 def scientific(value: float) -> str:
-    """2e11 -> '2×10¹¹', 1e12 -> '10¹²': for text drawn inside a figure."""
-    mantissa, exponent = f"{value:.1e}".split("e")
+    """2e11 -> '2×10¹¹', 1.85e12 -> '1.85×10¹²', 1e12 -> '10¹²': for text drawn inside a figure."""
+    mantissa, exponent = f"{value:.2e}".split("e")
     power = f"10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
-    return power if mantissa == "1.0" else f"{mantissa.removesuffix('.0')}×{power}"
+    return power if mantissa == "1.00" else f"{mantissa.rstrip('0').rstrip('.')}×{power}"
 
 
 def _significant(value: float, digits: int) -> str:
@@ -81,17 +83,17 @@ def _significant(value: float, digits: int) -> str:
     return f"{float(text):.0f}" if "e" in text or abs(value) >= 10 ** (digits - 1) else text
 
 
-def count_axis(axis, ticks: Sequence[float] | None = None) -> None:
+def count_axis(axis) -> None:
     """A logarithmic axis of parameters or tokens with readable labels; minor ticks stay without labels."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
     axis.set_minor_formatter(NullFormatter())
-    if ticks is not None:
-        axis.set_ticks(list(ticks))
-    else:
-        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
 
 
 def flops_axis(axis) -> None:
+    """A logarithmic axis of compute, after the data are drawn: labels at 1, 2 and 5 over less than two decades, else at powers of ten."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high < 100 * low else (1,), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
     axis.set_minor_formatter(NullFormatter())
 
