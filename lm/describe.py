@@ -13,9 +13,9 @@ from lm.model.config import ModelConfig
 from lm.model.flops import ledger
 from lm.model.memory import activation_bytes
 from lm.model.weights import flatten
-from lm.optim.schedules import warmup_steps
 from lm.sharding import Names
 from lm.train.config import RunConfig
+from lm.train.state import hyper_of, tokens_per_step, total_steps
 
 STATE_ARRAYS = 4  # weights, gradients and Adam's two moments
 
@@ -42,10 +42,8 @@ def _split(axes: Names, spec: PartitionSpec, mesh: Mesh) -> str:
 
 
 def describe(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
-    """The text of `--dry_run`. `fused` says that attention never holds its [T, T] weights."""
-    per_step = config.batch_size * config.data.sequence_length
-    steps = config.train_tokens // per_step
-    warmup = warmup_steps(config.optim.warmup_fraction, config.optim.warmup_tokens, steps, per_step)
+    """The text of `--dry_run`; UserError for a budget without a step. `fused` says that attention never holds its [T, T] weights."""
+    per_step, steps, warmup = tokens_per_step(config), total_steps(config), int(hyper_of(config).warmup_steps)
     counts = ledger(config.model, config.data.sequence_length)
     flops = {name: per_token * steps * per_step for name, per_token in counts.flops_per_token.items()}
     lines = [

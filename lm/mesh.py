@@ -7,7 +7,10 @@ AXES = ("data", "fsdp", "stage", "expert", "context", "tensor")
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; axes of size 1 cost nothing. `data = -1` takes the devices that the others leave."""
+    """Devices along each mesh axis; axes of size 1 cost nothing. `data = -1` takes the devices that the others leave.
+
+    No array is split over `stage` and `expert` yet: `lm.sharding.make_mesh` refuses more than 1 of them.
+    """
 
     data: int = -1
     fsdp: int = 1

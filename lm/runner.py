@@ -91,7 +91,6 @@ def train_run(
 
 def describe(config: RunConfig) -> str:
     """The text of `--dry_run`."""
-    total_steps(config)  # refuses a budget without a step
     parts = build(config)
     return description.describe(config, parts.model, parts.mesh, fused=parts.attention == "cudnn")
 

@@ -65,6 +65,11 @@ def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
     wrong = [axis for axis, size in sizes.items() if size < 1 and (axis, size) != ("data", -1)]
     if wrong:
         raise UserError(f"mesh.{wrong[0]}={sizes[wrong[0]]} is no size: give 1 or more (only mesh.data may be -1, 'the rest')")
+    for axis in ("stage", "expert"):
+        if sizes[axis] > 1:
+            raise UserError(
+                f"mesh.{axis}={sizes[axis]} would do the same work {sizes[axis]} times: nothing is split over {axis} yet, give 1"
+            )
     others = math.prod(size for axis, size in sizes.items() if axis != "data")
     if sizes["data"] == -1:
         sizes["data"] = max(len(devices) // others, 1)

@@ -81,12 +81,10 @@ def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, 
 def choose_backend(asked: str, mask: Mask, dtype: Any, platform: str) -> str:
     """The kernel that serves a mask. No silent fallback: what was asked for by name is served or refused.
 
-    mask                              xla    cudnn (gpu, 16-bit)            splash
-    causal, window, joined documents  yes    yes, and `auto` takes it       not built
-    isolated documents (segments)     yes    refused: needs a [T, S] mask   not built
+    mask                              xla    cudnn (gpu, 16-bit)
+    causal, window, joined documents  yes    yes, and `auto` takes it
+    isolated documents (segments)     yes    refused: needs a [T, S] mask
     """
-    if asked == "splash":
-        raise UserError("splash attention is not available: use --config.execution.attention=auto")
     refusal = None
     if platform != "gpu":
         refusal = f"runs on GPUs and this is {platform}"

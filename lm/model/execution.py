@@ -19,5 +19,5 @@ class Execution:
 
     remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
     unroll: bool = True
-    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
     rules: Rules = RULES

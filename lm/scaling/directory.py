@@ -12,14 +12,14 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
-from typing import Any, Optional
+from typing import Any
 
 from lm import config as config_lib
 from lm import files
 from lm.errors import UserError
 from lm.scaling.plan import Plan
 from lm.scaling.table import read_json
+from lm.train.environment import git_revision
 
 SCHEMA = 1
 
@@ -59,17 +59,6 @@ def sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def revision() -> Optional[str]:
-    """The git revision of this code, with "+changes" when the work tree differs; None outside a repository."""
-    folder = pathlib.Path(__file__).parent
-    git = lambda *words: subprocess.run(("git", *words), cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: E731
-    try:
-        head = git("rev-parse", "HEAD").strip()
-        return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", ".").strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def _content(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, Any]:
     study = plan.study
     return {
@@ -80,7 +69,7 @@ def _content(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str
         "fingerprint": plan.fingerprint,
         "data": plan.data,
         "data_dir": os.path.relpath(data_dir, root),
-        "revision": revision(),
+        "revision": git_revision(),
         "cells": [planned.to_json() for planned in plan.planned],
     }
 

@@ -45,7 +45,7 @@ class ExecutionConfig:
     micro_batches: int = 1
     remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
     unroll: bool = True  # unroll the scan over layers
-    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
     steps_per_dispatch: int = 1  # up to this many steps run per call from the host; pays when a step takes a few milliseconds
 
 
@@ -57,7 +57,7 @@ class RunConfig:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
-    train_tokens: int = 1_000_000  # D; whole steps only, rounded down
+    train_tokens: int = 1_000_000  # D, with the padding of padded rows; whole steps only, rounded down
     batch_size: int = 8  # sequences
     seed: int = 0  # of the initial parameters and of the order of the data
     compute_dtype: Literal["float32", "bfloat16"] = "float32"

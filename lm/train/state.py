@@ -205,6 +205,8 @@ def _check(config: RunConfig, mesh: Mesh) -> None:
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if micro < 1 or config.batch_size % (micro * rows):
         raise UserError(f"batch_size={config.batch_size} must be a multiple of {micro * rows}: {micro} micro-batches x {rows} devices")
+    if config.data.sequence_length % mesh.shape["context"]:
+        raise UserError(f"data.sequence_length={config.data.sequence_length} must be a multiple of mesh.context={mesh.shape['context']}")
     if most < 1:
         raise UserError(f"execution.steps_per_dispatch={most}: give 1 or more")
 

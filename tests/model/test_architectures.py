@@ -110,15 +110,16 @@ def test_scan_is_unroll_and_remat_is_no_remat(reference, unroll, remat):
     close(value_and_grad(LLAMA, Execution(unroll=unroll, remat=remat)), reference, FLOAT32)
 
 
-def test_eight_devices_are_one(reference):
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+@pytest.mark.parametrize("sizes", [{"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "context": 4}], ids=str)
+def test_eight_devices_are_one(reference, sizes):
+    mesh = make_mesh(MeshConfig(**sizes))
     model = build(LLAMA, Execution())
     params = jax.device_put(params_of(LLAMA), model.shardings(mesh))
     up = params["decoder"]["block_00"]["mlp"]["up"]["kernel"]
-    assert up.addressable_shards[0].data.shape == (2, 16 // 2, 24 // 2)
+    assert up.addressable_shards[0].data.shape == (2, 16 // 2, 24 // sizes.get("tensor", 1))
     with jax.set_mesh(mesh):
         step = jax.jit(jax.value_and_grad(lambda params, text: loss(model, params, text)), out_shardings=(None, model.shardings(mesh)))
-        text = jax.device_put(tokens(4, 12), jax.NamedSharding(mesh, jax.P(("data", "fsdp"))))
+        text = jax.device_put(tokens(4, 12), jax.NamedSharding(mesh, jax.P(("data", "fsdp"), "context")))
         close(step(params, text), reference, FLOAT32)
 
 

@@ -57,7 +57,6 @@ def test_rotary_products_depend_on_distance_only_and_keep_length():
         ("cudnn", mask(), jnp.bfloat16, "cpu", "runs on GPUs"),
         ("cudnn", mask(), jnp.float32, "gpu", "16 bits"),
         ("cudnn", mask(q_segment_BT=jnp.ones((1, 6), int), k_segment_BS=jnp.ones((1, 6), int)), jnp.bfloat16, "gpu", "document boundaries"),
-        ("splash", mask(), jnp.bfloat16, "tpu", "not available"),
     ],
 )
 def test_mask_and_backend_give_a_kernel_or_a_reason(asked, described, dtype, platform, kernel):

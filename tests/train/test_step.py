@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.data.config import DataConfig
 from lm.errors import UserError
 from lm.losses import next_token
 from lm.mesh import MeshConfig
@@ -117,3 +118,5 @@ def test_impossible_batches_are_refused(mesh):
     wrong = dataclasses.replace(CONFIG, execution=dataclasses.replace(CONFIG.execution, micro_batches=3))
     with pytest.raises(UserError, match="multiple of 3"):
         compile_program(wrong, MODEL, mesh)
+    with pytest.raises(UserError, match=r"multiple of mesh\.context=8"):
+        compile_program(dataclasses.replace(CONFIG, data=DataConfig(sequence_length=12)), MODEL, make_mesh(MeshConfig(context=8)))
