@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import threading
@@ -111,6 +112,7 @@ def _check_record(folder: pathlib.Path, cell: dict[str, Any]) -> None:
         raise UserError(f"cell {cell['id']} ended with status {record.get('status')}: this is a fault of the training function")
     if record.get("id") != cell["id"]:
         path.unlink()
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the other run: this cell must not go on from them
         raise UserError(
             f"the data have changed since the study was planned, so that cell {cell['id']} became run {record.get('id')}: restore them"
         )

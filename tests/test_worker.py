@@ -101,9 +101,11 @@ def test_data_that_changed_after_planning_are_refused(root):
         fake_train.train(config, folder)
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         (folder / "run.json").write_text(json.dumps(record | {"id": "another run"}))
+        (folder / "checkpoints" / "00000001").mkdir(parents=True)
 
     with pytest.raises(UserError, match="the data have changed since the study was planned"):
         _work(root, train)
+    assert not list(root.glob("cells/*/checkpoints"))
     assert {row.status for row in table.read(root)} == {"pending"}
 
 

@@ -177,10 +177,6 @@ class TrainStream:
     def rows_per_epoch(self) -> int:
         return self._mixture.rows_per_epoch
 
-    @property
-    def tokens_per_epoch(self) -> int:
-        return self._mixture.tokens_per_epoch
-
     def require(self, steps: int) -> None:
         """Raises UserError if `steps` steps would see a token twice and may not."""
         require_unique(self._config, steps * self._batch_size, self.rows_per_epoch)

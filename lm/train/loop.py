@@ -68,7 +68,7 @@ def train(
         now = record.new(config, facts, environment.environment(attention_backend=attention_backend, devices=devices))
         changes = record.check_same(before, now, workdir) if before else []
         if before is None and checkpoint.steps(workdir):  # whose they are is not known, and a later resume would take them
-            raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or choose another --workdir")
+            raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or delete {workdir / checkpoint.FOLDER}")
         if before and before["status"] in ("completed", "diverged"):
             return before
         run = _Run(config, workdir, stream, program, facts, evaluate, frozen, now, log, profiler)

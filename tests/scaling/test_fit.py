@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import pathlib
 import time
 
@@ -16,10 +17,11 @@ from lm.scaling.laws import Chinchilla, TiedChinchilla
 from lm.scaling.objectives import HuberLog, SquaredLog, SquaredRaw
 from lm.scaling.results import Refusal
 
-EPOCH = pathlib.Path("/work/shared/scaling_data/epoch_chinchilla/svg_extracted_data.csv")
+DATA = os.environ.get("SCALING_DATA", pathlib.Path(__file__).parents[3] / "shared" / "scaling_data")
+EPOCH = pathlib.Path(DATA, "epoch_chinchilla", "svg_extracted_data.csv")
 TRUTH = np.array([406.4, 410.7, 1.69, 0.34, 0.28])  # Hoffmann et al. 2022, eq. 10
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
-ABSENT = f"{EPOCH} is not there; its source is github.com/epoch-research/analyzing-chinchilla"
+ABSENT = f"{EPOCH} is not there (SCALING_DATA names another folder); its source is github.com/epoch-research/analyzing-chinchilla"
 
 
 def points(natural=TRUTH, n=30, sigma=0.0, law=None):

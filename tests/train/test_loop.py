@@ -140,7 +140,7 @@ def test_ctrl_c_saves_too(tmp_path, program):
 
 
 def test_killed_after_a_checkpoint_continues_from_it(tmp_path, program, straight):
-    """A stream that ends the run at step 15 stands for SIGKILL: nothing is saved then; the lines past step 14 must not appear twice."""
+    """A stream that ends the run at step 18 stands for SIGKILL: nothing is saved then; the lines past step 14 must not appear twice."""
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, program, BrokenStream(at=18, error=KeyboardInterrupt), with_checkpoints(7))
     assert checkpoint.steps(tmp_path) == [7, 14]

@@ -1,7 +1,6 @@
 """Corpora: text with a fixed split into train and validation, prepared once, with a fingerprint.
 
-`prepare` makes or opens the corpus of one component of a mixture; `read_info` says what is known of it without opening it.
-Neither imports jax, and tensorflow_datasets is imported only to write or read text.
+`prepare` makes or opens the corpus of one component of a mixture. It imports no jax, and tensorflow_datasets only to write or read text.
 """
 
 import difflib
@@ -9,7 +8,6 @@ import os
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Optional
 
 from lm.data.config import Component
 from lm.data.corpora import corpus as _corpus
@@ -35,12 +33,6 @@ def prepare(component: Component, data_dir: str, log: Callable[[str], object] = 
     if component.corpus == "text_files":
         _require_unchanged(directory, component)
     return corpus
-
-
-def read_info(component: Component, data_dir: str) -> Optional[dict]:
-    """The info of a prepared corpus with its fingerprint, or None if it is not prepared. Reads one small file."""
-    found = _corpus.load(_directory(component, data_dir))
-    return {**found.info, "fingerprint": found.fingerprint} if found else None
 
 
 def _directory(component: Component, data_dir: str) -> pathlib.Path:
