@@ -38,6 +38,8 @@ def main() -> int:
     parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
     parser.add_argument("--json", action="store_true", help="fit: print the results as JSON")
     args = parser.parse_args()
+    if args.json and args.verb != "fit":
+        parser.error("--json belongs to the verb fit")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     study = commands.load(args.study)
     root = args.dir or pathlib.Path("runs") / study.name

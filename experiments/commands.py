@@ -73,8 +73,11 @@ class Commands:
             self._forecast_alone()
         if verb == "fit":
             return self._fit(as_json)
-        if verb in ("all", "report"):
-            failed = self._fit(as_json) if verb == "all" else 0
+        if verb == "report":
+            self._fitted()
+            self._report()
+        if verb == "all":
+            failed = self._fit(as_json)
             self._report()
             return failed
         return 0
@@ -150,8 +153,8 @@ class Commands:
             raise UserError(f"{len(rest)} cells of the first stage are not finished: `run` trains them and then writes the forecast")
         self._make_forecast()
 
-    def _fit(self, as_json: bool) -> int:
-        """Fits unless that was done from the same runs by the same code; a line on stderr per failed check, and status 1."""
+    def _fitted(self) -> dict[str, Any]:
+        """What summary.json holds, after fitting unless that was done from the same runs by the same code."""
         rows, forecast = table.read(self.root), gate.read_forecast(self.root)
         inputs = self._inputs([dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis))
         path = self.root / "summary.json"
@@ -164,6 +167,11 @@ class Commands:
             files.write_text(self.root / "fit.json", analysis.to_json(fitted))
             made = {"study": self.study.name, **fitted.summary(), "inputs": inputs}
             files.write_json(path, made)
+        return made
+
+    def _fit(self, as_json: bool) -> int:
+        """Prints the results; a line on stderr per failed check, and status 1."""
+        made = self._fitted()
         print(json.dumps(made, indent=1) if as_json else summary.render(made), flush=True)
         for failure in made["failures"]:
             print(f"check failed: {failure}", file=sys.stderr)
@@ -171,8 +179,6 @@ class Commands:
 
     def _report(self) -> None:
         path, stamp = self.root / "report.html", self.root / "figures" / "inputs"
-        if not (self.root / "fit.json").exists():
-            self._fit(as_json=False)
         fits = [self.root / "fit.json", *(self.root.parent / name / "fit.json" for name in self.study.compare_with)]
         inputs = self._inputs([fit.read_text(encoding="utf-8") if fit.exists() else None for fit in fits])
         for fit in fits[1:]:

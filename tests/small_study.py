@@ -19,7 +19,9 @@ DATA = {
     "bytes": {"train": 29_999_000, "validation": 299_900},
     "tokens_per_epoch": 29_900_000,
     "rows_per_epoch": 233_593,
-    "components": [{"corpus": "python_sources", "weight": 1.0, "info": {"verbatim_share": 0.012}}],
+    "components": [
+        {"corpus": "python_sources", "weight": 1.0, "info": {"verbatim_share": 0.012, "verbatim_shares": {"20": 0.0604, "40": 0.012}}}
+    ],
 }
 SIZES = (2, 3, 4, 6, 8)
 

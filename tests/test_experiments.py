@@ -76,6 +76,18 @@ def test_fit_prints_its_results_as_json(finished, study, capsys):
     assert status == (1 if printed["failures"] else 0)
 
 
+def test_a_report_is_of_the_runs_as_they_are(finished, study):
+    _copy(finished, study)
+    before = [(study.root / name).read_text(encoding="utf-8") for name in ("fit.json", "report.html")]
+    path = next(study.root.glob("cells/*/run.json"))
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["final"]["nats_per_byte"] *= 1.02
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert study.do("report") == 0
+    after = [(study.root / name).read_text(encoding="utf-8") for name in ("fit.json", "report.html")]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+
+
 def test_failed_checks_are_one_line_each_and_an_exit_status(finished, study, capsys):
     _copy(finished, study)
     path = study.root / "summary.json"
@@ -150,7 +162,7 @@ def test_the_studies_here_can_be_planned(name):
     assert hash(study) == hash(commands.load(name))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["chinchila"], ["chinchilla", "plot"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["chinchila"], ["chinchilla", "plot"], ["chinchilla", "status", "--json"]])
 def test_the_command_line_answers_without_jax(arguments):
     command = [sys.executable, "-X", "importtime", "-m", "experiments", *arguments]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=60)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
@@ -11,7 +12,7 @@ import numpy as np
 from lm.errors import UserError
 from lm.scaling import points, profiles, results
 from lm.scaling.brackets import Bracket, fit_brackets, without_gaps
-from lm.scaling.checks import BudgetCheck, ShapeClass, check_budgets, shape_classes
+from lm.scaling.checks import BudgetCheck, ShapeClass, check_budgets, shape_classes, without_runs
 from lm.scaling.conventions import ConventionRow, convention_table, profiles_of
 from lm.scaling.envelope import Envelope, fit_envelope
 from lm.scaling.forecast import Forecast
@@ -61,7 +62,9 @@ class Analysis:
         approaches: dict[str, Any] = {}
         for name in ("envelope", "isoflop", "parametric"):
             made = getattr(self, name)
-            approaches[name] = made if isinstance(made, Refusal) else {"a": made.a, "b": made.b}
+            approaches[name] = _exponents(made)
+            if isinstance(made, Parametric):
+                approaches[name] |= {"a_counted": made.a_counted, "b_counted": made.b_counted}
         return results.encode(
             {
                 "exponents": approaches, "exponents_without_learning_rate_gaps": _exponents(self.isoflop_without_gaps),
@@ -75,11 +78,14 @@ def to_json(analysis: Analysis) -> str:
     return results.to_json(analysis)
 
 
-def from_json(text: str) -> Analysis:
-    """Raises UserError for a file of another schema."""
-    made = results.from_json(text)
+def read(path: pathlib.Path) -> Analysis:
+    """The analysis in a fit.json; UserError for one that another version wrote, or that is broken."""
+    try:
+        made = results.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError):  # not JSON; a result that this version does not know; other fields
+        made = None
     if not isinstance(made, Analysis) or made.schema != SCHEMA:
-        raise UserError("this fit.json was written by another version: delete it and run the `fit` verb again")
+        raise UserError(f"{path} was not written by this version of the program: run the `fit` verb of its study again")
     return made
 
 
@@ -98,7 +104,7 @@ def analyse(rows: Sequence[Row], settings: AnalysisSettings = AnalysisSettings()
     three = fit_parametric(planned, cells, noise, settings)
     brackets = fit_brackets(used, noise, settings)
     classes = shape_classes(profiles.by_budget(planned), planned, noise, settings)
-    checked = () if isinstance(two, Refusal) else check_budgets(two, settings)
+    checked = () if isinstance(two, Refusal) else check_budgets(two, settings) + without_runs(rows, used)
     return Analysis(
         schema=SCHEMA, settings=dataclasses.asdict(settings), used=tuple(row.id for row in used), excluded=tuple(excluded), noise=noise,
         sigma={f"{b:.6g}": noise if isinstance(noise, Refusal) else noise.at(_measured(planned, b)) for b in _budgets(planned)},
@@ -159,18 +165,18 @@ def _cautions(
     for check in checked:
         if len(check.tied) > 1:
             sizes = ", ".join(f"{n:.3g}" for n in check.tied)
-            text = f"at {check.budget:.3g} FLOPs {len(check.tied)} sizes are tied with the lowest: N = {sizes}"
+            text = f"at {check.budget:.3g} FLOPs the lowest loss is a tie of {len(check.tied)} sizes: N = {sizes}"
             found.append(Caution("tied", text))
     return tuple(found)
 
 
-def _exponents(made: Union[Isoflop, Refusal]) -> Any:
+def _exponents(made: Union[Envelope, Isoflop, Parametric, Refusal]) -> Any:
     return made if isinstance(made, Refusal) else {"a": made.a, "b": made.b}
 
 
 def _forecast_summary(made: Union[Score, Refusal, None]) -> Any:
     if not isinstance(made, Score):
         return made
-    kept = ("digest", "mean_error", "mean_absolute_error", "aim", "met", "covered", "level", "coverage_p", "regret", "regret_isoflop",
-            "power_law_error", "last_budget_error")  # fmt: skip
+    kept = ("mean_error", "mean_absolute_error", "aim", "met", "covered", "level", "coverage_p", "regret", "regret_isoflop",
+            "power_law_error", "last_budget_error", "star_error", "power_law_star_error", "last_budget_star_error")  # fmt: skip
     return {name: getattr(made, name) for name in kept} | {"cells": len(made.cells)}

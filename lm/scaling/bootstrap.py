@@ -33,7 +33,7 @@ def lost_share(share: float, limit: float, where: str) -> Optional[Refusal]:
     """Refuses the interval when too many draws lost their minimum."""
     if share <= limit:
         return None
-    reason = f"{share:.0%} of the draws at {where} have no interior minimum (limit {limit:.0%}): widen the grid or add seeds"
+    reason = f"{share:.0%} of the draws at {where} have no interior minimum (limit {limit:.0%}): add points further out, or seeds"
     return Refusal("interval", reason)
 
 

@@ -6,21 +6,26 @@ from typing import Any, Union
 
 import numpy as np
 
-from lm.scaling import isoflop
+from lm.scaling import isoflop, points
 from lm.scaling.isoflop import Isoflop, IsoflopBudget
 from lm.scaling.noise import NoiseModel
 from lm.scaling.points import Cells
 from lm.scaling.profiles import Profile
 from lm.scaling.results import Refusal, result
 from lm.scaling.settings import AnalysisSettings
+from lm.scaling.table import Row
 
 _SIDES = 2  # sizes that must rise on each side of the minimum
 
 
 @result
 class BudgetCheck:
-    """Acceptance of one budget: two sizes on each side of the minimum that lie above it by more than twice their noise, and an interval of
-    the vertex inside the grid. `reasons` is empty where it passed."""
+    """Acceptance of one budget: two sizes on each side of the minimum that lie above it by more than twice the noise, and an interval of
+    the vertex inside the grid. `reasons` is empty where it passed.
+
+    The noise is that of the size's own loss: sigma(C) / sqrt(seeds). The minimum that it is held against is the parabola's, whose sd is
+    about half of that and which each size pulls along, so that in a budget of seven sizes the difference has .8 to 1.3 times that noise.
+    """
 
     budget: float
     rising_left: int
@@ -65,11 +70,23 @@ def _check(budget: IsoflopBudget, settings: AnalysisSettings) -> BudgetCheck:
     reasons = []
     for side, count in (("below", left), ("above", right)):
         if count < _SIDES:
-            reasons.append(f"{count} of {_SIDES} sizes {side} the minimum lie above it by more than {settings.noise_factor:g} sigma")
+            rise = f"with a loss above it by more than {settings.noise_factor:g} sigma"
+            reasons.append(f"sizes {side} the minimum {rise}: {count}, and {_SIDES} are needed")
     if not inside:
         refused = budget.n_star.refused
         reasons.append(refused.reason if refused else "the interval of the minimum reaches the edge of the grid")
     return BudgetCheck(budget.budget, left, right, inside, tied, not reasons, tuple(reasons))
+
+
+def without_runs(planned: Sequence[Row], used: Sequence[Row]) -> tuple[BudgetCheck, ...]:
+    """A failed check for every budget of the plan of which no run can be used."""
+    known = {row.budget for row in used if row.role != points.BRACKET}
+    failed = []
+    for budget in sorted({row.budget for row in planned} - known):
+        sizes = len({points.size(row) for row in planned if row.budget == budget})
+        why = f"none of its {sizes} planned sizes has a run that fits may use"
+        failed.append(BudgetCheck(budget, 0, 0, False, (), False, (why,)))
+    return tuple(failed)
 
 
 def shape_classes(
@@ -87,7 +104,8 @@ def shape_classes(
     parts = [_residual_parts(profile, cells, sigma) for profile in profiles if len(profile.log_n) >= settings.min_points]
     found: list[ShapeClass] = []
     seen: set[tuple[tuple[int, ...], ...]] = set()
-    for field in sorted({name for profile in profiles for size in profile.sizes for name, _ in size}):
+    fields = {name for profile in profiles for size in profile.sizes for name, _ in size}
+    for field in sorted(fields, key=lambda name: (name != "d_model", name)):
         columns = [np.array([dict(size).get(field, -1) for size in sizes]) for sizes, _, _ in parts]
         values = sorted({int(v) for column in columns for v in column})
         grouping = tuple(tuple(values.index(int(v)) for v in column) for column in columns)

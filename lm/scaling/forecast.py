@@ -5,7 +5,6 @@ widened to the size of the residuals where these are larger. Two baselines say w
 of the known budgets, and the last budget's lowest loss, each for every cell.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -14,7 +13,7 @@ import numpy as np
 
 from lm.scaling import bootstrap, frontier, isoflop, parametric, points, profiles
 from lm.scaling.noise import NoiseModel, fit_noise
-from lm.scaling.results import Answer, Estimate, Refusal, result, to_json
+from lm.scaling.results import Answer, Estimate, Refusal, result
 from lm.scaling.settings import AnalysisSettings
 from lm.scaling.table import Row
 
@@ -49,11 +48,6 @@ class Forecast:
     baseline_power_law: float
     baseline_last_budget: float
     known_budgets: tuple[float, ...]
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the forecast's canonical JSON."""
-        return hashlib.sha256(to_json(self).encode()).hexdigest()
 
 
 def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSettings) -> Union[Forecast, Refusal]:

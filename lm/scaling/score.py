@@ -36,7 +36,6 @@ class Score:
     """The forecast against the truth. `aim` is max(1%, 1.5 sigma); `coverage_p` the two-sided binomial probability of a coverage this far
     from the interval's level; `regret` the loss, relative, of training at the predicted N* on the measured profile."""
 
-    digest: str
     cells: tuple[CellScore, ...]
     missing: tuple[str, ...]  # planned cells without a usable run
     mean_error: float
@@ -50,13 +49,14 @@ class Score:
     n_star_measured: Optional[float]
     regret: Union[float, Refusal]
     regret_isoflop: Union[float, Refusal]
-    power_law_error: float  # mean absolute, of the baseline
+    power_law_error: float  # mean absolute over the cells, of the baseline
     last_budget_error: float
+    star_error: Optional[float]  # signed, of the lowest loss L*, which is what the baselines are made for
+    power_law_star_error: Optional[float]
+    last_budget_star_error: Optional[float]
 
 
-def score(
-    forecast: Forecast, rows: Sequence[Row], measured: Optional[IsoflopBudget], settings: AnalysisSettings
-) -> Union[Score, Refusal]:
+def score(forecast: Forecast, rows: Sequence[Row], measured: Optional[IsoflopBudget], settings: AnalysisSettings) -> Union[Score, Refusal]:
     """Compares with usable `rows`; `measured` is approach 2's profile of the forecast budget, for N* and the regret."""
     loss = {row.id: row.loss for row in points.split(rows)[0]}
     cells = [_cell(cell, loss[cell.id]) for cell in forecast.cells if cell.id in loss and isinstance(cell.loss, Estimate)]
@@ -72,12 +72,14 @@ def score(
     absolute = float(np.mean(np.abs(error)))
     star = None if measured is None else value_of(measured.n_star)
     return Score(
-        digest=forecast.digest, cells=tuple(cells), missing=missing, mean_error=float(np.mean(error)), mean_absolute_error=absolute,
+        cells=tuple(cells), missing=missing, mean_error=float(np.mean(error)), mean_absolute_error=absolute,
         aim=aim, met=absolute <= aim, covered=covered, level=settings.level, coverage_p=binomial_p(covered, len(cells), settings.level),
         n_star=value_of(forecast.n_star), n_star_measured=star, regret=_regret(value_of(forecast.n_star), measured),
         regret_isoflop=_regret(value_of(forecast.n_star_isoflop), measured),
         power_law_error=float(np.mean(np.abs(forecast.baseline_power_law / truth - 1))),
         last_budget_error=float(np.mean(np.abs(forecast.baseline_last_budget / truth - 1))),
+        star_error=_ratio(value_of(forecast.loss_star), measured), power_law_star_error=_ratio(forecast.baseline_power_law, measured),
+        last_budget_star_error=_ratio(forecast.baseline_last_budget, measured),
     )  # fmt: skip
 
 
@@ -87,6 +89,12 @@ def _cell(cell: CellForecast, measured: float) -> CellScore:
     ratio = loss.value / measured
     z = None if cell.sigma is None else math.log(ratio) / cell.sigma
     return CellScore(cell.id, cell.n, loss.value, loss.low, loss.high, measured, ratio - 1, z, loss.covers(measured))
+
+
+def _ratio(predicted: Optional[float], measured: Optional[IsoflopBudget]) -> Optional[float]:
+    """Predicted over measured L* - 1; None where either is missing."""
+    truth = None if measured is None else value_of(measured.loss_star)
+    return None if predicted is None or truth is None else predicted / truth - 1
 
 
 def _regret(n: Optional[float], measured: Optional[IsoflopBudget]) -> Union[float, Refusal]:

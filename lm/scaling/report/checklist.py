@@ -1,5 +1,6 @@
 """What a paper that fits scaling laws has to report (after the survey of Li et al. 2025, arXiv 2502.18969), filled in from the study."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,16 +8,18 @@ from lm.scaling.analysis import Analysis
 from lm.scaling.figures.style import scientific, si
 from lm.scaling.noise import NoiseModel
 from lm.scaling.parametric import Parametric
+from lm.scaling.report.records import words
 from lm.scaling.report.texts import percent
 from lm.scaling.table import Row
 
 Item = tuple[str, str]
+GROUPS = ("", "attention.", "mlp.")  # where the fields of a cell's shape stand in the model's configuration
 
 
 def fill(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> list[tuple[str, list[Item]]]:
     """Sections of (question, answer)."""
     return [
-        ("The law", _law(analysis)),
+        ("The law", _law(rows, analysis)),
         ("Counting", _counting(analysis)),
         ("The runs", _runs(study, rows, analysis)),
         ("Training", _training(study, rows)),
@@ -25,7 +28,7 @@ def fill(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> list
     ]
 
 
-def _law(analysis: Analysis) -> list[Item]:
+def _law(rows: Sequence[Row], analysis: Analysis) -> list[Item]:
     fitted = analysis.parametric
     if isinstance(fitted, Parametric):
         values = ", ".join(f"{name} = {value:.8g}" for name, value in fitted.values.items())
@@ -34,8 +37,19 @@ def _law(analysis: Analysis) -> list[Item]:
     return [
         ("Form", "N* ~ C^a and D* ~ C^b (approaches 1 and 2); L(N, D) = E + A / N^alpha + B / D^beta (approach 3)"),
         ("Fitted values", values),
-        ("What varies", "model width and training tokens; depth, head size, number of heads and context length are fixed"),
+        ("What varies", f"training tokens, and of the shape: {_shape(rows, True)}"),
+        ("What is fixed", f"{_shape(rows, False)}, context {rows[0].sequence_length}"),
     ]
+
+
+def _shape(rows: Sequence[Row], varying: bool) -> str:
+    """The fields of the shape that take several values over the cells, or those that take one."""
+    found = []
+    for field in rows[0].shape:
+        values = sorted({row.shape[field] for row in rows})
+        if (len(values) > 1) == varying:
+            found.append(f"{field} {values[0]}" + (f" to {values[-1]}" if varying else ""))
+    return ", ".join(found) or "nothing"
 
 
 def _counting(analysis: Analysis) -> list[Item]:
@@ -59,12 +73,16 @@ def _runs(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> lis
     used = [row for row in rows if row.id in set(analysis.used)]
     n, d = [row.n() for row in used], [row.tokens for row in used]
     budgets = sorted({row.budget for row in rows})
+    data = study["data"]
+    corpora = ", ".join(component["corpus"] for component in data["components"])
+    epochs = max(row.tokens for row in rows) / data["tokens_per_epoch"]
+    seen = "no token is seen twice" if epochs <= 1 else f"tokens are seen up to {math.ceil(epochs)} times"
     return [
         ("Number of runs", f"{len(rows)} planned, {len(used)} used, {len(analysis.excluded)} excluded by rule (table of cells)"),
         ("Range of N", f"{si(min(n), 3)} to {si(max(n), 3)}"),
         ("Range of D", f"{si(min(d), 3)} to {si(max(d), 3)} tokens"),
         ("Range of C", f"{scientific(budgets[0])} to {scientific(budgets[-1])} FLOPs in {len(budgets)} budgets"),
-        ("Data", f"{study['data'].get('description') or 'fingerprint ' + str(study['fingerprint'])}; no token is seen twice"),
+        ("Data", f"{corpora}, fingerprint {study['fingerprint']}; {seen}"),
         ("Grid fixed before the fit", "yes: study.json is written before the first run and not changed afterwards"),
     ]
 
@@ -74,12 +92,14 @@ def _training(study: dict[str, Any], rows: Sequence[Row]) -> list[Item]:
     optim = base["optim"]
     schedule = optim["schedule"]
     rule = dict(definition["learning_rate"])
-    name = rule.pop("rule")
+    name, factors = rule.pop("rule"), definition["bracket_factors"]
+    bracketed = sum(bool(budget["brackets"]) for budget in definition["budgets"])
+    checked = f"checked by brackets of factors {', '.join(f'{f:g}' for f in factors)}" if bracketed else "not checked in this study"
     return [
-        ("Architecture", f"{base['model']}"),
+        ("Architecture", words(base["model"], without=[f"{group}{field}" for group in GROUPS for field in rows[0].shape])),
         ("Optimizer", f"AdamW, betas {optim['beta1']}, {optim['beta2']}, weight decay {optim['weight_decay']}, clip {optim['clip_norm']}"),
-        ("Learning rate", f"{name} with {', '.join(f'{k} = {v}' for k, v in rule.items())}; checked by brackets of factor 2"),
-        ("Schedule", f"{schedule}; warm-up the smaller of {percent(optim['warmup_fraction'], 0)} of the run and N tokens"),
+        ("Learning rate", f"{name} with {', '.join(f'{k} = {v}' for k, v in rule.items())}; {checked}"),
+        ("Schedule", f"{words(schedule)}; warm-up the smaller of {percent(optim['warmup_fraction'], 0)} of the run and N tokens"),
         ("Batch", f"{min(r.batch_size for r in rows)} to {max(r.batch_size for r in rows)} sequences of {rows[0].sequence_length} tokens"),
         ("Which checkpoints", "the end of each run, after its learning rate has decayed; approach 1 uses constant-rate points only"),
         ("Arithmetic", f"{base['compute_dtype']} compute, float32 parameters and optimizer state"),
@@ -99,7 +119,7 @@ def _fit(analysis: Analysis) -> list[Item]:
         ("Interval refused when", f"more than {percent(settings['max_lost'], 0)} of the draws have no interior minimum"),
     ]
     if isinstance(fitted, Parametric):
-        condition = f"condition number of the Hessian {fitted.condition:.2g}, largest gradient entry {fitted.gradient:.1g}"
+        condition = f"condition number of the scaled Jacobian {fitted.condition:.2g}, largest gradient entry {fitted.gradient:.1g}"
         items += [
             ("Optimiser", f"{fitted.starts} starts in float64 with analytic gradients; {fitted.agreeing} end at the optimum; {condition}"),
             ("Objective value", f"{fitted.objective_value:.10g}"),

@@ -7,8 +7,8 @@ from typing import Any
 import jinja2
 
 from lm.scaling import analysis as analysis_lib
-from lm.scaling import directory, table
-from lm.scaling.report import checklist, texts
+from lm.scaling import directory, gate, table
+from lm.scaling.report import checklist, evidence, records, texts
 from lm.scaling.report.pictures import draw
 
 
@@ -16,25 +16,26 @@ def write(root: pathlib.Path) -> pathlib.Path:
     """Writes ROOT/report.html and ROOT/figures/ from study.json, the runs and fit.json; returns the page's path."""
     study = directory.open_study(root)
     rows = table.read(root)
-    analysis = analysis_lib.from_json((root / "fit.json").read_text(encoding="utf-8"))
+    analysis = analysis_lib.read(root / "fit.json")
     pictures = [
         picture | {"data": _inline(root / "figures" / f"{picture['name']}.svg")} for picture in draw(root / "figures", rows, analysis)
     ]
     page = _template().render(
         study=study,
         texts=texts,
+        evidence=evidence,
         analysis=analysis,
+        written=gate.read_forecast(root),
         headline=texts.headline(analysis),
         pictures={picture["name"]: picture for picture in pictures},
         exponents=texts.exponent_rows(analysis),
         conventions=texts.convention_rows(analysis),
         cells=texts.cell_rows(rows, analysis),
-        forecast=texts.forecast_rows(analysis),
         budgets=texts.budget_rows(analysis),
-        brackets=texts.bracket_rows(analysis),
         comparison=_comparisons(study, root),
-        data=texts.data_rows(study["data"]),
-        environment=texts.environment_rows(study, rows, analysis),
+        verbatim=records.verbatim_rows(study["data"]),
+        data=records.data_rows(study["data"]),
+        environment=records.environment_rows(study, rows, analysis),
         checklist=checklist.fill(study, rows, analysis),
     )
     path = root / "report.html"
@@ -50,8 +51,7 @@ def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, An
     for name in study["definition"].get("compare_with", ()):
         other = root.parent / name
         if (other / "fit.json").exists():
-            theirs = analysis_lib.from_json((other / "fit.json").read_text(encoding="utf-8"))
-            ours = analysis_lib.from_json((root / "fit.json").read_text(encoding="utf-8"))
+            ours, theirs = (analysis_lib.read(folder / "fit.json") for folder in (root, other))
             found.append({"name": name, "rows": texts.comparison_rows(ours, theirs)})
     return found
 

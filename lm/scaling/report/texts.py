@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 from lm.scaling.analysis import Analysis
 from lm.scaling.figures.style import scientific, si
@@ -53,39 +53,47 @@ def headline(analysis: Analysis) -> list[str]:
             f"(approach 2, {isoflop.a.level:.0%} intervals, {len(isoflop.budgets)} budgets)."
         )
     if isinstance(score, Score):
-        lines.append(
-            f"Losses of the largest budget, written down before its runs started, were off by "
-            f"{percent(score.mean_absolute_error)} on average; "
-            f"a power law of the lowest loss would have been off by {percent(score.power_law_error)}, "
-            "the previous budget's lowest loss by "
-            f"{percent(score.last_budget_error)}."
-        )
-    established = [check for check in analysis.checks if check.passed]
-    lines.append(
-        f"{len(established)} of {len(analysis.checks)} budgets have a minimum with two sizes on each side that rise above it by "
-        "more than twice the seed noise."
-    )
+        line = f"The {len(score.cells)} losses of the largest budget, written down before its runs started, were off by "
+        line += f"{percent(score.mean_absolute_error)} on average."
+        if score.star_error is not None and score.power_law_star_error is not None and score.last_budget_star_error is not None:
+            line += f" The lowest of them was off by {score.star_error:+.1%}; a power law of the lowest losses would have been off by "
+            line += f"{score.power_law_star_error:+.1%}, the lowest loss of the budget before by {score.last_budget_star_error:+.1%}."
+        lines.append(line)
+    if analysis.checks:
+        passed = sum(check.passed for check in analysis.checks)
+        line = f"{passed} of {len(analysis.checks)} budgets have a minimum with two sizes on each side that rise above it "
+        lines.append(line + "by more than twice the seed noise.")
     return lines
 
 
 def exponent_rows(analysis: Analysis) -> list[dict[str, str]]:
     """One row per approach: exponents with intervals, or the refusal."""
     rows = []
-    for name, made in (("1, envelope", analysis.envelope), ("2, IsoFLOP", analysis.isoflop), ("3, parametric", analysis.parametric)):
+    approaches = (
+        ("1, envelope", analysis.envelope),
+        ("2, IsoFLOP", analysis.isoflop),
+        ("3, parametric, for C = k N D", analysis.parametric),
+    )
+    for name, made in approaches:
         if isinstance(made, Refusal):
             rows.append({"name": name, "a": number(made), "b": "", "method": ""})
         else:
             method = made.a.method if isinstance(made.a, Estimate) else ""
             rows.append({"name": name, "a": number(made.a), "b": "" if isinstance(made.a, Refusal) else number(made.b), "method": method})
     isoflop, parametric, adjusted = analysis.isoflop, analysis.parametric, analysis.isoflop_without_gaps
+    if isinstance(parametric, Parametric) and isinstance(parametric.a_counted, Estimate):
+        a, b = parametric.a_counted, parametric.b_counted
+        rows.append({"name": "3, parametric, at C as counted", "a": number(a), "b": number(b), "method": a.method})
     if isinstance(isoflop, Isoflop) and isinstance(isoflop.a_residual, Estimate):
         a, b = isoflop.a_residual, isoflop.b_residual
         rows.append({"name": "2, other interval", "a": number(a), "b": number(b), "method": a.method})
     if isinstance(parametric, Parametric) and isinstance(parametric.a_residual, Estimate):
         rows.append({"name": "3, other interval", "a": number(parametric.a_residual), "b": "", "method": parametric.a_residual.method})
-    if isinstance(adjusted, Isoflop):
-        method = "losses at each bracket's best learning rate"
-        rows.append({"name": "2, learning-rate gaps subtracted", "a": number(adjusted.a), "b": number(adjusted.b), "method": method})
+    name, method = "2, learning-rate gaps subtracted", "parametric bootstrap; losses at the best learning rate by the brackets"
+    if isinstance(adjusted, Refusal):
+        rows.append({"name": name, "a": number(adjusted), "b": "", "method": ""})
+    else:
+        rows.append({"name": name, "a": number(adjusted.a), "b": number(adjusted.b), "method": method})
     return rows
 
 
@@ -105,6 +113,7 @@ def budget_rows(analysis: Analysis) -> list[dict[str, str]]:
                 "d": count(budget.d_star),
                 "loss": number(budget.loss_star),
                 "sigma": percent(noise.value, 2) if isinstance(noise, Estimate) else "not measured",
+                "lost_residual": percent(budget.lost_residual),
                 "lost": percent(budget.lost),
                 "sides": f"{check.rising_left} below, {check.rising_right} above" if check else "–",
                 "tied": ", ".join(si(n) for n in check.tied) if check else "–",
@@ -127,37 +136,8 @@ def convention_rows(analysis: Analysis) -> list[dict[str, str]]:
     ]
 
 
-def forecast_rows(analysis: Analysis) -> list[dict[str, str]]:
-    if not isinstance(analysis.score, Score):
-        return []
-    return [
-        {
-            "n": si(cell.n, 3),
-            "predicted": f"{cell.predicted:.4f}",
-            "interval": "–" if cell.low is None or cell.high is None else f"{cell.low:.4f} to {cell.high:.4f}",
-            "measured": f"{cell.measured:.4f}",
-            "error": f"{100 * cell.error:+.2f}%",
-            "z": "–" if cell.z is None else f"{cell.z:+.1f}",
-            "covered": "yes" if cell.covered else "no",
-        }
-        for cell in analysis.score.cells
-    ]
-
-
-def bracket_rows(analysis: Analysis) -> list[dict[str, str]]:
-    return [
-        {
-            "n": si(bracket.n, 3),
-            "budget": scientific(bracket.budget),
-            "factor": number(bracket.best_factor, ".2f"),
-            "gap": number(_percents(bracket.gap), ".2f"),
-            "least": percent(bracket.least_gap, 2),
-        }
-        for bracket in analysis.brackets
-    ]
-
-
-def _percents(answer: Answer) -> Answer:
+def as_percent(answer: Answer) -> Answer:
+    """The same answer times 100."""
     if isinstance(answer, Refusal):
         return answer
     low, high = (None if bound is None else 100 * bound for bound in (answer.low, answer.high))
@@ -207,37 +187,3 @@ def comparison_rows(ours: Analysis, theirs: Analysis) -> list[dict[str, str]]:
             }
             rows.append(row)
     return rows
-
-
-def data_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
-    """The data record, flat."""
-    return [(key, _plain(value)) for key, value in _flat(data)]
-
-
-def environment_rows(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> list[tuple[str, str]]:
-    """What the runs ran on; a value that differs between runs lists all."""
-    seen: dict[str, set[str]] = {}
-    for row in rows:
-        for key, value in _flat(row.environment):
-            seen.setdefault(key, set()).add(_plain(value))
-    made = [(key, ", ".join(sorted(values))) for key, values in sorted(seen.items())]
-    return [
-        ("study planned at revision", str(study.get("revision"))),
-        *made,
-        *(("analysis: " + k, v) for k, v in analysis.versions.items()),
-    ]
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, item in value.items():
-        found += _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else [(prefix + key, item)]
-    return found
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return ", ".join(_plain(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
