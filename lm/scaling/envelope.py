@@ -45,6 +45,7 @@ class Envelope:
     a: Answer
     b: Answer
     n_line: Optional[Line]
+    d_line: Optional[Line]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Curve:
     log_d: np.ndarray
     log_loss: np.ndarray
     noise_log_c: float  # of the whole run, in the convention that sigma(C) is fitted in
+
+    @property
+    def log_flops_per_token(self) -> float:
+        return float(self.log_c[0] - self.log_d[0])
 
 
 def curves(rows: Sequence[Row], settings: AnalysisSettings) -> list[Curve]:
@@ -85,14 +90,16 @@ def _lowest(found: list[Curve], log_c: np.ndarray, shift: np.ndarray) -> np.ndar
     return np.where(covered, np.argmin(np.where(np.isfinite(losses), losses, np.inf), axis=0), -1)
 
 
-def _slope(found: list[Curve], log_c: np.ndarray, lowest: np.ndarray) -> tuple[np.ndarray, int]:
-    """(intercept, slope) of log N on log C over the interior sizes of the envelope, and how many distinct ones there are."""
+def _slopes(found: list[Curve], log_c: np.ndarray, lowest: np.ndarray) -> tuple[np.ndarray, int]:
+    """(intercept, slope) of log N and of log D on log C [2, 2] over the envelope's interior sizes, and how many distinct ones there are."""
     inner = (lowest > 0) & (lowest < len(found) - 1)
     count = len(set(lowest[inner].tolist()))
     if count < 2:
-        return np.full(2, np.nan), count
+        return np.full((2, 2), np.nan), count
     design = np.stack([np.ones(int(inner.sum())), log_c[inner]], axis=1)
-    return np.linalg.lstsq(design, np.array([found[i].log_n for i in lowest[inner]]), rcond=None)[0], count
+    log_n = np.array([found[i].log_n for i in lowest[inner]])
+    log_d = log_c[inner] - np.array([found[i].log_flops_per_token for i in lowest[inner]])
+    return np.linalg.lstsq(design, np.stack([log_n, log_d], axis=1), rcond=None)[0].T, count
 
 
 def fit_envelope(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> Union[Envelope, Refusal]:
@@ -102,29 +109,29 @@ def fit_envelope(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], setting
         return Refusal("too_few_points", f"{len(found)} sizes have constant-rate points; evaluate during the run, before the decay")
     log_c = np.linspace(min(k.log_c[0] for k in found), max(k.log_c[-1] for k in found), _STEPS)
     lowest = _lowest(found, log_c, np.zeros(len(found)))
-    line, count = _slope(found, log_c, lowest)
+    best, count = _slopes(found, log_c, lowest)
     shown = {k.id: tuple(zip(np.exp(k.log_c).tolist(), np.exp(k.log_loss).tolist(), strict=True)) for k in found}
     stretches = _stretches(found, log_c, lowest)
     head = (settings.n, settings.c, stretches, count, shown)
     if count < settings.min_envelope_sizes:
         reason = f"{count} interior sizes on the envelope, a staircase: {settings.min_envelope_sizes} are needed; add sizes and compute"
         refusal = Refusal("too_few_points", reason)
-        return Envelope(*head, refusal, refusal, None)
+        return Envelope(*head, refusal, refusal, None, None)
     drawn = _draws(found, log_c, noise, settings)
     problem = noise if isinstance(noise, Refusal) else None
-    a = bootstrap.estimate(line[1], drawn[:, 1], settings.level, METHOD, problem)
-    b = bootstrap.estimate(1 - line[1], 1 - drawn[:, 1], settings.level, METHOD, problem)
-    return Envelope(*head, a, b, _line(line, drawn, log_c, problem, settings))
+    a, b = (bootstrap.estimate(best[i, 1], drawn[:, i, 1], settings.level, METHOD, problem) for i in range(2))
+    n_line, d_line = (_line(best[i], drawn[:, i], log_c, problem, settings) for i in range(2))
+    return Envelope(*head, a, b, n_line, d_line)
 
 
 def _draws(found: list[Curve], log_c: np.ndarray, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> np.ndarray:
     """Lines of envelopes whose curves are moved as wholes by seed noise: the points of one run are not independent."""
     if isinstance(noise, Refusal):
-        return np.zeros((1, 2))
+        return np.zeros((1, 2, 2))
     ends = np.array([k.noise_log_c for k in found])
     sigma = noise.draws(ends, settings.table_draws, settings.seed)
     shift = sigma * bootstrap.generator(settings.seed, "envelope").standard_normal(sigma.shape)
-    return np.stack([_slope(found, log_c, _lowest(found, log_c, s))[0] for s in shift])
+    return np.stack([_slopes(found, log_c, _lowest(found, log_c, s))[0] for s in shift])
 
 
 def _stretches(found: list[Curve], log_c: np.ndarray, lowest: np.ndarray) -> tuple[EnvelopePoint, ...]:

@@ -64,6 +64,7 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
     log_x = np.log([[row.params[settings.n], row.tokens] for row in targets])
     log_c = np.log([row.flops[settings.planned_c] for row in targets])
     law = parametric.fit_law(cells, noise, settings, settings.draws, "forecast", span=False)
+    problem = law if isinstance(law, Refusal) else parametric.unidentified(law, settings)
     losses, sigma = _losses(law, cells, noise, log_x, log_c, settings)
     fitted, minima = isoflop.fit_isoflop(profiles.by_budget(cells), cells.noise_weight, cells.log_c, noise, settings)
     centre = np.array([log_c.mean()])
@@ -75,7 +76,7 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
             CellForecast(row.id, float(row.params[settings.n]), float(row.tokens), float(row.flops[settings.planned_c]), loss, sd)
             for row, loss, sd in zip(targets, losses, sigma, strict=True)
         ),
-        n_star=_law_star(law, cells, centre, "log_n", settings), n_star_isoflop=_isoflop_star(fitted, minima, centre, settings),
+        n_star=problem or _law_star(law, cells, centre, "log_n", settings), n_star_isoflop=_isoflop_star(fitted, minima, centre, settings),
         loss_star=_law_star(law, cells, centre, "log_loss", settings), baseline_power_law=power, baseline_last_budget=last,
         known_budgets=tuple(sorted(set(cells.budget.tolist()))),
     )  # fmt: skip

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from lm.scaling import envelope
+from lm.scaling import envelope, points
+from lm.scaling.frontier import cost_of
 from lm.scaling.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
@@ -26,13 +27,17 @@ def test_the_envelope_of_many_sizes_has_the_exponent_of_its_law():
     assert isinstance(made.a, Estimate)
     assert abs(made.a.value - 0.5) < 0.06  # the steps of a staircase of ten sizes
     assert made.a.low < made.a.value < made.a.high
+    assert made.b.low < made.b.value < made.b.high
+    cost = cost_of(points.cells(wide(), "matmul", "matmul_causal"))  # N* and D* are of one run: together they cost C
+    spent = cost.log_flops_per_token(np.log(made.n_line.value)) + np.log(made.d_line.value)
+    np.testing.assert_allclose(spent, np.log(made.n_line.flops), atol=0.01)
 
 
 def test_a_staircase_is_refused():
     made = envelope.fit_envelope(synthetic.study(), Refusal("no_replicas", ""), SETTINGS)
     assert made.interior_sizes < 6
     assert made.a.kind == made.b.kind == "too_few_points"
-    assert made.n_line is None
+    assert made.n_line is made.d_line is None
     assert made.stretches
 
 

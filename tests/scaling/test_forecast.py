@@ -52,6 +52,16 @@ def test_a_forecast_does_not_read_what_it_forecasts(rows, made):
     assert forecast.make(louder, hidden, SETTINGS) != made
 
 
+def test_an_optimum_that_the_known_cells_do_not_determine_is_not_forecast(few_starts):
+    """Loss that hangs on D alone: the cells' losses can be expected, N* cannot."""
+    random = np.random.default_rng(0)
+    rows = synthetic.study(sigma=0.01, seed=5)
+    rows = [dataclasses.replace(row, loss=(0.8 + 88.0 / row.tokens**0.35) * math.exp(0.01 * random.standard_normal())) for row in rows]
+    got = forecast.make(*split(rows), dataclasses.replace(SETTINGS, draws=60))
+    assert isinstance(got.n_star, Refusal)
+    assert got.n_star.kind in ("unidentified", "not_converged")
+
+
 def test_predictive_intervals_cover_new_cells(few_starts):
     """12 studies of 7 cells that share a fit: 80% within +-20 points (the fit's error is common to a study's cells)."""
     hits = []

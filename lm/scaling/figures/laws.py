@@ -38,6 +38,8 @@ def allocation(path: pathlib.Path, envelope: Optional[Envelope], isoflop: Isoflo
             (right, "d_star", "compute-optimal D (tokens)"),
         ):
             _minima(axes, isoflop, star)
+            if envelope is not None:
+                _line(axes, getattr(envelope, f"{star[0]}_line"), "approach 1 (envelope)", style.APPROACH_COLOURS[1])
             _line(axes, getattr(isoflop, f"{star[0]}_line"), "approach 2 (IsoFLOP)", style.APPROACH_COLOURS[2])
             if parametric is not None:
                 _line(axes, getattr(parametric, f"{star[0]}_line"), "approach 3 (parametric)", style.APPROACH_COLOURS[3])
@@ -47,8 +49,6 @@ def allocation(path: pathlib.Path, envelope: Optional[Envelope], isoflop: Isoflo
             axes.set(xscale="log", yscale="log", xlabel="training compute C (FLOPs)", ylabel=label)
             style.flops_axis(axes.xaxis)
             style.count_axis(axes.yaxis)
-        if envelope is not None:
-            _line(left, envelope.n_line, "approach 1 (envelope)", style.APPROACH_COLOURS[1])
         handles, labels = left.get_legend_handles_labels()
         if envelope is None or envelope.n_line is None:
             handles.append(style.plt.Line2D([], [], color=style.APPROACH_COLOURS[1], lw=0))
