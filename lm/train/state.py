@@ -115,13 +115,8 @@ def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Opt
     loss_fn = loss_fn or next_token(model.apply, compute_dtype=jnp.dtype(config.compute_dtype), z_loss=config.z_loss)
     optimizer = adamw(config.optim, abstract, axes)
     state = _abstract_state(optimizer, abstract, model.shardings(mesh), mesh)
-    step = make_step(
-        loss_fn,
-        optimizer,
-        config.optim.schedule,
-        micro_batches=config.execution.micro_batches,
-        layer_norms=axes if config.log.layer_norms else None,
-    )
+    layer_norms = axes if config.log.layer_norms else None
+    step = make_step(loss_fn, optimizer, config.optim.schedule, micro_batches=config.execution.micro_batches, layer_norms=layer_norms)
 
     def init(seed: jax.Array) -> TrainState:
         params = model.init(jax.random.key(seed))
@@ -139,11 +134,8 @@ def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Opt
     with jax.set_mesh(mesh):
         make = jax.jit(init, out_shardings=results[0]).lower(scalar(jnp.uint32)).compile(compiler_options(mesh))
         several = _several(step, metrics, names, config.execution.steps_per_dispatch)
-        run = (
-            jax.jit(several, donate_argnums=0, out_shardings=results)
-            .lower(state, frozen, batches, hyper, scalar(jnp.int32))
-            .compile(compiler_options(mesh))
-        )
+        lowered = jax.jit(several, donate_argnums=0, out_shardings=results).lower(state, frozen, batches, hyper, scalar(jnp.int32))
+        run = lowered.compile(compiler_options(mesh))
     return Program(
         config=config,
         mesh=mesh,

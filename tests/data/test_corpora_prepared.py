@@ -87,7 +87,10 @@ def test_what_cannot_be_used_says_why(tmp_path):
     _prepare(tmp_path, "records", TEXT, {"train": _rows(2)})
     info = tmp_path / "records" / "1.2.0" / "dataset_info.json"
     info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
+    _prepare(tmp_path, "torn", TEXT, {"train": _rows(2)})
+    (tmp_path / "torn" / "1.2.0" / "dataset_info.json").write_text("{")
     expected = {
+        "torn": r"dataset_info\.json is damaged",
         "none": r"no text feature \(n\)",
         "several": r"several text features \(a, b\)",
         "records": "is tfrecord; prepare it with --file_format=array_record",

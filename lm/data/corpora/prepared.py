@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Optional
 
 from lm.data.corpora import corpus
-from lm.data.store import write_json
+from lm.data.store import read_json, write_json
 from lm.errors import UserError
 
 ENDS = 65_536  # bytes at either end of a shard that the fingerprint covers: whole shards may be hundreds of gigabytes
@@ -94,7 +94,7 @@ def _absent(name: str, dataset: str, data_dir: str) -> str:
 
 
 def _record(name: str, source: pathlib.Path) -> dict:
-    info = json.loads((source / "dataset_info.json").read_text())
+    info = read_json(str(source / "dataset_info.json"))
     formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}
     if "array_record" not in formats:
         raise UserError(f"tfds:{name} in {source} is {info.get('fileFormat', 'tfrecord')}; prepare it with --file_format=array_record")
