@@ -32,5 +32,13 @@ types: $(STAMP)  ## mypy
 
 check: lint types test  ## everything that CI runs on one Python
 
+nightly: $(STAMP)  ## the long checks: both studies, and the default one killed at random moments (25 minutes)
+	@$(BIN)/python -m experiments chinchilla
+	@$(BIN)/python tests/nightly/kill_study.py chinchilla --reference runs/chinchilla
+	@$(BIN)/python -m experiments chinchilla_bpe
+
+constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12
+	@.venv/bin/python .ci/constraints.py .venv .venv-3.12 > constraints.new && mv constraints.new constraints.txt
+
 clean:  ## remove the environment and every result
 	rm -rf $(VENV) runs
