@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import html
+import itertools
 import json
 import re
 import shutil
@@ -10,10 +11,13 @@ import shutil
 import fake_train
 import pytest
 import small_study
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from lm import files, worker
 from lm.scaling import analysis, directory, forecast, gate, plan, report, results, table
-from lm.scaling.report.pictures import CAPTIONS
+from lm.scaling.figures import style
+from lm.scaling.report.pictures import CAPTIONS, draw
 from lm.scaling.results import Refusal
 from lm.scaling.settings import AnalysisSettings
 from lm.scaling.study import Budget
@@ -69,6 +73,31 @@ def test_every_figure_is_drawn_twice_and_shown_once(finished, page):
         assert (root / "figures" / f"{name}.svg").stat().st_size > 2000
         assert page.count(f'<figure id="{name}">') == 1
     assert len(_pictures(page)) == len(CAPTIONS)
+
+
+def _overlaps(figure):
+    """Pairs of texts of a drawn figure whose boxes share more than two pixels either way."""
+    figure.canvas.draw()
+    beyond = set()  # labels of ticks outside the axes, which are not drawn
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        beyond |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in beyond]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    pairs = ((a, b, Bbox.intersection(x, y)) for (a, x), (b, y) in itertools.combinations(boxes, 2))
+    return [(a, b) for a, b, common in pairs if common is not None and common.width > 2 and common.height > 2]
+
+
+def test_no_text_of_a_figure_overlaps_another(finished, tmp_path, monkeypatch):
+    root, fitted = finished
+    drawn = []
+    monkeypatch.setattr(style.plt, "close", drawn.append)
+    names = [picture["name"] for picture in draw(tmp_path, table.read(root), fitted)]
+    monkeypatch.undo()
+    found = {name: _overlaps(figure) for name, figure in zip(names, drawn, strict=True)}
+    for figure in drawn:
+        style.plt.close(figure)
+    assert found == {name: [] for name in names}
 
 
 def test_the_page_and_its_figures_load_nothing(page):

@@ -86,21 +86,21 @@ def _line(axes, line: Optional[Line], label: str, colour: str) -> None:
 
 
 def surface(path: pathlib.Path, parametric: Parametric) -> None:
-    """Contours of the fitted L(N, D) over the cells it was fitted to, with the compute-optimal path and lines of equal compute."""
+    """Contours of the fitted L(N, D) over the cells it was fitted to, with the compute-optimal path."""
     with style.figure(path, 6.8, 4.6) as (axes,):
         n = np.array([r.n for r in parametric.residuals])
         d = np.array([r.tokens for r in parametric.residuals])
         grid_n, grid_d = np.geomspace(n.min() / 1.5, n.max() * 1.5, 120), np.geomspace(d.min() / 1.5, d.max() * 1.5, 120)
         v = parametric.values
         loss = v["E"] + v["A"] * grid_n[None] ** -v["alpha"] + v["B"] * grid_d[:, None] ** -v["beta"]
+        axes.set(xscale="log", yscale="log", xlabel="parameters N (matmul)", ylabel="tokens D")
+        axes.set(xlim=(grid_n[0], grid_n[-1]), ylim=(grid_d[0], grid_d[-1]))  # before the labels, whose gaps are cut on the page
         levels = np.geomspace(loss.min(), loss.max(), 16)[1:-1]
         drawn = axes.contour(grid_n, grid_d, loss, levels=levels, cmap=style.SEQUENCE, linewidths=1.1)
         axes.clabel(drawn, fontsize=7.5, fmt="%.2f")
         axes.scatter(n, d, s=14, color=style.BLACK, zorder=4, label="cells")
         if parametric.n_line is not None and parametric.d_line is not None:
             axes.plot(parametric.n_line.value, parametric.d_line.value, color=style.RED, lw=2, label="compute-optimal path")
-        axes.set(xscale="log", yscale="log", xlabel="parameters N (matmul)", ylabel="tokens D")
-        axes.set(xlim=(grid_n[0], grid_n[-1]), ylim=(grid_d[0], grid_d[-1]))
         style.count_axis(axes.xaxis)
         style.count_axis(axes.yaxis)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
