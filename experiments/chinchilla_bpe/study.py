@@ -29,9 +29,9 @@ def get_study() -> Study:
         question="What does a vocabulary of 1,024 change against bytes, at equal compute?",
         base=base,
         budgets=(
-            Budget(4.2e11, (8, 12, 16, 24, 32, 40, 48), repeats=(12, 24, 40)),
-            Budget(8.8e11, (12, 16, 24, 32, 40, 48, 64)),
-            Budget(1.85e12, (16, 24, 32, 40, 48, 64, 80), stage=1),
+            Budget(4.2e11, (8, 12, 16, 24, 32, 48, 64), repeats=(12, 24, 48)),
+            Budget(8.8e11, (12, 16, 24, 32, 48, 64, 80)),
+            Budget(1.85e12, (16, 24, 32, 48, 64, 80, 96), stage=1),
         ),
         compare_with=("chinchilla",),
     )
