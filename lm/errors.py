@@ -23,6 +23,9 @@ def run_cli(main: Callable[[], Optional[int]]) -> None:
             raise
         print("\ninterrupted; the same command continues from what is on disk", file=sys.stderr)
         status = 130
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
     except (UserError, OSError) as error:
         if os.environ.get("LM_TRACEBACK"):
             raise
