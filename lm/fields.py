@@ -220,4 +220,4 @@ def _paths(cls: type, prefix: str) -> Iterator[str]:
             path, hints = join(path, 0), element_hints(field.hint, 1)[:1]
         for option in (option for hint in hints for option in alternatives(hint)):
             if dataclasses.is_dataclass(option):
-                yield from _paths(option, path)  # type: ignore[arg-type]
+                yield from _paths(option, path)  # type: ignore[arg-type]  # mypy sees an instance here, not a class

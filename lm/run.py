@@ -98,7 +98,7 @@ def _call(path: Path, spec: str, name: str) -> Any:
         return module.get_config(name) if name else module.get_config()
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # the file is the user's program: whatever it raises is theirs to mend
         raise UserError(f"--config={spec}: {type(error).__name__}: {error} (LM_TRACEBACK=1 shows where)") from error
 
 

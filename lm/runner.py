@@ -148,5 +148,6 @@ def _attention(config: RunConfig, mesh: Mesh) -> str:
     """The kernel that serves the training mask; UserError when the one asked for cannot."""
     positions = jax.ShapeDtypeStruct((1, config.data.sequence_length), jnp.int32)
     segments = positions if config.model.attention.documents == "isolated" else None
+    # Shapes stand in for arrays: the choice reads nothing else.
     mask = Mask(positions, positions, segments, segments, window=config.model.attention.window)  # type: ignore[arg-type]
     return choose_backend(config.execution.attention, mask, jnp.dtype(config.compute_dtype), mesh.devices.flat[0].platform)

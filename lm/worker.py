@@ -61,7 +61,11 @@ def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[s
     work: dict[str, float] = collections.defaultdict(float)
     for cell in cells:
         work[cell["shape_key"]] += cell["seconds"] * (cell["id"] not in held)
-    rank = lambda c: (c["shape_key"] != shape_key, c["shape_key"] in busy, -work[c["shape_key"]], c["shape_key"], -c["seconds"])  # noqa: E731
+
+    def rank(cell: dict[str, Any]) -> tuple:
+        key = cell["shape_key"]
+        return (key != shape_key, key in busy, -work[key], key, -cell["seconds"])
+
     yield from sorted((cell for cell in cells if cell["id"] not in held), key=rank)
 
 
@@ -95,7 +99,7 @@ def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], tr
             train(config, folder)
         except (UserError, OSError):
             raise  # the disk, the data, the installation: no fault of the cell
-        except Exception as error:
+        except Exception as error:  # of this cell alone: recorded, and the others go on
             log(traceback.format_exc())
             record_failure(folder, cell, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         _check_record(folder, cell)

@@ -149,10 +149,13 @@ class LossEvaluator:
             return jnp.sum(jnp.where(batch.weights > 0, nll_BT, 0.0), axis=1)
 
         shape = (self._rows, self._config.data.sequence_length)
-        where = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+
+        def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
         ids: Any = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._sharding)
         weights: Any = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self._sharding)
-        params = jax.tree.map(where, model.abstract(), model.shardings(mesh))
+        params = jax.tree.map(placed, model.abstract(), model.shardings(mesh))
         with jax.set_mesh(mesh):
             return jax.jit(score).lower(params, Batch(ids, ids, weights, ids, ids)).compile(compiler_options(mesh))
 

@@ -150,7 +150,7 @@ class _Run:
             self.finish("diverged", f"step {error.step}: {error}")
         except (UserError, OSError):
             raise  # of the environment: the run can go on when it is mended
-        except Exception as error:
+        except Exception as error:  # recorded, so that a rule can exclude the run, and raised again
             self.finish("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             raise
 
