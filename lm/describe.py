@@ -15,7 +15,7 @@ from lm.model.flops import ledger, predicted
 from lm.model.memory import activation_bytes
 from lm.model.weights import flatten
 from lm.rows import RowShape
-from lm.sharding import Names
+from lm.sharding import RULES, Names
 from lm.train.config import RunConfig
 from lm.train.state import abstract_state, hyper_of, row_of, tokens_per_step, total_steps
 
@@ -84,7 +84,7 @@ def memory(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
     """Bytes of one device, by formula."""
     state = abstract_state(config, model, mesh)
     weights, moments = _on_one_device(state.params), _on_one_device(state.opt_state)
-    rows = config.batch_size / (mesh.shape["data"] * mesh.shape["fsdp"] * config.execution.micro_batches)
+    rows = config.batch_size / (RULES.batch_ways(mesh) * config.execution.micro_batches)
     remat, compute_bytes = config.execution.remat, {"float32": 4, "bfloat16": 2}[config.compute_dtype]
     local = _local(config.model, mesh.shape["tensor"])
     kept = activation_bytes(local, math.ceil(rows), row_of(config), remat=remat, compute_bytes=compute_bytes, fused=fused)

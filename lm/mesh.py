@@ -9,7 +9,9 @@ AXES = ("data", "fsdp", "stage", "expert", "context", "tensor")
 class MeshConfig:
     """Devices along each mesh axis; axes of size 1 cost nothing. `data = -1` takes the devices that the others leave.
 
-    No array is split over `stage` and `expert` yet: `lm.sharding.make_mesh` refuses more than 1 of them.
+    data     rows of the batch                       context  the sequence, attention included
+    fsdp     rows of the batch, and every weight     tensor   heads, feed-forward width and vocabulary
+    stage    layers, as a pipeline                   expert   nothing yet: `lm.sharding.make_mesh` refuses more than 1
     """
 
     data: int = -1

@@ -18,13 +18,13 @@ from lm.evals.loss import LossEvaluator
 from lm.evals.pairs import PairEvaluator
 from lm.model import architectures
 from lm.model.attention import choose_backend
-from lm.model.execution import Execution
+from lm.model.execution import Execution, Pipeline
 from lm.model.flops import ledger
 from lm.model.mask import Mask
 from lm.rows import RowShape
-from lm.sharding import make_mesh
+from lm.sharding import RULES, SEQUENCE_RULES, make_mesh
 from lm.train import loop, record
-from lm.train.config import RunConfig
+from lm.train.config import ExecutionConfig, RunConfig
 from lm.train.progress import Log
 from lm.train.state import Program, compile_program, row_of, shape_of, total_steps
 
@@ -63,9 +63,24 @@ def build(config: RunConfig, devices: Optional[list] = None) -> Parts:
     _check_rows(config, row)
     how = config.execution
     mesh = make_mesh(config.mesh, devices)
-    model = architectures.build(config.model, Execution(remat=how.remat, unroll=how.unroll, attention=how.attention))
+    model = architectures.build(config.model, execution_of(how, mesh))
     model.shardings(mesh)  # refuses splits that do not divide
     return Parts(config, model, mesh, _attention(config, row, mesh))
+
+
+def execution_of(how: ExecutionConfig, mesh: Mesh) -> Execution:
+    """How a run's model is carried out on its mesh."""
+    stages = mesh.shape["stage"]
+    pipeline = Pipeline(stages, how.pipeline_repeats, how.pipeline_micro_batches or stages) if stages > 1 else None
+    return Execution(
+        remat=how.remat,
+        unroll=how.unroll,
+        attention=how.attention,
+        context=how.context_attention,
+        platform=mesh.devices.flat[0].platform,
+        rules=SEQUENCE_RULES if how.sequence_parallel else RULES,
+        pipeline=pipeline,
+    )
 
 
 def train_run(

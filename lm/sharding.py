@@ -23,6 +23,8 @@ class Rules:
     """The mesh axes that split each logical axis. One field per logical axis, so that a wrong name is an error."""
 
     # weights
+    repeats: MeshAxes = None  # of a pipeline's stages: its stacked weights are [repeats, stages, layers, ...]
+    stages: MeshAxes = "stage"
     layers: MeshAxes = None
     vocab: MeshAxes = "tensor"
     positions: MeshAxes = None
@@ -37,8 +39,9 @@ class Rules:
     token_types: MeshAxes = None
     buckets: MeshAxes = None  # of relative distance
     # activations
-    act_batch: MeshAxes = ("data", "fsdp")
+    act_batch: MeshAxes = ("data", "fsdp", "stage")
     act_length: MeshAxes = "context"
+    act_stream: MeshAxes = "context"  # the sequence in the residual stream, between the regions that tensor parallelism splits
     act_embed: MeshAxes = None
     act_heads: MeshAxes = "tensor"
     act_kv_heads: MeshAxes = "tensor"
@@ -58,8 +61,15 @@ class Rules:
         """The rules of a weight at the point where a layer reads it: tensor parallelism stays, fsdp is gathered."""
         return dataclasses.replace(self, embed=tuple(axis for axis in _as_tuple(self.embed) if axis != "fsdp") or None)
 
+    def batch_ways(self, mesh: Mesh) -> int:
+        """Into how many parts the rows of a batch are split."""
+        return math.prod(mesh.shape[axis] for axis in _as_tuple(self.act_batch))
+
 
 RULES = Rules()
+# Sequence parallelism (Korthikanti et al. 2022, section 4.2.2): norms and residual sums are split over `tensor` too.
+SEQUENCE_RULES = Rules(act_stream=("context", "tensor"))
+STACK_AXES = ("repeats", "stages", "layers")  # over which a Stack runs; no part of a weight's own shape
 
 
 def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
@@ -69,11 +79,8 @@ def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
     wrong = [axis for axis, size in sizes.items() if size < 1 and (axis, size) != ("data", -1)]
     if wrong:
         raise UserError(f"mesh.{wrong[0]}={sizes[wrong[0]]} is no size: give 1 or more (only mesh.data may be -1, 'the rest')")
-    for axis in ("stage", "expert"):
-        if sizes[axis] > 1:
-            raise UserError(
-                f"mesh.{axis}={sizes[axis]} would do the same work {sizes[axis]} times: nothing is split over {axis} yet, give 1"
-            )
+    if sizes["expert"] > 1:
+        raise UserError(f"mesh.expert={sizes['expert']} would do the same work {sizes['expert']} times: no model has experts yet, give 1")
     others = math.prod(size for axis, size in sizes.items() if axis != "data")
     if sizes["data"] == -1:
         sizes["data"] = max(len(devices) // others, 1)

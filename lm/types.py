@@ -26,7 +26,8 @@ class Inputs:
     """What a model reads: rows of tokens, on the host or on the device. Only `tokens` is always there.
 
     Without `segments` a row is one text; without `positions` they count from 0. `prefix` marks (1) the tokens that every query of their
-    segment sees, in a prefix LM. `predict` are the places in the row whose outputs predict something (None: all), `pool` the places
+    segment sees, in a prefix LM. `places` say where each token stood in its row before the loader permuted the sequence axis, the same for
+    all rows (None: where it stands). `predict` are the places in the row whose outputs predict something (None: all), `pool` the places
     that stand for whole sequences (None: one sequence a row, at its first or last token as the head says). An encoder-decoder's
     `encoder_` fields are its encoder's stream, and a decoder's segment reads the encoder's segment of the same number.
     """
@@ -35,12 +36,14 @@ class Inputs:
     segments: Optional[Int[AnyArray, "#B T"]] = None
     positions: Optional[Int[AnyArray, "#B T"]] = None
     prefix: Optional[Int[AnyArray, "B T"]] = None
+    places: Optional[Int[AnyArray, "B T"]] = None
     token_types: Optional[Int[AnyArray, "B T"]] = None
     predict: Optional[Int[AnyArray, "B P"]] = None
     pool: Optional[Int[AnyArray, "B M"]] = None
     encoder_tokens: Optional[Int[AnyArray, "B S"]] = None
     encoder_segments: Optional[Int[AnyArray, "#B S"]] = None
     encoder_positions: Optional[Int[AnyArray, "#B S"]] = None
+    encoder_places: Optional[Int[AnyArray, "#B S"]] = None
 
 
 @jax.tree_util.register_dataclass
@@ -61,6 +64,7 @@ class Batch:
     segments: Int[AnyArray, "B T"]
     positions: Int[AnyArray, "B T"]
     prefix: Optional[Int[AnyArray, "B T"]] = None
+    places: Optional[Int[AnyArray, "B T"]] = None
     token_types: Optional[Int[AnyArray, "B T"]] = None
     predict: Optional[Int[AnyArray, "B P"]] = None
     pool: Optional[Int[AnyArray, "B M"]] = None
@@ -69,6 +73,7 @@ class Batch:
     encoder_tokens: Optional[Int[AnyArray, "B S"]] = None
     encoder_segments: Optional[Int[AnyArray, "B S"]] = None
     encoder_positions: Optional[Int[AnyArray, "B S"]] = None
+    encoder_places: Optional[Int[AnyArray, "B S"]] = None
 
     @property
     def inputs(self) -> Inputs:

@@ -29,7 +29,7 @@ def test_a_mesh_has_all_axes_and_they_are_auto():
         (MeshConfig(data=3), "3 devices and there are 8"),
         (MeshConfig(fsdp=16), "16 devices"),
         (MeshConfig(tensor=0), "tensor=0 is no size"),
-        (MeshConfig(stage=2), "nothing is split over stage"),
+        (MeshConfig(expert=2), "no model has experts"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(config, message):

@@ -116,7 +116,7 @@ class LossEvaluator:
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):
-        devices = mesh.shape["data"] * mesh.shape["fsdp"]
+        devices = RULES.batch_ways(mesh)
         self._rows = math.ceil((rows or ROWS) / devices) * devices
         self._sharding = NamedSharding(mesh, RULES.spec(("act_batch", "act_length")))
         self._config, self._data = config, data

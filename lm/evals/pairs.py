@@ -45,7 +45,7 @@ class PairEvaluator:
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):
-        devices = mesh.shape["data"] * mesh.shape["fsdp"]
+        devices = RULES.batch_ways(mesh)
         self._rows = math.ceil((rows or ROWS) / devices) * devices
         self._mesh, self._model, self._data = mesh, model, data
         self._sharding = NamedSharding(mesh, RULES.spec(("act_batch", None)))

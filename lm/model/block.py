@@ -56,7 +56,7 @@ class Block(nnx.Module):
             x_BTD = self._add(x_BTD, inner_BTD, self.cross_norm)
         if not self.config.parallel_residual:
             x_BTD = self._add(x_BTD, self.mlp(x_BTD if post else self.mlp_norm(x_BTD)), self.mlp_norm)
-        x_BTD = constrain(x_BTD, "act_batch", "act_length", "act_embed", rules=self.execution.rules)
+        x_BTD = constrain(x_BTD, "act_batch", "act_stream", "act_embed", rules=self.execution.rules)
         square = jnp.square(jax.lax.stop_gradient(x_BTD).astype(jnp.float32))
         return x_BTD, Stored(own, cross), {"activation_rms": jnp.sqrt(jnp.mean(square))}
 

@@ -6,6 +6,8 @@ from typing import Literal, Optional
 Architecture = Literal["decoder", "prefix_lm", "encoder_decoder", "encoder"]
 Norm = Literal["rmsnorm", "layernorm"]
 Positions = Literal["rope", "learned", "sinusoidal", "relative", "none"]
+AttentionKernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
+ContextForm = Literal["gather", "ring"]
 Activation = Literal["gelu", "gelu_exact", "silu", "relu", "squared_relu"]
 
 

@@ -50,7 +50,7 @@ class Stack(nnx.Module):
             context = context._replace(rope=rope(positions_BT, self.config, x_BTD.dtype))
         if self.relative is not None:
             context = context._replace(bias_BNTS=self._bias(self.relative, context, x_BTD.dtype))
-        x_BTD = constrain(x_BTD, "act_batch", "act_length", "act_embed", rules=self.execution.rules)
+        x_BTD = constrain(x_BTD, "act_batch", "act_stream", "act_embed", rules=self.execution.rules)
 
         def layer(carry, block_and_index):
             x_BTD, stored = carry

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lm.optim.adamw import STACKED_AXIS, clip_by_global_norm, decay_and_descend, groups
+from lm.optim.adamw import clip_by_global_norm, decay_and_descend, groups
 from lm.optim.config import Adafactor, OptimConfig
+from lm.sharding import STACK_AXES
 from lm.types import Params
 
 Dims = tuple[int, ...]
@@ -49,7 +50,7 @@ def factored_dims(shape: tuple[int, ...], names: tuple, smallest: int) -> Option
     for dim, name in enumerate(names):
         if name == "head_dim" and sides:
             sides[-1] += (dim,)
-        elif name != STACKED_AXIS:
+        elif name not in STACK_AXES:
             sides.append((dim,))
     sizes = [math.prod(shape[dim] for dim in side) for side in sides]
     return (sides[0], sides[1]) if len(sides) == 2 and min(sizes) >= smallest else None
@@ -96,7 +97,7 @@ def _update(config: Adafactor, decay: Any, g: jax.Array, w: jax.Array, old: Any,
         new = Moments(row=row, column=column)
         of_row = jnp.expand_dims(row, columns)
         u = g * jax.lax.rsqrt(of_row / jnp.mean(of_row, axis=rows, keepdims=True)) * jax.lax.rsqrt(jnp.expand_dims(column, rows))
-    own = tuple(dim for dim, name in enumerate(names) if name != STACKED_AXIS)
+    own = tuple(dim for dim, name in enumerate(names) if name not in STACK_AXES)
     if config.clipping is not None:
         u = u / jnp.maximum(1.0, _rms(u, own) / config.clipping)
     if config.scale_by_weight:

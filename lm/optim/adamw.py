@@ -8,10 +8,10 @@ import optax
 
 from lm.optim.config import OptimConfig
 from lm.optim.schedules import Schedule, rate_ratio
+from lm.sharding import STACK_AXES
 from lm.types import Hyper, Params
 
 Group = Literal["matrix", "vector"]
-STACKED_AXIS = "layers"  # the axis over which a Stack scans; no part of a weight's own shape
 VECTOR_NAMES = ("bias", "scale")  # vectors by meaning, whatever their rank: a bias may have the shape [heads, head_dim]
 
 
@@ -31,7 +31,7 @@ def _group(path: tuple, leaf: Any, axes: tuple) -> Group:
         raise ValueError(f"weight {name} has {leaf.ndim} dimensions and {len(axes)} logical axes {axes}")
     last = str(getattr(path[-1], "key", path[-1]))
     is_vector = any(last == v or last.endswith("_" + v) for v in VECTOR_NAMES)
-    return "vector" if is_vector or len(axes) - axes.count(STACKED_AXIS) < 2 else "matrix"
+    return "vector" if is_vector or sum(axis not in STACK_AXES for axis in axes) < 2 else "matrix"
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

@@ -6,7 +6,7 @@ from typing import Literal, Optional
 from lm.data.config import DataConfig
 from lm.data.objectives.config import NextToken
 from lm.mesh import MeshConfig
-from lm.model.config import ModelConfig
+from lm.model.config import AttentionKernel, ContextForm, ModelConfig
 from lm.optim.config import OptimConfig
 
 Likelihood = Literal["text", "pairs"]
@@ -44,13 +44,19 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExecutionConfig:
-    """How the step is compiled."""
+    """How the step is compiled, and how its arrays are split beyond what the sizes of the mesh say."""
 
     micro_batches: int = 1
     remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
     unroll: bool = True  # unroll the scan over layers
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    attention: AttentionKernel = "auto"
     steps_per_dispatch: int = 1  # up to this many steps run per call from the host; pays when a step takes a few milliseconds
+    sequence_parallel: bool = False  # residual stream split over mesh.tensor along the sequence, between what tensor parallelism splits
+    context_attention: ContextForm = "gather"  # of mesh.context: keys and values all gathered first, or passed round in a ring
+    pipeline_micro_batches: Optional[int] = None  # of mesh.stage, of each micro-batch; None: as many as stages
+    pipeline_repeats: int = 1  # groups of layers per stage (the interleaved schedule); more of them idle less
+    shard_optimizer: bool = False  # optimizer state split over mesh.data too (ZeRO-1)
+    offload_optimizer: bool = False  # optimizer state in the host's memory, where the backend has it
 
 
 @dataclasses.dataclass(frozen=True)

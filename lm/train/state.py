@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from lm.losses import LossFn, pretraining
 from lm.optim.optimizer import make_optimizer, state_shardings
 from lm.optim.schedules import warmup_steps
 from lm.rows import RowShape
+from lm.sharding import RULES
 from lm.train.config import CheckpointConfig, EvalConfig, LogConfig, RunConfig
 from lm.train.feed import abstract_batch
 from lm.train.step import Step, make_step
@@ -56,6 +57,16 @@ class Program:
     scalars: tuple[str, ...]  # names of the columns of the scalars
     flops_per_step: Optional[float]  # XLA's own count
     compile_seconds: float
+
+
+class Lowered(NamedTuple):
+    """A run's functions, lowered for its mesh: what `lm.run` compiles and runs, and `lm.preflight` compiles only."""
+
+    init: Any
+    run: Any
+    state: TrainState  # abstract, with shardings
+    batches: Batch  # the same, of `steps_per_dispatch` steps
+    scalars: tuple[str, ...]
 
 
 def compiler_options(mesh: Mesh) -> Optional[dict[str, Any]]:
@@ -120,7 +131,26 @@ def layout_of(data: DataConfig) -> DataConfig:
 
 
 def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[LossFn] = None, frozen: Any = None) -> Program:
-    """Compiles initialisation and step for one shape of run.
+    """Compiles initialisation and step for one shape of run; see `lower`."""
+    start = time.monotonic()
+    lowered = lower(config, model, mesh, loss_fn=loss_fn, frozen=frozen)
+    with jax.set_mesh(mesh):
+        make, run = lowered.init.compile(compiler_options(mesh)), lowered.run.compile(compiler_options(mesh))
+    return Program(
+        config=config,
+        mesh=mesh,
+        abstract=lowered.state,
+        batch_shardings=jax.tree.map(lambda x: x.sharding, lowered.batches),
+        init=make,
+        run=run,
+        scalars=lowered.scalars,
+        flops_per_step=_flops(run),
+        compile_seconds=time.monotonic() - start,
+    )
+
+
+def lower(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[LossFn] = None, frozen: Any = None) -> Lowered:
+    """The functions of one shape of run before they are compiled; the mesh's devices may be descriptions of ones that are not there.
 
     `frozen` (arrays or abstract ones) is what `loss_fn` gets beside the parameters. UserError if the batch cannot be split as configured.
     """
@@ -136,7 +166,6 @@ def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Opt
         params = model.init(jax.random.key(seed))
         return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
-    start = time.monotonic()
     batches = abstract_batch(row_of(config), (config.execution.steps_per_dispatch, config.batch_size), mesh)
     replicated = NamedSharding(mesh, PartitionSpec())
     scalar: Any = functools.partial(jax.ShapeDtypeStruct, (), sharding=replicated)
@@ -146,21 +175,10 @@ def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Opt
     names = tuple(name for name, value in metrics.items() if value.ndim == 0)
     results = (jax.tree.map(lambda x: x.sharding, state), replicated, dict.fromkeys((n for n in metrics if n not in names), replicated))
     with jax.set_mesh(mesh):
-        make = jax.jit(init, out_shardings=results[0]).lower(scalar(jnp.uint32)).compile(compiler_options(mesh))
+        make = jax.jit(init, out_shardings=results[0]).lower(scalar(jnp.uint32))
         several = _several(step, metrics, names, config.execution.steps_per_dispatch)
-        lowered = jax.jit(several, donate_argnums=0, out_shardings=results).lower(state, frozen, batches, hyper, scalar(jnp.int32))
-        run = lowered.compile(compiler_options(mesh))
-    return Program(
-        config=config,
-        mesh=mesh,
-        abstract=state,
-        batch_shardings=jax.tree.map(lambda x: x.sharding, batches),
-        init=make,
-        run=run,
-        scalars=names,
-        flops_per_step=_flops(run),
-        compile_seconds=time.monotonic() - start,
-    )
+        run = jax.jit(several, donate_argnums=0, out_shardings=results).lower(state, frozen, batches, hyper, scalar(jnp.int32))
+    return Lowered(init=make, run=run, state=state, batches=batches, scalars=names)
 
 
 def _several(step: Step, metrics: dict[str, Any], names: tuple[str, ...], most: int) -> Callable:
@@ -206,7 +224,7 @@ def abstract_state(config: RunConfig, model: Model, mesh: Mesh) -> TrainState:
 
 def _check(config: RunConfig, mesh: Mesh) -> None:
     micro, most = config.execution.micro_batches, config.execution.steps_per_dispatch
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = RULES.batch_ways(mesh)
     if micro < 1 or config.batch_size % (micro * rows):
         raise UserError(f"batch_size={config.batch_size} must be a multiple of {micro * rows}: {micro} micro-batches x {rows} devices")
     row, ways = row_of(config), mesh.shape["context"]

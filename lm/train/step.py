@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from lm.losses import LossFn
-from lm.optim.adamw import STACKED_AXIS, learning_rate
+from lm.optim.adamw import learning_rate
 from lm.optim.schedules import Schedule
+from lm.sharding import STACK_AXES
 from lm.types import Batch, Hyper, Params, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -97,7 +98,8 @@ def norms(tree: Params, axes: Params) -> list[tuple[str, jax.Array]]:
     """The Euclidean norm of every leaf, per layer where its first axis is the stacked one."""
 
     def norm(x: jax.Array, names: tuple) -> jax.Array:
-        own = tuple(range(1 if names[:1] == (STACKED_AXIS,) else 0, x.ndim))
-        return jnp.sqrt(jnp.sum(jnp.square(x), axis=own))
+        own = tuple(dim for dim, name in enumerate(names) if name not in STACK_AXES)
+        squares = jnp.sum(jnp.square(x), axis=own)
+        return jnp.sqrt(squares).ravel() if squares.ndim else jnp.sqrt(squares)
 
     return named(jax.tree.map(norm, tree, axes))

@@ -8,7 +8,7 @@ from lm.data.config import DataConfig
 from lm.data.objectives import config as C
 from lm.data.objectives.shape import row_shape
 from lm.mesh import MeshConfig
-from lm.sharding import make_mesh
+from lm.sharding import RULES, make_mesh
 from lm.train.feed import abstract_batch
 
 CASES = [
@@ -34,6 +34,6 @@ def test_a_field_is_there_when_the_row_has_it(objective, architecture, optional)
     floats = {name for name in there if getattr(batch, name).dtype == "float32"}
     assert floats == {"weights"} | ({"label_weights"} & there)
     for leaf in jax.tree.leaves(batch):
-        assert leaf.sharding.spec[:2] == (None, ("data", "fsdp"))
+        assert leaf.sharding.spec[:2] == (None, RULES.act_batch)
     # Predicted places are no stretch of the row, so a mesh that splits the row keeps them whole.
-    assert batch.targets.sharding.spec == PartitionSpec(None, ("data", "fsdp"), "context" if row.predicted is None else None)
+    assert batch.targets.sharding.spec == PartitionSpec(None, RULES.act_batch, "context" if row.predicted is None else None)
