@@ -22,8 +22,19 @@ def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
         return html.save(
             path, "table.html", pathlib.Path(folder), pictures, study={"name": made.source}, made=made, pictured=pictures,
             refusals=refusals(made), approaches=approaches(made), parameters=parameters(made.law), allocations=allocations(made.law),
-            proof=proof(made.law), budgets=budgets(made.isoflop), settings=made.settings, versions=made.versions,
+            proof=proof(made.law), budgets=budgets(made.isoflop), settings=settings(made), versions=made.versions,
         )  # fmt: skip
+
+
+def settings(made: TableAnalysis) -> dict[str, str]:
+    """What was asked for, in words; of a law that was fitted, what was really done: the resampling that stood in for `measured` too."""
+    asked = {name: value for name, value in made.settings.items() if name not in ("law", "objective", "resampling")}
+    words = {
+        name: ", ".join(f"{each:g}" for each in value) if isinstance(value, (list, tuple)) else str(value) for name, value in asked.items()
+    }
+    if isinstance(made.law, LawFit):
+        words |= {"law": made.law.law, "objective": made.law.objective, "resampling": made.law.resampling}
+    return {name: value for name, value in sorted(words.items()) if value}
 
 
 def refusals(made: TableAnalysis) -> list[str]:
@@ -54,7 +65,8 @@ def allocations(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
     rows = []
     for at in made.allocations:
         row = {"flops": f"{at.flops:.3g}", "n": said(at.n), "d": said(at.d), "loss": said(at.loss), "ratio": said(at.ratio)}
-        rows.append(row | {"caution": at.caution.message if at.caution else ""})
+        kind, message = (at.caution.kind.replace("_", " "), at.caution.message) if at.caution else ("", "")
+        rows.append(row | {"caution": kind, "message": message})
     return rows
 
 
