@@ -17,7 +17,8 @@ from lm.model.weights import flatten
 from lm.rows import RowShape
 from lm.sharding import RULES, Names
 from lm.train.config import RunConfig
-from lm.train.state import abstract_state, hyper_of, row_of, tokens_per_step, total_steps
+from lm.train.placement import abstract_state
+from lm.train.state import hyper_of, row_of, tokens_per_step, total_steps
 
 
 def parameter_table(model: Model, mesh: Mesh) -> str:

@@ -23,7 +23,7 @@ from lm.model.flops import ledger
 from lm.model.mask import Mask
 from lm.rows import RowShape
 from lm.sharding import RULES, SEQUENCE_RULES, make_mesh
-from lm.train import loop, record
+from lm.train import checks, loop, record
 from lm.train.config import ExecutionConfig, RunConfig
 from lm.train.progress import Log
 from lm.train.state import Program, compile_program, row_of, shape_of, total_steps
@@ -63,8 +63,8 @@ def build(config: RunConfig, devices: Optional[list] = None) -> Parts:
     _check_rows(config, row)
     how = config.execution
     mesh = make_mesh(config.mesh, devices)
+    checks.check(config, mesh)
     model = architectures.build(config.model, execution_of(how, mesh))
-    model.shardings(mesh)  # refuses splits that do not divide
     return Parts(config, model, mesh, _attention(config, row, mesh))
 
 

@@ -61,6 +61,13 @@ class Rules:
         """The rules of a weight at the point where a layer reads it: tensor parallelism stays, fsdp is gathered."""
         return dataclasses.replace(self, embed=tuple(axis for axis in _as_tuple(self.embed) if axis != "fsdp") or None)
 
+    def optimizer(self) -> "Rules":
+        """The rules of optimizer state that lies split over `data` too (ZeRO-1: Rajbhandari et al. 2020, section 5.1).
+
+        Whatever has no width (the bias of heads, the scale of a norm) stays whole: together less than a hundredth of a model.
+        """
+        return dataclasses.replace(self, embed=(*_as_tuple(self.embed), "data"))
+
     def batch_ways(self, mesh: Mesh) -> int:
         """Into how many parts the rows of a batch are split."""
         return math.prod(mesh.shape[axis] for axis in _as_tuple(self.act_batch))
@@ -118,6 +125,12 @@ def constrain(x: jax.Array, *names: Optional[str], rules: Rules = RULES) -> jax.
         return x
     _check_divides(x.shape, names, mesh, rules, "an activation or weight")
     return jax.lax.with_sharding_constraint(x, rules.spec(names))
+
+
+def is_split(name: str, rules: Rules = RULES) -> bool:
+    """Whether the mesh that `jax.set_mesh` made current splits this logical axis."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and math.prod(mesh.shape[axis] for axis in _as_tuple(getattr(rules, name))) > 1
 
 
 def _check_divides(shape: tuple[int, ...], names: Names, mesh: Any, rules: Rules, what: str) -> None:

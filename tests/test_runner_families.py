@@ -119,7 +119,7 @@ def test_the_record_is_json(finished):
         ([*FAMILIES["t5"], "optim.beta2=0.9"], "optim.beta2=0.9 is AdamW's"),
         ([*FAMILIES["prefix"], "model.max_length=31"], "is beyond model.max_length=31"),
         ([*FAMILIES["fim"], "model.positions=learned", "model.max_length=32"], "rows under objective fill_in_the_middle have 48 places"),
-        ([*FAMILIES["fim"], "mesh.context=8", "data.objective.documents_per_row=1"], "rows of 36 places, no multiple of mesh.context=8"),
+        ([*FAMILIES["fim"], "mesh.context=8", "data.objective.documents_per_row=1"], "36 places, no multiple of 2 x mesh.context=16"),
         ([*FAMILIES["prefix"], "mesh.context=8"], "rows of 31 predicted places"),
         (["data.objective=pairs"], "set data.packing=best_fit"),
         ([*FAMILIES["prefix"], "execution.attention=cudnn"], "cudnn attention"),

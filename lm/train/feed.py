@@ -10,6 +10,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from lm.rows import RowShape
 from lm.sharding import RULES
+from lm.train import zigzag
+from lm.train.zigzag import permute
 from lm.types import Batch
 
 
@@ -28,7 +30,10 @@ OPTIONAL = {
 
 
 def abstract_batch(row: RowShape, leading: tuple[int, ...], mesh: Mesh) -> Batch:
-    """Shapes, dtypes and shardings of a batch of such rows. The last of the `leading` sizes is that of the rows, split over the devices."""
+    """Shapes, dtypes and shardings of a batch of such rows. The last of the `leading` sizes is that of the rows, split over the devices.
+
+    Where the mesh splits the sequence, it is that of a permuted batch (lm.train.zigzag), which `to_device` makes.
+    """
     predicted = row.length if row.predicted is None else row.predicted
     sizes = {LENGTH: row.length, PREDICTED: predicted, SEQUENCES: row.sequences, ENCODER: row.encoder_length}
 
@@ -39,13 +44,15 @@ def abstract_batch(row: RowShape, leading: tuple[int, ...], mesh: Mesh) -> Batch
         return jax.ShapeDtypeStruct((*leading, sizes[axis]), dtype, sharding=NamedSharding(mesh, spec))
 
     always = {"tokens": LENGTH, "targets": PREDICTED, "weights": PREDICTED, "segments": LENGTH, "positions": LENGTH}
-    return Batch(**{name: field(name, axis) for name, axis in {**always, **{name: OPTIONAL[name] for name in row.fields}}.items()})
+    optional = row.fields if mesh.shape["context"] == 1 else zigzag.fields(row)
+    return Batch(**{name: field(name, axis) for name, axis in {**always, **{name: OPTIONAL[name] for name in optional}}.items()})
 
 
 def to_device(batches: Sequence[Batch], most: int, shardings: Batch) -> Batch:
     """One array per field with the leading axis `most`, in its shards; rows past the batches are zero.
 
-    The memory is new at each call: on a CPU the device keeps it as it is, without a copy.
+    Where the mesh splits the sequence, each row is permuted first, so that all devices have the same work (lm.train.zigzag). The memory is
+    new at each call: on a CPU the device keeps it as it is, without a copy.
     """
 
     def stack(*arrays: np.ndarray) -> np.ndarray:
@@ -54,4 +61,6 @@ def to_device(batches: Sequence[Batch], most: int, shardings: Batch) -> Batch:
             row[...] = array
         return block
 
-    return jax.device_put(jax.tree.map(stack, *batches), shardings)
+    where: Any = shardings.tokens
+    ways = where.mesh.shape["context"]
+    return jax.device_put(jax.tree.map(stack, *(permute(batch, ways) for batch in batches)), shardings)

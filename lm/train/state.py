@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +20,15 @@ from lm.data.objectives.config import Pairs
 from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.losses import LossFn, pretraining
-from lm.optim.optimizer import make_optimizer, state_shardings
+from lm.optim.optimizer import make_optimizer
 from lm.optim.schedules import warmup_steps
 from lm.rows import RowShape
-from lm.sharding import RULES
+from lm.train.checks import check
 from lm.train.config import CheckpointConfig, EvalConfig, LogConfig, RunConfig
 from lm.train.feed import abstract_batch
+from lm.train.placement import Model, abstract_state, layout_of_update
 from lm.train.step import Step, make_step
-from lm.types import Batch, Hyper, Inputs, Outputs, Params, TrainState
-
-
-class Model(Protocol):
-    """What training needs of a model (lm.model.architectures.Model)."""
-
-    def init(self, key: jax.Array) -> Params: ...
-    def abstract(self) -> Params: ...
-    def axes(self) -> Params: ...
-    def shardings(self, mesh: Mesh) -> Params: ...
-    def apply(self, params: Params, inputs: Inputs, *, compute_dtype: Any) -> Outputs: ...
+from lm.types import Batch, Hyper, TrainState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,13 +145,13 @@ def lower(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[Loss
 
     `frozen` (arrays or abstract ones) is what `loss_fn` gets beside the parameters. UserError if the batch cannot be split as configured.
     """
-    _check(config, mesh)
+    check(config, mesh)
     abstract, axes = model.abstract(), model.axes()
     loss_fn = loss_fn or _pretraining(config, model)
     optimizer = make_optimizer(config.optim, abstract, axes)
-    state = abstract_state(config, model, mesh)
-    layer_norms = axes if config.log.layer_norms else None
-    step = make_step(loss_fn, optimizer, config.optim.schedule, micro_batches=config.execution.micro_batches, layer_norms=layer_norms)
+    state, layout = abstract_state(config, model, mesh), layout_of_update(config, model, mesh)
+    options: dict[str, Any] = {"micro_batches": config.execution.micro_batches, "layer_norms": axes if config.log.layer_norms else None}
+    step = make_step(loss_fn, optimizer, config.optim.schedule, layout=layout, **options)
 
     def init(seed: jax.Array) -> TrainState:
         params = model.init(jax.random.key(seed))
@@ -206,35 +197,6 @@ def _several(step: Step, metrics: dict[str, Any], names: tuple[str, ...], most: 
 def _pretraining(config: RunConfig, model: Model) -> LossFn:
     dtype = jnp.dtype(config.compute_dtype)
     return pretraining(model.apply, compute_dtype=dtype, z_loss=config.z_loss, label_smoothing=config.label_smoothing)
-
-
-def abstract_state(config: RunConfig, model: Model, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state: moments lie where their weights lie, counters everywhere."""
-    replicated = NamedSharding(mesh, PartitionSpec())
-
-    def place(x: Any, sharding: NamedSharding) -> Any:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    params, axes, where = model.abstract(), model.axes(), model.shardings(mesh)
-    opt_state = jax.eval_shape(make_optimizer(config.optim, params, axes).init, params)
-    placed = state_shardings(config.optim, opt_state, params, axes, where, replicated)
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
-    return TrainState(step=step, params=jax.tree.map(place, params, where), opt_state=jax.tree.map(place, opt_state, placed))
-
-
-def _check(config: RunConfig, mesh: Mesh) -> None:
-    micro, most = config.execution.micro_batches, config.execution.steps_per_dispatch
-    rows = RULES.batch_ways(mesh)
-    if micro < 1 or config.batch_size % (micro * rows):
-        raise UserError(f"batch_size={config.batch_size} must be a multiple of {micro * rows}: {micro} micro-batches x {rows} devices")
-    row, ways = row_of(config), mesh.shape["context"]
-    places = {"places": row.length, "places of the encoder": row.encoder_length, "predicted places": row.predicted or 0}
-    for what, count in places.items():
-        if count % ways:
-            length = f"data.sequence_length={config.data.sequence_length} under objective {config.data.objective.name}"
-            raise UserError(f"{length} makes rows of {count} {what}, no multiple of mesh.context={ways}: change one of them")
-    if most < 1:
-        raise UserError(f"execution.steps_per_dispatch={most}: give 1 or more")
 
 
 def _flops(compiled: Any) -> Optional[float]:

@@ -11,6 +11,7 @@ from lm.losses import LossFn
 from lm.optim.adamw import learning_rate
 from lm.optim.schedules import Schedule
 from lm.sharding import STACK_AXES
+from lm.train.placement import Layout
 from lm.types import Batch, Hyper, Params, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -24,22 +25,24 @@ def make_step(
     *,
     micro_batches: int = 1,
     layer_norms: Optional[Params] = None,
+    layout: Layout = Layout(),
 ) -> Step:
     """Builds the step (not yet jitted; jit it with `donate_argnums=0`).
 
     Metrics are scalars of this step: `loss` (nats per weighted target), `weight` (sum of target weights), `grad_norm` (before clipping),
     `learning_rate`, and `label_loss`, the labels' part of the loss, where the objective has labels. With `layer_norms` (the logical axes
     of the parameters) also the model's statistics as `activations/..` and Euclidean norms as `gradients/..` and `updates/..`: a vector
-    over layers where a weight is stacked. A batch without targets has loss 0 and gradient 0.
+    over layers where a weight is stacked. A batch without targets has loss 0 and gradient 0. `layout` says where an update is made.
     """
 
     def step(state: TrainState, frozen: Any, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
         (loss_sum, weight_sum, aux), grad_sums = accumulate(loss_fn, state.params, frozen, batch, key, micro_batches)
         inverse = jnp.where(weight_sum > 0, 1.0 / jnp.maximum(weight_sum, 1e-30), 0.0)
-        grads = jax.tree.map(lambda g: g * inverse, grad_sums)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step, hyper=hyper)
-        params = optax.apply_updates(state.params, updates)
+        grads = layout.split(jax.tree.map(lambda g: g * inverse, grad_sums))
+        params, moments = layout.split(state.params), layout.fetched(state.opt_state)
+        updates, opt_state = optimizer.update(grads, moments, params, step=state.step, hyper=hyper)
+        params, opt_state = layout.joined(optax.apply_updates(params, updates)), layout.stored(opt_state)
         metrics = {
             "loss": loss_sum * inverse,
             "weight": weight_sum,

@@ -10,6 +10,7 @@ from lm.data.objectives.shape import row_shape
 from lm.mesh import MeshConfig
 from lm.sharding import RULES, make_mesh
 from lm.train.feed import abstract_batch
+from lm.train.zigzag import fields
 
 CASES = [
     (C.NextToken(), "decoder", {}),
@@ -25,7 +26,7 @@ def test_a_field_is_there_when_the_row_has_it(objective, architecture, optional)
     row, mesh = row_shape(DataConfig(sequence_length=64, objective=objective), architecture), make_mesh(MeshConfig(data=4, context=2))
     batch = abstract_batch(row, (3, 8), mesh)
     there = {name for name, value in vars(batch).items() if value is not None}
-    assert there == {"tokens", "targets", "weights", "segments", "positions", *row.fields}
+    assert there == {"tokens", "targets", "weights", "segments", "positions", *fields(row)}
     for name, size in optional.items():
         assert getattr(batch, name).shape == (3, 8, getattr(row, size)), name
     predicted = row.length if row.predicted is None else row.predicted

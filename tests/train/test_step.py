@@ -122,7 +122,7 @@ def test_impossible_batches_are_refused(mesh):
     wrong = dataclasses.replace(CONFIG, execution=dataclasses.replace(CONFIG.execution, micro_batches=3))
     with pytest.raises(UserError, match="multiple of 3"):
         compile_program(wrong, MODEL, mesh)
-    with pytest.raises(UserError, match=r"rows of 12 places, no multiple of mesh\.context=8"):
+    with pytest.raises(UserError, match=r"rows of 12 places, no multiple of 2 x mesh\.context=16"):
         compile_program(dataclasses.replace(CONFIG, data=DataConfig(sequence_length=12)), MODEL, make_mesh(MeshConfig(context=8)))
 
 

@@ -1,0 +1,107 @@
+"""Where a run's weights and optimizer state lie between steps, and where an update is made."""
+
+import dataclasses
+from typing import Any, Optional, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lm.errors import UserError
+from lm.optim.optimizer import make_optimizer, state_shardings
+from lm.sharding import RULES, shardings
+from lm.train.config import RunConfig
+from lm.types import Inputs, Outputs, Params, TrainState
+
+HOST = "pinned_host"  # JAX's name of the host's memory that a device reads directly
+
+
+class Model(Protocol):
+    """What training needs of a model (lm.model.architectures.Model)."""
+
+    def init(self, key: jax.Array) -> Params: ...
+    def abstract(self) -> Params: ...
+    def axes(self) -> Params: ...
+    def shardings(self, mesh: Mesh) -> Params: ...
+    def apply(self, params: Params, inputs: Inputs, *, compute_dtype: Any) -> Outputs: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """How an update moves arrays; each field is a tree of NamedShardings, and None moves nothing.
+
+    parts, weights   ZeRO-1 (Rajbhandari et al. 2020): gradients are added into `parts`, each device updates its part of the weights, and
+                     these are gathered to lie as `weights` again
+    device, host     optimizer state lies in the memory of the `host` and comes to the `device` for the update
+    """
+
+    parts: Optional[Params] = None
+    weights: Optional[Params] = None
+    device: Any = None
+    host: Any = None
+
+    def split(self, tree: Params) -> Params:
+        return tree if self.parts is None else jax.lax.with_sharding_constraint(tree, self.parts)
+
+    def joined(self, params: Params) -> Params:
+        return params if self.weights is None else jax.lax.with_sharding_constraint(params, self.weights)
+
+    def fetched(self, opt_state: Any) -> Any:
+        return opt_state if self.device is None else jax.device_put(opt_state, self.device)
+
+    def stored(self, opt_state: Any) -> Any:
+        return opt_state if self.host is None else jax.device_put(opt_state, self.host)
+
+
+def layout_of_update(config: RunConfig, model: Model, mesh: Mesh) -> Layout:
+    """The layout of a configuration's updates; UserError where the devices have no such memory."""
+    how, device, host = config.execution, None, None
+    if how.offload_optimizer:
+        device, host = _optimizer_shardings(config, model, mesh), _state_shardings(config, model, mesh)
+    if not how.shard_optimizer:
+        return Layout(device=device, host=host)
+    return Layout(_of_moments(config, model, mesh), model.shardings(mesh), device, host)
+
+
+def abstract_state(config: RunConfig, model: Model, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state between steps: moments lie where their weights lie, counters everywhere.
+
+    With `execution.shard_optimizer` moments are split over `data` too, and with `execution.offload_optimizer` they lie in the host's
+    memory; UserError where the devices have none.
+    """
+
+    def place(x: Any, sharding: NamedSharding) -> Any:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    params = jax.tree.map(place, model.abstract(), model.shardings(mesh))
+    opt_state = jax.tree.map(place, _abstract_optimizer(config, model), _state_shardings(config, model, mesh))
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+    return TrainState(step=step, params=params, opt_state=opt_state)
+
+
+def _abstract_optimizer(config: RunConfig, model: Model) -> Any:
+    return jax.eval_shape(make_optimizer(config.optim, model.abstract(), model.axes()).init, model.abstract())
+
+
+def _of_moments(config: RunConfig, model: Model, mesh: Mesh) -> Params:
+    """Where moments of a weight's own shape lie."""
+    if not config.execution.shard_optimizer:
+        return model.shardings(mesh)
+    return shardings(model.axes(), mesh, RULES.optimizer(), abstract=model.abstract())
+
+
+def _optimizer_shardings(config: RunConfig, model: Model, mesh: Mesh) -> Any:
+    """Where optimizer state lies during an update."""
+    everywhere, where = NamedSharding(mesh, PartitionSpec()), _of_moments(config, model, mesh)
+    return state_shardings(config.optim, _abstract_optimizer(config, model), model.abstract(), model.axes(), where, everywhere)
+
+
+def _state_shardings(config: RunConfig, model: Model, mesh: Mesh) -> Any:
+    """Where optimizer state lies between updates. Counters stay on the device: they are read to schedule, not to be kept."""
+    placed = _optimizer_shardings(config, model, mesh)
+    if not config.execution.offload_optimizer:
+        return placed
+    device = mesh.devices.flat[0]
+    if HOST not in (memory.kind for memory in device.addressable_memories()):
+        raise UserError(f"execution.offload_optimizer: {device.platform} devices have no memory of kind {HOST}: set it to false")
+    return jax.tree.map(lambda x, at: at.with_memory_kind(HOST) if x.ndim else at, _abstract_optimizer(config, model), placed)

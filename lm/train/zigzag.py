@@ -1,0 +1,60 @@
+"""The order in which the loader lays a sequence over the devices of context parallelism, so that a causal mask gives each as much work.
+
+The row is cut into 2 W chunks for W devices, and device i holds chunks i and 2 W - 1 - i (Brandon et al. 2023; Llama 3's form: Grattafiori
+et al. 2024, section 3.3.2). With W = 2, of a row of 8 tokens, the devices hold
+
+    device 0   0 1 6 7        device 1   2 3 4 5
+
+Nothing reads an index: positions and segments travel with their tokens, `places` say where each token stood, and the places that `predict`
+and `pool` name are those of the permuted row.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from lm.rows import RowShape
+from lm.types import Batch
+
+ENCODER = "encoder_"
+POINTERS = ("predict", "pool")  # their values are places in the row
+PER_SEQUENCE = ("labels", "label_weights")  # one for each place of `pool`
+PER_PREDICTION = ("targets", "weights")  # one for each place of `predict`, or for each token where there is none
+
+
+def zigzag(length: int, ways: int) -> np.ndarray:
+    """int32 [length]: the place in the row of the token that stands at each place of the permuted one. `length` is a multiple of 2 ways."""
+    if length % (2 * ways):
+        raise ValueError(f"{length} places are no multiple of {2 * ways}")
+    chunks = np.arange(length, dtype=np.int32).reshape(2 * ways, -1)
+    order = [chunk for i in range(ways) for chunk in (i, 2 * ways - 1 - i)]
+    return chunks[order].ravel()
+
+
+def fields(row: RowShape) -> tuple[str, ...]:
+    """The optional fields of Batch that a permuted batch of such rows has."""
+    return (*row.fields, "places", *(("encoder_places",) if row.encoder_length else ()))
+
+
+def permute(batch: Batch, ways: int) -> Batch:
+    """The batch with its rows, and its encoder's rows, in zigzag order for `ways` devices; the same batch for one."""
+    if ways == 1:
+        return batch
+    order = zigzag(batch.tokens.shape[1], ways)
+    stood = {"places": np.broadcast_to(order, batch.tokens.shape)}
+    encoder_order = order
+    if batch.encoder_tokens is not None:
+        encoder_order = zigzag(batch.encoder_tokens.shape[1], ways)
+        stood["encoder_places"] = np.broadcast_to(encoder_order, batch.encoder_tokens.shape)
+    now = np.argsort(order).astype(np.int32)  # where the token of each place stands now
+    whole = PER_SEQUENCE if batch.predict is None else (*PER_SEQUENCE, *PER_PREDICTION)
+
+    def moved(name: str, values: Any) -> Any:
+        if values is None or name in whole:
+            return values
+        if name in POINTERS:
+            return now[values]
+        return values[:, encoder_order if name.startswith(ENCODER) else order]
+
+    return dataclasses.replace(batch, **{name: moved(name, values) for name, values in vars(batch).items()} | stood)
