@@ -61,14 +61,19 @@ class Transformer(nnx.Module):
         stack = self.encoder or self.decoder
         assert stack is not None
         states_BSD, _, aux = stack(self._embed(tokens_BS, token_types_BS, dtype), positions_BS, context)
-        return states_BSD, aux
+        return self._whole(states_BSD), aux
 
     def decode(
         self, tokens_BT: Any, positions_BT: Any, context: Context, stored: Stored, token_types_BT: Any, dtype: Any
     ) -> tuple[jax.Array, Stored, Aux]:
         """(states_BTD of the decoder, stored keys and values, statistics)."""
         assert self.decoder is not None
-        return self.decoder(self._embed(tokens_BT, token_types_BT, dtype), positions_BT, context, stored)
+        states_BTD, stored, aux = self.decoder(self._embed(tokens_BT, token_types_BT, dtype), positions_BT, context, stored)
+        return self._whole(states_BTD), stored, aux
+
+    def _whole(self, x_BTD: jax.Array) -> jax.Array:
+        """States for heads and cross-attention, which tensor parallelism splits otherwise: no longer along the sequence."""
+        return constrain(x_BTD, "act_batch", "act_length", "act_embed", rules=self.execution.rules)
 
     def _embed(self, tokens_BT: Any, token_types_BT: Any, dtype: Any) -> jax.Array:
         x_BTD = self.embed(tokens_BT, dtype)
