@@ -20,6 +20,14 @@ class Cost(NamedTuple):
     centre: float
     low: float
     high: float
+    sampled: tuple[float, float] = (-np.inf, np.inf)  # log C of the table
+
+    def range(self, log_c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log N between which the optimum of each C [m] is looked for: 30 times beyond the sampled sizes, and further by as much as C lies
+        beyond the sampled compute, which no N* with D* growing in C can exceed."""
+        log_c = np.asarray(log_c, float)
+        below, above = np.maximum(self.sampled[0] - log_c, 0.0), np.maximum(log_c - self.sampled[1], 0.0)
+        return self.low - REACH - below, self.high + REACH + above
 
     def log_flops_per_token(self, log_n: np.ndarray) -> np.ndarray:
         inside = np.clip(log_n, self.low, self.high)
@@ -46,7 +54,7 @@ def _cost(log_n: np.ndarray, log_d: np.ndarray, log_c: np.ndarray) -> Cost:
     degree = min(2, len(set(np.round(u, 9).tolist())) - 1)
     coefficients = np.zeros(3)
     coefficients[: degree + 1] = np.polynomial.polynomial.polyfit(u, log_c - log_d, degree)
-    return Cost(coefficients, centre, float(log_n.min()), float(log_n.max()))
+    return Cost(coefficients, centre, float(log_n.min()), float(log_n.max()), (float(log_c.min()), float(log_c.max())))
 
 
 class Optimum(NamedTuple):
@@ -61,13 +69,12 @@ def optimum(natural: np.ndarray, cost: Cost, log_c: np.ndarray) -> Optimum:
     """The minimum of E + A N^-alpha + B D^-beta at each C for parameters (A, B, E, alpha, beta) [R, 5].
 
     Bisects the sign of dL/dlog N, which changes once while alpha, beta > 0; with an exponent of 0 or less the optimum runs to an end of the
-    range, 30 times beyond the sampled sizes.
+    range (Cost.range).
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         a, b, e = np.log(natural[:, 0, None]), np.log(natural[:, 1, None]), natural[:, 2, None]
         alpha, beta = np.maximum(natural[:, 3, None], 1e-9), np.maximum(natural[:, 4, None], 1e-9)
-        low = np.full((len(natural), len(log_c)), cost.low - REACH)
-        high = np.full_like(low, cost.high + REACH)
+        low, high = (np.tile(end, (len(natural), 1)) for end in cost.range(log_c))
         for _ in range(60):
             middle = 0.5 * (low + high)
             log_d = log_c - cost.log_flops_per_token(middle)
@@ -86,14 +93,15 @@ def six_nd(low: float, high: float) -> Cost:
 def cost_of_runs(runs: Runs) -> Cost:
     """C as the table counts it; 6 N D where it does not."""
     if not runs.counted:
-        return six_nd(runs.n.min(), runs.n.max())
+        plain = six_nd(runs.n.min(), runs.n.max())
+        return plain._replace(sampled=(float(np.log(runs.c.min())), float(np.log(runs.c.max()))))
     return _cost(np.log(runs.n), np.log(runs.d), np.log(runs.c))
 
 
 def allocate(law: Law, natural: np.ndarray, cost: Cost, log_c: np.ndarray, fixed: Mapping[str, float] = MappingProxyType({})) -> Optimum:
     """The minimum of any law of N and D at each C [m], for its own parameters [R, k]; `fixed` holds its other inputs.
 
-    Looked for as `optimum` does: on a grid of sizes up to 30 times beyond the sampled ones, then by bisection around the lowest.
+    Looked for as `optimum` does: on a grid of sizes over Cost.range, then by bisection around the lowest.
     """
     from lm.scaling import solver
 
@@ -107,10 +115,11 @@ def allocate(law: Law, natural: np.ndarray, cost: Cost, log_c: np.ndarray, fixed
         x = np.stack([known[name] for name in law.inputs], axis=-1)
         return solver.predict_each(law, theta, law.design(x, origin))
 
-    grid = np.linspace(cost.low - REACH, cost.high + REACH, 65)
-    values = np.stack([log_loss(np.full((len(theta), len(log_c)), at)) for at in grid])
+    grid = np.linspace(*cost.range(log_c), 65)  # [65, m]
+    values = np.stack([log_loss(np.tile(at, (len(theta), 1))) for at in grid])
     best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
-    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, len(grid) - 1)]
+    columns = np.arange(len(log_c))
+    low, high = grid[np.maximum(best - 1, 0), columns], grid[np.minimum(best + 1, len(grid) - 1), columns]
     log_n = _bisect(log_loss, low, high)
     return Optimum(log_n, log_c - cost.log_flops_per_token(log_n), log_loss(log_n))
 

@@ -14,7 +14,8 @@ from lm.scaling.table_analysis import Allocation, allocates
 
 LOST = 0.1  # share of draws that may never reach a loss before its interval is refused
 _LOWER, _HIGHER = 7.0, 14.0  # how far, in log D, tokens are looked for below and above the sampled ones
-_PLACES, _ZOOMS = 33, 5
+_PLACES, _ZOOMS = 33, 6
+_FURTHEST = 3 * REACH  # how far, in log N, the cheapest size is looked for beyond the sampled ones: 27,000 times
 
 
 @result
@@ -124,8 +125,8 @@ def cheapest(surface: Surface, cost: Cost, loss: float, inference_tokens: float 
 
 def _lowest(surface: Surface, natural: np.ndarray, cost: Cost, loss: float, tokens: float) -> tuple[np.ndarray, np.ndarray]:
     """log N and log D [R] of the lowest total; log D is inf where the loss is out of reach. Grids that close in on the lowest place."""
-    low = np.full(len(natural), cost.low - REACH)
-    high = np.full(len(natural), cost.high + REACH)
+    low = np.full(len(natural), cost.low - _FURTHEST)
+    high = np.full(len(natural), cost.high + _FURTHEST)
     share = np.linspace(0, 1, _PLACES)
     for _ in range(_ZOOMS):
         log_n = low[:, None] + (high - low)[:, None] * share
@@ -152,7 +153,7 @@ def _answer(surface: Surface, column: np.ndarray, loss: float) -> Answer:
 
 def _unreachable(surface: Surface, cost: Cost, loss: float) -> str:
     """Why no (N, D) has the loss, with the losses that some have."""
-    log_n = np.array([cost.high + REACH, cost.low - REACH])
+    log_n = np.array([cost.high + _FURTHEST, cost.low - _FURTHEST])
     log_d = np.log(surface.sampled["D"])[::-1] + np.array([_HIGHER, -_LOWER])
     ends = solver.loss(surface.law, surface.values, np.exp(log_inputs(surface.law, cost, log_n, log_d)))
     return f"no model within reach has a loss of {loss:g}: the fitted law runs from {ends[0]:.4g} to {ends[1]:.4g}; ask for one between"
