@@ -20,7 +20,7 @@ from lm.types import Batch
 
 VOCAB = 272  # bytes, and what the objectives add at the top
 LAYERS = 4
-SIZES = {"vocab_size": VOCAB, "d_model": 32, "num_layers": LAYERS, "max_length": 32}
+SIZES = {"vocab_size": VOCAB, "d_model": 32, "num_layers": LAYERS, "max_length": 48}
 
 
 def heads(**options) -> AttentionConfig:
@@ -69,9 +69,10 @@ BERT = ModelConfig(
     positions="learned", embedding_norm=True, token_types=2, outputs=(next_sentence(),),
 )  # fmt: skip
 PREFIX = dataclasses.replace(LLAMA, architecture="prefix_lm", logit_softcap=8.0)
+# No example ends where a device's part of a split row does: what reads an index instead of a position would show.
 CASES = {
     "decoder": Case(LLAMA, NextToken(), 32),
-    "prefix_lm": Case(PREFIX, PrefixLM(examples_per_row=4), 32),
-    "encoder_decoder": Case(T5, SpanCorruption(noise_density=0.3, sentinels=9, examples_per_row=4), 32),
-    "encoder": Case(BERT, MaskedLM(examples_per_row=2), 26),
+    "prefix_lm": Case(PREFIX, PrefixLM(examples_per_row=3, documents="isolated"), 30),
+    "encoder_decoder": Case(T5, SpanCorruption(noise_density=0.3, sentinels=9, examples_per_row=3), 54),
+    "encoder": Case(BERT, MaskedLM(examples_per_row=6, mask_rate=0.4), 30),
 }

@@ -1,0 +1,48 @@
+"""Every layout and its sensible products, and which families `make test` tries on each."""
+
+import os
+
+import pytest
+from layouts.cases import CASES
+from layouts.laws import Layout, agree, of, reference, run
+
+LAYOUTS: dict[str, Layout] = {
+    "data": of(data=8),
+    "fsdp": of(fsdp=8),
+    "data_fsdp": of(data=2, fsdp=4),
+    "zero1": of(data=8, shard_optimizer=True),
+    "zero1_fsdp": of(data=2, fsdp=4, shard_optimizer=True),
+    "zero1_tensor": of(data=4, tensor=2, shard_optimizer=True),
+    "offload_fsdp": of(fsdp=8, offload_optimizer=True),
+    "offload_zero1": of(data=8, shard_optimizer=True, offload_optimizer=True),
+    "tensor2": of(data=4, tensor=2),
+    "tensor4": of(data=2, tensor=4),
+    "sequence": of(data=2, tensor=4, sequence_parallel=True),
+    "fsdp_tensor": of(fsdp=4, tensor=2),
+    "fsdp_sequence": of(data=2, fsdp=2, tensor=2, sequence_parallel=True),
+    "context": of(data=2, context=4),
+    "context_fsdp": of(fsdp=4, context=2),
+    "context_tensor_fsdp": of(fsdp=2, context=2, tensor=2),
+    "context_sequence_fsdp": of(fsdp=2, context=2, tensor=2, sequence_parallel=True),
+    "accumulation": of(fsdp=4, tensor=2, micro_batches=2),
+    "accumulation_zero1": of(data=4, tensor=2, micro_batches=2, shard_optimizer=True),
+    "remat_fsdp": of(fsdp=8, remat="full"),
+    "remat_sequence": of(data=2, tensor=4, sequence_parallel=True, remat="dots"),
+    "unrolled": of(fsdp=4, tensor=2, unroll=True),
+}
+# In `make test` each layout has one family; `make layouts` tries all.
+COVER = {name: list(CASES)[i % len(CASES)] for i, name in enumerate(LAYOUTS)}
+
+
+def chosen(family: str) -> list[str]:
+    return [name for name in LAYOUTS if COVER[name] == family or os.environ.get("LAYOUTS") == "all"]
+
+
+def proof(family: str):
+    """The test of one family, for a file of its own: files run side by side, and each has one reference."""
+
+    @pytest.mark.parametrize("layout", chosen(family))
+    def test_eight_devices_are_one(layout):
+        agree(run(family, LAYOUTS[layout]), reference(family))
+
+    return test_eight_devices_are_one
