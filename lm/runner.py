@@ -17,9 +17,9 @@ from lm.errors import UserError
 from lm.evals.loss import LossEvaluator
 from lm.evals.pairs import PairEvaluator
 from lm.model import architectures
-from lm.model.attention import choose_backend
 from lm.model.execution import Execution, Pipeline
 from lm.model.flops import ledger
+from lm.model.kernels.choose import choose
 from lm.model.mask import Mask
 from lm.rows import RowShape
 from lm.sharding import RULES, SEQUENCE_RULES, make_mesh
@@ -199,16 +199,24 @@ def _attention(config: RunConfig, row: RowShape, mesh: Mesh) -> str:
     def of_length(length: int) -> Any:  # shapes stand in for arrays: the choice reads nothing else
         return jax.ShapeDtypeStruct((1, length), jnp.int32)
 
-    def chosen(mask: Mask, bias: bool) -> str:
-        return choose_backend(config.execution.attention, mask, jnp.dtype(config.compute_dtype), platform, bias=bias)
+    how, ways = config.execution, mesh.shape["context"]
+    options: dict[str, Any] = {"head_dim": model.attention.head_dim, "ways": ways, "ring": how.context_attention == "ring"}
+
+    def chosen(mask: Mask, relative: bool) -> str:
+        kernel = choose(how.attention, mask, jnp.dtype(config.compute_dtype), platform, relative=relative, **options)
+        return f"{kernel} ring" if ways > 1 and options["ring"] else kernel
+
+    def within(length: int, kind: Literal["full", "causal"], segmented: bool, prefix: Any = None) -> Mask:
+        x = of_length(length)
+        segments = x if segmented else None
+        return Mask(x, x, segments, segments, prefix, x, x, kind=kind, window=model.attention.window, permuted=ways > 1)
 
     places, relative = of_length(row.length), model.positions == "relative"
-    segments = places if model.attention.documents == "isolated" else None
     prefix = places if model.architecture == "prefix_lm" else None
-    decoder = chosen(Mask(places, places, segments, segments, prefix, kind=own, window=model.attention.window), relative)
+    decoder = chosen(within(row.length, own, model.attention.documents == "isolated", prefix), relative)
     if model.architecture != "encoder_decoder":
         return decoder
     memory = of_length(row.encoder_length)
-    encoder = chosen(Mask(memory, memory, memory, memory, kind="full", window=model.attention.window), relative)
+    encoder = chosen(within(row.encoder_length, "full", True), relative)
     cross = chosen(Mask(places, memory, places, memory, kind="full"), False)
     return f"decoder {decoder}, encoder {encoder}, cross {cross}"

@@ -17,7 +17,7 @@ from lm.model.block import Stored
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
 from lm.model.mask import Mask
-from lm.model.positions import default, order
+from lm.model.positions import order, places_of
 from lm.model.transformer import Transformer
 from lm.model.weights import merge
 from lm.sharding import Names, shardings
@@ -96,19 +96,25 @@ class Model:
         """Which of its own tokens a stream's queries see: those of the decoder, or of the only stack."""
         self._check_inputs(inputs)
         joined = self.config.attention.documents == "joined"
-        positions_BT = order(inputs.tokens.shape[1]) if joined else default(inputs.positions, inputs.tokens.shape[1])
-        segments_BT = None if joined else inputs.segments
+        segments_BT, positions_BT = (None, None) if joined else (inputs.segments, inputs.positions)
         prefix_BT = inputs.prefix if self.config.architecture == "prefix_lm" else None
         kind: Any = "full" if self.config.architecture == "encoder" else "causal"
-        window = self.config.attention.window
-        return Mask(positions_BT, positions_BT, segments_BT, segments_BT, prefix_BT, kind=kind, window=window)
+        return self._within(inputs.tokens, segments_BT, positions_BT, inputs.places, kind, prefix_BT)
+
+    def _within(self, tokens_BT: Any, segments_BT: Any, positions_BT: Any, places_BT: Any, kind: Any, prefix_BT: Any = None) -> Mask:
+        """The mask within one stream. Positions without segments may count anything, so that nothing follows from places."""
+        place_BT = places_of(places_BT, tokens_BT.shape[1])
+        known_BT = place_BT if positions_BT is None or segments_BT is not None else None
+        positions_BT = place_BT if positions_BT is None else positions_BT
+        window, permuted = self.config.attention.window, places_BT is not None
+        twice = (positions_BT, positions_BT, segments_BT, segments_BT, prefix_BT, known_BT, known_BT)
+        return Mask(*twice, kind=kind, window=window, permuted=permuted)
 
     def _encode(self, module: Any, inputs: Inputs, dtype: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         tokens_BS, segments_BS = inputs.encoder_tokens, inputs.encoder_segments
         assert tokens_BS is not None
-        positions_BS = default(inputs.encoder_positions, tokens_BS.shape[1])
-        mask = Mask(positions_BS, positions_BS, segments_BS, segments_BS, kind="full", window=self.config.attention.window)
-        return module.encode(tokens_BS, positions_BS, Context(mask), None, dtype)
+        mask = self._within(tokens_BS, segments_BS, inputs.encoder_positions, inputs.encoder_places, "full")
+        return module.encode(tokens_BS, mask.q_position_BT, Context(mask), None, dtype)
 
     def _memory_mask(self, inputs: Inputs, mask: Mask) -> Mask:
         """A decoder's query sees the encoder's tokens of its segment. A decoder without segments reads the encoder's first."""
@@ -118,7 +124,7 @@ class Model:
             q_segment_BT = None
         elif q_segment_BT is None:
             q_segment_BT = jnp.ones_like(mask.q_position_BT)
-        k_position_BS = default(inputs.encoder_positions, inputs.encoder_tokens.shape[1])
+        k_position_BS = places_of(inputs.encoder_places, inputs.encoder_tokens.shape[1])  # which decide nothing
         return Mask(mask.q_position_BT, k_position_BS, q_segment_BT, k_segment_BS, kind="full")
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32, *, memory: int = 0) -> kv.Cache:
@@ -150,7 +156,8 @@ class Model:
         cache, slot_BT = kv.advance(cache, positions_BT, real_BT)
         prefix_BT = real_BT.astype(jnp.int32) if self.config.architecture == "prefix_lm" else None
         # Padding is later than every real query.
-        mask = Mask(positions_BT, positions_BT, k_prefix_BS=prefix_BT, window=self.config.attention.window)
+        place_BT, window = positions_BT[:1], self.config.attention.window
+        mask = Mask(positions_BT, positions_BT, None, None, prefix_BT, place_BT, place_BT, window=window)
         context, module = Context(mask, slot_BT=slot_BT), merge(self._graphdef, self._abstract, params)
         if self.config.architecture == "encoder_decoder":
             encoded_BSD, _ = self._encode(module, inputs, compute_dtype)
@@ -205,12 +212,11 @@ def _places(inputs: Inputs, token: str) -> jax.Array:
     if inputs.pool is not None:
         return jnp.asarray(inputs.pool)
     batch, length = inputs.tokens.shape
+    place_BT = places_of(inputs.places, length)
     if token == "first":
-        return jnp.zeros((batch, 1), jnp.int32)
-    if inputs.segments is None:
-        return jnp.full((batch, 1), length - 1, jnp.int32)
-    real_BT = jnp.broadcast_to(inputs.segments > 0, (batch, length))
-    return jnp.max(jnp.where(real_BT, order(length), 0), axis=1, keepdims=True)
+        return jnp.broadcast_to(jnp.argmin(place_BT, axis=1, keepdims=True), (batch, 1))
+    real_BT = jnp.ones((batch, length), bool) if inputs.segments is None else jnp.broadcast_to(inputs.segments > 0, (batch, length))
+    return jnp.argmax(jnp.where(real_BT, place_BT, -1), axis=1, keepdims=True)
 
 
 def build(config: ModelConfig, execution: Execution = Execution()) -> Model:

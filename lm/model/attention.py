@@ -1,20 +1,23 @@
 """Grouped-query attention, within one stream or from one to another."""
 
-import math
 from typing import Any, NamedTuple, Optional
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from lm.errors import UserError
 from lm.model.cache import write
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
+from lm.model.kernels import context as context_parallel
+from lm.model.kernels import cudnn, splash
+from lm.model.kernels.choose import Kernel, choose
+from lm.model.kernels.context import context_ways
+from lm.model.kernels.plain import xla_attention
 from lm.model.mask import Mask
 from lm.model.norm import RMSNorm
-from lm.model.positions import Rope, rotate
-from lm.model.weights import Linear, at_least_float32, key_for
+from lm.model.positions import Relative, Rope, rotate
+from lm.model.weights import Linear, key_for
 from lm.sharding import constrain
 
 KeyValue = tuple[jax.Array, jax.Array]  # keys and values: BSKH, or stored ones of all layers, LBSKH
@@ -25,7 +28,8 @@ class Context(NamedTuple):
 
     mask: Mask
     rope: Optional[Rope] = None
-    bias_BNTS: Optional[jax.Array] = None  # added to the logits, a number per head; a leading axis of 1 serves all rows
+    relative: Optional[Relative] = None  # T5's bias, added to the logits of self-attention
+    bias_BNTS: Optional[jax.Array] = None  # the same as an array, where the kernel wants one; a leading axis of 1 serves all rows
     slot_BT: Optional[jax.Array] = None  # where the cache keeps this call's keys and values
     attend_cache: bool = False  # whether queries see the cache's keys, or this call's only
     memory_BSD: Optional[jax.Array] = None  # what cross-attention reads; None: the keys and values that the cache holds
@@ -69,13 +73,27 @@ class Attention(nnx.Module):
         q_BTNH = constrain(q_BTNH, "act_batch", "act_length", "act_heads", None, rules=self.execution.rules)
         if self.cross:
             (k_BSKH, v_BSKH), stored = self._cross_keys(x_BTD.dtype, context, stored, layer)
-            mask, bias_BNTS = context.memory_mask, None
+            mask = context.memory_mask
         else:
             (k_BSKH, v_BSKH), stored = self._own_keys(x_BTD, context, stored, layer)
-            mask, bias_BNTS = context.mask, context.bias_BNTS
+            mask = context.mask
         assert mask is not None
-        attended_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask, self.execution.attention, bias_BNTS=bias_BNTS, scale=self.scale)
-        return self.out(attended_BTNH), stored
+        return self.out(self._attend(q_BTNH, k_BSKH, v_BSKH, mask, context)), stored
+
+    def _attend(self, q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, context: Context) -> jax.Array:
+        relative, bias_BNTS = (None, None) if self.cross else (context.relative, context.bias_BNTS)
+        arrays, rules = (q_BTNH, k_BSKH, v_BSKH), self.execution.rules
+        kernel = choose_for(mask, q_BTNH.dtype, self.execution, q_BTNH.shape[-1], relative=relative is not None)
+        if kernel == "cudnn":
+            return cudnn.attention(*arrays, mask, scale=self.scale)
+        if kernel == "splash":
+            return splash.attention(*arrays, mask, rules, scale=self.scale)
+        if kernel == "blockwise":
+            ring = self.execution.context == "ring"
+            return context_parallel.attention(*arrays, mask, relative=relative, scale=self.scale, ring=ring)
+        # Every query's device needs all keys.
+        k_BSKH, v_BSKH = (constrain(x, "act_batch", None, "act_kv_heads", None, rules=rules) for x in (k_BSKH, v_BSKH))
+        return xla_attention(q_BTNH, k_BSKH, v_BSKH, mask, bias_BNTS=bias_BNTS, scale=self.scale)
 
     def _own_keys(self, x_BTD: jax.Array, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[KeyValue, Optional[KeyValue]]:
         k_BSKH, v_BSKH = self._keys_of(x_BTD, context.rope)
@@ -101,80 +119,20 @@ class Attention(nnx.Module):
         if table is not None:
             k_BSKH = rotate(k_BSKH, table)
         rules = self.execution.rules
-        k_BSKH = constrain(k_BSKH, "act_batch", None, "act_kv_heads", None, rules=rules)
-        return k_BSKH, constrain(v_BSKH, "act_batch", None, "act_kv_heads", None, rules=rules)
+        k_BSKH = constrain(k_BSKH, "act_batch", "act_length", "act_kv_heads", None, rules=rules)
+        return k_BSKH, constrain(v_BSKH, "act_batch", "act_length", "act_kv_heads", None, rules=rules)
 
 
-def attend(
-    q_BTNH: jax.Array,
-    k_BSKH: jax.Array,
-    v_BSKH: jax.Array,
-    mask: Mask,
-    backend: str,
-    *,
-    bias_BNTS: Optional[jax.Array] = None,
-    scale: Optional[float] = None,
-) -> jax.Array:
-    """attended_BTNH by the backend asked for; UserError when it cannot serve the mask, bias, dtype or device."""
-    if choose_backend(backend, mask, q_BTNH.dtype, jax.default_backend(), bias=bias_BNTS is not None) == "cudnn":
-        window = None if mask.window is None else (mask.window - 1, 0 if mask.kind == "causal" else mask.window - 1)
-        options: dict[str, Any] = {"is_causal": mask.kind == "causal", "local_window_size": window, "scale": scale}
-        return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, implementation="cudnn", **options)
-    return xla_attention(q_BTNH, k_BSKH, v_BSKH, mask, bias_BNTS=bias_BNTS, scale=scale)
+def choose_for(mask: Mask, dtype: Any, execution: Execution, head_dim: int, *, relative: bool) -> Kernel:
+    """The kernel of a call under the mesh that is current; UserError when the one asked for cannot serve it."""
+    platform, ring = execution.platform or jax.default_backend(), execution.context == "ring"
+    options: dict[str, Any] = {"head_dim": head_dim, "relative": relative, "ways": context_ways(), "ring": ring}
+    return choose(execution.attention, mask, dtype, platform, **options)
 
 
-def choose_backend(asked: str, mask: Mask, dtype: Any, platform: str, *, bias: bool = False) -> str:
-    """The kernel that serves a mask. No silent fallback: what was asked for by name is served or refused.
-
-    mask                                    xla    cudnn (gpu, 16-bit)
-    causal, full, window, joined documents  yes    yes, and `auto` takes it
-    isolated documents (segments)           yes    refused: needs a [T, S] mask
-    prefix                                  yes    refused: needs a [T, S] mask
-    any, with relative positions (`bias`)   yes    refused: needs a [N, T, S] bias
-    """
-    refusal = None
-    if platform != "gpu":
-        refusal = f"runs on GPUs and this is {platform}"
-    elif dtype not in (jnp.bfloat16, jnp.float16):
-        refusal = f"computes in 16 bits and compute_dtype is {jnp.dtype(dtype).name}"
-    elif bias:
-        refusal = "would hold the bias of relative positions for every pair of tokens"
-    elif mask.k_prefix_BS is not None:
-        refusal = "knows no prefix that all queries see"
-    elif mask.q_segment_BT is not None or mask.q_position_BT.shape != mask.k_position_BS.shape:
-        refusal = "knows no document boundaries or cached keys (attention.documents=joined has none)"
-    if asked == "cudnn" and refusal:
-        raise UserError(f"cudnn attention {refusal}: use --config.execution.attention=auto")
-    return "cudnn" if asked in ("auto", "cudnn") and refusal is None else "xla"
-
-
-def xla_attention(
-    q_BTNH: jax.Array,
-    k_BSKH: jax.Array,
-    v_BSKH: jax.Array,
-    mask: Mask,
-    *,
-    bias_BNTS: Optional[jax.Array] = None,
-    scale: Optional[float] = None,
-) -> jax.Array:
-    """Plain matrix products; logits and softmax in float32 or wider. Holds [B, N, T, S] logits.
-
-    Heads come first and the G query heads of a group lie behind one another along T, so that every product is a plain batched one:
-    on CPU a step is 1.5 times as fast as with the same products written over BTNH (d_model 32 and 64, T 128).
-    """
-    batch, length, heads, size = q_BTNH.shape
-    kv_heads = k_BSKH.shape[2]
-    grouped = (batch, kv_heads, heads // kv_heads * length)  # X is G * T below
-    q_BKXH = jnp.swapaxes(q_BTNH, 1, 2).reshape(*grouped, size)
-    k_BKSH, v_BKSH = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
-    logits_BKXS = jnp.einsum("BKXH,BKSH->BKXS", q_BKXH, k_BKSH, preferred_element_type=at_least_float32(q_BTNH.dtype))
-    logits_BNTS = logits_BKXS.reshape(batch, heads, length, -1)
-    logits_BNTS = logits_BNTS / math.sqrt(size) if scale is None else logits_BNTS * scale
-    if bias_BNTS is not None:
-        logits_BNTS = logits_BNTS + bias_BNTS
-    hidden_BTS = mask.bias()
-    if hidden_BTS is not None:
-        logits_BNTS = logits_BNTS + hidden_BTS[:, None]
-    weights_BNTS = jax.nn.softmax(logits_BNTS, axis=-1).astype(v_BSKH.dtype)
-    attended_BKXH = jnp.einsum("BKXS,BKSH->BKXH", weights_BNTS.reshape(*grouped, -1), v_BKSH)
-    return jnp.swapaxes(attended_BKXH.reshape(batch, heads, length, size), 1, 2)
+def with_bias(context: Context, relative: Relative, dtype: Any, execution: Execution, head_dim: int) -> Context:
+    """The context with T5's bias, which the plain kernel gets as an array, made once for all layers."""
+    bias_BNTS = None
+    if choose_for(context.mask, dtype, execution, head_dim, relative=True) == "xla":
+        bias_BNTS = relative.bias_BNTS(*context.mask.distance_places())
+    return context._replace(relative=relative, bias_BNTS=bias_BNTS)

@@ -25,6 +25,10 @@ class Mask:
 
     `full` masks lack the first condition. `window` counts the query's own position. Segments of None mean that all belong together.
     Arrays may have a leading axis of 1.
+
+    Places say where tokens stand in their rows, the same for all rows: inside a segment they lie as far apart as positions do, so that
+    whole blocks of keys can be passed over at once. None where rows differ, as with cached keys. The arrays are in the order of places
+    unless `permuted`.
     """
 
     q_position_BT: Int[AnyArray, "B T"]
@@ -32,8 +36,22 @@ class Mask:
     q_segment_BT: Optional[Int[AnyArray, "B T"]] = None
     k_segment_BS: Optional[Int[AnyArray, "B S"]] = None
     k_prefix_BS: Optional[Int[AnyArray, "B S"]] = None  # 1 for keys that every query of their segment sees
+    q_place_BT: Optional[Int[AnyArray, "1 T"]] = None
+    k_place_BS: Optional[Int[AnyArray, "1 S"]] = None
     kind: Literal["causal", "full"] = dataclasses.field(default="causal", metadata={"static": True})
     window: Optional[int] = dataclasses.field(default=None, metadata={"static": True})
+    permuted: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def by_position(self) -> bool:
+        """Whether positions decide anything, and not segments alone."""
+        return self.kind == "causal" or self.window is not None
+
+    def distance_places(self) -> tuple[AnyArray, AnyArray]:
+        """What tells how far a query stands from a key: places, which are the same for all rows, or else positions."""
+        if self.q_place_BT is None or self.k_place_BS is None:
+            return self.q_position_BT, self.k_position_BS
+        return self.q_place_BT, self.k_place_BS
 
     def visible(self) -> Optional[Bool[Array, "B T S"]]:
         """True where a query sees a key; None when it sees all of them."""

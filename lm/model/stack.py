@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lm.model.attention import Context
+from lm.model.attention import Context, with_bias
 from lm.model.block import Aux, Block, Stored
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
+from lm.model.mask import Mask
 from lm.model.norm import make_norm
-from lm.model.positions import bucket, order, rope, sinusoidal, turned
-from lm.model.weights import Embedding, at_least_float32, key_for
+from lm.model.positions import Relative, rope, sinusoidal, turned
+from lm.model.weights import Embedding, at_least_float32, key_for, read
 from lm.sharding import constrain
 
 
@@ -49,7 +50,8 @@ class Stack(nnx.Module):
         if self.config.positions == "rope":
             context = context._replace(rope=rope(positions_BT, self.config, x_BTD.dtype))
         if self.relative is not None:
-            context = context._replace(bias_BNTS=self._bias(self.relative, context, x_BTD.dtype))
+            relative = self._relative(self.relative, context.mask, x_BTD.dtype)
+            context = with_bias(context, relative, x_BTD.dtype, self.execution, self.config.attention.head_dim)
         x_BTD = constrain(x_BTD, "act_batch", "act_stream", "act_embed", rules=self.execution.rules)
 
         def layer(carry, block_and_index):
@@ -70,21 +72,10 @@ class Stack(nnx.Module):
             x_BTD = x_BTD + sinusoidal(positions_BT, self.config.d_model, x_BTD.dtype)
         return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
 
-    def _bias(self, table: Embedding, context: Context, dtype: Any) -> jax.Array:
-        """T5's bias [B or 1, N, T, S]. Without a cache it is one table for all rows: distances between places of a row.
-
-        Inside a segment these equal the distances of positions; between segments nothing is seen.
-        """
-        mask, config = context.mask, self.config
-        q_BT, k_BS = mask.q_position_BT, mask.k_position_BS
-        if not context.attend_cache:
-            q_BT, k_BS = order(q_BT.shape[1]), order(k_BS.shape[1])
-        both_ways = mask.kind == "full"
-        buckets_BTS = bucket(
-            q_BT[:, :, None] - k_BS[:, None, :], config.relative_buckets, config.relative_max_distance, both_ways=both_ways
-        )
-        bias_BTSN = table(buckets_BTS, at_least_float32(dtype))
-        return jnp.moveaxis(bias_BTSN, -1, 1)
+    def _relative(self, table: Embedding, mask: Mask, dtype: Any) -> Relative:
+        """T5's bias. Distances are those of places where these are known: the same for all rows, and in a segment those of positions."""
+        config, table_RN = self.config, read(table.embedding, at_least_float32(dtype), self.execution.rules)
+        return Relative(table_RN, config.relative_buckets, config.relative_max_distance, both_ways=mask.kind == "full")
 
 
 def _remat(layer: Callable, execution: Execution) -> Callable:

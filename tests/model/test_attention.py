@@ -1,14 +1,18 @@
 """The mask's description, the choice of a kernel, and the products against a loop written from the definition."""
 
 import dataclasses
+import re
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from model.small import LLAMA
 
 from lm.errors import UserError
-from lm.model.attention import choose_backend, xla_attention
+from lm.model.kernels.choose import choose
+from lm.model.kernels.plain import xla_attention
 from lm.model.mask import Mask
 from lm.model.positions import rope, rotate
 
@@ -49,34 +53,88 @@ def test_rotary_products_depend_on_distance_only_and_keep_length():
     np.testing.assert_allclose(jnp.linalg.norm(rotate(q, table), axis=-1), jnp.linalg.norm(q, axis=-1), rtol=1e-6)
 
 
-SEGMENTS = {"q_segment_BT": jnp.ones((1, 6), int), "k_segment_BS": jnp.ones((1, 6), int)}
-SHORTER = Mask(jnp.arange(1)[None], jnp.arange(6)[None])  # a query and a cache
+LINE = jnp.arange(128)[None]
+SEGMENTS = {"q_segment_BT": jnp.ones((1, 128), int), "k_segment_BS": jnp.ones((1, 128), int)}
+
+
+def placed(**changes):
+    return Mask(LINE, LINE, **{"q_place_BT": LINE, "k_place_BS": LINE, **changes})
+
+
+ORDER = "takes indices for positions"
+# mask, why cudnn refuses it, why splash does
 MASKS = {
-    "causal": (mask(), None), "full": (mask(kind="full"), None), "window": (mask(window=2), None),
-    "two-sided window": (mask(kind="full", window=2), None), "segments": (mask(**SEGMENTS), "document boundaries"),
-    "full segments": (mask(kind="full", **SEGMENTS), "document boundaries"), "cache": (SHORTER, "cached keys"),
-    "prefix": (mask(k_prefix_BS=jnp.ones((1, 6), int)), "no prefix"),
-}  # fmt: skip
+    "causal": (placed(), None, None),
+    "full": (placed(kind="full"), None, None),
+    "window": (placed(window=2), None, None),
+    "two-sided window": (placed(kind="full", window=2), None, None),
+    "segments": (placed(**SEGMENTS), "document boundaries", None),
+    "full segments": (placed(kind="full", **SEGMENTS), "document boundaries", None),
+    "prefix": (placed(k_prefix_BS=LINE), "no prefix", "no prefix"),
+    "cache": (Mask(LINE[:, :1], LINE), ORDER, "multiple of 128"),
+    "cache of as many": (Mask(LINE, LINE), ORDER, ORDER),
+    "permuted": (placed(permuted=True), ORDER, ORDER),
+    "permuted, full": (placed(kind="full", permuted=True), None, None),
+}
+DEVICES = {"cudnn": ("gpu", jnp.bfloat16, jnp.float16), "splash": ("tpu", jnp.bfloat16, jnp.float32)}
 
 
+def kernel(asked, described, dtype, platform, reason=None, head_dim=64, **how):
+    """The choice, or None where it is refused for the reason."""
+    if reason is None:
+        return choose(asked, described, dtype, platform, head_dim=head_dim, **how)
+    with pytest.raises(UserError, match=reason):
+        choose(asked, described, dtype, platform, head_dim=head_dim, **how)
+    return None
+
+
+@pytest.mark.parametrize("fused", DEVICES)
 @pytest.mark.parametrize("kind", MASKS)
-@pytest.mark.parametrize("asked", ["auto", "xla", "cudnn"])
-def test_mask_and_backend_give_a_kernel_or_a_reason(asked, kind):
-    described, refusal = MASKS[kind]
+def test_mask_and_backend_give_a_kernel_or_a_reason(kind, fused):
+    described, *refusals = MASKS[kind]
+    reason = refusals[list(DEVICES).index(fused)]
+    platform, *dtypes = DEVICES[fused]
+    for dtype in dtypes:
+        assert kernel(fused, described, dtype, platform, reason) == (None if reason else fused)
+        assert kernel("auto", described, dtype, platform) == ("xla" if reason else fused)
+    why = {"relative": "bias of relative positions|document boundaries|no prefix", "ways": "mesh.context|" + (reason or "mesh.context")}
+    for how, given in ({"relative": True}, why["relative"]), ({"ways": 2}, why["ways"] + "|document boundaries|no prefix"):
+        kernel(fused, described, dtypes[0], platform, given + "|multiple of 128", **how)
+        assert kernel("auto", described, dtypes[0], platform, **how) == "xla"
+    kernel(fused, described, jnp.bfloat16, "cpu", "runs on .* and this is cpu")
+    kernel(fused, described, jnp.float64, platform, "compute_dtype is float64")
+    for other in ("xla", "blockwise"):
+        assert kernel(other, described, dtypes[0], platform, relative=True, ways=2) == other
 
-    def check(reason, dtype, platform, **bias):
-        if asked == "cudnn" and reason:
-            with pytest.raises(UserError, match=reason):
-                choose_backend(asked, described, dtype, platform, **bias)
-        else:
-            expected = "xla" if asked == "xla" or reason else "cudnn"
-            assert choose_backend(asked, described, dtype, platform, **bias) == expected
 
-    check(refusal, jnp.bfloat16, "gpu")
-    check(refusal, jnp.float16, "gpu")
-    check("bias of relative positions", jnp.bfloat16, "gpu", bias=True)
-    check("16 bits", jnp.float32, "gpu")
-    check("runs on GPUs", jnp.bfloat16, "cpu")
+def test_sizes_and_rings_have_their_kernels():
+    long = jax.ShapeDtypeStruct((1, 4096), jnp.int32)
+    texts = Mask(long, long, long, long, None, long, long)
+    for platform, expected in {"cpu": "blockwise", "gpu": "blockwise", "tpu": "splash"}.items():
+        assert kernel("auto", texts, jnp.bfloat16, platform) == expected
+    assert kernel("auto", texts, jnp.bfloat16, "tpu", ways=2) == kernel("auto", texts, jnp.bfloat16, "tpu", relative=True) == "blockwise"
+    assert kernel("auto", Mask(LINE[:, :1], long), jnp.float32, "cpu") == "xla"  # a step of decoding
+    odd = Mask(LINE[:, :100], LINE[:, :100], None, None, None, LINE[:, :100], LINE[:, :100])
+    kernel("splash", odd, jnp.bfloat16, "tpu", "lengths of a multiple of 128")
+    for head_dim in (4, 60, 136):
+        kernel("cudnn", placed(), jnp.bfloat16, "gpu", "head_dim is", head_dim=head_dim)
+    for asked in ("xla", "cudnn", "splash"):
+        kernel(asked, placed(), jnp.bfloat16, "gpu", "passes them round", ways=2, ring=True)
+    assert kernel("auto", placed(), jnp.bfloat16, "gpu", ways=2, ring=True) == "blockwise"
+    assert kernel("auto", placed(), jnp.bfloat16, "gpu", ways=1, ring=True) == "cudnn"
+
+
+def test_the_page_of_models_holds_the_same_table():
+    """docs/models.md and the docstring: mask by mask, who serves it and who refuses."""
+
+    def cells(line, separator):
+        return [cell.partition(":")[0] for cell in re.split(rf"\s*{separator}\s*", line.strip(" |"))]
+
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    drawn = [cells(line, r"\|") for line in page.splitlines() if re.match(r"\| .* \| (yes|no) \| yes \|", line)]
+    stated = [cells(line, r"\s{2,}") for line in choose.__doc__.splitlines() if re.match(r"    [a-z].{39}(yes|no) ", line)]
+    assert drawn == stated
+    assert len(drawn) == 7
 
 
 def test_a_prefix_window_and_bias_are_the_definition():

@@ -1,0 +1,129 @@
+"""Queries and keys cut into blocks, for attention that never holds all pairs of them."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Optional
+
+import jax
+import jax.numpy as jnp
+
+from lm.model.mask import Mask
+
+BLOCK = 512  # queries, and keys, of a block
+
+
+class Queries(NamedTuple):
+    """Queries with what the mask and the bias ask of them; the sequence is each array's second axis, and rows may be shared (1 for B)."""
+
+    x_BTNH: jax.Array
+    position_BT: jax.Array
+    place_BT: jax.Array
+    segment_BT: Optional[jax.Array] = None
+
+
+class Keys(NamedTuple):
+    """The same of keys and values: what a ring passes on."""
+
+    k_BSKH: jax.Array
+    v_BSKH: jax.Array
+    position_BS: jax.Array
+    place_BS: jax.Array
+    segment_BS: Optional[jax.Array] = None
+    prefix_BS: Optional[jax.Array] = None
+    real_BS: Optional[jax.Array] = None  # False where a block is filled up; None: all are
+
+
+class Cotangents(NamedTuple):
+    """What the backward pass knows of queries: their log-sum-exp and, for the weights' sums, the gradients of values and of totals."""
+
+    log_sum_BTN: jax.Array
+    values_BTNH: jax.Array
+    total_BTN: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The static part: the mask's kind, the scale of logits, and how the sequence is split."""
+
+    kind: Literal["causal", "full"]
+    window: Optional[int]
+    scale: float
+    by_place: bool  # whether places are those of all rows, and tell which blocks no query sees
+    block: int = BLOCK
+    ways: int = 1  # devices of the context axis
+    ring: bool = False  # keys are passed round them, instead of gathered first
+
+    def needed(self, q_place_BT: jax.Array, k_place_BS: jax.Array, prefix: bool) -> Any:
+        """Whether some query of a block may see some key of another: by places alone, which are the same for all rows."""
+        if not self.by_place:
+            return True
+        longest, shortest = jnp.max(q_place_BT) - jnp.min(k_place_BS), jnp.min(q_place_BT) - jnp.max(k_place_BS)
+        needed: Any = longest >= 0 if self.kind == "causal" and not prefix else True
+        if self.window is not None:
+            needed &= (shortest < self.window) & (longest > -self.window)
+        return needed
+
+
+def described(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, scale: Optional[float]) -> tuple[Rule, Queries, Keys]:
+    q_place_BT, k_place_BS = (jnp.asarray(places) for places in mask.distance_places())
+    scale = 1 / math.sqrt(q_BTNH.shape[-1]) if scale is None else scale
+    rule = Rule(mask.kind, mask.window, scale, by_place=mask.q_place_BT is not None and mask.k_place_BS is not None)
+    segmented = mask.q_segment_BT is not None and mask.k_segment_BS is not None
+    q_segment_BT, k_segment_BS = (jnp.asarray(x) if segmented else None for x in (mask.q_segment_BT, mask.k_segment_BS))
+    prefix_BS = None if mask.k_prefix_BS is None else jnp.asarray(mask.k_prefix_BS)
+    queries = Queries(q_BTNH, jnp.asarray(mask.q_position_BT), q_place_BT, q_segment_BT)
+    return rule, queries, Keys(k_BSKH, v_BSKH, jnp.asarray(mask.k_position_BS), k_place_BS, k_segment_BS, prefix_BS)
+
+
+def split(x: jax.Array, block: int) -> jax.Array:
+    """[B, T, ...] as [n, B, block, ...], filled up with zeros."""
+    n = -(-x.shape[1] // block)
+    missing = n * block - x.shape[1]
+    if missing:
+        x = jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], n, block, *x.shape[2:]), 1, 0)
+
+
+def query_blocks(rule: Rule, tree: Any, keys: Keys) -> Any:
+    """Queries or their cotangents in blocks; arrays with heads are [n, B, K, G, block, ...]."""
+    block, kv_heads = min(rule.block, tree[0].shape[1]), keys.k_BSKH.shape[2]
+
+    def one(x: jax.Array) -> jax.Array:
+        x = split(x, block)
+        if x.ndim < 4:  # no heads
+            return x
+        return jnp.moveaxis(x.reshape(*x.shape[:3], kv_heads, x.shape[3] // kv_heads, *x.shape[4:]), 2, 4)
+
+    return jax.tree.map(one, tree)
+
+
+def key_blocks(rule: Rule, keys: Keys) -> Keys:
+    """Keys in blocks, with heads before the sequence."""
+    length = keys.k_BSKH.shape[1]
+    block = min(rule.block, length)
+    if length % block:
+        keys = keys._replace(real_BS=jnp.ones((1, length), bool))
+    blocks = jax.tree.map(lambda x: split(x, block), keys)
+    return blocks._replace(k_BSKH=jnp.swapaxes(blocks.k_BSKH, 2, 3), v_BSKH=jnp.swapaxes(blocks.v_BSKH, 2, 3))
+
+
+def joined(x_nBKGTH: jax.Array, like: jax.Array) -> jax.Array:
+    """[n, B, K, G, block, ...] as [B, T, N, ...]: what query_blocks took apart."""
+    x = jnp.moveaxis(jnp.moveaxis(x_nBKGTH, 4, 2), 0, 1)  # B n block K G ...
+    return x.reshape(x.shape[0], -1, like.shape[2], *x.shape[5:])[:, : like.shape[1]]
+
+
+def loop(n: int, body: Callable, state: Any) -> Any:
+    """state = body(i, state) for i in 0..n-1. A while loop, into which no rematerialisation policy looks: what is saved are its results."""
+    if n == 1:
+        return body(0, state)
+    return jax.lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, body(s[0], s[1])), (jnp.int32(0), state))[1]
+
+
+def take(tree: Any, i: Any) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
+
+
+def put(tree: Any, part: Any, i: Any) -> Any:
+    return jax.tree.map(lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), tree, part)

@@ -1,0 +1,103 @@
+"""Which kernel serves a mask, and why another cannot."""
+
+from typing import Any, Literal, Optional
+
+import jax.numpy as jnp
+
+from lm.errors import UserError
+from lm.model.mask import Mask
+
+Kernel = Literal["xla", "blockwise", "cudnn", "splash"]
+PLAIN_PAIRS = 2048 * 2048  # of a query and a key in a row: with more, `auto` takes blocks
+TILE = 128  # of a TPU's registers, which splash divides sequences into
+
+
+def choose(
+    asked: str,
+    mask: Mask,
+    dtype: Any,
+    platform: str,
+    *,
+    head_dim: int,
+    relative: bool = False,
+    ways: int = 1,
+    ring: bool = False,
+) -> Kernel:
+    """The kernel for a mask (its arrays or their shapes). No silent fallback: what was asked for by name is served or refused.
+
+    mask                                    xla  blockwise  cudnn                       splash
+    causal, full, window, joined documents  yes  yes        yes                         yes
+    isolated documents (segments)           yes  yes        refused: a [T, S] mask      yes
+    prefix                                  yes  yes        refused: a [T, S] mask      refused: a [T, S] mask
+    any, with relative positions            yes  yes        refused: an [N, T, S] bias  refused: an [N, T, S] bias
+    cached keys                             yes  yes        refused: indices            refused: indices
+    a sequence split over mesh.context      yes  yes        refused: indices            refused: indices
+    the same, keys passed round in a ring   no   yes        no                          no
+
+    cudnn needs a GPU, 16 bits and heads of a multiple of 8, 128 at most; splash a TPU, bfloat16 or float32, and lengths of a multiple of
+    128. `auto` takes the fused kernel of the platform where it can; else xla, which holds [T, S] logits, up to 2,048 queries x 2,048 keys,
+    and blockwise beyond.
+    """
+    if ring and ways > 1:
+        if asked not in ("auto", "blockwise"):
+            raise UserError(
+                f"{asked} attention wants all keys at once and context_attention=ring passes them round:"
+                " use --config.execution.attention=auto, or context_attention=gather"
+            )
+        return "blockwise"
+    order = _disorder(mask, ways)
+    refusals: dict[Kernel, Optional[str]] = {
+        "cudnn": _cudnn(mask, dtype, platform, head_dim, relative) or order,
+        "splash": _splash(mask, dtype, platform, relative) or order,
+    }
+    for kernel, refusal in refusals.items():
+        if asked == kernel and refusal:
+            raise UserError(f"{kernel} attention {refusal}: use --config.execution.attention=auto")
+        if asked in ("auto", kernel) and refusal is None:
+            return kernel
+    if asked == "blockwise" or (asked == "auto" and mask.q_position_BT.shape[1] * mask.k_position_BS.shape[1] > PLAIN_PAIRS):
+        return "blockwise"
+    return "xla"
+
+
+def _cudnn(mask: Mask, dtype: Any, platform: str, head_dim: int, relative: bool) -> Optional[str]:
+    if platform not in ("gpu", "cuda"):
+        return f"runs on NVIDIA GPUs and this is {platform}"
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"computes in 16 bits and compute_dtype is {jnp.dtype(dtype).name}"
+    if head_dim % 8 or head_dim > 128:
+        return f"takes heads of a multiple of 8 up to 128 and attention.head_dim is {head_dim}"
+    if mask.q_segment_BT is not None:
+        return "knows no document boundaries (attention.documents=joined has none)"
+    return _pairs(mask, relative)
+
+
+def _splash(mask: Mask, dtype: Any, platform: str, relative: bool) -> Optional[str]:
+    if platform != "tpu":
+        return f"runs on TPUs and this is {platform}"
+    if dtype not in (jnp.bfloat16, jnp.float32):
+        return f"computes in bfloat16 or float32 and compute_dtype is {jnp.dtype(dtype).name}"
+    refusal, lengths = _pairs(mask, relative), (mask.q_position_BT.shape[1], mask.k_position_BS.shape[1])
+    if refusal is None and any(length % TILE for length in lengths):
+        return f"takes lengths of a multiple of {TILE} and these are {lengths[0]} queries and {lengths[1]} keys"
+    return refusal
+
+
+def _pairs(mask: Mask, relative: bool) -> Optional[str]:
+    """What would be held for every pair of a query and a key."""
+    if relative:
+        return "would hold the bias of relative positions for every pair of tokens"
+    return None if mask.k_prefix_BS is None else "knows no prefix that all queries see"
+
+
+def _disorder(mask: Mask, ways: int) -> Optional[str]:
+    """Fused kernels take array indices for positions: what tells that these are none."""
+    if ways > 1:
+        return "sees one device's part of a sequence and mesh.context splits it"
+    if not mask.by_position:
+        return None
+    if mask.permuted:
+        return "takes indices for positions and the sequence is permuted"
+    if mask.q_place_BT is None or mask.q_place_BT.shape != mask.k_position_BS.shape:
+        return "takes indices for positions, which cached keys and positions of their own are not"
+    return None
