@@ -9,7 +9,7 @@ import math
 from typing import Any, Optional, Union
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.errors import UserError
 from lm.mesh import AXES, MeshConfig
@@ -68,7 +68,12 @@ class Rules:
         """
         return dataclasses.replace(self, embed=(*_as_tuple(self.embed), "data"))
 
-    def batch_ways(self, mesh: Mesh) -> int:
+    def inside(self, *manual: str) -> "Rules":
+        """The rules within a `jax.shard_map` that is manual over these mesh axes, whose split has been made."""
+        entries = {field.name: _as_tuple(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return Rules(**{name: tuple(axis for axis in axes if axis not in manual) or None for name, axes in entries.items()})
+
+    def batch_ways(self, mesh: Union[Mesh, AbstractMesh]) -> int:
         """Into how many parts the rows of a batch are split."""
         return math.prod(mesh.shape[axis] for axis in _as_tuple(self.act_batch))
 

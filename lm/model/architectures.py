@@ -20,7 +20,7 @@ from lm.model.mask import Mask
 from lm.model.positions import order, places_of
 from lm.model.transformer import Transformer
 from lm.model.weights import merge
-from lm.sharding import Names, shardings
+from lm.sharding import STACK_AXES, Names, shardings
 from lm.types import Inputs, Outputs, Params
 
 
@@ -55,7 +55,8 @@ class Model:
 
         def names(path: Any, leaf: Any) -> Names:
             axes = self._metadata[keystr(path, simple=True, separator="/")]["axes"]
-            return axes if len(axes) == len(leaf.shape) else ("layers", *axes)
+            stacked = len(leaf.shape) - len(axes)  # 1, or 3 in a pipeline
+            return (*STACK_AXES[-stacked:], *axes) if stacked else axes
 
         return jax.tree.map_with_path(names, self._abstract)
 
@@ -130,8 +131,11 @@ class Model:
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32, *, memory: int = 0) -> kv.Cache:
         """An empty cache for `batch` rows of up to `length` tokens; with a window it holds the window only.
 
-        `memory` is the length of an encoder-decoder's encoder's stream. UserError for an encoder, which generates nothing.
+        `memory` is the length of an encoder-decoder's encoder's stream. UserError for an encoder, which generates nothing, and in a
+        pipeline.
         """
+        if self.execution.pipeline is not None:
+            raise UserError("a pipeline trains and scores and continues no texts: build the model without one (checkpoints serve both)")
         self._check_length(length)
         if self.config.architecture == "encoder":
             raise UserError("an encoder-only model does not continue texts: it has no causal stack")

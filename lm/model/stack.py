@@ -1,16 +1,17 @@
 """Stack: the blocks of one stream in sequence, by one scan, with what tells them positions and the norm that ends them."""
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lm.model import pipeline
 from lm.model.attention import Context, with_bias
 from lm.model.block import Aux, Block, Stored
 from lm.model.config import ModelConfig
-from lm.model.execution import Execution
+from lm.model.execution import Execution, Remat, remat
 from lm.model.mask import Mask
 from lm.model.norm import make_norm
 from lm.model.positions import Relative, rope, sinusoidal, turned
@@ -35,8 +36,7 @@ class Stack(nnx.Module):
         buckets = {"buckets": config.relative_buckets}
         self.relative = Embedding(buckets, heads, 0.1, key=key_for(key, "relative"), rules=rules, axis="heads") if relative else None
         self.embedding_norm = make_norm(config.norm, width, config.norm_epsilon, key=key, rules=rules) if config.embedding_norm else None
-        keys = jax.random.split(key_for(key, "block_00"), layers)
-        self.block_00 = jax.vmap(lambda key: Block(config, execution, key=key, cross=cross))(keys)
+        self.block_00 = self._make_blocks(jax.random.split(key_for(key, "block_00"), layers), cross)
         self.norm = make_norm(config.norm, width, config.norm_epsilon, key=key, rules=rules) if config.final_norm else None
 
     def __call__(
@@ -54,15 +54,46 @@ class Stack(nnx.Module):
             context = with_bias(context, relative, x_BTD.dtype, self.execution, self.config.attention.head_dim)
         x_BTD = constrain(x_BTD, "act_batch", "act_stream", "act_embed", rules=self.execution.rules)
 
+        if self.execution.pipeline is None:
+            x_BTD, stored, aux = self._run(self.block_00, x_BTD, context, stored, self.layers, self.execution.remat)
+        else:
+            x_BTD, aux = pipeline.run(self._run_group, self.block_00, x_BTD, context, self.execution)
+        return (x_BTD if self.norm is None else self.norm(x_BTD)), stored, aux
+
+    def _make_blocks(self, keys: jax.Array, cross: bool) -> Block:
+        """A block for each key, stacked; in a pipeline as [repeats, stages, layers of a group], in the same order."""
+        execution, stages = self.execution, self.execution.pipeline
+        if stages is not None:
+            keys = keys.reshape(stages.shape(self.layers))
+            execution = dataclasses.replace(execution, rules=execution.rules.inside(pipeline.AXIS))
+
+        def make(key: jax.Array) -> Block:
+            return Block(self.config, execution, key=key, cross=cross)
+
+        for _ in keys.shape:
+            make = jax.vmap(make)
+        return make(keys)
+
+    def _run(
+        self, blocks: Block, x_BTD: jax.Array, context: Context, stored: Stored, layers: int, how: Remat
+    ) -> tuple[jax.Array, Stored, Aux]:
         def layer(carry, block_and_index):
             x_BTD, stored = carry
             block, index = block_and_index
             x_BTD, stored, aux = block(x_BTD, context, stored, index)
             return (x_BTD, stored), aux
 
-        body = _remat(layer, self.execution)
-        (x_BTD, stored), aux = jax.lax.scan(body, (x_BTD, stored), (self.block_00, jnp.arange(self.layers)), unroll=self.execution.unroll)
-        return (x_BTD if self.norm is None else self.norm(x_BTD)), stored, aux
+        body, unroll = remat(layer, how, straight=self.execution.unroll), self.execution.unroll
+        (x_BTD, stored), aux = jax.lax.scan(body, (x_BTD, stored), (blocks, jnp.arange(layers)), unroll=unroll)
+        return x_BTD, stored, aux
+
+    def _run_group(self, blocks: Block, x_BTD: jax.Array, context: Context) -> tuple[jax.Array, Aux]:
+        """The layers of one tick, which is itself computed again: within it only `full` keeps nothing but each layer's input."""
+        assert self.execution.pipeline is not None
+        layers = self.execution.pipeline.shape(self.layers)[-1]
+        how: Remat = "full" if self.execution.remat == "full" and layers > 1 else "none"
+        x_BTD, _, aux = self._run(blocks, x_BTD, context, Stored(), layers, how)
+        return x_BTD, aux
 
     def _place(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
         """Token embeddings with absolute positions, normalised if the model does so."""
@@ -76,16 +107,3 @@ class Stack(nnx.Module):
         """T5's bias. Distances are those of places where these are known: the same for all rows, and in a segment those of positions."""
         config, table_RN = self.config, read(table.embedding, at_least_float32(dtype), self.execution.rules)
         return Relative(table_RN, config.relative_buckets, config.relative_max_distance, both_ways=mask.kind == "full")
-
-
-def _remat(layer: Callable, execution: Execution) -> Callable:
-    policies = jax.checkpoint_policies
-    if execution.remat == "none":
-        return layer
-    policy = {
-        "full": policies.nothing_saveable,
-        "dots": policies.dots_saveable,
-        "dots_no_batch": policies.dots_with_no_batch_dims_saveable,
-    }[execution.remat]
-    # Inside a loop nothing can merge the two computations; in straight code only the barriers of prevent_cse keep them apart.
-    return jax.checkpoint(layer, policy=policy, prevent_cse=execution.unroll)

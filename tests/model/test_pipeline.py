@@ -1,0 +1,108 @@
+"""A pipeline computes what one device does: loss and gradients of every family, whatever the schedule and the other axes of the mesh."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model.families import BART, BERT, LENGTH, LLAMA, PREFIX, SHARED, T5_11, VOCAB, positions_of
+from model.small import model_of, params_of
+
+from lm.errors import UserError
+from lm.mesh import MeshConfig
+from lm.model.architectures import build
+from lm.model.execution import Execution, Pipeline
+from lm.sharding import make_mesh
+from lm.types import Inputs
+
+ROWS = 16
+DEEP = {
+    "llama": dataclasses.replace(LLAMA, num_layers=4),
+    "prefix": dataclasses.replace(PREFIX, num_layers=4),
+    "t5": dataclasses.replace(T5_11, num_layers=4, encoder_layers=8),
+    "t5_shared": dataclasses.replace(SHARED, num_layers=4),
+    "bart": dataclasses.replace(BART, num_layers=4),
+    "bert": dataclasses.replace(BERT, num_layers=4),
+}
+
+
+def rows(config) -> tuple[Inputs, jax.Array]:
+    """Rows packed each in its own way, and targets."""
+    rng = np.random.default_rng(0)
+
+    def ids():
+        return rng.integers(0, VOCAB, (ROWS, LENGTH)).astype(np.int32)
+
+    def packed():
+        ends = rng.integers(2, LENGTH - 1, (ROWS, 1))
+        return np.where(np.arange(LENGTH) < ends, 1, 2).astype(np.int32)
+
+    segments, encoder_segments = packed(), packed()
+    given = {"segments": segments, "positions": np.stack([positions_of(row) for row in segments])}
+    if config.architecture == "prefix_lm":
+        given["prefix"] = (given["positions"] < 2).astype(np.int32)
+    if config.token_types:
+        given["token_types"] = segments - 1
+    if config.architecture == "encoder_decoder":
+        given |= {"encoder_tokens": ids(), "encoder_segments": encoder_segments}
+        given["encoder_positions"] = np.stack([positions_of(row) for row in encoder_segments])
+    return Inputs(ids(), **given), ids()
+
+
+def loss(model, params, inputs, targets):
+    outputs = model.apply(params, inputs)
+    nll = jax.nn.logsumexp(outputs.logits, axis=-1) - jnp.take_along_axis(outputs.logits, targets[..., None], axis=-1)[..., 0]
+    return jnp.mean(nll) + sum(jnp.mean(jnp.square(head)) for head in outputs.heads.values()), outputs.aux
+
+
+@functools.cache
+def on_one(name):
+    config = DEEP[name]
+    model = model_of(config, Execution(unroll=False))
+    found = jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(params_of(config), *rows(config))
+    return jax.device_get(found)
+
+
+def in_form(config, execution, tree):
+    """Layer order to [repeats, stages, layers]."""
+    return jax.tree.map(lambda x, like: np.asarray(x).reshape(like.shape), tree, build(config, execution).abstract())
+
+
+def value_and_grad(name, pipeline, mesh, **options):
+    config = DEEP[name]
+    mesh = make_mesh(mesh, jax.devices()[: mesh.data * mesh.fsdp * mesh.stage * mesh.tensor * mesh.context])
+    execution = Execution(**{"unroll": False, "pipeline": pipeline, **options})
+    model = build(config, execution)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(in_form(config, execution, params_of(config)), model.shardings(mesh))
+        return jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(params, *rows(config))
+
+
+def check(name, pipeline, mesh, **options):
+    (value, aux), grads = value_and_grad(name, pipeline, mesh, **options)
+    (expected, statistics), wanted = on_one(name)
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    norm = np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(wanted)))
+    for (path, a), b in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(wanted), strict=True):
+        error = np.max(np.abs(np.asarray(a).reshape(b.shape) - b))
+        assert error <= 1e-5 * max(norm, np.max(np.abs(b))), (jax.tree_util.keystr(path), error)
+    for statistic, b in statistics.items():  # a mean of roots against a root of means
+        np.testing.assert_allclose(aux[statistic], b, rtol=0.02, err_msg=statistic)
+
+
+@pytest.mark.parametrize(
+    ("name", "pipeline", "mesh", "options"),
+    [
+        ("llama", Pipeline(2, 1, 2), MeshConfig(data=1, stage=2), {}),
+        ("llama", Pipeline(4, 1, 2), MeshConfig(data=1, stage=4, tensor=2), {"unroll": True}),
+        ("prefix", Pipeline(2, 2, 4), MeshConfig(data=2, fsdp=2, stage=2), {"remat": "dots"}),
+        ("t5", Pipeline(2, 2, 2), MeshConfig(data=1, fsdp=2, stage=2, tensor=2), {"remat": "full"}),
+        ("t5_shared", Pipeline(4, 1, 4), MeshConfig(data=2, stage=4), {}),
+        ("bart", Pipeline(2, 1, 4), MeshConfig(data=2, stage=2), {}),
+        ("bert", Pipeline(2, 2, 8), MeshConfig(data=2, stage=2), {"remat": "dots_no_batch"}),
+    ],
+)
+def test_loss_and_gradients_are_those_of_one_device(name, pipeline, mesh, options):
+    check(name, pipeline, mesh, **options)
