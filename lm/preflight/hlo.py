@@ -13,10 +13,8 @@ from lm.preflight.hlo_flops import products
 from lm.preflight.hlo_text import Array, Computation, Instruction, Module, parse
 
 # Nothing is read or written by these themselves.
-_FREE = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "partition-id")
-    + ("replica-id", "opt-barrier", "async-start", "async-update", "add-dependency")
-)
+_FREE = frozenset(("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+                   "partition-id", "replica-id", "opt-barrier", "async-start", "async-update", "add-dependency"))  # fmt: skip
 _PARTS = frozenset(("dynamic-slice", "slice", "gather"))  # what reads no more than it gives
 
 
