@@ -78,7 +78,9 @@ class Attention(nnx.Module):
             (k_BSKH, v_BSKH), stored = self._own_keys(x_BTD, context, stored, layer)
             mask = context.mask
         assert mask is not None
-        return self.out(self._attend(q_BTNH, k_BSKH, v_BSKH, mask, context)), stored
+        attended_BTNH = self._attend(q_BTNH, k_BSKH, v_BSKH, mask, context)
+        # Stated here too, for the gradient that comes back: the residual stream may be split otherwise.
+        return self.out(constrain(attended_BTNH, "act_batch", "act_length", "act_heads", None, rules=self.execution.rules)), stored
 
     def _attend(self, q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, context: Context) -> jax.Array:
         relative, bias_BNTS = (None, None) if self.cross else (context.relative, context.bias_BNTS)
