@@ -31,7 +31,7 @@ class Arguments(NamedTuple):
     overrides: list[str]  # "path=text", without the leading "config."
 
 
-def parse(argv: list[str]) -> Arguments:
+def parse(argv: list[str], with_value: tuple[str, ...] = WITH_VALUE, switches_known: tuple[str, ...] = SWITCHES) -> Arguments:
     """Reads a command line; UserError for what is not known. `--flag=value` and `--flag value` are the same."""
     values, switches, overrides, rest = {}, set(), [], list(argv)
     while rest:
@@ -40,12 +40,12 @@ def parse(argv: list[str]) -> Arguments:
         name = {"h": "help"}.get(name, name)
         if not word.startswith("-"):
             raise UserError(f"{word!r} is no flag; flags begin with --, and a value follows its flag: --config.KEY=VALUE")
-        if name in SWITCHES:
+        if name in switches_known:
             switches.add(name)
             continue
         is_override = name.startswith("config.")
-        if name not in WITH_VALUE and not is_override:
-            raise UserError(f"unknown flag --{name}; {_nearest_flag(name)}")
+        if name not in with_value and not is_override:
+            raise UserError(f"unknown flag --{name}; {_nearest_flag(name, (*with_value, *switches_known))}")
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"--{name} needs a value: --{name}=...")
@@ -57,11 +57,11 @@ def parse(argv: list[str]) -> Arguments:
     return Arguments(values, switches, overrides)
 
 
-def _nearest_flag(name: str) -> str:
+def _nearest_flag(name: str, flags: tuple[str, ...]) -> str:
     keys = {leaf.path: f"--config.{leaf.path}" for leaf in config_lib.leaves(RunConfig())}
     if name in keys:
         return f"did you mean {keys[name]}?"
-    near = difflib.get_close_matches(name, [*WITH_VALUE, *SWITCHES, *(key.removeprefix("--") for key in keys.values())], n=1, cutoff=0.0)
+    near = difflib.get_close_matches(name, [*flags, *(key.removeprefix("--") for key in keys.values())], n=1, cutoff=0.0)
     return f"the nearest is --{near[0]}"
 
 

@@ -28,9 +28,9 @@ Keys marked * say how a run is carried out and may change when it is resumed; al
 """
 
 
-def usage(config: Any, source: str) -> str:
+def usage(config: Any, source: str, head: str = HEAD) -> str:
     """The help text with the values of `config`, which came from `source`."""
-    lines = [HEAD, f"Keys, with the values of {source}:", ""]
+    lines = [head, f"Keys, with the values of {source}:", ""]
     for leaf in leaves(config):
         value = "none" if leaf.value is None else leaf.value if isinstance(leaf.value, str) else json.dumps(leaf.value)
         mark = "*" if leaf.part == "execution" else " "
