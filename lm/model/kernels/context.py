@@ -23,7 +23,7 @@ from lm.model.mask import Mask
 from lm.model.positions import Relative
 
 AXIS = "context"
-SPLIT = PartitionSpec(None, AXIS)
+SPLIT, ANY = PartitionSpec(None, AXIS), PartitionSpec.UNCONSTRAINED
 
 
 def context_ways() -> int:
@@ -62,9 +62,9 @@ def _split(rule: Rule, relative: Optional[Relative], queries: Queries, keys: Key
             return blockwise.accumulate(rule, relative, blocks, keys, sums)
 
         sums = blockwise.nothing(blocks)
-        return blockwise.finish(_round(rule, step, keys, sums) if rule.ring else step(_gathered(keys), sums), queries.x_BTNH)
+        return blockwise.finish(_round(rule, step, keys, sums) if rule.ring else step(keys, sums), queries.x_BTNH)
 
-    return _manual(forward, (relative, queries, keys), out_specs=(SPLIT, SPLIT))
+    return _manual(rule, forward, (relative, queries, keys), out_specs=(SPLIT, SPLIT))
 
 
 def _forward(rule: Rule, relative: Any, queries: Queries, keys: Keys) -> tuple[Any, Any]:
@@ -82,34 +82,36 @@ def _backward(rule: Rule, residuals: Any, cotangents: Any) -> Any:
         def step(keys: Keys, gradients: Gradients) -> Any:
             return blockwise.accumulate_back(rule, relative, blocks, ours, keys, gradients)
 
-        if rule.ring:
-            dq, gradients = _round_back(rule, step, keys, blockwise.no_gradients(relative, queries, keys))
-        else:
-            whole = _gathered(keys)
-            dq, gradients = step(whole, blockwise.no_gradients(relative, queries, whole))
-            dk, dv = (jax.lax.psum_scatter(x, AXIS, scatter_dimension=1, tiled=True) for x in gradients[:2])
-            gradients = Gradients(dk, dv, gradients.bias_BNR)
-        if gradients.bias_BNR is not None:
-            gradients = gradients._replace(bias_BNR=jax.lax.psum(gradients.bias_BNR, AXIS))
-        return cut.joined(dq, queries.x_BTNH), gradients
+        zero = blockwise.no_gradients(relative, queries, keys)
+        dq, gradients = _round_back(rule, step, keys, zero) if rule.ring else step(keys, zero)
+        dk, dv, bias = gradients
+        if not rule.ring:  # a device's part of the gradient of all keys: summed outside, where rows and heads stay split
+            dk, dv = dk[None], dv[None]
+        bias = None if bias is None else jax.lax.psum(bias, AXIS)
+        return cut.joined(dq, queries.x_BTNH), Gradients(dk, dv, bias)
 
-    none = None if relative is None else PartitionSpec()
-    arguments = (relative, queries, keys, given)
-    dq_BTNH, gradients = _manual(backward, arguments, out_specs=(SPLIT, Gradients(SPLIT, SPLIT, none)))  # type: ignore[arg-type]
+    of_keys = SPLIT if rule.ring else PartitionSpec(AXIS)
+    out_specs: Any = (SPLIT, Gradients(of_keys, of_keys, None if relative is None else PartitionSpec()))  # type: ignore[arg-type]
+    dq_BTNH, gradients = _manual(rule, backward, (relative, queries, keys, given), out_specs)
+    if not rule.ring:
+        dk, dv = (jax.lax.with_sharding_constraint(jnp.sum(x, axis=0), PartitionSpec(ANY, AXIS, ANY, ANY)) for x in gradients[:2])
+        gradients = Gradients(dk, dv, gradients.bias_BNR)
     return blockwise.as_cotangents(relative, queries, keys, dq_BTNH, gradients)
 
 
 _split.defvjp(_forward, _backward)
 
 
-def _manual(body: Callable, arguments: tuple, out_specs: Any) -> Any:
-    """`body` on each device's part of the sequence; the table of relative positions is whole."""
-    specs = tuple(PartitionSpec() if i == 0 else SPLIT for i in range(len(arguments)))
-    return jax.shard_map(body, in_specs=specs, out_specs=out_specs, axis_names={AXIS}, check_vma=False)(*arguments)
-
-
-def _gathered(keys: Keys) -> Keys:
-    return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, axis=1, tiled=True), keys)
+def _manual(rule: Rule, body: Callable, arguments: tuple, out_specs: Any) -> Any:
+    """`body` on each device's queries, with its keys or with all of them, which are gathered before: a gathering inside would gather rows
+    and heads too. The table of relative positions is whole."""
+    relative, queries, keys, *given = arguments
+    if not rule.ring:
+        whole = {x: jax.lax.with_sharding_constraint(getattr(keys, x), PartitionSpec(ANY, None, ANY, ANY)) for x in ("k_BSKH", "v_BSKH")}
+        keys = keys._replace(**whole)
+    specs = (PartitionSpec(), SPLIT, SPLIT if rule.ring else PartitionSpec(), *(SPLIT for _ in given))
+    mapped = jax.shard_map(body, in_specs=specs, out_specs=out_specs, axis_names={AXIS}, check_vma=False)
+    return mapped(relative, queries, keys, *given)
 
 
 def _sent(rule: Rule, tree: Any) -> Any:
