@@ -1,6 +1,5 @@
 """What a run would be: its parameters, FLOPs, steps and memory, as text. Nothing is allocated or trained."""
 
-import dataclasses
 import math
 from typing import Any, Optional
 
@@ -10,9 +9,8 @@ from jax.sharding import Mesh, PartitionSpec
 from lm import config as config_lib
 from lm.data.info import info
 from lm.model.architectures import Model
-from lm.model.config import ModelConfig
 from lm.model.flops import ledger, predicted
-from lm.model.memory import activation_bytes
+from lm.model.memory import activation_bytes, part_of
 from lm.model.weights import flatten
 from lm.rows import RowShape
 from lm.sharding import RULES, Names
@@ -87,7 +85,7 @@ def memory(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
     weights, moments = _on_one_device(state.params), _on_one_device(state.opt_state)
     rows = config.batch_size / (RULES.batch_ways(mesh) * config.execution.micro_batches)
     remat, compute_bytes = config.execution.remat, {"float32": 4, "bfloat16": 2}[config.compute_dtype]
-    local = _local(config.model, mesh.shape["tensor"])
+    local = part_of(config.model, mesh.shape["tensor"])
     kept = activation_bytes(local, math.ceil(rows), row_of(config), remat=remat, compute_bytes=compute_bytes, fused=fused)
     fixed = 2 * weights + moments
     return f"{_bytes(fixed + kept)} per device: {_bytes(fixed)} weights, gradients, moments; about {_bytes(kept)} activations"
@@ -96,17 +94,6 @@ def memory(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
 def _on_one_device(tree: Any) -> int:
     """Bytes of a tree of abstract arrays with shardings."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
-def _local(model: ModelConfig, tensor: int) -> ModelConfig:
-    """The part of a model that one of `tensor` devices computes."""
-    heads, kv_heads = model.attention.num_heads, model.attention.num_kv_heads or model.attention.num_heads
-    return dataclasses.replace(
-        model,
-        vocab_size=math.ceil(model.vocab_size / tensor),
-        attention=dataclasses.replace(model.attention, num_heads=math.ceil(heads / tensor), num_kv_heads=math.ceil(kv_heads / tensor)),
-        mlp=dataclasses.replace(model.mlp, d_ff=math.ceil(model.mlp.d_ff / tensor)),
-    )
 
 
 def _bytes(count: float) -> str:

@@ -1,6 +1,7 @@
 """What the backward pass keeps, by formula (imports no jax): good to a factor of about 1.5, for plans; the compiler knows better."""
 
 import dataclasses
+import math
 from typing import Union
 
 from lm.model import counts
@@ -41,6 +42,17 @@ def activation_bytes(
         table += _bias(config, row.encoder_length)
     head = 3 * config.vocab_size * FLOAT32 * predicted(row) if config.vocabulary_head else 0
     return batch * (layers + (0 if remat == "none" else largest) + head) + table
+
+
+def part_of(model: ModelConfig, tensor: int) -> ModelConfig:
+    """What one of `tensor` devices computes of a model."""
+    heads, kv_heads = model.attention.num_heads, model.attention.num_kv_heads or model.attention.num_heads
+    return dataclasses.replace(
+        model,
+        vocab_size=math.ceil(model.vocab_size / tensor),
+        attention=dataclasses.replace(model.attention, num_heads=math.ceil(heads / tensor), num_kv_heads=math.ceil(kv_heads / tensor)),
+        mlp=dataclasses.replace(model.mlp, d_ff=math.ceil(model.mlp.d_ff / tensor)),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
