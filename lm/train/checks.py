@@ -69,11 +69,12 @@ def _check_rows(config: RunConfig, mesh: Mesh) -> None:
     if config.batch_size < 1 or config.batch_size % (micro * rows):
         raise UserError(f"batch_size={config.batch_size} must be a multiple of {micro * rows}: {micro} micro-batches x {rows} devices")
     stages = mesh.shape["stage"]
-    if stages > 1:  # a pipeline's micro-batch is split over the devices that hold one stage
-        flow, ways = how.pipeline_micro_batches or stages, rows // stages
-        if config.batch_size % (micro * flow * ways):
-            counts = f"{micro} micro-batches x {flow} of the pipeline x {ways} devices"
-            raise UserError(f"batch_size={config.batch_size} must be a multiple of {micro * flow * ways}: {counts}")
+    if stages > 1:
+        flow = how.pipeline_micro_batches or stages
+        multiple = micro * math.lcm(rows, rows // stages * flow)  # lm.model.execution.Pipeline.rows_multiple
+        if config.batch_size % multiple:
+            counts = f"{micro} micro-batches x {rows} devices, whose pipelines have {flow} micro-batches"
+            raise UserError(f"batch_size={config.batch_size} must be a multiple of {multiple}: {counts}")
 
 
 def _check_lengths(config: RunConfig, mesh: Mesh) -> None:

@@ -26,6 +26,7 @@ from lm.rows import RowShape
 from lm.train.checks import check
 from lm.train.config import CheckpointConfig, EvalConfig, LogConfig, RunConfig
 from lm.train.feed import abstract_batch
+from lm.train.layer_order import LayerOrder, layer_order
 from lm.train.placement import Model, abstract_state, layout_of_update
 from lm.train.step import Step, make_step
 from lm.types import Batch, Hyper, TrainState
@@ -41,7 +42,8 @@ class Program:
 
     config: RunConfig
     mesh: Mesh
-    abstract: TrainState  # shapes, dtypes and shardings: the target of a restore
+    abstract: TrainState  # shapes, dtypes and shardings
+    layers: LayerOrder  # the state's form in checkpoints
     batch_shardings: Batch
     init: Callable[[jax.Array], TrainState]
     run: Callable[..., tuple[TrainState, jax.Array, dict[str, jax.Array]]]
@@ -131,6 +133,7 @@ def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Opt
         config=config,
         mesh=mesh,
         abstract=lowered.state,
+        layers=layer_order(lowered.state, model.axes()),
         batch_shardings=jax.tree.map(lambda x: x.sharding, lowered.batches),
         init=make,
         run=run,
@@ -162,7 +165,8 @@ def lower(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[Loss
     scalar: Any = functools.partial(jax.ShapeDtypeStruct, (), sharding=replicated)
     hyper = Hyper(scalar(jnp.float32), scalar(jnp.float32), scalar(jnp.int32), scalar(jnp.int32), scalar(jnp.uint32))
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batches)
-    metrics = jax.eval_shape(step, state, frozen, one, hyper)[1]
+    with jax.set_mesh(mesh):
+        metrics = jax.eval_shape(step, state, frozen, one, hyper)[1]
     names = tuple(name for name, value in metrics.items() if value.ndim == 0)
     results = (jax.tree.map(lambda x: x.sharding, state), replicated, dict.fromkeys((n for n in metrics if n not in names), replicated))
     with jax.set_mesh(mesh):
