@@ -57,9 +57,18 @@ def describe(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str
         "memory      " + memory(config, model, mesh, fused=fused),
         f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}: "
         + ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
+        *_pipeline(model),
         "data        " + _data(info(config.data, config.data_dir), config, steps),
     ]
     return "\n".join(lines)
+
+
+def _pipeline(model: Model) -> list[str]:
+    schedule = model.execution.pipeline
+    if schedule is None:
+        return []
+    counts = f"{schedule.stages} stages x {schedule.repeats} groups of layers, {schedule.micro_batches} micro-batches in turn"
+    return [f"pipeline    {counts}: {schedule.bubble:.1%} of {schedule.ticks} ticks idle"]
 
 
 def _parameters(params: dict[str, int]) -> list[str]:

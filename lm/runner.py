@@ -70,8 +70,6 @@ def build(config: RunConfig, devices: Optional[list] = None) -> Parts:
 
 def execution_of(how: ExecutionConfig, mesh: Mesh) -> Execution:
     """How a run's model is carried out on its mesh."""
-    stages = mesh.shape["stage"]
-    pipeline = Pipeline(stages, how.pipeline_repeats, how.pipeline_micro_batches or stages) if stages > 1 else None
     return Execution(
         remat=how.remat,
         unroll=how.unroll,
@@ -79,8 +77,13 @@ def execution_of(how: ExecutionConfig, mesh: Mesh) -> Execution:
         context=how.context_attention,
         platform=mesh.devices.flat[0].platform,
         rules=SEQUENCE_RULES if how.sequence_parallel else RULES,
-        pipeline=pipeline,
+        pipeline=pipeline_of(how, mesh.shape["stage"]),
     )
+
+
+def pipeline_of(how: ExecutionConfig, stages: int) -> Optional[Pipeline]:
+    """The schedule of a run's pipeline, if it has stages."""
+    return Pipeline(stages, how.pipeline_repeats, how.pipeline_micro_batches or stages) if stages > 1 else None
 
 
 def train_run(
@@ -119,7 +122,7 @@ def describe(config: RunConfig) -> str:
 
 def facts_of(config: RunConfig, data: pipeline.Data) -> record.Facts:
     """What the record says of a run beside what training measures."""
-    counts, info = ledger(config.model, row_of(config)), data.info
+    counts, info, schedule = ledger(config.model, row_of(config)), data.info, pipeline_of(config.execution, config.mesh.stage)
     splits = {f"{split}_{unit}": info[unit][split] for split in ("train", "validation") for unit in ("documents", "tokens", "bytes")}
     return record.Facts(
         id=config_lib.identity(config, fingerprint=data.fingerprint),
@@ -127,6 +130,7 @@ def facts_of(config: RunConfig, data: pipeline.Data) -> record.Facts:
         parameters=dict(counts.params),
         flops_per_token=dict(counts.flops_per_token),
         bytes_per_token=data.bytes_per_token,
+        pipeline_bubble=None if schedule is None else schedule.bubble,
     )
 
 

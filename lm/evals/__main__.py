@@ -12,7 +12,7 @@ from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.mesh import MeshConfig
 from lm.train import record
-from lm.train.config import RunConfig
+from lm.train.config import ExecutionConfig, RunConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +50,8 @@ def evaluate_loss(
         raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
     config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     evaluation = dataclasses.replace(config.evaluation, documents_bytes=documents_bytes or config.evaluation.documents_bytes)
-    config = dataclasses.replace(config, evaluation=evaluation, mesh=MeshConfig(), data_dir=data_dir or config.data_dir)
+    config = dataclasses.replace(config, evaluation=evaluation, data_dir=data_dir or config.data_dir)
+    config = dataclasses.replace(config, mesh=MeshConfig(), execution=ExecutionConfig())  # the options of the run's mesh are not this one's
     if info.info(config.data, config.data_dir) is None:
         raise UserError(f"{config.data_dir} lacks the data that the run was evaluated on: name the right directory with --data_dir")
 

@@ -30,7 +30,7 @@ from lm.train.config import EvalConfig, RunConfig
 from lm.train.state import compiler_options
 from lm.types import Batch, Params
 
-ROWS = 16  # windows per call of the compiled function, rounded up to the number of devices
+ROWS = 16  # windows per call of the compiled function, rounded up to what devices and pipelines divide
 
 
 class Documents(Protocol):
@@ -116,8 +116,8 @@ class LossEvaluator:
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):
-        devices = RULES.batch_ways(mesh)
-        self._rows = math.ceil((rows or ROWS) / devices) * devices
+        multiple = model.execution.rows_multiple(mesh)
+        self._rows = math.ceil((rows or ROWS) / multiple) * multiple
         self._sharding = NamedSharding(mesh, RULES.spec(("act_batch", "act_length")))
         self._config, self._data = config, data
         self._longest = config.evaluation.longest_document

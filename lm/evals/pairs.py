@@ -45,8 +45,8 @@ class PairEvaluator:
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):
-        devices = RULES.batch_ways(mesh)
-        self._rows = math.ceil((rows or ROWS) / devices) * devices
+        multiple = model.execution.rows_multiple(mesh)
+        self._rows = math.ceil((rows or ROWS) / multiple) * multiple
         self._mesh, self._model, self._data = mesh, model, data
         self._sharding = NamedSharding(mesh, RULES.spec(("act_batch", None)))
         self._layout, self._vocab_size = layout_of(config.data), config.model.vocab_size

@@ -1,6 +1,7 @@
 """Checkpoints: Orbax arrays by name, sealed by a manifest, found again newest first.
 
-    checkpoints/000120/state/          the arrays, written by Orbax under their paths ("params/embed/embedding", "opt_state/1/mu/...")
+    checkpoints/000120/state/          the arrays, written by Orbax under their paths ("params/embed/embedding", "opt_state/1/mu/..."),
+                                       stacked weights in the order of their layers (lm.train.layer_order)
     checkpoints/000120/meta.json       the step, every array's shape and dtype, and what the host carries between steps
     checkpoints/000120/manifest.json   size and SHA-256 of every file; written last, before the directory gets its name
 

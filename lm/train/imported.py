@@ -7,6 +7,7 @@ from typing import Any, Optional
 from lm import config as config_lib
 from lm.train import checkpoint
 from lm.train.config import RunConfig
+from lm.train.layer_order import LayerOrder
 from lm.train.record import Record
 from lm.types import TrainState
 
@@ -24,9 +25,9 @@ def marks(before: Optional[Record], config: RunConfig, fingerprint: Optional[str
     return {"imported": before["imported"], "id": own}
 
 
-def first_state(state: TrainState, abstract: TrainState, before: Optional[Record], workdir: Path) -> TrainState:
+def first_state(state: TrainState, layers: LayerOrder, before: Optional[Record], workdir: Path) -> TrainState:
     """An initial state, with the imported weights if there are any."""
     if before is None or "imported" not in before:
         return state
-    params, _ = checkpoint.restore_params(workdir, abstract.params, step=0)
-    return dataclasses.replace(state, params=params)
+    params, _ = checkpoint.restore_params(workdir, layers.stored.params, step=0)
+    return dataclasses.replace(state, params=layers.read(params, layers.state.params))

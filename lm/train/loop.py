@@ -121,13 +121,13 @@ class _Run:
         self.record["seconds"]["compile"] = self.program.compile_seconds
         self.record |= imported.marks(before, self.config, self.facts.data["fingerprint"])
         is_old, say = imported.has_state(before, self.workdir), self.log or (lambda line: None)
-        restored = checkpoint.restore(self.workdir, self.program.abstract, say) if is_old else None
+        restored = checkpoint.restore(self.workdir, self.program.layers.stored, say) if is_old else None
         host: dict[str, Any] = {}
         if restored is None:
             initial = self.program.init(self.device_hyper.seed)
-            self.state = imported.first_state(initial, self.program.abstract, before, self.workdir)
+            self.state = imported.first_state(initial, self.program.layers, before, self.workdir)
         else:
-            self.state, host = restored
+            self.state, host = self.program.layers.read(restored.state), restored.host
             self.step = self.saved = int(jax.device_get(self.state.step))
             self.record |= {"curve": host["curve"], "seconds": host["seconds"]}
             self.record["resumes"] = [*(before or {}).get("resumes", []), {"step": self.step, "execution": changes}]
@@ -261,7 +261,7 @@ class _Run:
             return
         with self.timed("checkpoint"):
             host = {"metrics": self.metrics.carried(), "curve": self.record["curve"], "seconds": self.record["seconds"]}
-            checkpoint.save(self.workdir, self.state, host, keep=self.config.checkpoint.keep)
+            checkpoint.save(self.workdir, self.program.layers.write(self.state), host, keep=self.config.checkpoint.keep)
             self.saved = self.step
         self.write_record()
 

@@ -12,7 +12,8 @@
     final                     on the held-out documents: nats_per_token, nats_per_byte, bits_per_byte; on held-out pairs: nats_per_token,
                               and where there are labels label_nats and label_accuracy; or null
     curve                     points with step, tokens, flops (matmul_causal), nats_per_byte (of pairs: nats_per_token), lr_ratio, decayed
-    environment, resumes (step, changes of execution); imported: where the first weights are from and their SHA-256, if imported
+    environment               versions, devices, attention; of a pipeline also pipeline_bubble, the share of ticks in which stages idle
+    resumes (step, changes of execution); imported: where the first weights are from and their SHA-256, if imported
     seconds                   train, evaluate, checkpoint; total, which is their sum; compile, which runs of one shape share
 
 Files are replaced as a whole, so that a reader never sees half of one.
@@ -42,7 +43,8 @@ class Facts:
     """What the caller knows of a run before its first step.
 
     `data` holds the fingerprint and counts; `parameters` counts by group; `flops_per_token` is the training FLOPs per token of text by
-    convention ("6nd", "matmul_full", "matmul_causal"); `bytes_per_token` is UTF-8 bytes per document token of the training text.
+    convention ("6nd", "matmul_full", "matmul_causal"); `bytes_per_token` is UTF-8 bytes per document token of the training text;
+    `pipeline_bubble` the share of ticks in which a pipeline's stages have nothing to do, None where there is none.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Facts:
     parameters: dict[str, int]
     flops_per_token: dict[str, float]
     bytes_per_token: float
+    pipeline_bubble: Optional[float] = None
 
 
 @contextmanager
@@ -114,7 +117,7 @@ def new(config: RunConfig, facts: Facts, environment: dict[str, Any]) -> Record:
         "steps": 0,
         "final": None,
         "curve": [],
-        "environment": environment,
+        "environment": environment | ({} if facts.pipeline_bubble is None else {"pipeline_bubble": facts.pipeline_bubble}),
         "seconds": dict.fromkeys(("total", "train", "evaluate", "compile", "checkpoint"), 0.0),
         "resumes": [],
     }

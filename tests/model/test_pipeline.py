@@ -10,7 +10,6 @@ import pytest
 from model.families import BART, BERT, LENGTH, LLAMA, PREFIX, SHARED, T5_11, VOCAB, positions_of
 from model.small import model_of, params_of
 
-from lm.errors import UserError
 from lm.mesh import MeshConfig
 from lm.model.architectures import build
 from lm.model.execution import Execution, Pipeline

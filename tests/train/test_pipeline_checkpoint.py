@@ -1,0 +1,100 @@
+"""Checkpoints know no pipelines: layers lie in their order on disk, and a run stops on one mesh and goes on on another."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lm import runner
+from lm.config import apply_overrides
+from lm.data.pipeline import TrainStream
+from lm.evals.__main__ import evaluate_loss
+from lm.train import checkpoint, metrics
+from lm.train.config import RunConfig
+
+STEPS, ROWS, LENGTH, SAVED = 5, 16, 16, 3
+COMMON = [
+    f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}", "data.components.0.corpus=text_files",
+    "evaluation.documents_bytes=300", "evaluation.curve_bytes=200", "evaluation.points_per_decade=1", "log.tensorboard=false",
+    "log.every_steps=1", "log.layer_norms=true", f"checkpoint.every_steps={SAVED}", "model.d_model=16", "model.num_layers=4",
+    "model.attention.num_heads=2", "model.attention.head_dim=8", "model.mlp.d_ff=16", "optim.learning_rate=2e-2", "execution.unroll=false",
+    "model.architecture=encoder_decoder", "model.positions=relative", "data.objective=span_corruption", "data.objective.sentinels=9",
+    "model.vocab_size=268", "optim.optimizer=adafactor", "optim.optimizer.smallest_factored=8",
+]  # fmt: skip
+PIPELINE = ["mesh.stage=2", "mesh.fsdp=2", "execution.pipeline_repeats=2", "execution.pipeline_micro_batches=4"]
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    """One run on two meshes: split over data alone, and in a pipeline with fsdp."""
+    folder = tmp_path_factory.mktemp("pipelines")
+    lines = [f"the {i}th line says that {i} and {i * i % 97} are numbers\n" for i in range(1000)]
+    for part in range(20):
+        (folder / f"{part:02d}.txt").write_text("".join(lines[part * 50 : part * 50 + 50]))
+    paths = ",".join(str(path) for path in sorted(folder.glob("*.txt")))
+    plain = apply_overrides(RunConfig(), [f"data_dir={folder / 'data'}", f"data.components.0.paths={paths}", *COMMON])
+    return {"plain": plain, "pipeline": apply_overrides(plain, PIPELINE)}
+
+
+@pytest.fixture(scope="module")
+def straight(configs, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, runner.train_run(configs["plain"], workdir)
+
+
+def stopped(config, workdir, monkeypatch):
+    """A run that ends after its first checkpoint."""
+    iterate = TrainStream.iterate
+
+    def broken(self, start, stop):
+        for k, batch in zip(range(start, stop), iterate(self, start, stop), strict=True):
+            if k == SAVED + 1:
+                raise OSError("the disk is gone")
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStream, "iterate", broken)
+        with pytest.raises(OSError, match="gone"):
+            runner.train_run(config, workdir)
+    assert checkpoint.steps(workdir) == [SAVED]
+
+
+def arrays(workdir):
+    """What lies on disk, and what it is: the newest state as a run without a pipeline reads it."""
+    meta = json.loads((max((workdir / checkpoint.FOLDER).iterdir()) / "meta.json").read_text())
+    return meta["arrays"]
+
+
+def close(found, expected):
+    for name in expected:
+        a, b = np.asarray(found[name], np.float64), np.asarray(expected[name], np.float64)
+        assert np.max(np.abs(a - b)) <= 1e-4 * max(np.max(np.abs(b)), 1e-6), name
+
+
+@pytest.mark.parametrize(("first", "then"), [("pipeline", "plain"), ("plain", "pipeline")])
+def test_a_run_goes_on_on_another_mesh_as_if_it_had_never_stopped(first, then, configs, straight, tmp_path, monkeypatch):
+    folder, expected = straight
+    stopped(configs[first], tmp_path, monkeypatch)
+    assert arrays(tmp_path) == arrays(folder)
+    found = runner.train_run(configs[then], tmp_path)
+    assert (found["status"], found["resumes"][0]["step"], found["id"]) == ("completed", SAVED, expected["id"])
+    assert found["final"]["nats"] == pytest.approx(expected["final"]["nats"], rel=1e-5)
+    target = configs["plain"]
+    target = runner.build(target).program().abstract
+    close(*(checkpoint.named_arrays(checkpoint.restore(place, target).state) for place in (tmp_path, folder)))
+    for a, b in zip(metrics.read(tmp_path), metrics.read(folder), strict=True):  # norms are vectors in the order of layers
+        for name in b:
+            if name.startswith(("gradients/", "loss")):
+                np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=1e-5, err_msg=name)
+    assert ("pipeline_bubble" in found["environment"]) == (then == "pipeline")
+    again = evaluate_loss(tmp_path)
+    assert again["nats"] == pytest.approx(found["final"]["nats"], rel=1e-5)
+
+
+def test_a_dry_run_says_how_long_stages_idle(configs):
+    assert "pipeline    2 stages x 2 groups of layers, 4 micro-batches in turn: 11.1% of 9 ticks idle" in runner.describe(
+        configs["pipeline"]
+    )
+    more = dataclasses.replace(configs["pipeline"].execution, pipeline_micro_batches=8)
+    assert runner.execution_of(more, runner.build(configs["pipeline"]).mesh).pipeline.bubble == 1 / 17
