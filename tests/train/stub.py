@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from lm.model.execution import Execution
 from lm.types import Batch, Outputs
 
 VOCAB = 32
@@ -19,6 +20,7 @@ class StubModel:
     width: int = 8
     layers: int = 2
     vocab: int = VOCAB
+    execution: Execution = Execution()
 
     def init(self, key):
         e, a, h = jax.random.split(key, 3)
