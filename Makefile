@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 SCALING_DATA ?= ../shared/scaling_data
 
-.PHONY: study test parity lint types check constraints nightly clean help
+.PHONY: study test parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -32,6 +32,13 @@ $(VENV)/parity: $(STAMP)
 parity: $(VENV)/parity  ## every family against transformers, live (installs torch and transformers)
 	@$(BIN)/python -m pytest tests/parity
 
+$(VENV)/preflight: $(STAMP)
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[tpu,gpu]'
+	@touch $@
+
+preflight: $(VENV)/preflight  ## every family compiled for TPUs and GPUs that are not there (installs their compilers, 3 GB)
+	@$(BIN)/python -m pytest tests/preflight
+
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -47,7 +54,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python tests/nightly/replicate.py $(SCALING_DATA)
 	@$(BIN)/python -m tests.nightly.coverage
 
-constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12
+constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12, after `make parity preflight` in them
 	@.venv/bin/python .ci/constraints.py .venv .venv-3.12 > constraints.new && mv constraints.new constraints.txt
 
 clean:  ## remove the environment and every result
