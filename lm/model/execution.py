@@ -9,7 +9,7 @@ import jax
 
 from lm.errors import UserError
 from lm.model.config import AttentionKernel, ContextForm
-from lm.sharding import RULES, Rules
+from lm.sharding import RULES, Rules, is_split
 
 Remat = Literal["none", "full", "dots", "dots_no_batch"]
 
@@ -89,11 +89,19 @@ class Execution:
         return devices if self.pipeline is None else self.pipeline.rows_multiple(devices)
 
 
+def _all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:
+    """Everything is kept for the backward pass but weights that fsdp gathered: those of all layers would lie whole on every device.
+
+    They are known by their constraint, which splits no rows.
+    """
+    return primitive.name != "sharding_constraint" or "fsdp" in jax.tree.leaves(tuple(params["sharding"].spec))
+
+
 def remat(function: Callable, how: Remat, *, straight: bool = False) -> Callable:
     """`function`, computed again in the backward pass but for what `how` keeps; `straight` where it is called in straight code."""
     policies = jax.checkpoint_policies
     if how == "none":
-        return function
+        return jax.checkpoint(function, policy=_all_but_gathered, prevent_cse=straight) if is_split("embed") else function
     policy = {
         "full": policies.nothing_saveable,
         "dots": policies.dots_saveable,
