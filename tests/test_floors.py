@@ -32,6 +32,7 @@ FLOORS = {
     "lm.evals": 4,
     "lm.hf": 4,
     "lm.scaling": 4,
+    "lm.preflight": 5,
     "lm.run": 5,
     "lm.runner": 5,
     "lm.usage": 5,
@@ -81,12 +82,14 @@ JAX_FREE = [
     "lm.usage",
     "lm.worker",
 ]
+JAX_FREE += ["lm.preflight." + name for name in ("__main__", "topologies", "targets", "roofline", "job", "search", "table")]
 JAX_FREE += ["experiments", "experiments.__main__", "launch.local", "launch.view"]
 JAX_FREE += ["lm.scaling.__main__", "lm.scaling.runs", "lm.scaling.commands.table", "lm.scaling.table_summary"]
 JAX_FREE += ["lm.scaling." + name for name in ("study", "plan", "table", "status", "directory", "claims", "gate", "recipes")]
 JAX_FREE += ["lm.scaling." + name for name in ("design", "naming", "variants", "comparison", "comparison_text")]
 HELP = [["lm.run"], ["lm.worker"], ["experiments"], ["lm.infer"], ["lm.evals"], ["lm.evals", "loss"]]
 HELP += [["lm.scaling"], ["lm.scaling", "fit"], ["lm.scaling.replicate"]]
+HELP += [["lm.preflight"]]
 HELP += [["lm.hf"], ["lm.hf", "import"], ["lm.hf", "export"]]
 
 

@@ -1,0 +1,95 @@
+"""What a compiled step is: its bytes, FLOPs, collectives and times, as JSON values."""
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from lm.model.execution import Pipeline
+from lm.model.flops import ledger
+from lm.preflight.hlo import analyse
+from lm.preflight.roofline import Place, bandwidth, estimate
+from lm.preflight.topologies import Topology
+from lm.runner import Parts, execution_of
+from lm.train.config import RunConfig
+from lm.train.state import Lowered, row_of, tokens_per_step
+
+
+def before(config: RunConfig, topology: Topology, parts: Parts, lowered: Lowered) -> dict[str, Any]:
+    """What is known before anything is compiled."""
+    how = config.execution
+    pipeline = execution_of(how, parts.mesh).pipeline
+    return {
+        "topology": topology.text,
+        "devices": topology.devices,
+        "device_kind": parts.mesh.devices.flat[0].device_kind,
+        "mesh": {axis: size for axis, size in parts.mesh.shape.items() if size > 1},
+        "execution": {"remat": how.remat, "micro_batches": how.micro_batches, "unroll": how.unroll},
+        "attention": parts.attention,
+        "pipeline": None if pipeline is None else _pipeline(pipeline),
+        "state_bytes": {"parameters": on_one_device(lowered.state.params), "optimizer": on_one_device(lowered.state.opt_state)},
+        "jax": jax.__version__,
+    }
+
+
+def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
+    names = ("stages", "repeats", "micro_batches", "bubble")
+    return {name: getattr(pipeline, name) for name in names}
+
+
+def on_one_device(tree: Any) -> int:
+    """Bytes of a tree of abstract arrays with shardings, without what a device's layout pads."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def refused(needs: dict[str, Any], topology: Topology) -> dict[str, Any]:
+    """The compiler ran out of the device's memory: a result like any other."""
+    memory = {"memory": topology.chip.memory, "needed": needs["bytes"], "needed_for": needs["what"]}
+    empty = dict.fromkeys(("flops_per_device", "collectives", "estimate"))
+    return {"fits": False, "bytes_per_device": memory, "compiler_said": needs["said"], **empty}
+
+
+def after(config: RunConfig, topology: Topology, parts: Parts, compiled: Any) -> dict[str, Any]:
+    """What the executable says."""
+    sizes = bytes_of(compiled.memory_analysis())
+    sizes["memory"] = topology.chip.memory
+    return {"fits": sizes["total"] <= sizes["memory"], "bytes_per_device": sizes} | _work(config, topology, parts.mesh, compiled)
+
+
+def bytes_of(stats: Any) -> dict[str, int]:
+    """Of one device. Outputs that take the place of donated arguments are counted once: in `aliased`."""
+    names = ("argument", "output", "alias", "temp", "generated_code")
+    arguments, outputs, aliased, temporaries, code = (getattr(stats, f"{name}_size_in_bytes") for name in names)
+    host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
+    return {
+        "arguments": arguments,
+        "outputs": outputs,
+        "aliased": aliased,
+        "temporaries": temporaries,
+        "code": code,
+        "total": arguments + outputs - aliased + temporaries + code,
+        **({"host": host} if host else {}),
+    }
+
+
+def _work(config: RunConfig, topology: Topology, mesh: Mesh, compiled: Any) -> dict[str, Any]:
+    counts, per_device = ledger(config.model, row_of(config)), tokens_per_step(config) / topology.devices
+    model_flops = {name: count * per_device for name, count in counts.flops_per_token.items()}
+    found = analyse(compiled.as_text(), mesh)
+    flops = {"compiled": found.flops, **model_flops}
+    rates = [bandwidth(topology.chip, _group(mesh, c.axes)) for c in found.collectives]
+    products = {name: model_flops[name] for name in ("matmul_full", "matmul_causal")}
+    network = [(c.wire, rate) for c, rate in zip(found.collectives, rates, strict=True)]
+    times = estimate(topology.chip, flops=found.flops, bytes_moved=found.bytes_moved, network=network, model_flops=products)
+    collectives = [{"kind": c.kind, "axes": list(c.axes), "bytes": c.payload, "sent": c.wire, "count": c.count} for c in found.collectives]
+    return {"flops_per_device": flops, "bytes_moved_per_device": found.bytes_moved, "collectives": collectives, "estimate": times}
+
+
+def _group(mesh: Mesh, axes: Any) -> list[Place]:
+    """The devices that one device exchanges data with along some axes; all of them where the axes are unknown."""
+    names = mesh.axis_names
+    if not all(axis in names for axis in axes):
+        axes = names
+    inside = mesh.devices[tuple(slice(None) if axis in axes else 0 for axis in names)]
+    return [Place(d.process_index, tuple(getattr(d, "coords", ()))) for d in inside.flat]

@@ -1,0 +1,32 @@
+"""Results of several preflights side by side, as text (imports no jax)."""
+
+from typing import Any, Optional
+
+HEADINGS = ("step", "compute", "memory", "network", "bound on MFU", "GB of", "device", "compiled in")
+
+
+def table(rows: list[tuple[str, Optional[dict[str, Any]], Optional[str]]]) -> str:
+    """One line per (name, result, error). Seconds and the bound are estimates."""
+    lines = [("", *HEADINGS)] + [(name, *_cells(result)) for name, result, _ in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = []
+    for name, *cells in lines:
+        padded = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
+        text.append("  ".join(padded).rstrip())
+    text += ["seconds per step and the bound on MFU (all pairs of attention counted) are estimates from peak rates"]
+    return "\n".join(text + [f"{name}: {error}" for name, _, error in rows if error])
+
+
+def _cells(result: Optional[dict[str, Any]]) -> tuple[str, ...]:
+    if result is None:
+        return ("no result", *[""] * (len(HEADINGS) - 1))
+    sizes, seconds = result["bytes_per_device"], f"{result['compile_seconds']:.0f} s"
+    device = f"{sizes['memory'] / 1e9:.1f}"
+    times = result["estimate"]
+    if times is None:  # the compiler gave up
+        needed = "" if sizes["needed"] is None else f"{sizes['needed'] / 1e9:.1f}"
+        return ("does not fit", "", "", "", "", needed, device, seconds)
+    terms = [f"{times[f'{name}_seconds']:.3g} s" for name in ("step", "compute", "memory", "network")]
+    if not result["fits"]:
+        terms[0] = "does not fit"
+    return (*terms, f"{100 * times['mfu_bound']['matmul_full']:.1f}%", f"{sizes['total'] / 1e9:.1f}", device, seconds)

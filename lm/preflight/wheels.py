@@ -1,0 +1,24 @@
+"""Which compilers are installed: the optional groups `tpu` and `gpu` of this package (imports no jax)."""
+
+import importlib.util
+
+from lm.errors import UserError
+
+MODULES = {"tpu": ("libtpu",), "gpu": ("jax_plugins.xla_cuda13", "nvidia.cudnn", "nvidia.cu13")}
+
+
+def require(kind: str) -> None:
+    """UserError, with what to install, if the compiler for this kind of device is missing."""
+    missing = [name for name in MODULES[kind] if not installed(name)]
+    if missing:
+        raise UserError(
+            f"the compiler for {kind.upper()}s is not installed ({', '.join(missing)} is missing):"
+            f" pip install -c constraints.txt -e '.[{kind}]'"
+        )
+
+
+def installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
+        return False
