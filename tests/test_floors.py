@@ -22,6 +22,7 @@ FLOORS = {
     "lm.config": 0,
     "lm.mesh": 0,
     "lm.rows": 0,
+    "lm.platforms": 0,
     "lm.sharding": 0,
     "lm.model": 1,
     "lm.data": 1,
@@ -67,6 +68,7 @@ LIBRARIES = {
 
 HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "tensorflow", "matplotlib", "scipy")
 JAX_FREE = [
+    "lm.platforms",
     "lm.errors",
     "lm.files",
     "lm.fields",

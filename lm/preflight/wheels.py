@@ -1,8 +1,7 @@
 """Which compilers are installed: the optional groups `tpu` and `gpu` of this package (imports no jax)."""
 
-import importlib.util
-
 from lm.errors import UserError
+from lm.platforms import installed
 
 MODULES = {"tpu": ("libtpu",), "gpu": ("jax_plugins.xla_cuda13", "nvidia.cudnn", "nvidia.cu13")}
 
@@ -15,10 +14,3 @@ def require(kind: str) -> None:
             f"the compiler for {kind.upper()}s is not installed ({', '.join(missing)} is missing):"
             f" pip install -c constraints.txt -e '.[{kind}]'"
         )
-
-
-def installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is missing
-        return False
