@@ -16,7 +16,8 @@ from lm.model.kernels.context import context_ways
 from lm.model.kernels.plain import xla_attention
 from lm.model.mask import Mask
 from lm.model.norm import RMSNorm
-from lm.model.positions import Relative, Rope, rotate
+from lm.model.positions import Rope, rotate
+from lm.model.relative import Relative
 from lm.model.weights import Linear, key_for
 from lm.sharding import constrain
 

@@ -1,6 +1,5 @@
 """What tells a model where a token stands: rotary and sinusoidal functions, and T5's buckets of distance."""
 
-import dataclasses
 import math
 from typing import Any, NamedTuple, Optional
 
@@ -89,25 +88,6 @@ def bucket(distance: Int[AnyArray, "*S"], buckets: int, furthest: int, *, both_w
     ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(furthest / exact)
     coarse = jnp.minimum(exact + (ratio * (buckets - exact)).astype(jnp.int32), buckets - 1)
     return later + jnp.where(distance < exact, distance, coarse)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Relative:
-    """T5's bias of relative positions as a description: a number per bucket of distance and head (R buckets, N heads), added to logits."""
-
-    table_RN: Float[Array, "R N"]
-    buckets: int = dataclasses.field(metadata={"static": True})
-    furthest: int = dataclasses.field(metadata={"static": True})
-    both_ways: bool = dataclasses.field(metadata={"static": True})
-
-    def bucket_BTS(self, q_place_BT: Int[AnyArray, "B T"], k_place_BS: Int[AnyArray, "B S"]) -> Int[Array, "B T S"]:
-        return bucket(q_place_BT[:, :, None] - k_place_BS[:, None, :], self.buckets, self.furthest, both_ways=self.both_ways)
-
-    def bias_BNTS(self, q_place_BT: Int[AnyArray, "B T"], k_place_BS: Int[AnyArray, "B S"]) -> Float[Array, "B N T S"]:
-        """What is added to the logits; places that are the same for all rows give one table for all of them."""
-        rows_BTSN = self.table_RN.at[self.bucket_BTS(q_place_BT, k_place_BS)].get(mode="promise_in_bounds")
-        return jnp.moveaxis(rows_BTSN, -1, 1)
 
 
 def order(length: int) -> Int[Array, "1 T"]:

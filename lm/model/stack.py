@@ -14,7 +14,8 @@ from lm.model.config import ModelConfig
 from lm.model.execution import Execution, Remat, remat
 from lm.model.mask import Mask
 from lm.model.norm import make_norm
-from lm.model.positions import Relative, rope, sinusoidal, turned
+from lm.model.positions import rope, sinusoidal, turned
+from lm.model.relative import Relative
 from lm.model.weights import Embedding, at_least_float32, key_for, read
 from lm.sharding import constrain
 

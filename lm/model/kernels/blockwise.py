@@ -28,7 +28,7 @@ from lm.model.kernels.blocks import (
     take,
 )
 from lm.model.mask import HIDDEN, Mask
-from lm.model.positions import Relative
+from lm.model.relative import Relative
 from lm.model.weights import at_least_float32
 
 

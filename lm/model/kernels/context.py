@@ -20,7 +20,7 @@ from lm.model.kernels import blockwise
 from lm.model.kernels.blocks import BLOCK, Keys, Queries, Rule
 from lm.model.kernels.blockwise import Gradients
 from lm.model.mask import Mask
-from lm.model.positions import Relative
+from lm.model.relative import Relative
 
 AXIS = "context"
 SPLIT, ANY = PartitionSpec(None, AXIS), PartitionSpec.UNCONSTRAINED

@@ -16,9 +16,19 @@ BLOCKS = (512, 256, 128)  # the largest that divides a length
 
 
 def attention(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, rules: Rules, *, scale: Optional[float] = None
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    mask: Mask,
+    rules: Rules,
+    *,
+    scale: Optional[float] = None,
+    interpret: bool = False,
 ) -> jax.Array:
-    """attended_BTNH under a mask that `choose` lets through, in the order of positions. Rows and heads stay split as they are."""
+    """attended_BTNH under a mask that `choose` lets through, in the order of positions. Rows and heads stay split as they are.
+
+    `interpret` runs the kernel's steps on any device, for tests.
+    """
     scale = 1 / math.sqrt(q_BTNH.shape[-1]) if scale is None else scale
     arguments: list[jax.Array] = [(q_BTNH * scale).astype(q_BTNH.dtype), k_BSKH, v_BSKH]
     batch = q_BTNH.shape[0]
@@ -26,7 +36,7 @@ def attention(
         arguments += [jnp.broadcast_to(x, (batch, x.shape[1])) for x in (mask.q_segment_BT, mask.k_segment_BS)]
 
     def local(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *segments: jax.Array) -> jax.Array:
-        kernel = _kernel(mask, q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[2])
+        kernel = _kernel(mask, q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[2], interpret)
         heads_first = (jnp.swapaxes(x, 1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
         ids = kernels.SegmentIds(*segments) if segments else None
         return jnp.swapaxes(jax.vmap(kernel)(*heads_first, ids), 1, 2)
@@ -34,7 +44,7 @@ def attention(
     return _on_each_device(local, arguments, rules)
 
 
-def _kernel(mask: Mask, queries: int, keys: int, heads: int) -> Any:
+def _kernel(mask: Mask, queries: int, keys: int, heads: int, interpret: bool) -> Any:
     shape, width = (queries, keys), mask.window
     described: Any = masks.FullMask(shape)
     if width is not None:
@@ -45,7 +55,8 @@ def _kernel(mask: Mask, queries: int, keys: int, heads: int) -> Any:
     sizes = kernels.BlockSizes(
         block_q=q, block_kv=kv, block_kv_compute=kv, block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv, block_q_dq=q, block_kv_dq=kv
     )
-    return kernels.make_splash_mha(masks.MultiHeadMask([described] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=1)
+    options: dict[str, Any] = {"block_sizes": sizes, "head_shards": 1, "q_seq_shards": 1, "interpret": interpret}
+    return kernels.make_splash_mha(masks.MultiHeadMask([described] * heads), **options)
 
 
 def _on_each_device(local: Any, arguments: list[jax.Array], rules: Rules) -> jax.Array:

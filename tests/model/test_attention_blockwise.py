@@ -1,0 +1,189 @@
+"""Attention in blocks is attention, never holds all pairs and passes over no block that somebody sees; splash, step by step, too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.model.kernels import blockwise, splash
+from lm.model.kernels.blocks import Rule
+from lm.model.kernels.plain import xla_attention
+from lm.model.mask import HIDDEN, Mask
+from lm.model.relative import Relative
+from lm.sharding import RULES
+from lm.train.zigzag import zigzag
+
+BATCH, LENGTH, HEADS, KV_HEADS, SIZE = 2, 14, 4, 2, 4
+LINE = jnp.arange(LENGTH, dtype=jnp.int32)[None]
+PLACED = {"q_place_BT": LINE, "k_place_BS": LINE}
+PACKED = jnp.array([[1] * 5 + [2] * 6 + [0] * 3, [1] * LENGTH])
+RESTARTED = jnp.where(PACKED == 1, LINE, jnp.where(PACKED == 2, LINE - 5, LINE - 11))
+TEXTS = {"q_segment_BT": PACKED, "k_segment_BS": PACKED}
+PREFIX = {"k_prefix_BS": (LINE % 7 < 3).astype(int)}
+MASKS = {
+    "causal": Mask(LINE, LINE, **PLACED),
+    "full": Mask(LINE, LINE, **PLACED, kind="full"),
+    "window": Mask(LINE, LINE, **PLACED, window=3),
+    "two-sided window": Mask(LINE, LINE, **PLACED, window=4, kind="full"),
+    "packed": Mask(RESTARTED, RESTARTED, **TEXTS, **PLACED),
+    "packed, full": Mask(RESTARTED, RESTARTED, **TEXTS, **PLACED, kind="full"),
+    "prefix, packed": Mask(RESTARTED, RESTARTED, **TEXTS, **PREFIX, **PLACED),
+    "prefix, window": Mask(LINE, LINE, **PREFIX, **PLACED, window=5),
+    "rows of their own": Mask(RESTARTED, RESTARTED),
+}
+QUICK = {"xla_backend_optimization_level": 0}  # half the time to compile
+WAYS = {"causal": False, "full": True}
+
+
+def arrays(dtype, queries=LENGTH, keys=LENGTH):
+    rng = np.random.default_rng(0)
+    shapes = (queries, HEADS), (keys, KV_HEADS), (keys, KV_HEADS)
+    return tuple(jnp.asarray(rng.standard_normal((BATCH, length, heads, SIZE)), dtype) for length, heads in shapes)
+
+
+def both(mask, block, dtype, biased):
+    """Value and gradients of a function of the attended values: in blocks, and as products."""
+    q, k, v = arrays(dtype)
+    table = jnp.asarray(np.random.default_rng(1).standard_normal((8, HEADS)), dtype) if biased else None
+
+    def in_blocks(table, *qkv):
+        relative = None if table is None else Relative(table, 8, 10, both_ways=WAYS[mask.kind])
+        attended, _ = blockwise.attention(*qkv, mask, relative=relative, scale=0.7, block=block)
+        return jnp.sum(jnp.sin(attended)), attended
+
+    def as_products(table, *qkv):
+        relative = None if table is None else Relative(table, 8, 10, both_ways=WAYS[mask.kind])
+        bias = None if relative is None else relative.bias_BNTS(*mask.distance_places())
+        attended = xla_attention(*qkv, mask, bias_BNTS=bias, scale=0.7)
+        return jnp.sum(jnp.sin(attended)), attended
+
+    where = (1, 2, 3) if table is None else (0, 1, 2, 3)
+    return [jax.jit(jax.value_and_grad(f, where, has_aux=True), compiler_options=QUICK)(table, q, k, v) for f in (in_blocks, as_products)]
+
+
+# Blocks that divide the length and others, with a bias and without.
+CASES = [(kind, 7 if i % 2 else 4, i % 4 in (1, 2)) for i, kind in enumerate(MASKS)]
+
+
+@pytest.mark.parametrize(("kind", "block", "biased"), [*CASES, ("packed", 512, True)])
+def test_blocks_are_the_whole(kind, block, biased):
+    with jax.enable_x64(True):
+        found, expected = both(MASKS[kind], block, jnp.float64, biased)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert a.dtype == jnp.float64
+            np.testing.assert_allclose(a, b, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03)])
+def test_sums_are_at_least_float32(dtype, tolerance):
+    found, expected = both(MASKS["packed"], 4, dtype, biased=False)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(np.float32(a), np.float32(b), atol=tolerance * float(jnp.abs(b).max()))
+
+
+def test_parts_are_merged_by_their_log_sum_exp():
+    """exp(log_sum) weighs two parts of the keys; its gradient is right too."""
+    with jax.enable_x64(True):
+        q, k, v = arrays(jnp.float64)
+
+        def halves(q, k, v):
+            parts = []
+            for first in (0, 6):
+                keys = slice(first, first + 8 if first else 6)
+                mask = Mask(LINE, LINE[:, keys], q_place_BT=LINE, k_place_BS=LINE[:, keys])
+                parts.append(blockwise.attention(q, k[:, keys], v[:, keys], mask, block=4))
+            total = jnp.logaddexp(parts[0][1], parts[1][1])
+            return sum(x * jnp.exp(log_sum - total)[..., None] for x, log_sum in parts)
+
+        found = jax.jit(jax.value_and_grad(lambda *qkv: jnp.sum(jnp.sin(halves(*qkv))), (0, 1, 2)))(q, k, v)
+        expected = jax.value_and_grad(lambda *qkv: jnp.sum(jnp.sin(xla_attention(*qkv, MASKS["causal"]))), (0, 1, 2))(q, k, v)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", [4, 512])
+def test_a_query_that_sees_nothing_attends_to_nothing(block):
+    q, k, v = arrays(jnp.float32, keys=9)
+    segments = jnp.where(PACKED == 0, 3, PACKED)
+    mask = Mask(LINE, LINE[:, :9], segments, jnp.ones((1, 9), int), kind="full")
+
+    def loss(q, k, v):
+        attended, log_sum = blockwise.attention(q, k, v, mask, block=block)
+        return jnp.sum(jnp.square(attended)), (attended, log_sum)
+
+    (_, (attended, log_sum)), gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+    hidden = np.asarray(segments != 1)
+    assert np.all(np.asarray(attended)[hidden] == 0)
+    assert np.all(np.asarray(log_sum)[hidden] == np.float32(HIDDEN))
+    assert np.all(np.asarray(gradients[0])[hidden] == 0)
+    assert all(np.isfinite(x).all() and np.abs(x).max() > 0 for x in gradients)
+
+
+@pytest.mark.parametrize(("policy", "biased"), [(None, True), ("dots_saveable", False)])
+def test_memory_grows_with_the_length_and_not_its_square(policy, biased):
+    """Value and gradient take the same bytes per token at every length, whatever a policy of rematerialisation would keep."""
+
+    def temporaries(length):
+        shapes = [(1, length, heads, SIZE) for heads in (HEADS, KV_HEADS, KV_HEADS)]
+        q, k, v = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+        line = jax.ShapeDtypeStruct((1, length), jnp.int32)
+        table = jax.ShapeDtypeStruct((8, HEADS), jnp.float32)
+
+        def loss(q, k, v, table, line):
+            mask = Mask(line, line, line, line, q_place_BT=line, k_place_BS=line)
+            relative = Relative(table, 8, 10, both_ways=False) if biased else None
+            return jnp.sum(jnp.sin(blockwise.attention(q, k, v, mask, relative=relative, block=64)[0]))
+
+        if policy is not None:
+            loss = jax.checkpoint(loss, policy=getattr(jax.checkpoint_policies, policy))
+        step = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)), compiler_options=QUICK)
+        return step.lower(q, k, v, table, line).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8192) / 8192 < 1.05 * temporaries(2048) / 2048
+
+
+@pytest.mark.parametrize("kind", ["causal", "full"])
+@pytest.mark.parametrize("window", [None, 1, 5])
+@pytest.mark.parametrize("prefix", [False, True])
+def test_no_block_that_a_query_sees_is_passed_over(kind, window, prefix):
+    rng, rule = np.random.default_rng(0), Rule(kind, window, 1.0, by_place=True)
+    for _ in range(30):
+        q, k = (rng.permutation(24)[None, :4] for _ in range(2))
+        mask = Mask(q, k, k_prefix_BS=np.ones((1, 4), int) if prefix else None, kind=kind, window=window)
+        visible = mask.visible()
+        if visible is None or visible.any():
+            assert rule.needed(q, k, prefix)
+
+
+def test_zigzag_gives_each_device_the_same_work():
+    """Under a causal mask, in blocks of a chunk: about half of all pairs, as many on each device."""
+    ways, length = 4, 64
+    chunks = zigzag(length, ways).reshape(2 * ways, -1)
+    rule = Rule("causal", None, 1.0, by_place=True)
+    needed = np.array([[bool(rule.needed(q[None], k[None], prefix=False)) for k in chunks] for q in chunks])
+    work = needed.reshape(ways, -1).sum(axis=1)
+    assert np.all(work == 2 * ways + 1)
+
+
+TILED = jnp.arange(256, dtype=jnp.int32)[None]
+SORTED = jnp.asarray(np.sort(np.random.default_rng(0).integers(0, 4, (BATCH, 256))))
+SPLASHED = {
+    "packed": Mask(TILED, TILED, SORTED, SORTED),
+    "window": Mask(TILED, TILED, window=30),
+    "two-sided": Mask(TILED, TILED, SORTED, SORTED, window=30, kind="full"),
+}
+
+
+@pytest.mark.parametrize("kind", SPLASHED)
+def test_splash_is_attention(kind):
+    mask, qkv = SPLASHED[kind], arrays(jnp.float32, 256, 256)
+
+    def loss(attend, *qkv):
+        return jnp.sum(jnp.sin(attend(*qkv)))
+
+    tried = lambda *qkv: loss(lambda *x: splash.attention(*x, mask, RULES, scale=0.7, interpret=True), *qkv)  # noqa: E731
+    plain = lambda *qkv: loss(lambda *x: xla_attention(*x, mask, scale=0.7), *qkv)  # noqa: E731
+    found, expected = (jax.jit(jax.value_and_grad(f, (0, 1, 2)), compiler_options=QUICK)(*qkv) for f in (tried, plain))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5)
