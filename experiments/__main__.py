@@ -10,10 +10,11 @@ import sys
 
 from experiments import commands
 from lm.errors import run_cli
+from lm.preflight import topologies
 
 VERBS = {
     "all": "do all that follows, as far as it is missing (the default)",
-    "plan": "prepare the data if need be, print every cell, write the study directory",
+    "plan": "prepare the data if need be, print every cell, write the study directory; --topology compiles every shape for it",
     "run": "train what is missing; of a grid: first stage, forecast, second stage",
     "status": "say how far the study is",
     "forecast": "of a grid: write the forecast of the largest budget's cells, once the first stage is complete",
@@ -37,15 +38,21 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=None, help="processes, one core each (default: one per core)")
     parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
     parser.add_argument("--json", action="store_true", help="fit: print the results as JSON")
+    parser.add_argument("--topology", default=None, metavar="KIND:DEVICE:SHAPE", help="plan: compile every shape for it (lm.preflight)")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="plan --topology: seconds for each compilation (default: 1800)")
     args = parser.parse_args()
     if args.json and args.verb != "fit":
         parser.error("--json belongs to the verb fit")
+    if args.topology is not None and args.verb != "plan":
+        parser.error("--topology belongs to the verb plan")
+    topology = None if args.topology is None else topologies.parse(args.topology)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     study = commands.load(args.study)
     root = args.dir or pathlib.Path("runs") / study.name
     # with --json, standard output holds the results alone
     out = sys.stderr if args.json else sys.stdout
-    return commands.Commands(study, root, args.data_dir, args.workers, args.train, out).do(args.verb, as_json=args.json)
+    made = commands.Commands(study, root, args.data_dir, args.workers, args.train, out, topology, args.timeout)
+    return made.do(args.verb, as_json=args.json)
 
 
 if __name__ == "__main__":

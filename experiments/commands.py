@@ -2,18 +2,21 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import pathlib
 import runpy
 import sys
 from typing import Any, Optional, TextIO, Union
 
+from experiments import shapes
 from experiments.compared import Compared
 from experiments.laws import Laws
 from launch.local import LocalWorkers
 from launch.view import View
 from lm.data import info as data_info
 from lm.errors import UserError
+from lm.preflight.topologies import Topology
 from lm.scaling import directory, naming, plan
 from lm.scaling import status as status_lib
 from lm.scaling.study import Study
@@ -55,6 +58,8 @@ class Commands:
     workers: Optional[int] = None
     train: Optional[str] = None
     out: TextIO = sys.stdout
+    topology: Optional[Topology] = None  # for which `plan` compiles every shape
+    timeout: float = 1800.0  # seconds, of each compilation
 
     def do(self, verb: str, *, as_json: bool = False) -> int:
         if verb not in self._results.VERBS:
@@ -67,7 +72,7 @@ class Commands:
             self._say(plan.render(made, len(self._launcher.cores)))
             self._open(made)
             self._say(f"planned in {self.root}")
-            return 0
+            return 0 if self.topology is None else self._preflight(made, self.topology)
         self._open(self._plan())
         if verb in ("all", "run"):
             self._run()
@@ -99,6 +104,11 @@ class Commands:
             data = data_info.info(config, data_dir)
             assert data is not None
         return plan.make(self.study, data)
+
+    def _preflight(self, made: plan.Plan, topology: Topology) -> int:
+        configs = [planned.cell.config for planned in made.planned]
+        progress = functools.partial(print, file=sys.stderr, flush=True)
+        return shapes.preflight(configs, topology, timeout=self.timeout, say=self._say, progress=progress)
 
     def _open(self, made: plan.Plan) -> dict[str, Any]:
         for refusal in made.refusals:

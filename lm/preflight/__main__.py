@@ -20,7 +20,7 @@ from lm.run import Arguments, load, parse
 from lm.train.config import RunConfig
 from lm.usage import usage
 
-WITH_VALUE = ("config", "topology", "timeout", "out", "most", "at_once")
+WITH_VALUE = ("config", "topology", "timeout", "out", "hlo", "most", "at_once")
 SWITCHES = ("help", "search")
 TIMEOUT = 1800.0
 MOST = 6
@@ -35,6 +35,7 @@ Needs the compilers: pip install -c constraints.txt -e '.[tpu]' or '.[gpu]'. Exi
   --config.KEY=VALUE       changes one value, in any order; see below
   --timeout=SECONDS        the longest that one compilation may take (default: {TIMEOUT:.0f})
   --out=FILE               writes the JSON there instead of printing it
+  --hlo=FILE               writes the compiled program (XLA's optimised HLO) there
   --search                 tries meshes, remat policies and micro-batches; ranks those that fit by estimated time
   --most=N                 of a search: compiles the N candidates that promise most by formula (default: {MOST})
   --at_once=N              of a search: N compilations at a time (default: 1); each takes a core and some GB
@@ -66,7 +67,8 @@ def main() -> int:
         say(table([(c["name"], c["result"], c["error"]) for c in found["candidates"]]))
         _write(arguments, {"config": spec, **found})
         return 0 if any(c["result"] is not None and c["result"]["fits"] for c in found["candidates"]) else 1
-    result = run_one(Request(config, topology, timeout), say)
+    hlo = Path(arguments.values["hlo"]) if "hlo" in arguments.values else None
+    result = run_one(Request(config, topology, timeout, hlo), say)
     say(in_words(result))
     _write(arguments, {"config": spec, **result})
     return 0 if result["fits"] else 1

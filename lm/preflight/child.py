@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import jax
 
@@ -46,8 +46,8 @@ def lower(config: RunConfig, devices: list) -> tuple[runner.Parts, state.Lowered
     return parts, state.lower(shape, parts.model, parts.mesh)
 
 
-def preflight(config: RunConfig, topology: Topology) -> dict[str, Any]:
-    """The JSON object of `python -m lm.preflight`."""
+def preflight(config: RunConfig, topology: Topology, hlo: Optional[str] = None) -> dict[str, Any]:
+    """The JSON object of `python -m lm.preflight`; the program's text goes to the file `hlo`."""
     print("reading the topology", flush=True)
     devices = devices_of(topology)
     print("lowering", flush=True)
@@ -67,7 +67,10 @@ def preflight(config: RunConfig, topology: Topology) -> dict[str, Any]:
         return found | {"lower_seconds": lowering, "compile_seconds": time.monotonic() - start} | report.refused(needs, topology)
     seconds = {"lower_seconds": lowering, "compile_seconds": time.monotonic() - start}
     print("reading the program", flush=True)
-    return found | seconds | report.after(config, topology, parts, compiled)
+    text = compiled.as_text()
+    if hlo is not None:
+        Path(hlo).write_text(text, encoding="utf-8")
+    return found | seconds | report.after(config, topology, parts, compiled.memory_analysis(), text)
 
 
 def main() -> None:
@@ -75,7 +78,7 @@ def main() -> None:
     request, result = (Path(word) for word in sys.argv[1:3])
     asked = json.loads(request.read_text(encoding="utf-8"))
     try:
-        answer = preflight(config_lib.from_dict(RunConfig, asked["config"]), parse(asked["topology"]))
+        answer = preflight(config_lib.from_dict(RunConfig, asked["config"]), parse(asked["topology"]), asked["hlo"])
     except UserError as error:
         answer = {"error": str(error)}
     part = result.with_suffix(".part")

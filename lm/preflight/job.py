@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # libtpu locks the machine's TPUs, of which there are none
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
+CHILD = ("-m", "lm.preflight.child")
 POLL_SECONDS = 0.1
 TAIL = 400  # characters of what a child said last
 
@@ -35,6 +36,7 @@ class Request(NamedTuple):
     config: RunConfig
     topology: Topology
     timeout: float  # seconds
+    hlo: Optional[Path] = None  # where to write the compiled program's text
 
 
 class Outcome(NamedTuple):
@@ -52,11 +54,13 @@ class Job:
         self.request, self.start = request, time.monotonic()
         self.folder = tempfile.TemporaryDirectory(prefix="preflight-")
         asked, self.result = self._path("request.json"), self._path("result.json")
-        asked.write_text(json.dumps({"config": config_lib.to_dict(request.config), "topology": request.topology.text}), encoding="utf-8")
-        words = (sys.executable, "-m", "lm.preflight.child", str(asked), str(self.result))
+        hlo = None if request.hlo is None else str(request.hlo)
+        words = {"config": config_lib.to_dict(request.config), "topology": request.topology.text, "hlo": hlo}
+        asked.write_text(json.dumps(words), encoding="utf-8")
+        command = (sys.executable, *CHILD, str(asked), str(self.result))
         with self._path("out").open("wb") as out, self._path("err").open("wb") as err:
             self.process = subprocess.Popen(
-                words, env={**os.environ, **ENVIRONMENT}, stdin=subprocess.PIPE, stdout=out, stderr=err, start_new_session=True
+                command, env={**os.environ, **ENVIRONMENT}, stdin=subprocess.PIPE, stdout=out, stderr=err, start_new_session=True
             )
 
     def _path(self, name: str) -> Path:

@@ -50,11 +50,11 @@ def refused(needs: dict[str, Any], topology: Topology) -> dict[str, Any]:
     return {"fits": False, "bytes_per_device": memory, "compiler_said": needs["said"], **empty}
 
 
-def after(config: RunConfig, topology: Topology, parts: Parts, compiled: Any) -> dict[str, Any]:
-    """What the executable says."""
-    sizes = bytes_of(compiled.memory_analysis())
+def after(config: RunConfig, topology: Topology, parts: Parts, stats: Any, text: str) -> dict[str, Any]:
+    """What the compiler says of the executable, and its text."""
+    sizes = bytes_of(stats)
     sizes["memory"] = topology.chip.memory
-    return {"fits": sizes["total"] <= sizes["memory"], "bytes_per_device": sizes} | _work(config, topology, parts.mesh, compiled)
+    return {"fits": sizes["total"] <= sizes["memory"], "bytes_per_device": sizes} | _work(config, topology, parts.mesh, text)
 
 
 def bytes_of(stats: Any) -> dict[str, int]:
@@ -73,10 +73,10 @@ def bytes_of(stats: Any) -> dict[str, int]:
     }
 
 
-def _work(config: RunConfig, topology: Topology, mesh: Mesh, compiled: Any) -> dict[str, Any]:
+def _work(config: RunConfig, topology: Topology, mesh: Mesh, text: str) -> dict[str, Any]:
     counts, per_device = ledger(config.model, row_of(config)), tokens_per_step(config) / topology.devices
     model_flops = {name: count * per_device for name, count in counts.flops_per_token.items()}
-    found = analyse(compiled.as_text(), mesh)
+    found = analyse(text, mesh)
     flops = {"compiled": found.flops, **model_flops}
     rates = [bandwidth(topology.chip, _group(mesh, c.axes)) for c in found.collectives]
     products = {name: model_flops[name] for name in ("matmul_full", "matmul_causal")}

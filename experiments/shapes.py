@@ -1,0 +1,32 @@
+"""Every distinct shape of a study, compiled for hardware that is not there: `python -m experiments NAME plan --topology=...`."""
+
+from collections.abc import Iterable
+
+from lm.preflight.job import Request, Say, run_all
+from lm.preflight.table import table
+from lm.preflight.topologies import Topology
+from lm.train.config import RunConfig
+
+
+def preflight(configs: Iterable[RunConfig], topology: Topology, *, timeout: float, say: Say, progress: Say) -> int:
+    """Says the table of the shapes; 0 if all of them fit. Runs of one shape share an executable, so it is compiled once."""
+    from lm.train.state import shape_of  # imports jax
+
+    shapes: dict[RunConfig, list[RunConfig]] = {}
+    for config in configs:
+        shapes.setdefault(shape_of(config), []).append(config)
+    members = list(shapes.values())
+    names = [_name(configs) for configs in members]
+    progress(f"{len(members)} distinct shapes, each compiled for {topology.text}")
+    requests = [Request(configs[0], topology, timeout) for configs in members]
+    outcomes = dict(run_all(requests, at_once=1, say=progress, names=names))
+    say(table([(name, outcomes[i].result, outcomes[i].error) for i, name in enumerate(names)]))
+    fit = [outcome.result is not None and outcome.result["fits"] for outcome in outcomes.values()]
+    return 0 if all(fit) else 1
+
+
+def _name(configs: list[RunConfig]) -> str:
+    """Such as "256 x 4 layers, 8 x 128 places (6 cells)"."""
+    config, count = configs[0], len(configs)
+    model, length = config.model, config.data.sequence_length
+    return f"{model.d_model} x {model.num_layers} layers, {config.batch_size} x {length} places ({count} cell{'s' * (count > 1)})"
