@@ -5,6 +5,7 @@ Weights and activations have separate names (`embed` and `act_embed`): fully sha
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Optional, Union
 
@@ -130,6 +131,30 @@ def constrain(x: jax.Array, *names: Optional[str], rules: Rules = RULES) -> jax.
         return x
     _check_divides(x.shape, names, mesh, rules, "an activation or weight")
     return jax.lax.with_sharding_constraint(x, rules.spec(names))
+
+
+def resplit(x: jax.Array, before: Names, after: Names, *, rules: Rules = RULES, after_rules: Optional[Rules] = None) -> jax.Array:
+    """`x`, split as `before` says, split as `after` says, and its gradient split as `before` again.
+
+    `constrain` alone would hold the gradient in the split of `after` too: a sum over devices would be gathered only to be cut.
+    """
+    return _resplit(x, (before, rules), (after, after_rules or rules))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _resplit(x: jax.Array, before: tuple[Names, Rules], after: tuple[Names, Rules]) -> jax.Array:
+    return constrain(x, *after[0], rules=after[1])
+
+
+def _resplit_forward(x: jax.Array, before: tuple[Names, Rules], after: tuple[Names, Rules]) -> tuple[jax.Array, None]:
+    return constrain(x, *after[0], rules=after[1]), None
+
+
+def _resplit_backward(before: tuple[Names, Rules], after: tuple[Names, Rules], _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (constrain(gradient, *before[0], rules=before[1]),)
+
+
+_resplit.defvjp(_resplit_forward, _resplit_backward)
 
 
 def is_split(name: str, rules: Rules = RULES) -> bool:

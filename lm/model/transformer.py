@@ -16,7 +16,7 @@ from lm.model.mlp import activate
 from lm.model.norm import make_norm
 from lm.model.stack import Stack
 from lm.model.weights import Embedding, Linear, at_least_float32, key_for
-from lm.sharding import constrain
+from lm.sharding import constrain, is_split, resplit
 
 
 class Transformer(nnx.Module):
@@ -73,10 +73,12 @@ class Transformer(nnx.Module):
 
     def _whole(self, x_BTD: jax.Array) -> jax.Array:
         """States for heads and cross-attention, which tensor parallelism splits otherwise: no longer along the sequence."""
-        return constrain(x_BTD, "act_batch", "act_length", "act_embed", rules=self.execution.rules)
+        stream, whole = ("act_batch", "act_stream", "act_embed"), ("act_batch", "act_length", "act_embed")
+        return resplit(x_BTD, stream, whole, rules=self.execution.rules) if is_split("act_stream", self.execution.rules) else x_BTD
 
     def _embed(self, tokens_BT: Any, token_types_BT: Any, dtype: Any) -> jax.Array:
-        x_BTD = self.embed(tokens_BT, dtype)
+        # Each device looks tokens up in its own part of the vocabulary, whatever the split of the stream that they go to.
+        x_BTD = constrain(self.embed(tokens_BT, dtype), "act_batch", "act_length", "act_embed", rules=self.execution.rules)
         if self.config.embedding_scale != 1.0:
             x_BTD = x_BTD * jnp.asarray(self.config.embedding_scale, dtype)
         if self.token_type is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from lm.errors import UserError
-from lm.sharding import Names, Rules, constrain
+from lm.sharding import Names, Rules, constrain, is_split, resplit
 from lm.types import Params
 
 
@@ -73,7 +73,10 @@ def read(param: nnx.Param, dtype: Any, rules: Rules) -> jax.Array:
 
     The cast comes first, so that fsdp moves bytes of the compute dtype.
     """
-    return constrain(jnp.asarray(param[...], dtype), *param.get_metadata()["axes"], rules=rules.gathered())
+    names, weight = param.get_metadata()["axes"], jnp.asarray(param[...], dtype)
+    if not is_split("embed", rules):
+        return constrain(weight, *names, rules=rules.gathered())
+    return resplit(weight, names, names, rules=rules, after_rules=rules.gathered())
 
 
 class Linear(nnx.Module):
