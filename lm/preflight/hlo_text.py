@@ -120,7 +120,7 @@ def parse(text: str) -> Module:
     """The computations of a module. ValueError for text without an entry."""
     computations, entry, name = {}, None, None
     body: dict[str, Instruction] = {}
-    for line in text.splitlines():
+    for line in _lines(text):
         if name is None:
             header = _HEADER.match(line)
             if header:
@@ -135,6 +135,18 @@ def parse(text: str) -> Module:
     if entry is None:
         raise ValueError("no ENTRY computation: this is no HLO module's text")
     return Module(computations, entry)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines of the text; an attribute may hold line breaks (a Pallas kernel's does), and what follows them is part of its line."""
+    whole = ""
+    for line in text.splitlines():
+        if line.startswith(('"', "}}")):
+            whole += " " + line
+        else:
+            yield whole
+            whole = line
+    yield whole
 
 
 def _instruction(line: str) -> Optional[Instruction]:
