@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 SCALING_DATA ?= ../shared/scaling_data
 
-.PHONY: study test parity preflight lint types check constraints nightly clean help
+.PHONY: study test layouts parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -28,6 +28,9 @@ test: $(STAMP)  ## the tests, on 8 virtual CPU devices
 $(VENV)/parity: $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[parity]'
 	@touch $@
+
+layouts: $(STAMP)  ## every family on every layout of eight devices against one device (6 minutes)
+	@LAYOUTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/layouts
 
 parity: $(VENV)/parity  ## every family against transformers, live (installs torch and transformers)
 	@$(BIN)/python -m pytest tests/parity

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from lm.errors import UserError
 from lm.mesh import AXES, MeshConfig
-from lm.sharding import RULES, Rules, constrain, make_mesh, shardings
+from lm.sharding import RULES, Rules, constrain, is_split, make_mesh, shardings
 
 MESH = MeshConfig(data=2, fsdp=2, tensor=2)
 
@@ -46,6 +46,20 @@ def test_rules_split_by_name_and_refuse_collisions():
         RULES.spec(("hedas",))
     with pytest.raises(TypeError):
         Rules(hedas="tensor")  # type: ignore[call-arg]
+
+
+def test_optimizer_state_is_split_over_data_too():
+    assert RULES.optimizer().spec(("embed", "heads", None)) == PartitionSpec(("fsdp", "data"), "tensor", None)
+    assert RULES.optimizer().spec(("norm",)) == PartitionSpec(None)
+    with pytest.raises(UserError, match="'data'"):
+        dataclasses.replace(RULES, ffn="data").optimizer().spec(("embed", "ffn"))
+
+
+def test_what_is_split_follows_the_current_mesh():
+    assert not is_split("act_vocab")
+    with jax.set_mesh(make_mesh(MESH)):
+        assert is_split("act_vocab")
+        assert not is_split("act_length")
 
 
 def test_splits_must_divide():
