@@ -92,15 +92,13 @@ def _pallas(instruction: Instruction, operands: list[Array]) -> float:
 
 
 def _splash(instruction: Instruction, operands: list[Array]) -> float:
-    """Splash attention, by its kernel's name: 2 products forward, 3 for the queries' gradient, 4 or (fused) 5 for the keys' and values'.
+    """Splash attention, by its kernel's name: 2 products forward, 3 for the queries' gradient, 4 for the keys' and values'.
 
-    Of all pairs: what its mask leaves out does not stand in the text.
+    Of all pairs: which blocks its mask leaves out does not stand in the text.
     """
-    name = re.search(r"splash\w*?_(fwd|dq|dkv|bwd)", instruction.attributes)
-    several = [array for array in operands if len(array.dims) >= 3 and array.dtype in ("bf16", "f32", "f16")]
-    if name is None or len(several) < 2:
+    name = re.search(r"splash\w*?_(fwd|dq|dkv)", instruction.name + instruction.attributes)
+    arrays = [array for array in operands if len(array.dims) >= 3 and array.dtype in ("bf16", "f32")]
+    if name is None or len(arrays) < 2:
         return 0.0
-    query, key = several[:2]
-    fused = sum(array.dims == query.dims for array in instruction.result) > 0
-    count = {"fwd": 2, "dq": 3}.get(name[1], 5 if fused else 4)
-    return 2.0 * count * query.size * key.dims[-2]
+    query, key = arrays[:2]
+    return 2.0 * {"fwd": 2, "dq": 3, "dkv": 4}[name[1]] * query.size * key.dims[-2]
