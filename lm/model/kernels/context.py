@@ -131,20 +131,15 @@ def _round(rule: Rule, step: Callable, keys: Keys, sums: Any) -> Any:
 
 
 def _round_back(rule: Rule, step: Callable, keys: Keys, zero: Gradients) -> Any:
-    """(dq, gradients) where the gradients of keys follow them, one device behind, and come home at the end."""
-
-    def add(keys: Keys, dq: Any, dk: Any, dv: Any, bias: Any) -> Any:
-        more, new = step(keys, Gradients(dk, dv, bias))
-        return dq + more, new.k_BKSH, new.v_BKSH, new.bias_BNR
+    """(dq, gradients): step(keys, zero) for the keys of every device, whose gradients follow them, one device behind, and come home."""
 
     def turn(_: Any, state: Any) -> Any:
         keys, dq, dk, dv, bias = state
-        sent = _sent(rule, keys)
-        dq, *dkv, bias = add(keys, dq, dk, dv, bias)
-        return sent, dq, *_sent(rule, tuple(dkv)), bias
+        on, (dk, dv) = _sent(rule, keys), _sent(rule, (dk, dv))  # neither waits for what is computed meanwhile
+        more, new = step(keys, zero._replace(bias_BNR=bias))
+        return on, dq + more, dk + new.k_BKSH, dv + new.v_BKSH, new.bias_BNR
 
-    dq = jnp.zeros_like(jax.eval_shape(step, keys, zero)[0])
-    state = cut.loop(rule.ways - 1, turn, (keys, dq, *zero))
-    dq, dk, dv, bias = add(*state)
+    dq, gradients = step(keys, zero)
+    _, dq, dk, dv, bias = cut.loop(rule.ways - 1, turn, (_sent(rule, keys), dq, *gradients))
     dk, dv = _sent(rule, (dk, dv))
     return dq, Gradients(dk, dv, bias)
