@@ -111,22 +111,24 @@ def _ticks(work: Callable, slots: Any, pipeline: Pipeline) -> tuple[Any, Aux]:
 
 
 def _gather(x: jax.Array, pipeline: Pipeline, rules: Rules) -> jax.Array:
-    """[ways, rows of one stage, ...] -> slots [M, rows of a micro-batch, ...], with the rows of all stages.
+    """[ways, rows of one stage, ...] -> slots [M, rows of a micro-batch, ...]: on stage 0 with the rows of all stages.
 
-    An exchange of copies and no all-gather, whose transpose would add up over stages of which stage 0 alone has something to add.
+    Every stage sends its rows to stage 0 alone, which is less than an all-gather and, going back, adds nothing up.
     """
-    ways, _, *rest = x.shape
-    copies = jnp.broadcast_to(x[:, None], (ways, pipeline.stages, *x.shape[1:]))
-    rows = jax.lax.all_to_all(copies, AXIS, 1, 1, tiled=True)
-    slots = _split(rows.reshape(-1, *rest), pipeline.micro_batches)
+    _, _, *rest = x.shape
+    parts = [x, *(jax.lax.ppermute(x, AXIS, [(s, 0)]) for s in range(1, pipeline.stages))]
+    slots = _split(jnp.stack(parts, axis=1).reshape(-1, *rest), pipeline.micro_batches)
     return constrain(slots, None, "act_batch", "act_stream", "act_embed", rules=rules.inside(AXIS))
 
 
 def _scatter(slots: jax.Array, ways: int, stages: int) -> jax.Array:
-    """Stage 0's slots to all stages, the inverse of `_gather`: [ways, rows of one stage, ...]."""
+    """The inverse of `_gather`: [ways, rows of one stage, ...], from stage 0's slots."""
     _, _, *rest = slots.shape
     rows = jnp.moveaxis(slots, 0, 1).reshape(ways, stages, -1, *rest)
-    return jax.lax.all_to_all(rows, AXIS, 1, 1, tiled=True)[:, 0]
+    own = jnp.where(jax.lax.axis_index(AXIS) == 0, rows[:, 0], 0)
+    for s in range(1, stages):
+        own = own + jax.lax.ppermute(rows[:, s], AXIS, [(0, s)])  # zeros on all stages but s
+    return own
 
 
 def _split(x: jax.Array, count: int) -> jax.Array:
