@@ -138,7 +138,8 @@ def resplit(x: jax.Array, before: Names, after: Names, *, rules: Rules = RULES, 
 
     `constrain` alone would hold the gradient in the split of `after` too: a sum over devices would be gathered only to be cut.
     """
-    return _resplit(x, (before, rules), (after, after_rules or rules))
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty or mesh.size == 1 else _resplit(x, (before, rules), (after, after_rules or rules))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

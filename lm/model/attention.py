@@ -19,7 +19,7 @@ from lm.model.norm import RMSNorm
 from lm.model.positions import Rope, rotate
 from lm.model.relative import Relative
 from lm.model.weights import Linear, key_for
-from lm.sharding import constrain
+from lm.sharding import constrain, resplit
 
 KeyValue = tuple[jax.Array, jax.Array]  # keys and values: BSKH, or stored ones of all layers, LBSKH
 
@@ -95,7 +95,8 @@ class Attention(nnx.Module):
             ring = self.execution.context == "ring"
             return context_parallel.attention(*arrays, mask, relative=relative, scale=self.scale, ring=ring)
         # Every query's device needs all keys.
-        k_BSKH, v_BSKH = (constrain(x, "act_batch", None, "act_kv_heads", None, rules=rules) for x in (k_BSKH, v_BSKH))
+        split, whole = ("act_batch", "act_length", "act_kv_heads", None), ("act_batch", None, "act_kv_heads", None)
+        k_BSKH, v_BSKH = (resplit(x, split, whole, rules=rules) for x in (k_BSKH, v_BSKH))
         return xla_attention(q_BTNH, k_BSKH, v_BSKH, mask, bias_BNTS=bias_BNTS, scale=self.scale)
 
     def _own_keys(self, x_BTD: jax.Array, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[KeyValue, Optional[KeyValue]]:
