@@ -29,12 +29,13 @@ def run_cli(main: Callable[[], Optional[int]]) -> None:
     except (UserError, OSError) as error:
         if os.environ.get("LM_TRACEBACK"):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         status = 2
     sys.exit(status or 0)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of an error, without line breaks."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split())

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from lm import config as config_lib
+from lm import distributed
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.train.config import RunConfig
 from lm.usage import usage
 
-WITH_VALUE = ("config", "workdir", "profile")
+WITH_VALUE = ("config", "workdir", "profile", *distributed.FLAGS)
 SWITCHES = ("help", "print_config", "dry_run")
 
 
@@ -123,7 +124,7 @@ def main() -> int:
     if spec is None:
         raise UserError("--config is missing, such as --config=configs/decoder.py:tiny; --help lists the flags")
     config = config_lib.apply_overrides(load(spec), arguments.overrides)
-    profile = profile_steps(arguments.values.get("profile"))
+    profile, hosts = profile_steps(arguments.values.get("profile")), distributed.settings(arguments.values)
     if "print_config" in arguments.switches:
         print(json.dumps(config_lib.to_dict(config), indent=1))
         return 0
@@ -136,8 +137,10 @@ def main() -> int:
         print(runner.describe(config))
         return 0
     assert workdir is not None
-    record = runner.train_run(config, Path(workdir), profile=profile, log=functools.partial(print, flush=True), table=True)
-    return report(record, Path(workdir))
+    with distributed.joined(hosts):
+        log = functools.partial(print, flush=True) if distributed.is_first() else None
+        record = runner.train_run(config, Path(workdir), profile=profile, log=log, table=distributed.is_first())
+        return report(record, Path(workdir)) if distributed.is_first() else int(record["status"] != "completed")
 
 
 def report(record: dict[str, Any], workdir: Path) -> int:

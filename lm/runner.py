@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from lm import config as config_lib
 from lm import describe as description
+from lm import distributed
 from lm.data import pipeline
 from lm.data.config import DataConfig
 from lm.errors import UserError
@@ -25,6 +26,7 @@ from lm.rows import RowShape
 from lm.sharding import RULES, SEQUENCE_RULES, make_mesh
 from lm.train import checks, loop, record
 from lm.train.config import ExecutionConfig, RunConfig
+from lm.train.feed import local_rows
 from lm.train.progress import Log
 from lm.train.state import Program, compile_program, row_of, shape_of, total_steps
 
@@ -98,9 +100,10 @@ def train_run(
     workdir, say = Path(workdir), log or _silent
     before = _check_workdir(config, workdir)
     parts = build(config)
+    distributed.first(lambda: prepare_data(config.data, config.data_dir, say) and None)  # the others open what the first has made
     data = prepare_data(config.data, config.data_dir, say)
-    processes, model = (jax.process_index(), jax.process_count()), (config.model.architecture, config.model.vocab_size)
-    stream = pipeline.TrainStream(data, config.data, config.batch_size, config.seed, *processes, *model)
+    rows, model = local_rows(parts.mesh, config.batch_size), (config.model.architecture, config.model.vocab_size)
+    stream = pipeline.TrainStream(data, config.data, config.batch_size, config.seed, rows, *model)
     stream.require(total_steps(config))
     facts = facts_of(config, data)
     if before and before["id"] == facts.id and before["status"] in ("completed", "diverged"):
@@ -164,11 +167,24 @@ def make_evaluator(parts: Parts, data: pipeline.Data) -> Evaluator:
 
 def _check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
     """The record that is there already. Before anything costly: UserError if nothing can be written, or if it is another run's."""
-    with record.writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.touch()
-        probe.unlink()
+    probe = workdir / ".writable"
+
+    def write() -> None:
+        with record.writing(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+
+    def look() -> None:
+        if not probe.exists():
+            raise UserError(f"process {distributed.index()} does not see {workdir}: choose a directory that all hosts share")
+
+    distributed.first(write)
+    distributed.each(look)
+    return distributed.first(lambda: _own_record(config, workdir, probe))
+
+
+def _own_record(config: RunConfig, workdir: Path, probe: Path) -> Optional[record.Record]:
+    probe.unlink()
     before = record.read(workdir)
     if before is not None:
         now: dict[str, Any] = {"experiment": config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}

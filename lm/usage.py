@@ -18,6 +18,11 @@ Trains one configuration, or goes on where an interrupted run of the same config
   --config.KEY=VALUE       changes one value, in any order; see below
   --print_config           prints the resulting configuration as JSON (which --config reads) and exits
   --dry_run                prints parameters, FLOPs, steps and memory, and trains nothing
+  --distributed=HOW        several processes: auto (default: a step of srun or mpirun with several tasks, hosts of a Cloud TPU), off,
+                           or slurm, ompi, mpi4py, k8s, tpu; see docs/hosts.md
+  --coordinator=HOST:PORT --num_processes=N --process_id=I    the same by hand: where process 0 is, how many, which this is
+  --join_timeout=SECONDS   in which all processes have to come (300)
+  --peer_timeout=SECONDS   of silence after which a process is taken for gone, and the others end (60)
   --profile=A:B            writes a profiler trace of steps A to B-1 to DIR/profile
   --help                   prints this and exits
 

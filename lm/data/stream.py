@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class TrainStream:
     """The training batches of one run, as this process sees them.
 
-    `stream[k]` is this process's slice of the global batch k: a Batch of numpy arrays [batch_size / process_count, T].
+    `stream[k]` is this process's part of the global batch k: a Batch of numpy arrays [len(rows), T] that holds the rows of the batch
+    that `rows` names (ascending places in it, below batch_size; None: all of them), and no other rows are built.
     `iterate(start, stop)` yields the same batches in order, read ahead by Grain.
     A batch has the shapes of `row_shape(config, architecture)`. `vocab_size` is the model's, at whose top the objective's own ids lie
     (None: the smallest that holds them). Raises UserError for steps beyond the corpus unless `config.allow_epochs`, for an objective that
@@ -45,21 +46,20 @@ class TrainStream:
         config: DataConfig,
         batch_size: int,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Optional[np.ndarray] = None,
         architecture: str = "decoder",
         vocab_size: Optional[int] = None,
     ):
-        if batch_size <= 0 or batch_size % process_count:
-            raise UserError(f"batch_size={batch_size} cannot be split over {process_count} processes; make it a multiple of them")
+        if batch_size <= 0:
+            raise UserError(f"batch_size={batch_size}: give 1 or more")
         self._data, self._config, self._seed, self._batch_size = data, config, seed, batch_size
         if vocab_size is None:
             vocab_size = data.tokenizer.vocab_size + special_ids(config.objective, data.tokenizer.mask_id is not None)
         data.require_vocabulary(vocab_size, config.objective)
         self._lay_out = row_maker(config, architecture, data.tokenizer, vocab_size)
         self._mixture = Mixture(data.mixture.sources, config)
-        self._local = batch_size // process_count
-        self._first = process_index * self._local
+        self._places = np.arange(batch_size) if rows is None else np.asarray(rows)
+        self._local = len(self._places)
         # Two epochs of every source: the one in use and the one that prefetching reaches into.
         self._plan = functools.lru_cache(maxsize=2 * len(self._mixture.sources))(self._load_plan)
         self._epoch_seed = functools.lru_cache(maxsize=4)(self._shuffle_seed)
@@ -101,7 +101,7 @@ class TrainStream:
         """Batches k..k+count, built together: the fixed cost of the numpy calls is shared."""
         self.require(k + count)
         steps = np.arange(k, k + count)[:, None] * self._batch_size
-        rows = self._rows((steps + self._first + np.arange(self._local)).ravel())
+        rows = self._rows((steps + self._places).ravel())
         fields = {name: values for name, values in vars(rows).items() if values is not None}
         firsts = range(0, count * self._local, self._local)
         return [Batch(**{name: values[i : i + self._local] for name, values in fields.items()}) for i in firsts]

@@ -20,13 +20,14 @@ from typing import Any, Optional, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.data.objectives import inputs_of
 from lm.errors import UserError
 from lm.losses import negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import EvalConfig, RunConfig
+from lm.train.feed import put
 from lm.train.state import compiler_options
 from lm.types import Batch, Params
 
@@ -157,7 +158,10 @@ class LossEvaluator:
         weights: Any = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self._sharding)
         params = jax.tree.map(placed, model.abstract(), model.shardings(mesh))
         with jax.set_mesh(mesh):
-            return jax.jit(score).lower(params, Batch(ids, ids, weights, ids, ids)).compile(compiler_options(mesh))
+            everywhere = NamedSharding(mesh, PartitionSpec())  # so that every host reads all of it
+            return (
+                jax.jit(score, out_shardings=everywhere).lower(params, Batch(ids, ids, weights, ids, ids)).compile(compiler_options(mesh))
+            )
 
     def _subset(self, which: str) -> _Subset:
         if which not in self._subsets:
@@ -173,7 +177,7 @@ class LossEvaluator:
             span, stride = span_and_stride(self._config.evaluation, length, len(document) / int(split.byte_counts[i]))
             parts.append(windows(document, self._data.tokenizer.eos_id, length, span, stride))
             tokens += len(document)
-        calls = [jax.device_put(call, self._sharding) for call in in_calls(parts, self._rows)]
+        calls = [jax.tree.map(lambda x: put(x, self._sharding), call) for call in in_calls(parts, self._rows)]
         return _Subset(calls, tokens, int(np.asarray(split.byte_counts)[chosen].sum()), len(chosen))
 
 

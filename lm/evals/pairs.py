@@ -12,7 +12,7 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.data.pipeline import Data, held_out, held_out_rows
 from lm.errors import UserError
@@ -20,6 +20,7 @@ from lm.evals.loss import ROWS, in_calls
 from lm.losses import label_logits, negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import RunConfig
+from lm.train.feed import put
 from lm.train.state import compiler_options, layout_of
 from lm.types import Batch, Params
 
@@ -86,7 +87,8 @@ class PairEvaluator:
         params = jax.tree.map(placed, self._model.abstract(), self._model.shardings(self._mesh))
         batch = jax.tree.map(lambda x: placed(x, self._sharding), call)
         with jax.set_mesh(self._mesh):
-            return jax.jit(score).lower(params, batch).compile(compiler_options(self._mesh))
+            everywhere = NamedSharding(self._mesh, PartitionSpec())  # so that every host reads all of it
+            return jax.jit(score, out_shardings=everywhere).lower(params, batch).compile(compiler_options(self._mesh))
 
     def _subset(self, which: str) -> _Subset:
         if which not in self._subsets:
@@ -102,7 +104,7 @@ class PairEvaluator:
             held, objective = f"the validation split's {rows:,} rows of {length} tokens", self._layout.objective.name
             raise UserError(f"{held} hold no target of objective {objective}: raise data.sequence_length, or give more text")
         labels = 0 if batch.label_weights is None else int(np.count_nonzero(batch.label_weights))
-        calls = [jax.device_put(call, self._sharding) for call in in_calls([batch], self._rows)]
+        calls = [jax.tree.map(lambda x: put(x, self._sharding), call) for call in in_calls([batch], self._rows)]
         return _Subset(
             calls, rows, int(np.count_nonzero(batch.weights)), entropy(np.asarray(batch.targets)[np.asarray(batch.weights) > 0]), labels
         )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Optional
 
 import jax
 
+from lm import distributed
 from lm.errors import UserError
 from lm.train.record import write_json, writing
 from lm.types import Params, TrainState
@@ -45,31 +46,43 @@ def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -
     """Writes the checkpoint of `state.step` and removes all but the newest `keep`; UserError on a full disk or a read-only directory.
 
     The directory gets its final name when everything in it is on disk, so a kill leaves the earlier checkpoints as they were.
+    Of several processes each writes the parts that it holds, and the first all else.
     """
     step = int(jax.device_get(state.step))
     final = _path(workdir, step)
     temporary = final.with_name(final.name + ".tmp")
     tree = named_arrays(state)
-    with writing(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        for stale in final.parent.glob("*.tmp"):
-            shutil.rmtree(stale)
-    _require_space(final.parent, sum(leaf.nbytes for leaf in tree.values()))
+    distributed.first(lambda: _begin(temporary, sum(leaf.nbytes for leaf in tree.values())))
     try:
         with writing(final):
-            temporary.mkdir()
             _orbax_save(temporary / "state", tree)
-        write_json(temporary / "meta.json", {"step": step, "arrays": _signature(tree), "host": host})
-        write_json(temporary / "manifest.json", _manifest(temporary))
-        with writing(final):
-            if final.exists():  # of the same step, from before a fallback to an older one
-                shutil.rmtree(final)
-            temporary.rename(final)
+        meta = {"step": step, "arrays": _signature(tree), "host": host}
+        distributed.first(lambda: _seal(temporary, final, meta))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in steps(workdir)[: -max(keep, 1)]:
-        shutil.rmtree(_path(workdir, old), ignore_errors=True)
+    if distributed.is_first():
+        for old in steps(workdir)[: -max(keep, 1)]:
+            shutil.rmtree(_path(workdir, old), ignore_errors=True)
+
+
+def _begin(temporary: Path, needed: int) -> None:
+    with writing(temporary):
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        for stale in temporary.parent.glob("*.tmp"):
+            shutil.rmtree(stale)
+    _require_space(temporary.parent, needed)
+    with writing(temporary):
+        temporary.mkdir()
+
+
+def _seal(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
+    write_json(temporary / "meta.json", meta)
+    write_json(temporary / "manifest.json", _manifest(temporary))
+    with writing(final):
+        if final.exists():  # of the same step, from before a fallback to an older one
+            shutil.rmtree(final)
+        temporary.rename(final)
 
 
 def restore(workdir: Path, target: TrainState, log: Callable[[str], None] = print) -> Optional[Restored]:
@@ -77,29 +90,41 @@ def restore(workdir: Path, target: TrainState, log: Callable[[str], None] = prin
 
     A damaged checkpoint is named through `log` and the one before it is taken. UserError when a sound one is of another model.
     """
+    step = distributed.first(lambda: _newest_sound(workdir, log))
+    if step is None:
+        return None
+    tree = _read(workdir, step, named_arrays(target))
+    leaves = [tree[name] for name in named_arrays(target)]
+    state = jax.tree.unflatten(jax.tree.structure(target), leaves)
+    return Restored(state, _meta(workdir, step)["host"])
+
+
+def _newest_sound(workdir: Path, log: Callable[[str], None]) -> Optional[int]:
     for step in reversed(steps(workdir)):
         damage = verify(workdir, step)
-        if damage:
-            log(f"checkpoint {_path(workdir, step)} is damaged ({damage}); trying the one before it")
-            continue
-        tree = _read(workdir, step, named_arrays(target))
-        leaves = [tree[name] for name in named_arrays(target)]
-        state = jax.tree.unflatten(jax.tree.structure(target), leaves)
-        return Restored(state, _meta(workdir, step)["host"])
+        if damage is None:
+            return step
+        log(f"checkpoint {_path(workdir, step)} is damaged ({damage}); trying the one before it")
     return None
 
 
 def restore_params(workdir: Path, target: Params, step: Optional[int] = None) -> tuple[Params, int]:
     """(parameters, step) of one checkpoint (default: the newest sound one), placed as `target` is. UserError if there is none."""
+    found = distributed.first(lambda: _sound(workdir, step))
+    wanted = {f"params/{name}": leaf for name, leaf in named_arrays(target).items()}
+    tree = _read(workdir, found, wanted)
+    return jax.tree.unflatten(jax.tree.structure(target), list(tree.values())), found
+
+
+def _sound(workdir: Path, step: Optional[int]) -> int:
+    """This step, or the newest sound one; UserError if it is not there or damaged."""
     if step is not None and step not in steps(workdir):
         raise UserError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps(workdir))) or 'none'}")
     damages = []
     for candidate in [step] if step is not None else reversed(steps(workdir)):
         damage = verify(workdir, candidate)
         if damage is None:
-            wanted = {f"params/{name}": leaf for name, leaf in named_arrays(target).items()}
-            tree = _read(workdir, candidate, wanted)
-            return jax.tree.unflatten(jax.tree.structure(target), list(tree.values())), candidate
+            return candidate
         damages.append(f"{_path(workdir, candidate)} is damaged ({damage})")
     if damages:
         raise UserError("; ".join(damages) + ": train again")

@@ -1,7 +1,7 @@
 """From batches on the host to blocks of them on the devices."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Optional, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,45 @@ def abstract_batch(row: RowShape, leading: tuple[int, ...], mesh: Mesh) -> Batch
     return Batch(**{name: field(name, axis) for name, axis in {**always, **{name: OPTIONAL[name] for name in optional}}.items()})
 
 
-def to_device(batches: Sequence[Batch], most: int, shardings: Batch) -> Batch:
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Places in a global batch of the rows that this process's devices hold, ascending.
+
+    Where other axes than those of the batch cross hosts, several processes hold the same rows.
+    """
+    where = NamedSharding(mesh, RULES.spec(("act_batch",)))
+    parts = where.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
+
+
+def put(value: Any, sharding: Any) -> jax.Array:
+    """A host's array in its shards; every process has the whole of it and gives what its devices hold."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(value, sharding)
+    value = np.asarray(value)
+    return _assembled(value.shape, sharding, lambda index: value[index])
+
+
+def _put_rows(block: np.ndarray, sharding: Any, rows: np.ndarray, batch_size: int) -> jax.Array:
+    """A global array [K, batch_size, ...] of blocks [K, len(rows), ...], one from each process."""
+
+    def part(index: Any) -> np.ndarray:
+        steps, chosen, *rest = index
+        first, last, _ = chosen.indices(batch_size)
+        return block[(steps, slice(*np.searchsorted(rows, (first, last))), *rest)]
+
+    return _assembled((block.shape[0], batch_size, *block.shape[2:]), sharding, part)
+
+
+def _assembled(shape: tuple[int, ...], sharding: Any, part: Callable[[Any], np.ndarray]) -> jax.Array:
+    """A global array of what `part` gives for each index that this process's devices hold: a transfer on purpose, whatever the guard."""
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.make_array_from_callback(shape, sharding, part)
+
+
+def to_device(batches: Sequence[Batch], most: int, shardings: Batch, batch_size: Optional[int] = None) -> Batch:
     """One array per field with the leading axis `most`, in its shards; rows past the batches are zero.
+
+    Of several processes each gives its own rows (`local_rows`) of batches of `batch_size` rows.
 
     Where the mesh splits the sequence, each row is permuted first, so that all devices have the same work (lm.train.zigzag). The memory is
     new at each call: on a CPU the device keeps it as it is, without a copy.
@@ -63,4 +100,9 @@ def to_device(batches: Sequence[Batch], most: int, shardings: Batch) -> Batch:
 
     where: Any = shardings.tokens
     ways = where.mesh.shape["context"]
-    return jax.device_put(jax.tree.map(stack, *(permute(batch, ways) for batch in batches)), shardings)
+    blocks = jax.tree.map(stack, *(permute(batch, ways) for batch in batches))
+    if where.is_fully_addressable:
+        return jax.device_put(blocks, shardings)
+    assert batch_size is not None
+    rows = local_rows(where.mesh, batch_size)
+    return jax.tree.map(lambda block, sharding: _put_rows(block, sharding, rows, batch_size), blocks, shardings)

@@ -18,13 +18,14 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from lm import distributed
 from lm.errors import UserError
 from lm.optim.schedules import is_decayed, rate_ratio
 from lm.train import checkpoint, environment, imported, record
 from lm.train.cadence import evaluation_steps
 from lm.train.config import MEASURE, RunConfig
-from lm.train.feed import Stream, to_device
-from lm.train.metrics import Diverged, MetricsLog, StepMetrics
+from lm.train.feed import Stream, put, to_device
+from lm.train.metrics import Diverged, StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.progress import Log, Progress
 from lm.train.record import Facts, Record
@@ -57,17 +58,16 @@ def train(
     """
     assert shape_of(program.config) == shape_of(config), "this program was compiled for another shape of run"
     workdir = Path(workdir)
-    if jax.process_count() > 1:  # each would write the same record, metrics and checkpoints
-        raise UserError(f"training takes one process, and this is one of {jax.process_count()}: start it on one host, with all its devices")
+    if jax.process_count() != distributed.count():  # each would write the same record, and none would notice the end of another
+        raise UserError(f"this is one of {jax.process_count()} processes that do not know each other: use lm.distributed.joined")
     profiler = Profiler(workdir, profile, total_steps(config))
-    with record.writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-    with record.locked(workdir), Stop() as stop:
-        before = record.read(workdir)
+    with contextlib.ExitStack() as held, Stop() as stop:
+        distributed.first(lambda: held.enter_context(record.locked(workdir)))
+        before, saved = distributed.first(lambda: (record.read(workdir), checkpoint.steps(workdir)))
         devices = list(program.mesh.devices.flat)
         now = record.new(config, facts, environment.environment(attention_backend=attention_backend, devices=devices))
         changes = record.check_same(before, now, workdir) if before else []
-        if before is None and checkpoint.steps(workdir):  # whose they are is not known, and a later resume would take them
+        if before is None and saved:  # whose they are is not known, and a later resume would take them
             raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or delete {workdir / checkpoint.FOLDER}")
         if before and before["status"] in ("completed", "diverged"):
             return before
@@ -120,7 +120,7 @@ class _Run:
         self.device_hyper = jax.tree.map(self.on_device, self.hyper)
         self.record["seconds"]["compile"] = self.program.compile_seconds
         self.record |= imported.marks(before, self.config, self.facts.data["fingerprint"])
-        is_old, say = imported.has_state(before, self.workdir), self.log or (lambda line: None)
+        is_old, say = distributed.first(lambda: imported.has_state(before, self.workdir)), self.log or (lambda line: None)
         restored = checkpoint.restore(self.workdir, self.program.layers.stored, say) if is_old else None
         host: dict[str, Any] = {}
         if restored is None:
@@ -131,7 +131,7 @@ class _Run:
             self.step = self.saved = int(jax.device_get(self.state.step))
             self.record |= {"curve": host["curve"], "seconds": host["seconds"]}
             self.record["resumes"] = [*(before or {}).get("resumes", []), {"step": self.step, "execution": changes}]
-        file = MetricsLog(self.workdir, self.step, tensorboard=self.config.log.tensorboard)
+        file = open_log(self.workdir, self.step, tensorboard=self.config.log.tensorboard)
         self.closing.callback(file.close)
         every, per_step = self.config.log.every_steps, tokens_per_step(self.config)
         self.metrics = StepMetrics(file, self.program.scalars, every, self.total, per_step, **host.get("metrics", {}))
@@ -142,7 +142,7 @@ class _Run:
         self.write_record()
 
     def on_device(self, value: Any) -> jax.Array:
-        return jax.device_put(value, NamedSharding(self.program.mesh, PartitionSpec()))
+        return put(value, NamedSharding(self.program.mesh, PartitionSpec()))
 
     def complete(self, stop: Stop) -> None:
         """Trains to the end, and records how it ended."""
@@ -155,7 +155,8 @@ class _Run:
         except (UserError, OSError):
             raise  # of the environment: the run can go on when it is mended
         except Exception as error:  # recorded, so that a rule can exclude the run, and raised again
-            self.finish("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            if not distributed.may_be_of_another(error):
+                self.finish("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             raise
 
     def finish(self, status: str, reason: Optional[str]) -> None:
@@ -183,7 +184,7 @@ class _Run:
                 self.evaluate_curve()
             if self.step == cut and cut in saves:
                 self.save()
-            if stop.requested:
+            if stop.check():
                 self.interrupted(stop)
         self.save()  # before the last evaluation, whose failure must not cost the training
         self.evaluate_curve()
@@ -193,9 +194,9 @@ class _Run:
         """Dispatches the steps up to `cut`, or up to a signal, and reads their metrics."""
         most = self.config.execution.steps_per_dispatch
         with self.timed("train"), jax.transfer_guard("disallow"):
-            while self.step < cut and not stop.requested:
+            while self.step < cut and not stop.check():
                 count = min(most, cut - self.step)
-                block = to_device(list(itertools.islice(batches, count)), most, self.program.batch_shardings)
+                block = to_device(list(itertools.islice(batches, count)), most, self.program.batch_shardings, self.config.batch_size)
                 self.state, *results = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
                 self.in_flight.append((self.step, count, results))
                 self.step += count

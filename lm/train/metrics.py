@@ -4,11 +4,11 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
-from lm import files
+from lm import distributed, files
 from lm.train.record import jsonable, writing
 
 FILE = "metrics.jsonl"
@@ -75,6 +75,21 @@ class MetricsLog:
                 self._events.close()
 
 
+class Silence:
+    """In the place of a MetricsLog on processes that write none."""
+
+    def write(self, row: dict[str, Any]) -> None:
+        del row
+
+    def close(self) -> None:
+        pass
+
+
+def open_log(workdir: Path, step: int, *, tensorboard: bool) -> Union[MetricsLog, Silence]:
+    """The log of a run, which one process writes."""
+    return MetricsLog(workdir, step, tensorboard=tensorboard) if distributed.is_first() else Silence()
+
+
 def _events(workdir: Path, step: int) -> Optional[Any]:
     """A TensorBoard writer; readers forget what an earlier attempt wrote past `step`."""
     from tensorboardX import SummaryWriter
@@ -88,7 +103,7 @@ class StepMetrics:
 
     def __init__(
         self,
-        log: MetricsLog,
+        log: Union[MetricsLog, Silence],
         names: Sequence[str],
         every: int,
         total_steps: int,

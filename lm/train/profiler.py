@@ -5,11 +5,15 @@ from typing import Any, Optional
 
 import jax
 
+from lm import distributed
 from lm.errors import UserError
 
 
 class Profiler:
-    """Writes a trace of steps [first, last) to WORKDIR/profile; `steps` None writes none. `cuts` are where the loop has to call `at`."""
+    """Writes a trace of steps [first, last) to WORKDIR/profile, of the first of several processes; `steps` None writes none.
+
+    `cuts` are where the loop has to call `at`.
+    """
 
     def __init__(self, workdir: Path, steps: Optional[tuple[int, int]], total: int):
         if steps is not None and steps[0] >= total:
@@ -23,7 +27,7 @@ class Profiler:
         if self._tracing and step >= self._last:
             jax.block_until_ready(state)
             self.close()
-        elif not self._tracing and self._first <= step < self._last:
+        elif not self._tracing and distributed.is_first() and self._first <= step < self._last:
             jax.profiler.start_trace(str(self._folder))
             self._tracing = True
 

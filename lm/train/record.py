@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm import files
+from lm import distributed, files
 from lm.errors import UserError
 from lm.train.config import RunConfig
 
@@ -63,8 +63,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write(workdir: Path, record: Record) -> None:
-    """Replaces run.json; UserError when the directory cannot be written."""
-    write_json(workdir / FILE, record)
+    """Replaces run.json, as the first of several processes; UserError when the directory cannot be written."""
+    if distributed.is_first():
+        write_json(workdir / FILE, record)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -145,6 +146,7 @@ def locked(workdir: Path) -> Iterator[None]:
     """Holds the work directory for this process; UserError while another trains in it. A killed process's hold ends with it."""
     path = workdir / ".lock"
     with writing(path):
+        workdir.mkdir(parents=True, exist_ok=True)
         file = open(path, "a")  # noqa: SIM115 closed below
     with file:
         try:

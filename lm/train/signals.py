@@ -1,15 +1,23 @@
-"""SIGTERM and Ctrl-C: noticed between steps, so that a run saves its state and ends in order. A second one ends at once."""
+"""SIGTERM and Ctrl-C: noticed between steps, so that a run saves its state and ends in order. A second one ends at once.
+
+A signal to one of several processes stops all of them, after the same step (lm.peers).
+"""
 
 import signal
 import threading
 from types import FrameType
 from typing import Any, Optional
 
+from lm import peers
+
 TERMINATED = 143  # exit status after SIGTERM, 128 + 15 as a shell reports it; Ctrl-C ends with 130
 
 
 class Stop:
-    """A context in which `requested` is the signal that asks the run to end, or None. Outside the main thread nothing is caught."""
+    """A context in which `requested` is the signal that asks the run to end, or None. Outside the main thread nothing is caught.
+
+    Of several processes each has to call `check` at the same points of the run: what it returns is the same for all.
+    """
 
     def __init__(self) -> None:
         self.requested: Optional[int] = None
@@ -23,8 +31,17 @@ class Stop:
 
     def _request(self, number: int, frame: Optional[FrameType]) -> None:
         del frame
-        self.requested = number
+        if peers.current is None:
+            self.requested = number
+        else:
+            peers.current.ask_to_stop(number)
         self._restore()  # the next one has its usual effect
+
+    def check(self) -> bool:
+        """Whether the run is to end here."""
+        if peers.current is not None:
+            self.requested = peers.current.stop_due()
+        return self.requested is not None
 
     def _restore(self) -> None:
         while self._before:

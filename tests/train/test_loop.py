@@ -250,7 +250,7 @@ def test_checkpoints_without_a_record_are_nobodys(tmp_path, program):
 
 def test_several_processes_are_refused(tmp_path, program, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    with pytest.raises(UserError, match="one of 2"):
+    with pytest.raises(UserError, match="one of 2 processes"):
         run(tmp_path, program)
 
 

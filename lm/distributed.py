@@ -1,0 +1,238 @@
+"""Training by several processes: how they find each other, what the first decides for all, and how they end together.
+
+Every process runs the same program on its own devices. Process 0 writes the record, the metrics and the log; what it finds on disk (or why
+it refuses) it tells the others, so that all take the same way. lm.peers watches that all are alive. JAX is imported when processes meet.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Optional, TypeVar
+
+from lm import peers
+from lm.errors import UserError, one_line
+
+FLAGS = ("distributed", "coordinator", "num_processes", "process_id", "join_timeout", "peer_timeout")
+BY_HAND = ("coordinator", "num_processes", "process_id")
+METHODS = ("auto", "off", "slurm", "ompi", "mpi4py", "k8s", "tpu")
+TPU = ("gketpu", "gcetpu")  # JAX's names of the two kinds of Cloud TPU
+T = TypeVar("T")
+
+
+class AgreedError(UserError):
+    """An error that every process raises at the same point."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the command line says. Of `coordinator` ("host:port"), `processes` and `process` all are given or none."""
+
+    method: str = "auto"
+    coordinator: Optional[str] = None
+    processes: Optional[int] = None
+    process: Optional[int] = None
+    join_timeout: int = 300  # seconds in which all processes have to come
+    peer_timeout: int = 60  # seconds of silence after which a process is taken for gone
+
+
+def settings(flags: Mapping[str, str]) -> Settings:
+    """The settings of a command line; UserError for flags that say too little or contradict each other."""
+    method, given = flags.get("distributed", "auto"), [name for name in BY_HAND if name in flags]
+    if method not in METHODS:
+        raise UserError(f"--distributed={method}: give one of {', '.join(METHODS)}")
+    times: dict[str, Any] = {name: _integer(flags, name, 5) for name in ("join_timeout", "peer_timeout") if name in flags}
+    if not given:
+        return Settings(method, **times)
+    if method != "auto":
+        raise UserError(f"--distributed={method} and --{given[0]} contradict each other: leave one of them out")
+    missing = [f"--{name}" for name in BY_HAND if name not in flags]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} is missing: --{', --'.join(BY_HAND)} are given together")
+    coordinator, processes, process = flags["coordinator"], _integer(flags, "num_processes", 1), _integer(flags, "process_id", 0)
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UserError(f"--coordinator={coordinator}: give the host of process 0 and a free port there, such as node01:12345")
+    if process >= processes:
+        raise UserError(f"--process_id={process} is out of range: {processes} processes have the ids 0 to {processes - 1}")
+    return Settings(method, coordinator, processes, process, **times)
+
+
+def _integer(flags: Mapping[str, str], name: str, least: int) -> int:
+    if not flags[name].isdecimal() or int(flags[name]) < least:
+        raise UserError(f"--{name}={flags[name]}: give a whole number, {least} or more")
+    return int(flags[name])
+
+
+def launcher(environment: Mapping[str, str]) -> Optional[str]:
+    """JAX's name of the launcher that started this process as one of several, by its environment; None for a process of its own.
+
+    A task of a SLURM job array, a batch script and an interactive shell are on their own: a step of `srun` has several tasks or it has not.
+    """
+
+    def number(*names: str) -> int:
+        text = next((environment[name] for name in names if name in environment), "")
+        return int(text) if text.isdecimal() else 0
+
+    if number("OMPI_COMM_WORLD_SIZE") > 1:
+        return "ompi" if "OMPI_MCA_orte_hnp_uri" in environment else "mpi4py"  # Open MPI 5 does not say where its first process is
+    is_step = all(f"SLURM_{name}" in environment for name in ("JOB_ID", "STEP_NODELIST", "PROCID", "LOCALID"))
+    if is_step and number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") > 1:
+        return "slurm"
+    return None
+
+
+@contextlib.contextmanager
+def joined(how: Settings) -> Iterator[None]:
+    """Meets the other processes, if there are any, and ends with them. Call it before anything else uses JAX.
+
+    UserError when they cannot be found. An error inside ends this process and, in a line that names it, all the others.
+    """
+    place = _place(how)
+    if place is None:
+        yield
+        return
+    watch = _meet(how, *place)
+    peers.current = watch
+    try:
+        yield
+    except BaseException as error:
+        agreed = isinstance(error, AgreedError) or watch.stopped is not None
+        if not agreed or not isinstance(error, (UserError, SystemExit, KeyboardInterrupt)):
+            watch.fail(error)  # does not return
+        watch.leave()
+        raise
+    else:
+        watch.leave()
+    finally:
+        peers.current = None
+
+
+def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
+    """(coordinator, processes, this process, its devices or None for all); None when there is one process."""
+    if how.coordinator is not None:
+        assert how.processes is not None
+        assert how.process is not None
+        return (how.coordinator, how.processes, how.process, None) if how.processes > 1 else None
+    name = (launcher(os.environ) or _tpu()) if how.method == "auto" else how.method
+    if name in (None, "off"):
+        return None
+    from jax._src.clusters import ClusterEnv
+
+    wanted = TPU if name == "tpu" else (name,)
+    present = next((kind for kind in ClusterEnv._cluster_types if kind.name in wanted and kind.is_env_present()), None)
+    if present is None:
+        what = "mpi4py, which Open MPI 5 needs, is not installed" if name == "mpi4py" else f"this process was not started by {name}"
+        raise UserError(f"{what}: install it, or give --{', --'.join(BY_HAND)}, or --distributed=off")
+    try:
+        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, present.name, how.join_timeout)
+    except Exception as error:  # of the environment, in many forms: a missing variable, a service that does not answer
+        raise UserError(f"--distributed={name}: {one_line(error)}; or give --{', --'.join(BY_HAND)}") from error
+    coordinator, processes, process, devices = found
+    assert coordinator is not None
+    assert processes is not None
+    assert process is not None
+    return (coordinator, processes, process, devices) if processes > 1 else None
+
+
+def _tpu() -> Optional[str]:
+    """The kind of Cloud TPU whose hosts this one belongs to: there a process alone would wait for the others for ever."""
+    if not os.path.exists("/dev/vfio/0") and not os.path.exists("/dev/accel0"):
+        return None  # no TPU, so that JAX need not be asked
+    from jax._src import cloud_tpu_init
+    from jax._src.clusters import ClusterEnv
+
+    if not cloud_tpu_init.running_in_cloud_tpu_vm:
+        return None
+    kinds = (kind for kind in ClusterEnv._cluster_types if kind.name in TPU and kind.is_env_present())
+    return next((kind.name for kind in kinds if kind.get_process_count() > 1), None)
+
+
+def _meet(how: Settings, coordinator: str, processes: int, process: int, devices: Any) -> peers.Watch:
+    import jax
+    from jax._src.distributed import global_state
+
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, and knows no Ctrl-C: see lm.peers
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            devices,
+            cluster_detection_method="deactivate",
+            initialization_timeout=how.join_timeout,
+            heartbeat_timeout_seconds=2 * how.peer_timeout + 60,  # lm.peers speaks first, in a clearer way
+            shutdown_timeout_seconds=how.peer_timeout,
+        )
+    except Exception as error:
+        raise UserError(
+            f"process {process} of {processes} could not meet the others at {coordinator} within {how.join_timeout} s"
+            f" ({one_line(error)[:200]}): start all of them, and check that the address is that of process 0 and its port is free"
+        ) from error
+    return peers.Watch(global_state.client, process, processes, coordinator, how.peer_timeout)
+
+
+# ---- what processes agree on; all call these in the same order -------------------------------------------------------------
+
+_numbers = itertools.count()
+
+
+def index() -> int:
+    """The number of this process; 0 where there is one."""
+    return peers.current.index if peers.current else 0
+
+
+def count() -> int:
+    """How many processes train together."""
+    return peers.current.count if peers.current else 1
+
+
+def is_first() -> bool:
+    """Whether this process writes the record, the metrics and the log."""
+    return index() == 0
+
+
+def first(action: Callable[[], T]) -> T:
+    """What `action` returns on process 0 (values of JSON), on every process; its UserError or OSError is raised on every one."""
+    watch = peers.current
+    if watch is None:
+        return action()
+    key = f"lm/first/{next(_numbers)}"
+    if watch.index == 0:
+        watch.post(key, json.dumps(_tried(action)))
+    answer = json.loads(watch.read(key))
+    if "error" in answer:
+        raise AgreedError(answer["error"])
+    return answer["value"]
+
+
+def each(action: Callable[[], Any]) -> None:
+    """Runs `action` on every process. If it raises UserError or OSError on any, all raise the first of these."""
+    watch = peers.current
+    if watch is None:
+        action()
+        return
+    key, found = f"lm/each/{next(_numbers)}", _tried(lambda: action() and None)
+    watch.post(f"{key}/{watch.index}", json.dumps(found))
+
+    def check() -> None:
+        for process in range(watch.count):
+            answer = json.loads(watch.read(f"{key}/{process}"))
+            if "error" in answer:
+                raise UserError(answer["error"])
+
+    first(check)
+
+
+def may_be_of_another(error: BaseException) -> bool:
+    """Whether an error may come from another process's end: a collective fails when one of those in it is gone."""
+    return peers.current is not None and peers.is_of_connection(error)
+
+
+def _tried(action: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        return {"value": action()}
+    except (UserError, OSError) as error:
+        return {"error": one_line(error)}

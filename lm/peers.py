@@ -1,0 +1,257 @@
+"""Watching over the processes of one run: that all are alive, why one ends, and the step at which all stop after a signal.
+
+Every process beats: it counts up a key in the store of JAX's coordination service, which process 0 keeps. Process 0 watches the beats of
+all, and all watch those of process 0. Whoever is silent for the time limit is named in a note that all read, and all end with one line.
+
+    lm/beat/I         a number that process I counts up         lm/notes/failed/I   why process I ends
+    lm/notes/gone     which process is silent                   lm/notes/stop       the signal that asks the run to end
+    lm/calls/I        how often process I has asked to stop     lm/notes/stop_at    at which of these calls all do
+
+(imports no jax).
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any, NoReturn, Optional
+
+from lm.errors import UserError, one_line
+
+LOST = 75  # exit status when another process is gone: EX_TEMPFAIL, "try again"
+CONTINUES = "the same command continues from the last checkpoint"
+TICK = 0.5  # seconds between two looks at the clock
+
+current: Optional["Watch"] = None  # of this process, while it trains with others
+
+
+class Watch:
+    """The watch of one process over the others. `client` is that of JAX's coordination service; `timeout` is in seconds."""
+
+    def __init__(self, client: Any, index: int, count: int, coordinator: str, timeout: float):
+        self.index, self.count = index, count
+        self.stopped: Optional[int] = None  # the signal after which all processes stop at one step, once they do
+        self._client, self._timeout, self._coordinator = client, timeout, coordinator
+        self._interval = min(1.0, timeout / 10)
+        self._asked: Optional[int] = None  # a signal that this process got
+        self._calls = 0
+        self._stop: Optional[tuple[int, int]] = None  # at which call, by which signal
+        self._lock, self._held = threading.Lock(), False
+        self._awake = self._heard = 0.0  # seconds, without those in which this process was suspended; when the store last answered
+        self._beats: dict[int, tuple[str, float]] = {}
+        self._ended, self._failing = threading.Event(), False
+        self.post(f"lm/host/{index}", socket.gethostname())
+        _on_abort(f"error: the connection to process 0 at {coordinator} broke, most likely because it is gone; {CONTINUES}")
+        self.post(f"lm/beat/{index}", "0")
+        for work in (self._clock, self._beat):
+            threading.Thread(target=work, daemon=True).start()
+
+    # ---- the store ----------------------------------------------------------------------------------------------------------
+
+    def post(self, key: str, value: str) -> None:
+        self._client.key_value_set(key, value, allow_overwrite=True)
+
+    def read(self, key: str) -> str:
+        """The value of a key, as soon as there is one. However long that takes: a process that is gone ends this one."""
+        while True:
+            try:
+                return self._client.blocking_key_value_get(key, 10_000)
+            except Exception as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+
+    def _all(self, folder: str) -> dict[str, str]:
+        return {key.removeprefix(folder): value for key, value in self._client.key_value_dir_get(folder)}
+
+    # ---- alive --------------------------------------------------------------------------------------------------------------
+
+    def _clock(self) -> None:
+        """Notices that the store does not answer: process 0 keeps it."""
+        last = time.monotonic()
+        while not self._ended.wait(TICK):
+            now = time.monotonic()
+            self._awake += min(now - last, 4 * TICK)
+            last = now
+            if self._awake - self._heard > self._timeout:
+                end(f"error: {self._silent(0, self._coordinator)}", LOST)
+
+    def _beat(self) -> None:
+        number = 0
+        while not self._ended.wait(self._interval):
+            number += 1
+            try:
+                self.post(f"lm/beat/{self.index}", str(number))
+                notes = self._all("lm/notes/")
+                beats = self._all("lm/beat/") if self.index == 0 else {"0": self._client.key_value_try_get("lm/beat/0")}
+            except Exception:
+                continue  # the clock goes on
+            self._heard = self._awake
+            with contextlib.suppress(Exception):  # a store that does not answer is the clock's to notice
+                self._read_notes(notes)
+                self._look_at(beats)
+                self._agree_to_stop(notes)
+
+    def _read_notes(self, notes: dict[str, str]) -> None:
+        failed = next((name for name in notes if name.startswith("failed/")), None)
+        if "gone" in notes:
+            self._give_way(notes["gone"])
+        elif failed is not None:
+            self._give_way(notes[failed])
+
+    def _look_at(self, beats: dict[str, str]) -> None:
+        for process in range(self.count) if self.index == 0 else [0]:
+            value = beats.get(str(process), "")
+            before, since = self._beats.setdefault(process, (value, self._awake))
+            if value != before:
+                self._beats[process] = (value, self._awake)
+            elif self._awake - since > self._timeout:
+                self._name_gone(process)
+
+    def _silent(self, process: int, where: str) -> str:
+        return f"process {process} of {self.count} ({where}) is gone: nothing was heard of it for {self._timeout:.0f} s; {CONTINUES}"
+
+    def _name_gone(self, process: int) -> NoReturn:
+        self._failing = True
+        text = self._silent(process, self._all("lm/host/").get(str(process), "its host"))
+        if self.index == 0:
+            with contextlib.suppress(Exception):
+                self.post("lm/notes/gone", text)
+            self._linger(but=1)
+        end(f"error: {text}", LOST)
+
+    # ---- ending -------------------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Ends together with the others, when all have come to their end."""
+        self.post(f"lm/left/{self.index}", "")
+        for process in range(self.count):
+            self.read(f"lm/left/{process}")
+        import jax
+
+        self._client.wait_at_barrier("lm/end", int(1000 * self._timeout))
+        self._ended.set()
+        jax.distributed.shutdown()
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Ends this process after an error of its own, and tells the others; after one that another's end has caused, names that one."""
+        if is_of_connection(error):
+            self._await_cause()
+        self._failing, status = True, 1
+        if isinstance(error, (UserError, OSError)):
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            status = 2
+        elif isinstance(error, KeyboardInterrupt):
+            print("\ninterrupted; the same command continues from what is on disk", file=sys.stderr)
+            status = 130
+        elif isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else 1
+        else:
+            traceback.print_exception(error)
+        text = f"{type(error).__name__}: {one_line(error)}" if status == 1 else one_line(error) or type(error).__name__
+        where = f"process {self.index} of {self.count} ({socket.gethostname()})"
+        with contextlib.suppress(Exception):
+            self.post(f"lm/notes/failed/{self.index}", f"{where} ended: {text}; {CONTINUES}")
+        self._linger()
+        end("", status)
+
+    def _await_cause(self) -> None:
+        """After a broken connection: the threads end this process when they know whose. Returns if all live and have such an error."""
+        deadline = time.monotonic() + self._timeout + 10
+        with contextlib.suppress(Exception):
+            self.post(f"lm/broken/{self.index}", "")
+            while time.monotonic() < deadline and len(self._all("lm/broken/")) < self.count:
+                time.sleep(TICK)
+
+    def _give_way(self, text: str) -> None:
+        """Ends after another process, unless this one is about to end by itself and says why."""
+        with contextlib.suppress(Exception):
+            self.post(f"lm/read/{self.index}", "")
+        if self._failing:
+            return
+        time.sleep(2 * TICK)
+        if not self._failing:
+            self._failing = True
+            self._linger()
+            end(f"error: {text}", LOST)
+
+    def _linger(self, but: int = 0) -> None:
+        """Process 0 keeps the store: it waits until all but so many others have read why all end."""
+        deadline = time.monotonic() + 10
+        while self.index == 0 and time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                if len([name for name in self._all("lm/read/") if name != "0"]) >= self.count - 1 - but:
+                    time.sleep(4 * TICK)
+                    return
+            time.sleep(TICK / 5)
+
+    # ---- stopping -----------------------------------------------------------------------------------------------------------
+
+    def ask_to_stop(self, number: int) -> None:
+        """Asks all processes to stop after the same step, because this one got a signal. May be called by a signal's handler."""
+        self._asked = number
+
+    def stop_due(self) -> Optional[int]:
+        """The signal for which all processes stop here, or None. All have to call it equally often, whatever it returned."""
+        with self._lock:
+            self._calls += 1
+            if self.stopped is None and self._stop is not None and self._calls >= self._stop[0]:
+                self.stopped = self._stop[1]
+            return self.stopped
+
+    def _agree_to_stop(self, notes: dict[str, str]) -> None:
+        """One stage of the agreement: while `calls` are told, no process goes past its next one, so all are before the agreed one."""
+        if self._stop is not None:
+            return
+        if "stop" not in notes:
+            if self._asked is not None:
+                self.post("lm/notes/stop", str(int(self._asked)))
+        elif not self._held:
+            self._lock.acquire()
+            self._held = True
+            self.post(f"lm/calls/{self.index}", str(self._calls))
+        elif "stop_at" in notes:
+            self._stop = (int(notes["stop_at"]), int(notes["stop"]))
+            self._lock.release()
+        elif self.index == 0 and len(calls := self._all("lm/calls/")) == self.count:
+            self.post("lm/notes/stop_at", str(1 + max(map(int, calls.values()))))
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether an error of JAX may come from a connection that broke."""
+    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and not str(error).startswith(
+        ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
+    )
+
+
+def end(line: str, status: int) -> NoReturn:
+    """Ends this process at once, its main thread wherever it is: in a collective that will never finish, perhaps."""
+    with contextlib.suppress(Exception):
+        if line:
+            print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+    os._exit(status)
+
+
+def _on_abort(line: str) -> None:
+    """Says what JAX's abort means. It aborts at once when process 0 is gone, by a log line of C++ and a stack of addresses.
+
+    Python's own handlers run in the main thread, which an abort leaves no time for; a C handler that calls back does.
+    """
+    global _handler
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    _handler = kind(lambda number: end(line, LOST))
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        libc = ctypes.CDLL(None)
+        libc.signal.argtypes = [ctypes.c_int, kind]
+        libc.signal.restype = ctypes.c_void_p
+        libc.signal(int(signal.SIGABRT), _handler)
+
+
+_handler: Any = None  # kept alive: C calls it
