@@ -23,6 +23,10 @@ from lm.preflight.topologies import Topology, parse
 from lm.train import state
 from lm.train.config import RunConfig
 
+# Which of XLA's own kernels multiplies matrices best is measured on a GPU. Where there is none its first guess may not compile at all, so
+# cuBLAS multiplies; whatever else the run's options say stands.
+OPTIONS: dict[str, dict[str, Any]] = {"tpu": {}, "gpu": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}}
+
 
 def devices_of(topology: Topology) -> list:
     """Descriptions of the topology's devices, in the order in which a run would see them."""
@@ -59,7 +63,7 @@ def preflight(config: RunConfig, topology: Topology, hlo: Optional[str] = None) 
     found = report.before(config, topology, parts, lowered)
     try:
         with jax.set_mesh(parts.mesh):
-            compiled = lowered.run.compile(state.compiler_options(parts.mesh))
+            compiled = lowered.run.compile((state.compiler_options(parts.mesh) or {}) | OPTIONS[topology.kind])
     except jax.errors.JaxRuntimeError as error:
         needs = refusal.out_of_memory(str(error))
         if needs is None:
@@ -81,6 +85,8 @@ def main() -> None:
         answer = preflight(config_lib.from_dict(RunConfig, asked["config"]), parse(asked["topology"]), asked["hlo"])
     except UserError as error:
         answer = {"error": str(error)}
+    except jax.errors.JaxRuntimeError as error:
+        answer = {"error": f"the compiler failed: {' '.join(str(error).split())[:400]}"}
     part = result.with_suffix(".part")
     part.write_text(json.dumps(answer), encoding="utf-8")
     part.rename(result)
