@@ -12,6 +12,7 @@ from lm.model.config import AttentionKernel, ContextForm
 from lm.sharding import RULES, Rules, is_split
 
 Remat = Literal["none", "full", "dots", "dots_no_batch"]
+ATTENDED = "attended"  # the name of fused attention's results, which every policy but `full` keeps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +105,10 @@ def remat(function: Callable, how: Remat, *, straight: bool = False) -> Callable
         return jax.checkpoint(function, policy=_all_but_gathered, prevent_cse=straight) if is_split("embed") else function
     policy = {
         "full": policies.nothing_saveable,
-        "dots": policies.dots_saveable,
-        "dots_no_batch": policies.dots_with_no_batch_dims_saveable,
+        "dots": policies.save_from_both_policies(policies.dots_saveable, policies.save_only_these_names(ATTENDED)),
+        "dots_no_batch": policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(ATTENDED)
+        ),
     }[how]
     # Inside a loop nothing can merge the two computations; in straight code only the barriers of prevent_cse keep them apart.
     return jax.checkpoint(function, policy=policy, prevent_cse=straight)

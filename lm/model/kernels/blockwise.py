@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from lm.model.execution import ATTENDED
 from lm.model.kernels.blocks import (
     BLOCK,
     Cotangents,
@@ -73,8 +75,14 @@ def whole(rule: Rule, relative: Optional[Relative], queries: Queries, keys: Keys
     return finish(accumulate(rule, relative, blocks, keys, nothing(blocks)), queries.x_BTNH)
 
 
+def kept(results: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Results by a name that rematerialisation keeps: of a loop's it keeps none, and the forward pass would run twice."""
+    attended_BTNH, log_sum_BTN = (checkpoint_name(x, ATTENDED) for x in results)
+    return attended_BTNH, log_sum_BTN
+
+
 def _whole(rule: Rule, relative: Any, queries: Queries, keys: Keys) -> tuple[Any, Any]:
-    attended_BTNH, log_sum_BTN = whole(rule, relative, queries, keys)
+    attended_BTNH, log_sum_BTN = kept(whole(rule, relative, queries, keys))
     return (attended_BTNH, log_sum_BTN), (relative, queries, keys, attended_BTNH, log_sum_BTN)
 
 

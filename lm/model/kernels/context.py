@@ -68,7 +68,7 @@ def _split(rule: Rule, relative: Optional[Relative], queries: Queries, keys: Key
 
 
 def _forward(rule: Rule, relative: Any, queries: Queries, keys: Keys) -> tuple[Any, Any]:
-    attended_BTNH, log_sum_BTN = _split(rule, relative, queries, keys)
+    attended_BTNH, log_sum_BTN = blockwise.kept(_split(rule, relative, queries, keys))
     return (attended_BTNH, log_sum_BTN), (relative, queries, keys, attended_BTNH, log_sum_BTN)
 
 

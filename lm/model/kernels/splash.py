@@ -9,6 +9,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.sharding import AxisType, PartitionSpec
 
+from lm.model.execution import ATTENDED
 from lm.model.mask import Mask
 from lm.sharding import Rules
 
@@ -56,6 +57,7 @@ def _kernel(mask: Mask, queries: int, keys: int, heads: int, interpret: bool) ->
         block_q=q, block_kv=kv, block_kv_compute=kv, block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv, block_q_dq=q, block_kv_dq=kv
     )
     options: dict[str, Any] = {"block_sizes": sizes, "head_shards": 1, "q_seq_shards": 1, "interpret": interpret}
+    options["residual_checkpoint_name"] = ATTENDED
     return kernels.make_splash_mha(masks.MultiHeadMask([described] * heads), **options)
 
 
