@@ -53,8 +53,9 @@ def tensor(batch_ways: int = 1) -> Iterator[Bound]:
     yield Bound(
         "reduce-scatter",
         "tensor",
-        (2 * parts + 3) * STREAM / batch_ways,
-        "what each part adds to the stream, its gradient by the stream; looked up tokens; the gradient of the head's states in float32",
+        (2 * parts + 3) * STREAM / batch_ways + BF16 * TABLE / 2,
+        "what each part adds to the stream, its gradient by the stream; looked up tokens, and the table's gradient; the gradient of the"
+        " head's states in float32",
     )
     yield Bound("all-reduce", "tensor", STATISTICS / batch_ways, "statistics of the softmax over the vocabulary, never its logits")
 
@@ -92,10 +93,16 @@ BOUNDS: dict[str, list[Bound]] = {
         Bound("all-gather", "stage", STREAM / 2 + F32 * TOKENS, "the last states to those who compute the loss of their rows; ids"),
         Bound("reduce-scatter", "stage", STREAM / 2, "gradients of these"),
         Bound("all-reduce", "stage", STREAM / 2, "the last states"),
-        Bound("all-reduce", "data", BF16 * BLOCKS / 4, "gradients of a stage's own layers"),
+        # The GPU's compiler adds them over the ticks first and sends them once.
+        Bound("all-reduce", "data", TICKS * BF16 * BLOCKS / 4, "gradients of a stage's own layers, at each tick"),
         Bound("all-reduce", "data stage", F32 * (HEAD + TABLE), "gradients of head and table, which all stages hold"),
     ],
-    "product": [*fsdp(4, tensor=2), *tensor(batch_ways=4)],
+    "product": [
+        *fsdp(4, tensor=2),
+        *tensor(batch_ways=4),
+        # The TPU's compiler does not see that of its sum a part is kept.
+        Bound("all-reduce", "fsdp", BF16 * LAYERS * WIDTH * HEADS * HEAD_DIM / 2, "gradients of attention's last weight"),
+    ],
 }
 
 
