@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model.families import BART, BERT, LENGTH, LLAMA, PREFIX, SHARED, T5_11, VOCAB, positions_of
+from model.families import BERT, LENGTH, LLAMA, PREFIX, SHARED, T5_11, VOCAB, positions_of
 from model.small import model_of, params_of
 
+from lm.errors import UserError
 from lm.mesh import MeshConfig
 from lm.model.architectures import build
 from lm.model.execution import Execution, Pipeline
@@ -17,12 +18,12 @@ from lm.sharding import make_mesh
 from lm.types import Inputs
 
 ROWS = 16
+QUICK = {"xla_backend_optimization_level": 0}  # most of the time goes into compiling
 DEEP = {
     "llama": dataclasses.replace(LLAMA, num_layers=4),
     "prefix": dataclasses.replace(PREFIX, num_layers=4),
     "t5": dataclasses.replace(T5_11, num_layers=4, encoder_layers=8),
     "t5_shared": dataclasses.replace(SHARED, num_layers=4),
-    "bart": dataclasses.replace(BART, num_layers=4),
     "bert": dataclasses.replace(BERT, num_layers=4),
 }
 
@@ -56,12 +57,15 @@ def loss(model, params, inputs, targets):
     return jnp.mean(nll) + sum(jnp.mean(jnp.square(head)) for head in outputs.heads.values()), outputs.aux
 
 
+def grad_of(model):
+    return jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True), compiler_options=QUICK)
+
+
 @functools.cache
 def on_one(name):
     config = DEEP[name]
     model = model_of(config, Execution(unroll=False))
-    found = jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(params_of(config), *rows(config))
-    return jax.device_get(found)
+    return jax.device_get(grad_of(model)(params_of(config), *rows(config)))
 
 
 def in_form(config, execution, tree):
@@ -76,7 +80,7 @@ def value_and_grad(name, pipeline, mesh, **options):
     model = build(config, execution)
     with jax.set_mesh(mesh):
         params = jax.device_put(in_form(config, execution, params_of(config)), model.shardings(mesh))
-        return jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(params, *rows(config))
+        return grad_of(model)(params, *rows(config))
 
 
 def check(name, pipeline, mesh, **options):
@@ -99,9 +103,52 @@ def check(name, pipeline, mesh, **options):
         ("prefix", Pipeline(2, 2, 4), MeshConfig(data=2, fsdp=2, stage=2), {"remat": "dots"}),
         ("t5", Pipeline(2, 2, 2), MeshConfig(data=1, fsdp=2, stage=2, tensor=2), {"remat": "full"}),
         ("t5_shared", Pipeline(4, 1, 4), MeshConfig(data=2, stage=4), {}),
-        ("bart", Pipeline(2, 1, 4), MeshConfig(data=2, stage=2), {}),
         ("bert", Pipeline(2, 2, 8), MeshConfig(data=2, stage=2), {"remat": "dots_no_batch"}),
     ],
 )
 def test_loss_and_gradients_are_those_of_one_device(name, pipeline, mesh, options):
     check(name, pipeline, mesh, **options)
+
+
+def test_a_stage_runs_once_for_every_group_of_every_micro_batch_and_idles_while_the_others_fill():
+    schedule = Pipeline(2, 2, 4)
+    assert (schedule.ticks, schedule.bubble) == (9, 1 / 9)
+    assert Pipeline(4, 1, 4).bubble == 3 / 7
+    model = build(DEEP["llama"], Execution(unroll=False, pipeline=schedule))
+    with jax.set_mesh(make_mesh(MeshConfig(data=1, stage=2), jax.devices()[:2])):
+        program = str(jax.make_jaxpr(lambda params: model.apply(params, rows(DEEP["llama"])[0]).hidden)(model.abstract()))
+    assert program.count("length=9") == 1
+
+
+def test_initial_weights_are_the_same_and_each_device_holds_its_stage():
+    name = "llama"
+    execution = Execution(pipeline=Pipeline(2, 2, 2))
+    model, plain = build(DEEP[name], execution), build(DEEP[name])
+    mesh = make_mesh(MeshConfig(data=2, stage=2), jax.devices()[:4])
+    init = functools.partial(jax.jit, compiler_options=QUICK)
+    found = init(model.init, out_shardings=model.shardings(mesh))(jax.random.key(3))
+    expected = in_form(DEEP[name], execution, init(plain.init)(jax.random.key(3)))
+    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+        parts = 2 if "block_00" in jax.tree_util.keystr(path) else 1
+        assert a.addressable_shards[0].data.nbytes * parts == b.nbytes
+    assert model.axes()["decoder"]["block_00"]["mlp"]["down"]["kernel"] == ("repeats", "stages", "layers", "ffn", "embed")
+
+
+def test_what_does_not_fit_a_pipeline_is_refused_by_name():
+    config = DEEP["llama"]
+    with pytest.raises(UserError, match=r"pipeline_micro_batches=2 is fewer than mesh.stage=4"):
+        Pipeline(4, 2, 2)
+    with pytest.raises(UserError, match=r"4 layers cannot be split into 3 groups for each of 2 stages.* multiple of 6"):
+        build(config, Execution(pipeline=Pipeline(2, 3, 2)))
+    model = build(config, Execution(pipeline=Pipeline(2, 1, 3)))
+    with pytest.raises(UserError, match="continues no texts"):
+        model.init_cache(1, 4)
+    inputs, _ = rows(config)
+    with pytest.raises(UserError, match="a mesh of stage=2"):
+        jax.eval_shape(model.apply, model.abstract(), inputs)
+    with (
+        jax.set_mesh(make_mesh(MeshConfig(data=2, stage=2), jax.devices()[:4])),
+        pytest.raises(UserError, match=r"16 rows cannot be divided .* multiple of 12"),
+    ):
+        jax.eval_shape(model.apply, model.abstract(), inputs)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +13,8 @@ from lm.data.pipeline import TrainStream
 from lm.evals.__main__ import evaluate_loss
 from lm.train import checkpoint, metrics
 from lm.train.config import RunConfig
+from lm.train.layer_order import layer_order
+from lm.train.placement import abstract_state
 
 STEPS, ROWS, LENGTH, SAVED = 5, 16, 16, 3
 COMMON = [
@@ -19,8 +22,8 @@ COMMON = [
     "evaluation.documents_bytes=300", "evaluation.curve_bytes=200", "evaluation.points_per_decade=1", "log.tensorboard=false",
     "log.every_steps=1", "log.layer_norms=true", f"checkpoint.every_steps={SAVED}", "model.d_model=16", "model.num_layers=4",
     "model.attention.num_heads=2", "model.attention.head_dim=8", "model.mlp.d_ff=16", "optim.learning_rate=2e-2", "execution.unroll=false",
-    "model.architecture=encoder_decoder", "model.positions=relative", "data.objective=span_corruption", "data.objective.sentinels=9",
-    "model.vocab_size=268", "optim.optimizer=adafactor", "optim.optimizer.smallest_factored=8",
+    "model.architecture=prefix_lm", "model.positions=relative", "data.objective=prefix", "model.vocab_size=259",
+    "optim.optimizer=adafactor", "optim.optimizer.smallest_factored=8",
 ]  # fmt: skip
 PIPELINE = ["mesh.stage=2", "mesh.fsdp=2", "execution.pipeline_repeats=2", "execution.pipeline_micro_batches=4"]
 
@@ -98,3 +101,21 @@ def test_a_dry_run_says_how_long_stages_idle(configs):
     )
     more = dataclasses.replace(configs["pipeline"].execution, pipeline_micro_batches=8)
     assert runner.execution_of(more, runner.build(configs["pipeline"]).mesh).pipeline.bubble == 1 / 17
+
+
+T5 = ["model.architecture=encoder_decoder", "data.objective=span_corruption", "model.vocab_size=272", "model.encoder_layers=8"]
+
+
+@pytest.mark.parametrize("optimizer", [[], ["optim.optimizer=adamw", "execution.shard_optimizer=true"]], ids=["adafactor", "adamw"])
+def test_the_stored_form_is_the_state_of_a_run_without_a_pipeline(optimizer, configs):
+    def state_of(changes):
+        config = apply_overrides(configs["plain"], [*T5, *optimizer[:1], *changes])
+        parts = runner.build(config)
+        return abstract_state(config, parts.model, parts.mesh), parts.model.axes()
+
+    expected, _ = state_of([])
+    found = layer_order(*state_of([*PIPELINE, *optimizer[1:]])).stored
+    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), jax.tree_util.keystr(path)
+        if "block_00" in jax.tree_util.keystr(path):  # and each device holds what its stage has of it
+            assert a.sharding.shard_shape(a.shape)[0] == a.shape[0] // 2, jax.tree_util.keystr(path)
