@@ -25,21 +25,25 @@ def activation_bytes(
         dots_no_batch  the same without the logits of attention
         full           the residual at the layer's entrance
 
-    `none` keeps 3 N T, and `dots` N T, float32 attention logits or weights per token, unless a `fused` kernel never holds them. A relative
-    position bias holds N T T once per stack. Cross-attention adds a third of a block's norms and residuals and its own q k v, with keys
-    and values of the encoder's length. With any `remat` the larger layer's `none` comes on top, while its backward pass runs. The head
-    keeps float32 logits, their gradient and a softmax at the predicted places.
+    `none` keeps 3 N T, and `dots` N T, float32 attention logits or weights per token, and a relative position bias holds N T T once per
+    stack, unless a `fused` kernel never holds them. Cross-attention adds a third of a block's norms and residuals and its own q k v, with
+    keys and values of the encoder's length. With any `remat` the larger layer's `none` comes on top, while its backward pass runs. The
+    head keeps float32 logits, their gradient and a softmax at the predicted places.
     XLA on CPU drops the barriers that keep recomputation apart in straight code: with `unroll` every `remat` costs what `none` does.
     """
     row = RowShape(row) if isinstance(row, int) else row
     block = _Block(config, compute_bytes, fused)
-    layers, largest, table = config.num_layers * block.kept(row.length, remat), block.kept(row.length, "none"), _bias(config, row.length)
+    layers, largest, table = (
+        config.num_layers * block.kept(row.length, remat),
+        block.kept(row.length, "none"),
+        0 if fused else _bias(config, row.length),
+    )
     if config.architecture == "encoder_decoder":
         layers += counts.encoder_layers(config) * block.kept(row.encoder_length, remat)
         layers += config.num_layers * block.kept_by_cross(row.length, row.encoder_length, remat)
         decoder = largest + block.kept_by_cross(row.length, row.encoder_length, "none")
         largest = max(decoder, block.kept(row.encoder_length, "none"))
-        table += _bias(config, row.encoder_length)
+        table += 0 if fused else _bias(config, row.encoder_length)
     head = 3 * config.vocab_size * FLOAT32 * predicted(row) if config.vocabulary_head else 0
     return batch * (layers + (0 if remat == "none" else largest) + head) + table
 

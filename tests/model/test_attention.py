@@ -1,6 +1,7 @@
 """The mask's description, the choice of a kernel, and the products against a loop written from the definition."""
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -10,11 +11,17 @@ import numpy as np
 import pytest
 from model.small import LLAMA
 
+from lm.data.config import DataConfig
+from lm.data.objectives.config import NextToken, SpanCorruption
 from lm.errors import UserError
+from lm.mesh import MeshConfig
+from lm.model.config import ModelConfig
 from lm.model.kernels.choose import choose
 from lm.model.kernels.plain import xla_attention
 from lm.model.mask import Mask
 from lm.model.positions import rope, rotate
+from lm.runner import build
+from lm.train.config import ExecutionConfig, RunConfig
 
 
 def mask(**changes):
@@ -150,3 +157,22 @@ def test_a_prefix_window_and_bias_are_the_definition():
     logits = np.where(expected, 0.7 * np.einsum("BTNH,BSNH->BNTS", q, k) + bias, -np.inf)
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(found, np.einsum("BNTS,BSNH->BTNH", weights, v), atol=2e-6)
+
+
+def test_a_run_names_the_kernels_of_its_stacks():
+    """run.json's words, from the very masks of training."""
+
+    def named(architecture, objective, sizes, **how):
+        model = ModelConfig(architecture=architecture, positions="relative" if architecture == "encoder_decoder" else "rope")
+        data = DataConfig(sequence_length=128, objective=objective)
+        config = RunConfig(model=model, data=data, mesh=MeshConfig(**sizes), execution=ExecutionConfig(**how))
+        return build(config, jax.devices()[: math.prod(sizes.values())]).attention
+
+    assert named("decoder", NextToken(), {"data": 1}) == "xla"
+    assert named("decoder", NextToken(), {"data": 1}, attention="blockwise", context_attention="gather") == "blockwise"
+    assert named("decoder", NextToken(), {"data": 1, "context": 2}) == "xla"
+    assert named("decoder", NextToken(), {"data": 1, "context": 2}, context_attention="ring") == "blockwise ring"
+    both = named("encoder_decoder", SpanCorruption(), {"data": 1}, attention="blockwise")
+    assert both == "decoder blockwise, encoder blockwise, cross blockwise"
+    with pytest.raises(UserError, match="passes them round"):
+        named("decoder", NextToken(), {"data": 1, "context": 2}, attention="xla", context_attention="ring")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model.families import BERT, FAMILIES, GPT2, LENGTH, LLAMA, MISTRAL, PREFIX, SHARED, T5_10, rows
+from model.families import BERT, FAMILIES, GPT2, LENGTH, LLAMA, PREFIX, SHARED, T5_10, rows
 from model.small import close, params_of
 
 from lm.mesh import MeshConfig
@@ -72,7 +72,6 @@ def same(found, expected):
 ORDERED = {
     "rotary": (LLAMA, "blockwise"),
     "learned": (GPT2, "xla"),
-    "window": (MISTRAL, "blockwise"),
     "joined": (JOINED, "blockwise"),
     "relative": (RELATIVE, "blockwise"),
     "prefix": (PREFIX, "blockwise"),
