@@ -88,7 +88,7 @@ def analyses(kind: str) -> dict[str, Analysis]:
 def main() -> None:
     import jax
 
-    from lm.preflight.child import devices_of, lower
+    from lm.preflight.child import OPTIONS, devices_of, lower
     from lm.preflight.topologies import parse
     from lm.train.state import compiler_options
 
@@ -97,7 +97,7 @@ def main() -> None:
     for name in names:
         parts, lowered = lower(config(name), devices[: math.prod(mesh(name).shape.values())])
         with jax.set_mesh(parts.mesh):
-            compiled = lowered.run.compile(compiler_options(parts.mesh))
+            compiled = lowered.run.compile((compiler_options(parts.mesh) or {}) | OPTIONS[parse(topology).kind])
         (Path(folder) / f"{name}.txt").write_text(compiled.as_text())
 
 
