@@ -15,6 +15,7 @@ from lm.preflight.hlo_text import Array, Computation, Instruction, Module, parse
 # Nothing is read or written by these themselves.
 _FREE = frozenset(("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
                    "partition-id", "replica-id", "opt-barrier", "async-start", "async-update", "add-dependency"))  # fmt: skip
+_SCRATCH = ("s8", "u8")  # what libraries call the memory that they work in
 _PARTS = frozenset(("dynamic-slice", "slice", "gather"))  # what reads no more than it gives
 
 
@@ -146,6 +147,8 @@ class _Walk:
             return 2 * result
         if opcode == "dynamic-update-slice":
             return 2 * _memory(computation.operands(instruction)[1].result)
+        if opcode == "custom-call":
+            result = _memory(array for array in instruction.result if array.dtype not in _SCRATCH)
         if opcode == "scatter":
             return 3 * _memory(computation.operands(instruction)[-1].result)
         return result + _memory(computation.arrays(instruction))
