@@ -1,0 +1,56 @@
+"""`python -m experiments NAME plan --topology=...`: each distinct shape once, in one table."""
+
+import io
+import pathlib
+import subprocess
+import sys
+
+import small_study
+
+from experiments import commands, shapes
+from lm.preflight.job import Outcome
+from lm.preflight.topologies import parse
+from lm.scaling import plan
+
+RESULT = {
+    "fits": True,
+    "compile_seconds": 3.0,
+    "bytes_per_device": {"total": 2e9, "memory": 16e9},
+    "estimate": {
+        **{f"{name}_seconds": 0.5 for name in ("step", "compute", "memory", "network")},
+        "mfu_bound": {"matmul_full": 0.25, "matmul_causal": 0.2},
+    },
+}
+REFUSED = RESULT | {"fits": False, "estimate": None, "bytes_per_device": {"needed": 20e9, "memory": 16e9}}
+
+
+def test_every_shape_is_compiled_once(monkeypatch, tmp_path):
+    asked = []
+
+    def run_all(requests, **options):
+        asked.extend(requests)
+        results = [Outcome(RESULT, None), Outcome(REFUSED, None), Outcome(None, "crashed")]
+        return ((i, results[min(i, 2)]) for i in range(len(requests)))
+
+    monkeypatch.setattr(shapes, "run_all", run_all)
+    made = plan.make(small_study.small(), small_study.DATA)
+    monkeypatch.setattr(commands.Commands, "_plan", lambda self: made)
+    out = io.StringIO()
+    study = commands.Commands(small_study.small(), tmp_path / "study", tmp_path / "data", out=out, topology=parse("tpu:v5e:1x1"))
+    assert study.do("plan") == 1  # not all fit
+    # cells of one size and batch differ in rate, seed and budget alone
+    distinct = {(p.cell.config.model, p.cell.config.batch_size) for p in made.planned}
+    assert len(asked) == len(distinct) < len(made.planned)
+    said = out.getvalue()
+    assert "25.0%" in said
+    assert "does not fit" in said
+    assert ": crashed" in said
+    assert "estimates" in said
+
+
+def test_a_topology_belongs_to_plan():
+    root = pathlib.Path(__file__).parent.parent
+    command = (sys.executable, "-m", "experiments", "chinchilla", "status", "--topology=tpu:v5e:1x1")
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "--topology belongs to the verb plan" in ended.stderr
