@@ -1,0 +1,97 @@
+"""Which processes belong together, by flags and by what launchers leave in the environment; which rows each builds."""
+
+import jax
+import numpy as np
+import pytest
+
+from lm import distributed
+from lm.distributed import Settings
+from lm.errors import UserError
+from lm.mesh import MeshConfig
+from lm.sharding import RULES, make_mesh
+from lm.train import feed
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_NTASKS": "2"}
+OMPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+ORTE = {**OMPI, "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.0.0.1:34911"}
+BY_HAND = {"coordinator": "n1:1234", "num_processes": "2", "process_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, None),
+        (SLURM, "slurm"),
+        ({**SLURM, "SLURM_NTASKS": "1"}, None),  # a task of a job array, or a shell
+        ({**SLURM, "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}, None),  # a batch script: no step
+        (ORTE, "ompi"),
+        (OMPI, "mpi4py"),
+        ({**SLURM, **ORTE}, "ompi"),
+        ({**ORTE, "OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # every pod has it
+    ],
+)
+def test_a_launcher_of_several_processes_is_known_by_its_environment(environment, name):
+    assert distributed.launcher(environment) == name
+
+
+def test_slurm_says_where_the_first_process_is(monkeypatch):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert distributed._place(Settings()) == (f"n1:{65535 - 4096 + 1 + 7}", 2, 1, [0])
+    assert distributed._place(Settings("off")) is None
+
+
+def test_flags():
+    assert distributed.settings({}) == Settings()
+    assert distributed.settings({**BY_HAND, "peer_timeout": "9"}) == Settings("auto", "n1:1234", 2, 1, peer_timeout=9)
+    assert distributed._place(distributed.settings(BY_HAND)) == ("n1:1234", 2, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"process_id": "2"}, "process_id=2 is out of range: 2 processes have the ids 0 to 1"),
+        ({"process_id": "-1"}, "process_id=-1"),
+        ({"num_processes": None}, "--num_processes is missing"),
+        ({"coordinator": None}, "--coordinator is missing"),
+        ({"coordinator": "n1"}, "node01:12345"),
+        ({"distributed": "slurm"}, "contradict"),
+        ({"distributed": "pbs"}, "give one of auto, off"),
+        ({"peer_timeout": "soon"}, "peer_timeout=soon"),
+    ],
+)
+def test_flags_that_mean_nothing_are_refused_in_one_line(change, message):
+    flags = {name: value for name, value in {**BY_HAND, **change}.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        distributed.settings(flags)
+
+
+def test_a_launcher_that_did_not_start_this_process_is_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match="not started by slurm"), distributed.joined(Settings("slurm")):
+        pass
+
+
+class Part:
+    """A sharding as one of several processes sees it."""
+
+    def __init__(self, mesh, names, devices):
+        self._sharding, self._devices = jax.NamedSharding(mesh, RULES.spec(names)), devices
+
+    def addressable_devices_indices_map(self, shape):
+        return {d: part for d, part in self._sharding.devices_indices_map(shape).items() if d in self._devices}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("sizes", [{}, {"fsdp": 2, "tensor": 2}, {"context": 8}, {"data": 2, "tensor": 4}], ids=str)
+def test_processes_build_the_rows_of_their_devices_and_together_all(monkeypatch, processes, sizes):
+    mesh, batch_size = make_mesh(MeshConfig(**sizes)), 16
+    devices, found = np.asarray(jax.devices()).reshape(processes, -1), []
+    for own in devices:
+        monkeypatch.setattr(feed, "NamedSharding", lambda mesh, spec, own=own: Part(mesh, ("act_batch",), list(own)))
+        found.append(feed.local_rows(mesh, batch_size))
+    assert np.array_equal(np.unique(np.concatenate(found)), np.arange(batch_size))
+    ways = RULES.batch_ways(mesh)
+    assert all(len(rows) == max(batch_size // processes, batch_size // ways) for rows in found)
