@@ -1,6 +1,6 @@
 """Shows how the collectives of compiled steps differ from the golden files, and with `--write` writes these.
 
-PYTHONPATH=. python -m tests.preflight.write_golden [--write]
+python -m tests.preflight.write_golden [--write]
 """
 
 import difflib
@@ -41,6 +41,7 @@ def main() -> int:
         print("".join(difflib.unified_diff(old.splitlines(True), new.splitlines(True), str(path(kind).name), "now", n=1)), end="")
         changed |= old != new
         if "--write" in sys.argv:
+            FOLDER.mkdir(exist_ok=True)
             path(kind).write_text(new, encoding="utf-8")
     return int(changed and "--write" not in sys.argv)
 
