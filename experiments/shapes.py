@@ -26,7 +26,8 @@ def preflight(configs: Iterable[RunConfig], topology: Topology, *, timeout: floa
 
 
 def _name(configs: list[RunConfig]) -> str:
-    """Such as "256 x 4 layers, 8 x 128 places (6 cells)"."""
+    """Such as "decoder 256 x 4 layers, 8 x 128 tokens (6 cells)"."""
     config, count = configs[0], len(configs)
     model, length = config.model, config.data.sequence_length
-    return f"{model.d_model} x {model.num_layers} layers, {config.batch_size} x {length} places ({count} cell{'s' * (count > 1)})"
+    cells = f"{count} cell{'s' * (count > 1)}"
+    return f"{model.architecture} {model.d_model} x {model.num_layers} layers, {config.batch_size} x {length} tokens ({cells})"

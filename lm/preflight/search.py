@@ -16,7 +16,7 @@ from lm.train.config import ExecutionConfig, RunConfig
 AXES = ("data", "fsdp", "stage", "context", "tensor")
 LARGEST = {"stage": 16, "context": 16, "tensor": 16}  # beyond these, exchanges of activations cost more than they save
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-SLACK = 1.2  # a candidate whose memory by formula is beyond the device's by more than this is not compiled
+CERTAIN = 1 / 1.8  # the formula of memory is good to about this factor: what needs less of a device than this share fits almost surely
 Found = tuple["Candidate", Outcome]
 
 
@@ -86,11 +86,13 @@ def prune(config: RunConfig, topology: Topology, check: Callable[[RunConfig], No
             refused += 1
             continue
         guessed = guess(candidate, topology)
-        if guessed.memory > SLACK * topology.chip.memory:
+        if guessed.memory > topology.chip.memory:
             too_large += 1
         else:
             kept.append(Candidate(candidate, guessed))
-    kept.sort(key=lambda c: (c.guess.seconds, c.guess.memory))
+    # what may not fit after all comes after what fits almost surely and is half as fast
+    doubt = {c: 1 if c.guess.memory < CERTAIN * topology.chip.memory else 2 for c in kept}
+    kept.sort(key=lambda c: (c.guess.seconds * doubt[c], c.guess.memory))
     return Pruned(_various(kept), tried, refused, too_large)
 
 
