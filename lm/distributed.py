@@ -155,6 +155,9 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
     from jax._src.distributed import global_state
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, and knows no Ctrl-C: see lm.peers
+    failed = f"process {process} of {processes} did not meet the others at {coordinator} within {how.join_timeout} s"
+    remedy = "start all of them, and check that the address is that of process 0 and its port is free"
+    peers.on_abort(f"error: {failed}: {remedy}", status=2)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -167,10 +170,7 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
             shutdown_timeout_seconds=how.peer_timeout,
         )
     except Exception as error:
-        raise UserError(
-            f"process {process} of {processes} could not meet the others at {coordinator} within {how.join_timeout} s"
-            f" ({one_line(error)[:200]}): start all of them, and check that the address is that of process 0 and its port is free"
-        ) from error
+        raise UserError(f"{failed} ({one_line(error)[:200]}): {remedy}") from error
     return peers.Watch(global_state.client, process, processes, coordinator, how.peer_timeout)
 
 

@@ -46,7 +46,7 @@ class Watch:
         self._beats: dict[int, tuple[str, float]] = {}
         self._ended, self._failing = threading.Event(), False
         self.post(f"lm/host/{index}", socket.gethostname())
-        _on_abort(f"error: the connection to process 0 at {coordinator} broke, most likely because it is gone; {CONTINUES}")
+        on_abort(f"error: the connection to process 0 at {coordinator} broke, most likely because it is gone; {CONTINUES}")
         self.post(f"lm/beat/{index}", "0")
         for work in (self._clock, self._beat):
             threading.Thread(target=work, daemon=True).start()
@@ -239,14 +239,14 @@ def end(line: str, status: int) -> NoReturn:
     os._exit(status)
 
 
-def _on_abort(line: str) -> None:
-    """Says what JAX's abort means. It aborts at once when process 0 is gone, by a log line of C++ and a stack of addresses.
+def on_abort(line: str, status: int = LOST) -> None:
+    """Says what JAX's abort means. When process 0 is gone or does not come it aborts, by a log line of C++ and a stack of addresses.
 
     Python's own handlers run in the main thread, which an abort leaves no time for; a C handler that calls back does.
     """
     global _handler
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
-    _handler = kind(lambda number: end(line, LOST))
+    _handler = kind(lambda number: end(line, status))
     with contextlib.suppress(OSError, AttributeError, ValueError):
         libc = ctypes.CDLL(None)
         libc.signal.argtypes = [ctypes.c_int, kind]

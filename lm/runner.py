@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
@@ -177,8 +178,14 @@ def _check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
     def look() -> None:
         if not probe.exists():
             raise UserError(f"process {distributed.index()} does not see {workdir}: choose a directory that all hosts share")
+        if mine != firsts:
+            changes = "; ".join(config_lib.differences(firsts, mine)[:4])
+            raise UserError(f"process {distributed.index()} has another configuration than process 0 ({changes}): give all the same")
 
     distributed.first(write)
+    mine = {**config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
+    mine = json.loads(json.dumps(mine))
+    firsts = distributed.first(lambda: mine)
     distributed.each(look)
     return distributed.first(lambda: _own_record(config, workdir, probe))
 
