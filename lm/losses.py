@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lm.errors import UserError
-from lm.sharding import is_split
 from lm.types import AnyArray, Batch, Params
 
 LossFn = Callable[[Params, Any, Batch, jax.Array], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
@@ -26,15 +25,9 @@ def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: AnyArray) -> tupl
     """-log p(target) in nats and log Z, both [B, T], float32 or wider, from logits of any float type."""
     logits_BTV = logits_BTV.astype(jnp.promote_types(logits_BTV.dtype, jnp.float32))
     log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    return log_z_BT - _at(logits_BTV, targets_BT), log_z_BT
-
-
-def _at(logits_BTV: jax.Array, targets_BT: AnyArray) -> jax.Array:
-    """The targets' logits. Where the mesh splits the vocabulary each device looks through its own part: nothing but [B, T] travels."""
-    if not is_split("act_vocab"):
-        return jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
-    is_target_BTV = jnp.arange(logits_BTV.shape[-1], dtype=targets_BT.dtype) == targets_BT[..., None]
-    return jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+    # Where the mesh splits the vocabulary each device looks through its own part, here and above: nothing but [B, T] is sent.
+    target_logit_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    return log_z_BT - target_logit_BT, log_z_BT
 
 
 def cross_entropy(
