@@ -15,7 +15,7 @@ from lm.scaling import plan
 RESULT = {
     "fits": True,
     "compile_seconds": 3.0,
-    "bytes_per_device": {"total": 2e9, "memory": 16e9},
+    "bytes_per_device": {"peak": 2e9, "memory": 16e9},
     "estimate": {
         **{f"{name}_seconds": 0.5 for name in ("step", "compute", "memory", "network")},
         "mfu_bound": {"matmul_full": 0.25, "matmul_causal": 0.2},

@@ -54,7 +54,7 @@ def test_no_candidate_is_one_line():
 
 def outcome(fits, seconds):
     times = None if seconds is None else {"step_seconds": seconds}
-    return Outcome({"fits": fits, "estimate": times, "bytes_per_device": {"total": 1, "memory": 2}}, None)
+    return Outcome({"fits": fits, "estimate": times, "bytes_per_device": {"peak": 1, "memory": 2}}, None)
 
 
 def test_what_fits_comes_first_and_the_fastest_of_it(monkeypatch):

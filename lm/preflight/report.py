@@ -54,24 +54,25 @@ def after(config: RunConfig, topology: Topology, parts: Parts, stats: Any, text:
     """What the compiler says of the executable, and its text."""
     sizes = bytes_of(stats)
     sizes["memory"] = topology.chip.memory
-    # libtpu refuses what does not fit, by its own count (temporaries include what it keeps on the chip); XLA on GPUs never refuses
-    fits = topology.kind == "tpu" or sizes["total"] <= sizes["memory"]
+    fits = sizes["peak"] <= sizes["memory"]
     return {"fits": fits, "bytes_per_device": sizes} | _work(config, topology, parts.mesh, text)
 
 
 def bytes_of(stats: Any) -> dict[str, int]:
-    """Of one device. Outputs that take the place of donated arguments are counted once: in `aliased`; `peak` is the compiler's own."""
+    """Of one device. Outputs that take the place of donated arguments are counted once: in `aliased`; `peak` is the most at
+    once, as the compiler places buffers: less than `total` on TPUs, whose temporaries include what lies on the chip."""
     names = ("argument", "output", "alias", "temp", "generated_code")
     arguments, outputs, aliased, temporaries, code = (getattr(stats, f"{name}_size_in_bytes") for name in names)
     host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
+    total = arguments + outputs - aliased + temporaries + code
     return {
         "arguments": arguments,
         "outputs": outputs,
         "aliased": aliased,
         "temporaries": temporaries,
         "code": code,
-        "total": arguments + outputs - aliased + temporaries + code,
-        "peak": stats.peak_memory_in_bytes,
+        "total": total,
+        "peak": stats.peak_memory_in_bytes or total,
         **({"host": host} if host else {}),
     }
 

@@ -148,7 +148,7 @@ def rank(found: Found) -> tuple[bool, bool, float]:
 def in_words(result: dict[str, Any]) -> str:
     """Whether it fits, and how fast it may be."""
     sizes = result["bytes_per_device"]
-    needed = sizes.get("total", sizes.get("needed"))
+    needed = sizes.get("peak", sizes.get("needed"))
     memory = "" if needed is None else f", {needed / 1e9:.1f} of {sizes['memory'] / 1e9:.1f} GB"
     if not result["fits"]:
         return f"does not fit{memory}"

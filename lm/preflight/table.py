@@ -29,4 +29,4 @@ def _cells(result: Optional[dict[str, Any]]) -> tuple[str, ...]:
     terms = [f"{times[f'{name}_seconds']:.3g} s" for name in ("step", "compute", "memory", "network")]
     if not result["fits"]:
         terms[0] = "does not fit"
-    return (*terms, f"{100 * times['mfu_bound']['matmul_full']:.1f}%", f"{sizes['total'] / 1e9:.3g}", device, seconds)
+    return (*terms, f"{100 * times['mfu_bound']['matmul_full']:.1f}%", f"{sizes['peak'] / 1e9:.3g}", device, seconds)
