@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_a_result():
 def test_a_mesh_that_does_not_divide_is_one_line():
     ended = preflight("--config=configs/decoder.py:tiny", "--topology=gpu:h200:1x8", "--config.mesh.fsdp=3")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines()[-1].startswith("error: the mesh asks for fsdp=3")
+    assert ended.stderr.splitlines()[-1].startswith("error: the mesh asks for")
 
 
 def test_searches_rank_what_fits():
@@ -142,7 +142,8 @@ def test_a_dry_run_stays_silent():
 
 def test_a_time_limit_holds():
     start = time.monotonic()
-    ended = preflight("--config=configs/decoder.py:8b", "--topology=tpu:v5p:4x4x4", "--config.mesh.fsdp=64", "--timeout=6")
+    words = ("--config=configs/decoder.py:8b", "--config.mesh.fsdp=64", "--config.execution.remat=full")  # which takes half a minute
+    ended = preflight(*words, "--topology=tpu:v5p:4x4x4", "--timeout=6")
     assert ended.returncode == 2
     assert "no result within --timeout=6 seconds" in ended.stderr.splitlines()[-1]
     assert time.monotonic() - start < 30
