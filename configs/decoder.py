@@ -218,7 +218,13 @@ def llama3(name: str) -> RunConfig:
 
 
 def llama3_2(name: str) -> RunConfig:
-    """The shapes of Llama 3.2, from nothing, for 20 tokens per parameter; the released ones are cut from larger models and distilled."""
+    """The shapes of Llama 3.2, from nothing, for 20 tokens per parameter; the released ones are cut from larger models and distilled.
+
+    `1b` compiled for TPUs that are not there (JAX 0.10.2; docs/preflight.md; times are bounds at peak rates):
+
+    python -m lm.preflight --config=configs/decoder.py:1b --topology=tpu:v5e:4x4 --config.mesh.fsdp=16 --config.execution.remat=full
+    fits, 15.9 of 16.9 GB, about 4.9 s a step at best: compute 4.9, memory 1.3, network 0.2; MFU at most 72%
+    """
     shape = decoder.SHAPES[name]
     tokens = chinchilla_budget(shape.published)
     return on_c4(shape.model, length=8192, rows=128, tokens=tokens, optim=cosine(LLAMA32[name], warmup=tokens / 50))
