@@ -207,11 +207,11 @@ def llama3(name: str) -> RunConfig:
 
     python -m lm.preflight --config=configs/decoder.py:8b --topology=tpu:v5p:4x4x4 --config.mesh.fsdp=64 \
         --config.execution.remat=full --config.execution.micro_batches=4
-    fits, 45.2 of 102.8 GB, about 22.5 s a step at best: compute 22.5, memory 2.3, network 0.7; MFU at most 73%
+    fits, 32.7 of 102.8 GB, about 22.5 s a step at best: compute 22.5, memory 2.3, network 0.7; MFU at most 73%
 
     python -m lm.preflight --config=configs/decoder.py:70b --topology=tpu:v5p:8x8x4 --config.mesh.fsdp=64 --config.mesh.tensor=4 \
         --config.execution.remat=full --config.execution.micro_batches=16
-    fits, 25.9 of 102.8 GB, about 45.3 s a step at best: compute 45.3, memory 6.6, network 12.3; MFU at most 76%
+    fits, 20.4 of 102.8 GB, about 45.3 s a step at best: compute 45.3, memory 6.6, network 12.3; MFU at most 76%
     """
     optim = cosine(LLAMA3[name], warmup=8000 * 1024 * 8192, final=0.01)
     return on_c4(decoder.SHAPES[name].model, length=8192, rows=1024, tokens=15e12, optim=optim)
