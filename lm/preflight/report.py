@@ -60,7 +60,7 @@ def after(config: RunConfig, topology: Topology, parts: Parts, stats: Any, text:
 
 def bytes_of(stats: Any) -> dict[str, int]:
     """Of one device. Outputs that take the place of donated arguments are counted once: in `aliased`; `peak` is the most at
-    once, as the compiler places buffers: less than `total` on TPUs, whose temporaries include what lies on the chip."""
+    once as the compiler places buffers; libtpu accepts programs whose `total` is beyond the memory and whose peak is not."""
     names = ("argument", "output", "alias", "temp", "generated_code")
     arguments, outputs, aliased, temporaries, code = (getattr(stats, f"{name}_size_in_bytes") for name in names)
     host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
