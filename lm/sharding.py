@@ -10,6 +10,8 @@ import math
 from typing import Any, Optional, Union
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.errors import UserError
@@ -102,7 +104,18 @@ def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
         raise UserError(
             f"the mesh asks for {asked} = {math.prod(sizes.values())} devices and there are {len(devices)}: change --config.mesh.*"
         )
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return Mesh(placed(tuple(sizes.values()), devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def placed(sizes: tuple[int, ...], devices: list) -> np.ndarray:
+    """The devices in the shape of a mesh, whose last axes get the neighbours. UserError for TPUs of several slices.
+
+    `jax.make_mesh` refuses two things that runs need: axes that are no product of the sides of a TPU's torus, and GPUs of several nodes.
+    """
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if devices[0].platform == "tpu" and len(slices) > 1:
+        raise UserError(f"the devices are of {len(slices)} TPU slices, and a mesh is of one: start a run on each slice")
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
 def shardings(axes: Any, mesh: Mesh, rules: Rules = RULES, abstract: Any = None) -> Any:

@@ -1,6 +1,7 @@
 """Rules, meshes and what they refuse."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from lm.errors import UserError
 from lm.mesh import AXES, MeshConfig
-from lm.sharding import RULES, Rules, constrain, is_split, make_mesh, shardings
+from lm.sharding import RULES, Rules, constrain, is_split, make_mesh, placed, shardings
 
 MESH = MeshConfig(data=2, fsdp=2, tensor=2)
 
@@ -35,6 +36,35 @@ def test_a_mesh_has_all_axes_and_they_are_auto():
 def test_sizes_that_do_not_fit_are_refused(config, message):
     with pytest.raises(UserError, match=message):
         make_mesh(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh asks of a device."""
+
+    id: int
+    platform: str
+    device_kind: str
+    slice_index: int = 0
+    coords: tuple[int, ...] = ()
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+@pytest.mark.parametrize("sizes", [(64,), (16, 4), (32, 2), (8, 8), (2, 2, 16)])
+def test_a_torus_takes_any_mesh_of_its_size(sizes):
+    """Also axes that are no product of its sides."""
+    chips = [Chip(i, "tpu", "TPU v5", coords=at) for i, at in enumerate(itertools.product(range(4), repeat=3))]
+    found = placed(sizes, chips)
+    assert found.shape == sizes
+    assert sorted(chip.id for chip in found.flat) == list(range(64))
+
+
+def test_a_mesh_holds_gpus_of_several_nodes_and_tpus_of_one_slice():
+    gpus = [Chip(i, "gpu", "NVIDIA H100", slice_index=i // 8) for i in range(16)]
+    assert [[gpu.id for gpu in row] for row in placed((2, 8), gpus)] == [list(range(8)), list(range(8, 16))]
+    with pytest.raises(UserError, match="of 2 TPU slices"):
+        placed((2, 8), [dataclasses.replace(gpu, platform="tpu") for gpu in gpus])
 
 
 def test_rules_split_by_name_and_refuse_collisions():
