@@ -74,7 +74,7 @@ MASKS = {
     "causal": (placed(), None, None),
     "full": (placed(kind="full"), None, None),
     "window": (placed(window=2), None, None),
-    "two-sided window": (placed(kind="full", window=2), None, None),
+    "two-sided window": (placed(kind="full", window=2), "reaches forward", None),
     "segments": (placed(**SEGMENTS), "document boundaries", None),
     "full segments": (placed(kind="full", **SEGMENTS), "document boundaries", None),
     "prefix": (placed(k_prefix_BS=LINE), "no prefix", "no prefix"),
@@ -104,8 +104,11 @@ def test_mask_and_backend_give_a_kernel_or_a_reason(kind, fused):
     for dtype in dtypes:
         assert kernel(fused, described, dtype, platform, reason) == (None if reason else fused)
         assert kernel("auto", described, dtype, platform) == ("xla" if reason else fused)
-    why = {"relative": "bias of relative positions|document boundaries|no prefix", "ways": "mesh.context|" + (reason or "mesh.context")}
-    for how, given in ({"relative": True}, why["relative"]), ({"ways": 2}, why["ways"] + "|document boundaries|no prefix"):
+    why = {
+        "relative": "bias of relative positions|document boundaries|no prefix|reaches forward",
+        "ways": "mesh.context|" + (reason or "mesh.context"),
+    }
+    for how, given in ({"relative": True}, why["relative"]), ({"ways": 2}, why["ways"] + "|document boundaries|no prefix|reaches forward"):
         kernel(fused, described, dtypes[0], platform, given + "|multiple of 128", **how)
         assert kernel("auto", described, dtypes[0], platform, **how) == "xla"
     kernel(fused, described, jnp.bfloat16, "cpu", "runs on .* and this is cpu")
@@ -141,7 +144,7 @@ def test_the_page_of_models_holds_the_same_table():
     drawn = [cells(line, r"\|") for line in page.splitlines() if re.match(r"\| .* \| (yes|no) \| yes \|", line)]
     stated = [cells(line, r"\s{2,}") for line in choose.__doc__.splitlines() if re.match(r"    [a-z].{39}(yes|no) ", line)]
     assert drawn == stated
-    assert len(drawn) == 7
+    assert len(drawn) == 8
 
 
 def test_a_prefix_window_and_bias_are_the_definition():

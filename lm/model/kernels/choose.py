@@ -27,6 +27,7 @@ def choose(
 
     mask                                    xla  blockwise  cudnn                       splash
     causal, full, window, joined documents  yes  yes        yes                         yes
+    a window to both sides                  yes  yes        refused: a [T, S] mask      yes
     isolated documents (segments)           yes  yes        refused: a [T, S] mask      yes
     prefix                                  yes  yes        refused: a [T, S] mask      refused: a [T, S] mask
     any, with relative positions            yes  yes        refused: an [N, T, S] bias  refused: an [N, T, S] bias
@@ -69,6 +70,8 @@ def _cudnn(mask: Mask, dtype: Any, platform: str, head_dim: int, relative: bool)
         return f"takes heads of a multiple of 8 up to 128 and attention.head_dim is {head_dim}"
     if mask.q_segment_BT is not None:
         return "knows no document boundaries (attention.documents=joined has none)"
+    if mask.window is not None and mask.kind != "causal":
+        return "knows no window that reaches forward"
     return _pairs(mask, relative)
 
 
