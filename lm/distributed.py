@@ -122,12 +122,13 @@ def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
     from jax._src.clusters import ClusterEnv
 
     wanted = TPU if name == "tpu" else (name,)
-    present = next((kind for kind in ClusterEnv._cluster_types if kind.name in wanted and kind.is_env_present()), None)
-    if present is None:
-        what = "mpi4py, which Open MPI 5 needs, is not installed" if name == "mpi4py" else f"this process was not started by {name}"
-        raise UserError(f"{what}: install it, or give --{', --'.join(BY_HAND)}, or --distributed=off")
     try:
+        present = next((kind for kind in ClusterEnv._cluster_types if kind.name in wanted and kind.is_env_present()), None)
+        if present is None:
+            raise UserError(f"{_absent(name)}, or give --{', --'.join(BY_HAND)}, or --distributed=off")
         found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, present.name, how.join_timeout)
+    except UserError:
+        raise
     except Exception as error:  # of the environment, in many forms: a missing variable, a service that does not answer
         raise UserError(f"--distributed={name}: {one_line(error)}; or give --{', --'.join(BY_HAND)}") from error
     coordinator, processes, process, devices = found
@@ -135,6 +136,15 @@ def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
     assert processes is not None
     assert process is not None
     return (coordinator, processes, process, devices) if processes > 1 else None
+
+
+def _absent(name: Optional[str]) -> str:
+    """Why JAX does not see the launcher that was asked for or found."""
+    if name == "mpi4py":
+        return "mpi4py, which Open MPI 5 needs, is not installed: install it"
+    if name == "k8s" and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "--distributed=k8s needs the package kubernetes: pip install 'jax[k8s]'"
+    return f"this process was not started by {name}: start it so"
 
 
 def _tpu() -> Optional[str]:

@@ -5,6 +5,7 @@ Nothing here imports jax: compilation happens in child processes.
 
 import functools
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from lm.usage import usage
 
 WITH_VALUE = ("config", "topology", "timeout", "out", "hlo", "most", "at_once")
 SWITCHES = ("help", "search")
+OF_SEARCH = ("most", "at_once")
 TIMEOUT = 1800.0
 MOST = 6
 
@@ -58,6 +60,7 @@ def main() -> int:
         raise UserError("--config is missing, such as --config=configs/decoder.py:8b; --help lists the flags")
     if "topology" not in arguments.values:
         raise UserError(f"--topology is missing, such as {topologies.EXAMPLES}; devices: {topologies.known()}")
+    _check(arguments)
     topology = topologies.parse(arguments.values["topology"])
     config = config_lib.apply_overrides(load(spec), arguments.overrides)
     say = functools.partial(print, file=sys.stderr, flush=True)
@@ -74,6 +77,20 @@ def main() -> int:
     return 0 if result["fits"] else 1
 
 
+def _check(arguments: Arguments) -> None:
+    """UserError for flags that would do nothing, and for files that could not be written once all is compiled."""
+    searching = "search" in arguments.switches
+    for name in arguments.values:
+        if name in OF_SEARCH and not searching:
+            raise UserError(f"--{name} belongs to --search: give both, or neither")
+        if name == "hlo" and searching:
+            raise UserError("--hlo keeps one program and --search compiles several: leave one out")
+        if name in ("out", "hlo"):
+            path = Path(arguments.values[name])
+            if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+                raise UserError(f"--{name}={path} cannot be written: name a file in a folder that exists and is writable")
+
+
 def _write(arguments: Arguments, answer: dict[str, Any]) -> None:
     text = json.dumps(answer, indent=1)
     if "out" in arguments.values:
@@ -88,8 +105,8 @@ def _number(arguments: Arguments, name: str, default: float) -> float:
         number = default if text is None else float(text)
     except ValueError:
         number = 0.0
-    if not number > 0 or (name != "timeout" and number != int(number)):
-        raise UserError(f"--{name}={text}: give a number above 0")
+    if not 0 < number < math.inf or (name != "timeout" and number != int(number)):
+        raise UserError(f"--{name}={text}: give a {'number' if name == 'timeout' else 'whole number'} above 0")
     return number
 
 
@@ -101,4 +118,4 @@ def _at_once(arguments: Arguments) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, "nothing is kept of what was not finished: the same command begins again")
