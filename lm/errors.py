@@ -10,8 +10,8 @@ class UserError(Exception):
     """Bad input or a bad environment. The message is one line that says what is wrong and what to do."""
 
 
-def run_cli(main: Callable[[], Optional[int]]) -> None:
-    """Runs a command's `main` and exits with its status; UserError and Ctrl-C end in one line on stderr.
+def run_cli(main: Callable[[], Optional[int]], interrupted: str = "the same command continues from what is on disk") -> None:
+    """Runs a command's `main` and exits with its status; UserError and Ctrl-C end in one line on stderr, which says what is left after it.
 
     LM_TRACEBACK=1 in the environment shows the traceback. Exit status: 2 for a UserError or an operating-system error
     on the user's files, 130 for Ctrl-C.
@@ -21,7 +21,7 @@ def run_cli(main: Callable[[], Optional[int]]) -> None:
     except KeyboardInterrupt:
         if os.environ.get("LM_TRACEBACK"):
             raise
-        print("\ninterrupted; the same command continues from what is on disk", file=sys.stderr)
+        print(f"\ninterrupted; {interrupted}", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -130,6 +130,10 @@ CONFIG = "--config=configs/decoder.py:tiny"
         (("--topology=tpu:v5e:4x4",), "--config is missing"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--timeout=soon"), "--timeout=soon: give a number above 0"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--mots=3"), "unknown flag --mots; the nearest is --most"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--most=3"), "--most belongs to --search"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--most=1.5"), "--most=1.5: give a whole number above 0"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--hlo=step.txt"), "--hlo keeps one program"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--out=no/such/folder.json"), "--out=no/such/folder.json cannot be written"),
     ],
 )
 def test_wrong_commands_end_in_one_line(words, says):
