@@ -21,7 +21,7 @@ from lm.evals.pairs import PairEvaluator
 from lm.model import architectures
 from lm.model.execution import Execution, Pipeline
 from lm.model.flops import ledger
-from lm.model.kernels.choose import choose
+from lm.model.kernels.choose import choose, platform_of
 from lm.model.mask import Mask
 from lm.rows import RowShape
 from lm.sharding import RULES, SEQUENCE_RULES, make_mesh
@@ -78,7 +78,7 @@ def execution_of(how: ExecutionConfig, mesh: Mesh) -> Execution:
         unroll=how.unroll,
         attention=how.attention,
         context=how.context_attention,
-        platform=mesh.devices.flat[0].platform,
+        platform=platform_of(mesh.devices.flat[0]),
         rules=SEQUENCE_RULES if how.sequence_parallel else RULES,
         pipeline=pipeline_of(how, mesh.shape["stage"]),
     )
@@ -220,7 +220,7 @@ def _check_rows(config: RunConfig, row: RowShape) -> None:
 
 def _attention(config: RunConfig, row: RowShape, mesh: Mesh) -> str:
     """The kernels that serve the masks of training, by stack where these are several; UserError when the one asked for cannot."""
-    model, platform = config.model, mesh.devices.flat[0].platform
+    model, platform = config.model, platform_of(mesh.devices.flat[0])
     own: Literal["full", "causal"] = "full" if model.architecture == "encoder" else "causal"
 
     def of_length(length: int) -> Any:  # shapes stand in for arrays: the choice reads nothing else

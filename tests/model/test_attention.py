@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import types
 from pathlib import Path
 
 import jax
@@ -16,7 +17,7 @@ from lm.data.objectives.config import NextToken, SpanCorruption
 from lm.errors import UserError
 from lm.mesh import MeshConfig
 from lm.model.config import ModelConfig
-from lm.model.kernels.choose import choose
+from lm.model.kernels.choose import choose, platform_of
 from lm.model.kernels.plain import xla_attention
 from lm.model.mask import Mask
 from lm.model.positions import rope, rotate
@@ -115,6 +116,19 @@ def test_mask_and_backend_give_a_kernel_or_a_reason(kind, fused):
     kernel(fused, described, jnp.float64, platform, "compute_dtype is float64")
     for other in ("xla", "blockwise"):
         assert kernel(other, described, dtypes[0], platform, relative=True, ways=2) == other
+
+
+def test_gpus_that_the_fused_kernel_does_not_serve_have_another_name():
+    def device(platform, version="", capability=None):
+        return types.SimpleNamespace(
+            platform=platform, compute_capability=capability, client=types.SimpleNamespace(platform_version=version)
+        )
+
+    assert platform_of(device("gpu", "PJRT C API\ncuda 13000", "9.0")) == platform_of(device("gpu")) == "gpu"
+    for other in (device("gpu", "PJRT C API\nrocm 70000", "gfx942"), device("gpu", "cuda 13000", "7.5")):
+        assert kernel("cudnn", placed(), jnp.bfloat16, platform_of(other), "from Ampere on and this is (rocm|a GPU of .* 7.5)") is None
+        assert kernel("auto", placed(), jnp.bfloat16, platform_of(other)) == "xla"
+    assert platform_of(device("tpu")) == "tpu"
 
 
 def test_sizes_and_rings_have_their_kernels():

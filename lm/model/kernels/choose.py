@@ -61,9 +61,20 @@ def choose(
     return "xla"
 
 
+def platform_of(device: Any) -> str:
+    """The platform of a device, or of the description of one, by which kernels are chosen: GPUs that cuDNN's attention does not serve have
+    names of their own (AMD's; NVIDIA's before Ampere, compute capability 8.0)."""
+    if device.platform not in ("gpu", "cuda"):
+        return device.platform
+    if "rocm" in str(getattr(getattr(device, "client", None), "platform_version", "")).lower():
+        return "rocm"
+    capability = getattr(device, "compute_capability", None)
+    return device.platform if capability is None or float(capability) >= 8.0 else f"a GPU of compute capability {capability}"
+
+
 def _cudnn(mask: Mask, dtype: Any, platform: str, head_dim: int, relative: bool) -> Optional[str]:
     if platform not in ("gpu", "cuda"):
-        return f"runs on NVIDIA GPUs and this is {platform}"
+        return f"runs on NVIDIA GPUs from Ampere on and this is {platform}"
     if dtype not in (jnp.bfloat16, jnp.float16):
         return f"computes in 16 bits and compute_dtype is {jnp.dtype(dtype).name}"
     if head_dim % 8 or head_dim > 128:
