@@ -59,7 +59,8 @@ def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -
         meta = {"step": step, "arrays": _signature(tree), "host": host}
         distributed.first(lambda: _seal(temporary, final, meta))
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if distributed.is_first():  # others may still write to it
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
     if distributed.is_first():
         for old in steps(workdir)[: -max(keep, 1)]:
