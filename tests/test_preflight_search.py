@@ -45,6 +45,10 @@ def test_formulas_know_the_directions():
     across, within = with_mesh(config, data=2, fsdp=8), with_mesh(config, data=1, fsdp=1, tensor=16)
     assert guess(across, topology).seconds < guess(within, topology).seconds  # tensor parallelism over nodes is slow
 
+    tiny, chips = decoder.get_config("tiny"), parse("tpu:v5e:2x2")
+    pipeline, rows = with_mesh(tiny, data=2, stage=2), with_mesh(tiny, data=4)
+    assert guess(rows, chips).seconds < guess(pipeline, chips).seconds  # a stage sends states, and its part of the tables' gradients
+
 
 def test_no_candidate_is_one_line():
     config = dataclasses.replace(decoder.get_config("70b"), batch_size=1)

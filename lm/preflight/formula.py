@@ -35,13 +35,28 @@ def _sizes(config: RunConfig) -> tuple[int, int, int, int, int]:
 
 def _memory(config: RunConfig, fused: bool) -> float:
     data, fsdp, stage, context, tensor = _sizes(config)
-    weights = FLOAT32 * counts.parameters(config.model)["total"] / (fsdp * stage * tensor)
+    weights = FLOAT32 * _weights(config) / fsdp
     moments = 2 * weights if config.optim.optimizer.name == "adamw" else 0.1 * weights
     moments /= data if config.execution.shard_optimizer else 1
     rows = math.ceil(config.batch_size / (data * fsdp * stage * config.execution.micro_batches))
     row, remat = row_shape(config.data, config.model.architecture), config.execution.remat
     kept = activation_bytes(part_of(config.model, tensor), rows, row, remat=remat, compute_bytes=_compute_bytes(config), fused=fused)
     return 2 * weights + moments + kept / context
+
+
+def _weights(config: RunConfig) -> float:
+    """Weights of a stage's part of the layers and of the tables, which every stage has, split by `tensor`."""
+    return _layers_weights(config) + _tables_weights(config)
+
+
+def _layers_weights(config: RunConfig) -> float:
+    groups = counts.parameters(config.model)
+    return (groups["blocks"] + groups["norms"]) / (config.mesh.stage * config.mesh.tensor)
+
+
+def _tables_weights(config: RunConfig) -> float:
+    groups = counts.parameters(config.model)
+    return (groups["embedding"] + groups["position"] + groups["head"]) / config.mesh.tensor
 
 
 def _compute_bytes(config: RunConfig) -> int:
@@ -54,10 +69,18 @@ def _seconds(config: RunConfig, topology: Topology) -> float:
     compute = flops * RECOMPUTED[config.execution.remat] / topology.chip.flops
     stages = config.mesh.stage
     if stages > 1:
-        passes = (config.execution.pipeline_micro_batches or stages) * config.execution.pipeline_repeats
-        compute *= (passes + stages - 1) / passes
+        compute *= _ticks(config) / _passes(config)
     network = sum(count / _rate(config, topology, axis) for axis, count in _sent(config).items())
     return max(compute, network) + 0.1 * min(compute, network)
+
+
+def _passes(config: RunConfig) -> int:
+    """Ticks in which a stage has work: its micro-batches through each of its groups of layers."""
+    return (config.execution.pipeline_micro_batches or config.mesh.stage) * config.execution.pipeline_repeats
+
+
+def _ticks(config: RunConfig) -> int:
+    return _passes(config) + config.mesh.stage - 1
 
 
 def _sent(config: RunConfig) -> dict[str, float]:
@@ -65,7 +88,7 @@ def _sent(config: RunConfig) -> dict[str, float]:
     data, fsdp, stage, context, tensor = _sizes(config)
     model, row, wide = config.model, row_shape(config.data, config.model.architecture), _compute_bytes(config)
     micro = config.execution.micro_batches
-    weights = counts.parameters(model)["total"] / (stage * tensor)
+    weights, tables = _weights(config), _tables_weights(config)
     places = config.batch_size * (row.length + row.encoder_length) / (data * fsdp * stage * context)  # of a device, in a step
     layers = model.num_layers + (model.encoder_layers or model.num_layers) * (model.architecture == "encoder_decoder")
     attention = model.attention
@@ -75,10 +98,14 @@ def _sent(config: RunConfig) -> dict[str, float]:
     def ring(ways: int) -> float:
         return (ways - 1) / ways
 
+    states = places * model.d_model * wide
+    flow = config.execution.pipeline_micro_batches or stage
     sent = {
         "data": 2 * FLOAT32 * weights / fsdp * ring(data),
         "fsdp": micro * (2 * wide + FLOAT32) * weights * ring(fsdp),  # gathered twice, gradients scattered
-        "tensor": 8 * again * layers * places * model.d_model * wide * ring(tensor),  # four sums of a layer's states
+        # a tick passes a micro-batch on, forward and backward; rows come to the stages and go back; tables' gradients are summed
+        "stage": ((2 * _ticks(config) * stage / flow + 4) * states + 2 * FLOAT32 * tables / fsdp) * (stage > 1),
+        "tensor": 8 * again * layers * states * ring(tensor),  # four sums of a layer's states
         "context": 3 * layers * places * context * key_value * wide * ring(context),
     }
     return {axis: count for axis, count in sent.items() if count}
