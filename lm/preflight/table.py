@@ -14,7 +14,16 @@ def table(rows: list[tuple[str, Optional[dict[str, Any]], Optional[str]]]) -> st
         padded = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
         text.append("  ".join(padded).rstrip())
     text += ["seconds per step and the bound on MFU (all pairs of attention counted) are estimates from peak rates"]
-    return "\n".join(text + [f"{name}: {error}" for name, _, error in rows if error])
+    failed: dict[str, list[str]] = {}  # what fails for one reason says it once
+    for name, _, error in rows:
+        if error:
+            failed.setdefault(error, []).append(name)
+    return "\n".join(text + [f"{_several(names)}: {error}" for error, names in failed.items()])
+
+
+def _several(names: list[str]) -> str:
+    others = len(names) - 1
+    return names[0] + (f" and {others} other{'s' * (others > 1)}" if others else "")
 
 
 def _cells(result: Optional[dict[str, Any]]) -> tuple[str, ...]:
