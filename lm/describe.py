@@ -3,19 +3,18 @@
 import math
 from typing import Any, Optional
 
-import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from lm import config as config_lib
 from lm.data.info import info
 from lm.model.architectures import Model
 from lm.model.flops import ledger, predicted
-from lm.model.memory import activation_bytes, part_of
 from lm.model.weights import flatten
 from lm.rows import RowShape
-from lm.sharding import RULES, Names
+from lm.sharding import Names
 from lm.train.config import RunConfig
-from lm.train.placement import abstract_state
+from lm.train.memory import kept_bytes
+from lm.train.placement import abstract_state, on_one_device
 from lm.train.state import hyper_of, row_of, tokens_per_step, total_steps
 
 
@@ -91,18 +90,10 @@ def places(row: RowShape, objective: str) -> str:
 def memory(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
     """Bytes of one device, by formula."""
     state = abstract_state(config, model, mesh)
-    weights, moments = _on_one_device(state.params), _on_one_device(state.opt_state)
-    rows = config.batch_size / (RULES.batch_ways(mesh) * config.execution.micro_batches)
-    remat, compute_bytes = config.execution.remat, {"float32": 4, "bfloat16": 2}[config.compute_dtype]
-    local = part_of(config.model, mesh.shape["tensor"])
-    kept = activation_bytes(local, math.ceil(rows), row_of(config), remat=remat, compute_bytes=compute_bytes, fused=fused)
+    weights, moments = on_one_device(state.params), on_one_device(state.opt_state)
+    kept = kept_bytes(config, mesh.shape, row_of(config), fused=fused)
     fixed = 2 * weights + moments
     return f"{_bytes(fixed + kept)} per device: {_bytes(fixed)} weights, gradients, moments; about {_bytes(kept)} activations"
-
-
-def _on_one_device(tree: Any) -> int:
-    """Bytes of a tree of abstract arrays with shardings."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _bytes(count: float) -> str:

@@ -50,6 +50,14 @@ def test_formulas_know_the_directions():
     assert guess(rows, chips).seconds < guess(pipeline, chips).seconds  # a stage sends states, and its part of the tables' gradients
 
 
+def test_a_mesh_of_a_search_splits_over_no_axis_of_no_use():
+    config = decoder.get_config("tiny")
+    config = dataclasses.replace(config, batch_size=64, mesh=dataclasses.replace(config.mesh, expert=2))
+    pruned = search.prune(config, parse("gpu:h100:1x8"), search.accept)
+    assert pruned.kept
+    assert all(math.prod(dataclasses.astuple(candidate.config.mesh)) == 8 for candidate in pruned.kept)
+
+
 def test_no_candidate_is_one_line():
     config = dataclasses.replace(decoder.get_config("70b"), batch_size=1)
     with pytest.raises(UserError, match=r"fits by formula"):

@@ -13,7 +13,14 @@ FLOAT32 = 4
 
 
 def activation_bytes(
-    config: ModelConfig, batch: int, row: Union[RowShape, int], *, remat: str = "none", compute_bytes: int = 4, fused: bool = False
+    config: ModelConfig,
+    batch: int,
+    row: Union[RowShape, int],
+    *,
+    remat: str = "none",
+    compute_bytes: int = 4,
+    fused: bool = False,
+    times: float = 1,
 ) -> int:
     """Bytes of activations alive at the end of the forward pass of `batch` rows of a shape (a number is a length), on one device.
 
@@ -28,7 +35,7 @@ def activation_bytes(
     `none` keeps 3 N T, and `dots` N T, float32 attention logits or weights per token, and a relative position bias holds N T T once per
     stack, unless a `fused` kernel never holds them. Cross-attention adds a third of a block's norms and residuals and its own q k v, with
     keys and values of the encoder's length. With any `remat` the larger layer's `none` comes on top, while its backward pass runs. The
-    head keeps float32 logits, their gradient and a softmax at the predicted places.
+    head keeps float32 logits, their gradient and a softmax at the predicted places. Layers count `times`: a pipeline's keep more, or less.
     XLA on CPU drops the barriers that keep recomputation apart in straight code: with `unroll` every `remat` costs what `none` does.
     """
     row = RowShape(row) if isinstance(row, int) else row
@@ -45,7 +52,7 @@ def activation_bytes(
         largest = max(decoder, block.kept(row.encoder_length, "none"))
         table += 0 if fused else _bias(config, row.encoder_length)
     head = 3 * config.vocab_size * FLOAT32 * predicted(row) if config.vocabulary_head else 0
-    return batch * (layers + (0 if remat == "none" else largest) + head) + table
+    return batch * (round(times * layers) + (0 if remat == "none" else largest) + head) + table
 
 
 def part_of(model: ModelConfig, tensor: int) -> ModelConfig:

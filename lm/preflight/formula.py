@@ -1,6 +1,6 @@
 """A configuration's memory and time on a topology by formula, to choose what is worth compiling (imports no jax).
 
-Good to a factor of about 1.5 in memory and 2 in time: enough to order candidates, and never printed as a result.
+Good to a factor of about WITHIN in memory and 2 in time: enough to order candidates, and never printed as a result.
 """
 
 import dataclasses
@@ -10,10 +10,12 @@ from typing import NamedTuple
 from lm.data.objectives.shape import row_shape
 from lm.model import counts
 from lm.model.flops import ledger
-from lm.model.memory import activation_bytes, part_of
 from lm.preflight.topologies import Topology
 from lm.train.config import RunConfig
+from lm.train.memory import COMPUTE_BYTES, kept_bytes
 
+WITHIN = 1.8  # memory, as a factor
+AXES = ("data", "fsdp", "stage", "context", "tensor")  # over which a run can be split, as lm.mesh orders them
 FLOAT32 = 4
 RECOMPUTED = {"none": 1.0, "dots": 1.0, "dots_no_batch": 1.05, "full": 4 / 3}  # products of a step over those of one that keeps all
 
@@ -28,20 +30,12 @@ def guess(config: RunConfig, topology: Topology, *, fused: bool = True) -> Guess
     return Guess(_memory(config, fused), _seconds(config, topology))
 
 
-def _sizes(config: RunConfig) -> tuple[int, int, int, int, int]:
-    mesh = config.mesh
-    return mesh.data, mesh.fsdp, mesh.stage, mesh.context, mesh.tensor
-
-
 def _memory(config: RunConfig, fused: bool) -> float:
-    data, fsdp, stage, context, tensor = _sizes(config)
-    weights = FLOAT32 * _weights(config) / fsdp
+    weights = FLOAT32 * _weights(config) / config.mesh.fsdp
     moments = 2 * weights if config.optim.optimizer.name == "adamw" else 0.1 * weights
-    moments /= data if config.execution.shard_optimizer else 1
-    rows = math.ceil(config.batch_size / (data * fsdp * stage * config.execution.micro_batches))
-    row, remat = row_shape(config.data, config.model.architecture), config.execution.remat
-    kept = activation_bytes(part_of(config.model, tensor), rows, row, remat=remat, compute_bytes=_compute_bytes(config), fused=fused)
-    return 2 * weights + moments + kept / context
+    moments /= config.mesh.data if config.execution.shard_optimizer else 1
+    row = row_shape(config.data, config.model.architecture)
+    return 2 * weights + moments + kept_bytes(config, dataclasses.asdict(config.mesh), row, fused=fused)
 
 
 def _weights(config: RunConfig) -> float:
@@ -57,10 +51,6 @@ def _layers_weights(config: RunConfig) -> float:
 def _tables_weights(config: RunConfig) -> float:
     groups = counts.parameters(config.model)
     return (groups["embedding"] + groups["position"] + groups["head"]) / config.mesh.tensor
-
-
-def _compute_bytes(config: RunConfig) -> int:
-    return {"float32": 4, "bfloat16": 2}[config.compute_dtype]
 
 
 def _seconds(config: RunConfig, topology: Topology) -> float:
@@ -85,8 +75,8 @@ def _ticks(config: RunConfig) -> int:
 
 def _sent(config: RunConfig) -> dict[str, float]:
     """Bytes that a device sends per step, by mesh axis, as rings do."""
-    data, fsdp, stage, context, tensor = _sizes(config)
-    model, row, wide = config.model, row_shape(config.data, config.model.architecture), _compute_bytes(config)
+    data, fsdp, stage, context, tensor = (getattr(config.mesh, axis) for axis in AXES)
+    model, row, wide = config.model, row_shape(config.data, config.model.architecture), COMPUTE_BYTES[config.compute_dtype]
     micro = config.execution.micro_batches
     weights, tables = _weights(config), _tables_weights(config)
     places = config.batch_size * (row.length + row.encoder_length) / (data * fsdp * stage * context)  # of a device, in a step
@@ -116,8 +106,7 @@ def _rate(config: RunConfig, topology: Topology, axis: str) -> float:
     chip = topology.chip
     if chip.kind == "tpu":
         return 2 * chip.link
-    axes = ("data", "fsdp", "stage", "context", "tensor")
-    inner = math.prod(getattr(config.mesh, name) for name in axes[axes.index(axis) :])
+    inner = math.prod(getattr(config.mesh, name) for name in AXES[AXES.index(axis) :])
     per_node = topology.shape[1]
     if inner <= per_node:
         return chip.link
@@ -126,4 +115,5 @@ def _rate(config: RunConfig, topology: Topology, axis: str) -> float:
 
 
 def with_mesh(config: RunConfig, **sizes: int) -> RunConfig:
-    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **sizes))
+    """`config` with these sizes of AXES; axes of no use yet have size 1."""
+    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, expert=1, **sizes))

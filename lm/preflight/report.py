@@ -1,6 +1,5 @@
 """What a compiled step is: its bytes, FLOPs, collectives and times, as JSON values."""
 
-import math
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from lm.preflight.roofline import Place, bandwidth, estimate
 from lm.preflight.topologies import Topology
 from lm.runner import Parts, execution_of
 from lm.train.config import RunConfig
+from lm.train.placement import on_one_device
 from lm.train.state import Lowered, row_of, tokens_per_step
 
 
@@ -36,11 +36,6 @@ def before(config: RunConfig, topology: Topology, parts: Parts, lowered: Lowered
 def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
     names = ("stages", "repeats", "micro_batches", "bubble")
     return {name: getattr(pipeline, name) for name in names}
-
-
-def on_one_device(tree: Any) -> int:
-    """Bytes of a tree of abstract arrays with shardings, without what a device's layout pads."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def refused(needs: dict[str, Any], topology: Topology) -> dict[str, Any]:

@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_args
 
 from lm.errors import UserError
-from lm.preflight.formula import Guess, guess, with_mesh
+from lm.preflight.formula import AXES, WITHIN, Guess, guess, with_mesh
 from lm.preflight.job import Outcome, Request, Say, run_all
 from lm.preflight.topologies import Topology
 from lm.train.config import ExecutionConfig, RunConfig
 
-AXES = ("data", "fsdp", "stage", "context", "tensor")
 LARGEST = {"stage": 16, "context": 16, "tensor": 16}  # beyond these, exchanges of activations cost more than they save
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-CERTAIN = 1 / 1.8  # the formula of memory is good to about this factor: what needs less of a device than this share fits almost surely
+CERTAIN = 1 / WITHIN  # what needs less than this share of a device by formula fits almost surely
 Found = tuple["Candidate", Outcome]
 
 
@@ -109,8 +108,7 @@ def accept(config: RunConfig) -> None:
     """UserError for what a run of this configuration would refuse before it compiles."""
     from lm.train.checks import check
 
-    shape = {"expert": 1} | {axis: getattr(config.mesh, axis) for axis in AXES}
-    stand_in: Any = types.SimpleNamespace(shape=shape)
+    stand_in: Any = types.SimpleNamespace(shape=dataclasses.asdict(config.mesh))
     check(config, stand_in)
 
 
@@ -157,7 +155,7 @@ def in_words(result: dict[str, Any]) -> str:
 
 def _entry(candidate: Candidate, outcome: Outcome) -> dict[str, Any]:
     mesh, how = candidate.config.mesh, candidate.config.execution
-    flags = {f"mesh.{axis}": getattr(mesh, axis) for axis in AXES}
+    flags = {f"mesh.{axis}": size for axis, size in dataclasses.asdict(mesh).items()}
     names = ("remat", "micro_batches", "pipeline_micro_batches", "sequence_parallel", "shard_optimizer", "context_attention")
     flags |= {f"execution.{name}": getattr(how, name) for name in names}
     words = " ".join(f"--config.{name}={str(value).lower()}" for name, value in flags.items())

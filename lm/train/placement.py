@@ -1,6 +1,7 @@
 """Where a run's weights and optimizer state lie between steps, and where an update is made."""
 
 import dataclasses
+import math
 from typing import Any, Optional, Protocol
 
 import jax
@@ -77,6 +78,11 @@ def abstract_state(config: RunConfig, model: Model, mesh: Mesh) -> TrainState:
     opt_state = jax.tree.map(place, _abstract_optimizer(config, model), _state_shardings(config, model, mesh))
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
     return TrainState(step=step, params=params, opt_state=opt_state)
+
+
+def on_one_device(tree: Any) -> int:
+    """Bytes of a tree of abstract arrays with shardings, without what a device's layout pads."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _abstract_optimizer(config: RunConfig, model: Model) -> Any:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import os
 from typing import Any
 
@@ -15,7 +14,7 @@ from layouts.table import LAYOUTS
 from lm.preflight.hlo import analyse
 from lm.preflight.hlo_text import parse
 from lm.runner import build
-from lm.train.placement import abstract_state
+from lm.train.placement import abstract_state, on_one_device
 from lm.train.state import abstract_batch, row_of
 
 EXACT = 1.05  # scales and biases without a width are whole everywhere
@@ -48,10 +47,6 @@ def compiled(layout: str) -> tuple[Any, Any]:
         return parts, lowered(parts.config, parts.model, parts.mesh).run.compile({"xla_backend_optimization_level": 0})
 
 
-def on_a_device(tree: Any) -> int:
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
 def promised(params: Any, ways: tuple[int, int]) -> float:
     """Bytes of one number for each weight on one device."""
     tables = sum(x.size for name, part in params.items() if name != "decoder" for x in jax.tree.leaves(part))
@@ -63,8 +58,8 @@ def promised(params: Any, ways: tuple[int, int]) -> float:
 def test_a_device_holds_its_part_of_the_state(layout):
     parts, (weights, moments) = parts_of(layout), WAYS[layout]
     state = abstract_state(parts.config, parts.model, parts.mesh)
-    assert 1 <= on_a_device(state.params) / promised(state.params, weights) <= EXACT
-    assert 1 <= on_a_device(state.opt_state) / (2 * promised(state.params, moments)) <= EXACT
+    assert 1 <= on_one_device(state.params) / promised(state.params, weights) <= EXACT
+    assert 1 <= on_one_device(state.opt_state) / (2 * promised(state.params, moments)) <= EXACT
 
 
 @pytest.mark.parametrize("layout", COMPILED)
@@ -72,7 +67,7 @@ def test_the_compiled_step_holds_no_more(layout):
     """The arguments of the step that is run with gradients for moments; no copy is made of what is donated."""
     parts, program = compiled(layout)
     state = abstract_state(parts.config, parts.model, parts.mesh).params
-    batch = on_a_device(abstract_batch(row_of(parts.config), (1, ROWS), parts.mesh))
+    batch = on_one_device(abstract_batch(row_of(parts.config), (1, ROWS), parts.mesh))
     most = EXACT * sum(promised(state, ways) for ways in WAYS[layout]) + batch
     memory = program.memory_analysis()
     assert memory.argument_size_in_bytes <= most
