@@ -4,12 +4,13 @@ Without a verb, does everything that is missing: prepares the data, plans, runs,
 """
 
 import argparse
+import math
 import pathlib
 import signal
 import sys
 
 from experiments import commands
-from lm.errors import run_cli
+from lm.errors import UserError, run_cli
 from lm.preflight import topologies
 
 VERBS = {
@@ -45,6 +46,8 @@ def main() -> int:
         parser.error("--json belongs to the verb fit")
     if args.topology is not None and args.verb != "plan":
         parser.error("--topology belongs to the verb plan")
+    if not 0 < args.timeout < math.inf:
+        raise UserError(f"--timeout={args.timeout:g}: give a number of seconds above 0")
     topology = None if args.topology is None else topologies.parse(args.topology)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     study = commands.load(args.study)

@@ -133,6 +133,9 @@ CONFIG = "--config=configs/decoder.py:tiny"
         ((CONFIG, "--topology=tpu:v5e:4x4", "--most=3"), "--most belongs to --search"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--most=1.5"), "--most=1.5: give a whole number above 0"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--hlo=step.txt"), "--hlo keeps one program"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--config.mesh.fsdp=4"), "--config.mesh.fsdp=4: --search tries meshes"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--config.execution.remat=full"), "--search tries meshes, remat policies"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--hlo=no/such/step.txt"), "--hlo=no/such/step.txt cannot be written"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--out=no/such/folder.json"), "--out=no/such/folder.json cannot be written"),
     ],
 )

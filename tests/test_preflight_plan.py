@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 import small_study
 
 from experiments import commands, shapes
@@ -54,3 +55,12 @@ def test_a_topology_belongs_to_plan():
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert "--topology belongs to the verb plan" in ended.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_time_limit_is_above_zero(seconds):
+    root = pathlib.Path(__file__).parent.parent
+    command = (sys.executable, "-m", "experiments", "chinchilla", "plan", "--topology=tpu:v5e:1x1", f"--timeout={seconds}")
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"error: --timeout={seconds}: give a number of seconds above 0\n"

@@ -24,6 +24,7 @@ from lm.usage import usage
 WITH_VALUE = ("config", "topology", "timeout", "out", "hlo", "most", "at_once")
 SWITCHES = ("help", "search")
 OF_SEARCH = ("most", "at_once")
+TRIED = ("mesh.", "execution.remat=", "execution.micro_batches=", "execution.pipeline_micro_batches=", "execution.pipeline_repeats=")
 TIMEOUT = 1800.0
 MOST = 6
 
@@ -38,7 +39,8 @@ Needs the compilers: pip install -c constraints.txt -e '.[tpu]' or '.[gpu]'. Exi
   --timeout=SECONDS        the longest that one compilation may take (default: {TIMEOUT:.0f})
   --out=FILE               writes the JSON there instead of printing it
   --hlo=FILE               writes the compiled program (XLA's optimised HLO) there
-  --search                 tries meshes, remat policies and micro-batches; ranks those that fit by estimated time
+  --search                 tries meshes, remat policies and micro-batches, whatever the configuration says of them; ranks those that
+                           fit by estimated time
   --most=N                 of a search: compiles the N candidates that promise most by formula (default: {MOST})
   --at_once=N              of a search: N compilations at a time (default: 1); each takes a core and some GB
   --help                   prints this and exits
@@ -87,8 +89,11 @@ def _check(arguments: Arguments) -> None:
             raise UserError("--hlo keeps one program and --search compiles several: leave one out")
         if name in ("out", "hlo"):
             path = Path(arguments.values[name])
-            if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise UserError(f"--{name}={path} cannot be written: name a file in a folder that exists and is writable")
+    for override in arguments.overrides if searching else ():
+        if override.startswith(TRIED):
+            raise UserError(f"--config.{override}: --search tries meshes, remat policies and micro-batches itself: leave one out")
 
 
 def _write(arguments: Arguments, answer: dict[str, Any]) -> None:
