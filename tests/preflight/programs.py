@@ -41,6 +41,7 @@ FAMILIES: dict[str, tuple[ModelConfig, Objective, int]] = {
 }
 LAYOUTS: dict[str, dict[str, Any]] = {
     "data": {"data": 8},
+    "zero1": {"data": 8, "shard_optimizer": True},
     "fsdp": {"fsdp": 8},
     "tensor": {"tensor": 8},
     "sequence": {"tensor": 8, "sequence_parallel": True},

@@ -85,6 +85,23 @@ def test_masks_and_devices_choose_the_kernels(results):
     assert kernels["decoder", "gpu:h100:1x4"] == "cudnn"
 
 
+DEVICES = {"tpu:v4:2x2x1": 4, "tpu:v5p:2x2x1": 4, "tpu:v6e:2x2": 4, "tpu:tpu7x:2x2x1": 8, "gpu:b200:1x2": 2}
+
+
+@pytest.mark.parametrize("topology", DEVICES)
+def test_every_other_device_compiles_a_decoder(topology):
+    whole = dataclasses.replace(configuration("decoder"), mesh=MeshConfig(data=1, fsdp=DEVICES[topology]))
+    ((_, outcome),) = run_all([Request(whole, parse(topology), TIMEOUT)], at_once=1, say=print, names=[topology])
+    assert outcome.error is None
+    result = outcome.result
+    assert result["fits"] is True
+    assert (result["devices"], result["mesh"]) == (DEVICES[topology], {"fsdp": DEVICES[topology]})
+    assert 0 < result["bytes_per_device"]["peak"] < 1e9
+    flops = result["flops_per_device"]
+    assert 0.85 * flops["matmul_causal"] < flops["compiled"] < 1.25 * flops["matmul_full"]
+    assert result["estimate"]["step_seconds"] > 0
+
+
 def preflight(*words, environment=None):
     command = (sys.executable, "-m", "lm.preflight", *words)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment or dict(os.environ), timeout=TIMEOUT)
