@@ -26,6 +26,7 @@ from lm.errors import UserError, one_line
 LOST = 75  # exit status when another process is gone: EX_TEMPFAIL, "try again"
 CONTINUES = "the same command continues from the last checkpoint"
 TICK = 0.5  # seconds between two looks at the clock
+LINGER = 10  # seconds that process 0 waits for the others to read why all end
 
 current: Optional["Watch"] = None  # of this process, while it trains with others
 
@@ -77,7 +78,7 @@ class Watch:
             now = time.monotonic()
             self._awake += min(now - last, 4 * TICK)
             last = now
-            if self._awake - self._heard > self._timeout:
+            if self._awake - self._heard > self._timeout + (LINGER if self._failing else 0):  # the reader of notes may be lingering
                 end(f"error: {self._silent(0, self._coordinator)}", LOST)
 
     def _beat(self) -> None:
@@ -157,6 +158,7 @@ class Watch:
         where = f"process {self.index} of {self.count} ({socket.gethostname()})"
         with contextlib.suppress(Exception):
             self.post(f"lm/notes/failed/{self.index}", f"{where} ended: {text}; {CONTINUES}")
+            self.post(f"lm/read/{self.index}", "")  # nobody need wait for this process
         self._linger()
         end("", status)
 
@@ -182,7 +184,7 @@ class Watch:
 
     def _linger(self, but: int = 0) -> None:
         """Process 0 keeps the store: it waits until all but so many others have read why all end."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LINGER
         while self.index == 0 and time.monotonic() < deadline:
             with contextlib.suppress(Exception):
                 if len([name for name in self._all("lm/read/") if name != "0"]) >= self.count - 1 - but:
