@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 SCALING_DATA ?= ../shared/scaling_data
 
-.PHONY: study test layouts parity preflight lint types check constraints nightly clean help
+.PHONY: study test layouts hosts parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -31,6 +31,9 @@ $(VENV)/parity: $(STAMP)
 
 layouts: $(STAMP)  ## every family on every layout of eight devices against one device (6 minutes)
 	@LAYOUTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/layouts
+
+hosts: $(STAMP)  ## runs of two and four processes on this machine (3 minutes)
+	@HOSTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/hosts
 
 parity: $(VENV)/parity  ## every family against transformers, live (installs torch and transformers)
 	@$(BIN)/python -m pytest tests/parity
