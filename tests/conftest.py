@@ -6,6 +6,8 @@ import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Eight virtual devices on two busy cores may come to a collective more than 40 s apart, after which XLA would end the process.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600".strip()
 
 import jax
 from jaxtyping import install_import_hook

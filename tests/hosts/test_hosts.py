@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from hosts.launch import TOKENS, ended, metrics_of, record_of, small, started, underway, written
+from hosts.starting import TOKENS, ended, metrics_of, record_of, small, started, underway, written
 
 ALL = os.environ.get("HOSTS") == "all"
 LONG = 4000  # steps of a run that is not to end by itself

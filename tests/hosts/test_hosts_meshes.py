@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from hosts.launch import ROOT, STEPS, TOKENS, ended, metrics_of, record_of, small, started
+from hosts.starting import ROOT, STEPS, TOKENS, ended, metrics_of, record_of, small, started
 
 from lm import runner
 from lm.config import apply_overrides, to_dict
