@@ -27,7 +27,7 @@ from lm.errors import UserError
 from lm.losses import negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import EvalConfig, RunConfig
-from lm.train.feed import put
+from lm.train.feed import ahead, put
 from lm.train.state import compiler_options
 from lm.types import Batch, Params
 
@@ -124,11 +124,12 @@ class LossEvaluator:
         self._longest = config.evaluation.longest_document
         self._budgets = {"curve": config.evaluation.curve_bytes, "final": config.evaluation.documents_bytes}
         self._subsets: dict[str, _Subset] = {}
+        self._mesh = mesh
         self._score = self._compile(model, mesh)
 
     def __call__(self, params: Params, which: str) -> dict[str, float]:
         subset = self._subset(which)
-        nats = sum(float(np.sum(found, dtype=np.float64)) for found in jax.device_get([self._score(params, call) for call in subset.calls]))
+        nats = sum(float(np.sum(found, dtype=np.float64)) for found in results(self._score, params, subset.calls, self._mesh))
         per_byte = nats / subset.bytes
         return {
             "nats_per_token": nats / subset.tokens,
@@ -179,6 +180,13 @@ class LossEvaluator:
             tokens += len(document)
         calls = [jax.tree.map(lambda x: put(x, self._sharding), call) for call in in_calls(parts, self._rows)]
         return _Subset(calls, tokens, int(np.asarray(split.byte_counts)[chosen].sum()), len(chosen))
+
+
+def results(score: Any, params: Params, calls: Sequence[Batch], mesh: Mesh) -> list[Any]:
+    """What `score` says of each call, on the host; read at the end, or call by call where calls must not overlap."""
+    if ahead(mesh):
+        return jax.device_get([score(params, call) for call in calls])
+    return [jax.device_get(score(params, call)) for call in calls]
 
 
 def in_calls(parts: Sequence[Batch], rows: int) -> list[Batch]:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.data.pipeline import Data, held_out, held_out_rows
 from lm.errors import UserError
-from lm.evals.loss import ROWS, in_calls
+from lm.evals.loss import ROWS, in_calls, results
 from lm.losses import label_logits, negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import RunConfig
@@ -60,7 +60,7 @@ class PairEvaluator:
         subset = self._subset(which)
         if self._score is None:
             self._score = self._compile(subset.calls[0])
-        found = jax.device_get([self._score(params, call) for call in subset.calls])
+        found = results(self._score, params, subset.calls, self._mesh)
         nats, label_nats, correct = (sum(float(np.sum(part, dtype=np.float64)) for part in parts) for parts in zip(*found, strict=True))
         result = {"nats_per_token": nats / subset.tokens, "unigram_nats_per_token": subset.entropy, "nats": nats}
         result |= {"tokens": subset.tokens, "rows": subset.rows}

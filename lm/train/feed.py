@@ -106,3 +106,9 @@ def to_device(batches: Sequence[Batch], most: int, shardings: Batch, batch_size:
     assert batch_size is not None
     rows = local_rows(where.mesh, batch_size)
     return jax.tree.map(lambda block, sharding: _put_rows(block, sharding, rows, batch_size), blocks, shardings)
+
+
+def ahead(mesh: Mesh) -> int:
+    """How many calls may run while the host asks for the next: none on virtual devices, whose threads are those of one CPU. There the
+    collectives of two calls can wait for each other's threads until XLA ends the process."""
+    return 0 if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else 1

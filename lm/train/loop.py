@@ -24,7 +24,7 @@ from lm.optim.schedules import is_decayed, rate_ratio
 from lm.train import checkpoint, environment, imported, record
 from lm.train.cadence import evaluation_steps
 from lm.train.config import MEASURE, RunConfig
-from lm.train.feed import Stream, put, to_device
+from lm.train.feed import Stream, ahead, put, to_device
 from lm.train.metrics import Diverged, StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.progress import Log, Progress
@@ -200,7 +200,7 @@ class _Run:
                 self.state, *results = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
                 self.in_flight.append((self.step, count, results))
                 self.step += count
-                self.read_metrics(leave=1)
+                self.read_metrics(leave=ahead(self.program.mesh))
             self.read_metrics(leave=0)
 
     def read_metrics(self, leave: int) -> None:
