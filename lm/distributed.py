@@ -50,7 +50,9 @@ def settings(flags: Mapping[str, str]) -> Settings:
         raise UserError(f"--distributed={method} and --{given[0]} contradict each other: leave one of them out")
     missing = [f"--{name}" for name in BY_HAND if name not in flags]
     if missing:
-        raise UserError(f"{' and '.join(missing)} is missing: --{', --'.join(BY_HAND)} are given together")
+        raise UserError(
+            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing: --{', --'.join(BY_HAND)} are given together"
+        )
     coordinator, processes, process = flags["coordinator"], _integer(flags, "num_processes", 1), _integer(flags, "process_id", 0)
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:

@@ -101,9 +101,7 @@ def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
         sizes["data"] = max(len(devices) // others, 1)
     if math.prod(sizes.values()) != len(devices):
         asked = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "1"
-        raise UserError(
-            f"the mesh asks for {asked} = {math.prod(sizes.values())} devices and there are {len(devices)}: change --config.mesh.*"
-        )
+        raise UserError(f"mesh {asked} takes {math.prod(sizes.values())} devices and there are {len(devices)}: change --config.mesh.*")
     return Mesh(placed(tuple(sizes.values()), devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

@@ -67,14 +67,16 @@ def _check_rows(config: RunConfig, mesh: Mesh) -> None:
     how, rows = config.execution, RULES.batch_ways(mesh)
     micro = how.micro_batches
     if config.batch_size < 1 or config.batch_size % (micro * rows):
-        raise UserError(f"batch_size={config.batch_size} must be a multiple of {micro * rows}: {micro} micro-batches x {rows} devices")
+        of = f"{micro * rows}: {micro} micro-batch{'es' * (micro > 1)} x {rows} devices that split its rows"
+        raise UserError(f"batch_size={config.batch_size} must be a multiple of {of}: change batch_size or the mesh")
     stages = mesh.shape["stage"]
     if stages > 1:
         flow = how.pipeline_micro_batches or stages
         multiple = micro * math.lcm(rows, rows // stages * flow)  # lm.model.execution.Pipeline.rows_multiple
         if config.batch_size % multiple:
-            counts = f"{micro} micro-batches x {rows} devices, whose pipelines have {flow} micro-batches"
-            raise UserError(f"batch_size={config.batch_size} must be a multiple of {multiple}: {counts}")
+            counts = f"{micro * rows // stages} groups of {stages} stages take rows in {flow} micro-batches each"
+            advice = "change batch_size or execution.pipeline_micro_batches"
+            raise UserError(f"batch_size={config.batch_size} must be a multiple of {multiple}: {counts}; {advice}")
 
 
 def _check_lengths(config: RunConfig, mesh: Mesh) -> None:
