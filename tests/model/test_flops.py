@@ -167,15 +167,15 @@ def shown_pairs(monkeypatch, config, row):
     """(queries, keys) -> pairs that the masks of a real call show, for each kind of attention."""
     shown = {}
 
-    def record(q_BTNH, k_BSKH, v_BSKH, mask, backend, **options):
+    def record(q_BTNH, k_BSKH, v_BSKH, mask, **options):
         with jax.ensure_compile_time_eval():
             visible = mask.visible()
             pairs = q_BTNH.shape[1] * k_BSKH.shape[1] if visible is None else int(np.asarray(visible).sum())
         shown[q_BTNH.shape[1], k_BSKH.shape[1]] = pairs
-        return original(q_BTNH, k_BSKH, v_BSKH, mask, backend, **options)
+        return original(q_BTNH, k_BSKH, v_BSKH, mask, **options)
 
-    original = attention.attend
-    monkeypatch.setattr(attention, "attend", record)
+    original = attention.xla_attention
+    monkeypatch.setattr(attention, "xla_attention", record)
     place, source = jnp.arange(row.length)[None], jnp.arange(row.encoder_length)[None]
     given = {"positions": place, "encoder_positions": source, "prefix": (place < row.prefix).astype(jnp.int32)}
     inputs = dataclasses.replace(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract(row, rows=1)), **given)
