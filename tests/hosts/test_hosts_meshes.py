@@ -20,13 +20,10 @@ from lm.config import apply_overrides, to_dict
 
 EVERY, FULL = 3, 2  # steps between checkpoints; after so many the disk is full
 SAVED = EVERY * FULL
-MESHES = {
-    "tensor": ["mesh.tensor=2"],
-    "context": ["mesh.context=2"],
-    "stage": ["mesh.stage=2"],
-}
+MESHES = {"context": ["mesh.context=2"], "stage": ["mesh.stage=2"]}
 ALL = os.environ.get("HOSTS") == "all"
 if ALL:
+    MESHES["tensor"] = ["mesh.tensor=2"]
     MESHES["fsdp"] = ["mesh.fsdp=2", "execution.micro_batches=2"]
     MESHES["ring"] = ["mesh.context=2", "execution.context_attention=ring"]
 BERT = ["model.architecture=encoder", "data.objective=masked", "data.objective.next_sentence=false", f"train_tokens={3 * TOKENS}"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model.families import BERT, LENGTH, LLAMA, PREFIX, SHARED, T5_11, VOCAB, positions_of
+from model.families import LENGTH, LLAMA, SHARED, T5_11, VOCAB, positions_of
 from model.small import model_of, params_of
 
 from lm.errors import UserError
@@ -21,10 +21,8 @@ ROWS = 16
 QUICK = {"xla_backend_optimization_level": 0}  # most of the time goes into compiling
 DEEP = {
     "llama": dataclasses.replace(LLAMA, num_layers=4),
-    "prefix": dataclasses.replace(PREFIX, num_layers=4),
     "t5": dataclasses.replace(T5_11, num_layers=4, encoder_layers=8),
     "t5_shared": dataclasses.replace(SHARED, num_layers=4),
-    "bert": dataclasses.replace(BERT, num_layers=4),
 }
 
 
@@ -41,10 +39,6 @@ def rows(config) -> tuple[Inputs, jax.Array]:
 
     segments, encoder_segments = packed(), packed()
     given = {"segments": segments, "positions": np.stack([positions_of(row) for row in segments])}
-    if config.architecture == "prefix_lm":
-        given["prefix"] = (given["positions"] < 2).astype(np.int32)
-    if config.token_types:
-        given["token_types"] = segments - 1
     if config.architecture == "encoder_decoder":
         given |= {"encoder_tokens": ids(), "encoder_segments": encoder_segments}
         given["encoder_positions"] = np.stack([positions_of(row) for row in encoder_segments])
@@ -100,10 +94,9 @@ def check(name, pipeline, mesh, **options):
     [
         ("llama", Pipeline(2, 1, 2), MeshConfig(data=1, stage=2), {}),
         ("llama", Pipeline(4, 1, 2), MeshConfig(data=1, stage=4, tensor=2), {"unroll": True}),
-        ("prefix", Pipeline(2, 2, 4), MeshConfig(data=2, fsdp=2, stage=2), {"remat": "dots"}),
         ("t5", Pipeline(2, 2, 2), MeshConfig(data=1, fsdp=2, stage=2, tensor=2), {"remat": "full"}),
         ("t5_shared", Pipeline(4, 1, 4), MeshConfig(data=2, stage=4), {}),
-        ("bert", Pipeline(2, 2, 8), MeshConfig(data=2, stage=2), {"remat": "dots_no_batch"}),
+        # Prefix LMs and encoders: tests/layouts.
     ],
 )
 def test_loss_and_gradients_are_those_of_one_device(name, pipeline, mesh, options):
