@@ -108,7 +108,7 @@ def to_device(batches: Sequence[Batch], most: int, shardings: Batch, batch_size:
     return jax.tree.map(lambda block, sharding: _put_rows(block, sharding, rows, batch_size), blocks, shardings)
 
 
-def ahead(mesh: Mesh) -> int:
-    """How many calls may run while the host asks for the next: none on virtual devices, whose threads are those of one CPU. There the
-    collectives of two calls can wait for each other's threads until XLA ends the process."""
-    return 0 if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else 1
+def settled(mesh: Mesh, results: Any) -> Any:
+    """The results of a call: finished ones on virtual devices, whose threads are those of one CPU. There the collectives of a call can
+    wait for threads that the next call holds while it waits for them."""
+    return jax.block_until_ready(results) if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else results

@@ -1,7 +1,6 @@
-"""The training loop: batches in, steps out, evaluations, checkpoints and the record on the way.
-
-The loop is cut where something happens on the host (evaluation, checkpoint, profile). Between cuts it dispatches up to
-`steps_per_dispatch` steps at a time and reads the metrics of a dispatch only after the next one is under way.
+"""The training loop: batches in, steps out, evaluations, checkpoints and the record on the way. It is cut where something happens on the
+host (evaluation, checkpoint, profile). Between cuts it dispatches up to `steps_per_dispatch` steps at a time and reads the metrics of a
+dispatch only after the next one is under way.
 """
 
 import collections
@@ -24,7 +23,7 @@ from lm.optim.schedules import is_decayed, rate_ratio
 from lm.train import checkpoint, environment, imported, record
 from lm.train.cadence import evaluation_steps
 from lm.train.config import MEASURE, RunConfig
-from lm.train.feed import Stream, ahead, put, to_device
+from lm.train.feed import Stream, put, settled, to_device
 from lm.train.metrics import Diverged, StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.progress import Log, Progress
@@ -124,7 +123,7 @@ class _Run:
         restored = checkpoint.restore(self.workdir, self.program.layers.stored, say) if is_old else None
         host: dict[str, Any] = {}
         if restored is None:
-            initial = self.program.init(self.device_hyper.seed)
+            initial = settled(self.program.mesh, self.program.init(self.device_hyper.seed))
             self.state = imported.first_state(initial, self.program.layers, before, self.workdir)
         else:
             self.state, host = self.program.layers.read(restored.state), restored.host
@@ -197,10 +196,11 @@ class _Run:
             while self.step < cut and not stop.check():
                 count = min(most, cut - self.step)
                 block = to_device(list(itertools.islice(batches, count)), most, self.program.batch_shardings, self.config.batch_size)
-                self.state, *results = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
+                run = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
+                self.state, *results = settled(self.program.mesh, run)
                 self.in_flight.append((self.step, count, results))
                 self.step += count
-                self.read_metrics(leave=ahead(self.program.mesh))
+                self.read_metrics(leave=1)
             self.read_metrics(leave=0)
 
     def read_metrics(self, leave: int) -> None:
