@@ -181,7 +181,7 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
             heartbeat_timeout_seconds=2 * how.peer_timeout + 60,  # lm.peers speaks first, in a clearer way
             shutdown_timeout_seconds=how.peer_timeout,
         )
-    except Exception as error:
+    except Exception as error:  # JAX raises different ones for an address, a time-out and a service that refuses
         raise UserError(f"{failed} ({one_line(error)[:200]}): {remedy}") from error
     return peers.Watch(global_state.client, process, processes, coordinator, how.peer_timeout)
 

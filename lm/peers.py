@@ -62,7 +62,7 @@ class Watch:
         while True:
             try:
                 return self._client.blocking_key_value_get(key, 10_000)
-            except Exception as error:
+            except Exception as error:  # JAX says a time-out by its text alone
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
 
@@ -89,8 +89,8 @@ class Watch:
                 self.post(f"lm/beat/{self.index}", str(number))
                 notes = self._all("lm/notes/")
                 beats = self._all("lm/beat/") if self.index == 0 else {"0": self._client.key_value_try_get("lm/beat/0")}
-            except Exception:
-                continue  # the clock goes on
+            except Exception:  # whatever keeps the store from answering: _clock ends this process if it lasts
+                continue
             self._heard = self._awake
             with contextlib.suppress(Exception):  # a store that does not answer is the clock's to notice
                 self._read_notes(notes)

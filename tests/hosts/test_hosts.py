@@ -38,7 +38,7 @@ def test_a_signal_to_one_stops_all_at_one_step(command, tmp_path):
     stopped(command, tmp_path / "run", processes=2, devices=2, number=signal.SIGTERM, status=143)
 
 
-@pytest.mark.skipif(not ALL, reason="make hosts")
+@pytest.mark.skipif(not ALL, reason="starts processes for longer than make test has: make hosts runs it")
 def test_any_number_of_processes_continues_what_four_began(command, tmp_path):
     words, workdir, steps = [*command, "--config.mesh.fsdp=2", "--config.mesh.data=2"], tmp_path / "run", []
     for processes, number, status in ((4, signal.SIGTERM, 143), (1, signal.SIGINT, 130), (2, signal.SIGINT, 130)):

@@ -102,7 +102,7 @@ def test_two_processes_are_as_one(found):
     assert [record_of(workdir)["environment"]["processes"] for workdir in (found.one, found.two)] == [1, 2]
 
 
-@pytest.mark.skipif(not ALL, reason="make hosts")
+@pytest.mark.skipif(not ALL, reason="starts processes for longer than make test has: make hosts runs it")
 def test_likelihood_of_pairs_is_the_same_by_two(found):
     assert_same(found.bert, found.bert_one)
 

@@ -45,7 +45,7 @@ class Case:
     def config(self) -> RunConfig:
         return RunConfig(model=self.model, data=self.data)
 
-    @functools.cache  # noqa: B019
+    @functools.cache  # noqa: B019 there are four cases, which live as long as the tests
     def batch(self, rows: int, seed: int = 0) -> Batch:
         """Real rows of random bytes, cut from documents of 5 to 30 of them."""
         rng = np.random.default_rng(seed)

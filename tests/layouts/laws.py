@@ -61,11 +61,14 @@ def descent(*_: Any) -> optax.GradientTransformationExtraArgs:
 
 def lowered(config: RunConfig, model: Model, mesh: Any) -> state.Lowered:
     """lm.train.state.lower, with descent for the optimizer."""
-    where = lambda config, state, params, axes, where, elsewhere: where  # noqa: E731
+
+    def as_weights(config: Any, state: Any, params: Any, axes: Any, where: Any, elsewhere: Any) -> Any:
+        return where
+
     with (
         mock.patch.object(state, "make_optimizer", descent),
         mock.patch.object(placement, "make_optimizer", descent),
-        mock.patch.object(placement, "state_shardings", where),
+        mock.patch.object(placement, "state_shardings", as_weights),
     ):
         return state.lower(config, model, mesh)
 

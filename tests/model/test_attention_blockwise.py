@@ -182,8 +182,12 @@ def test_splash_is_attention(kind):
     def loss(attend, *qkv):
         return jnp.sum(jnp.sin(attend(*qkv)))
 
-    tried = lambda *qkv: loss(lambda *x: splash.attention(*x, mask, RULES, scale=0.7, interpret=True), *qkv)  # noqa: E731
-    plain = lambda *qkv: loss(lambda *x: xla_attention(*x, mask, scale=0.7), *qkv)  # noqa: E731
+    def tried(*qkv):
+        return loss(lambda *x: splash.attention(*x, mask, RULES, scale=0.7, interpret=True), *qkv)
+
+    def plain(*qkv):
+        return loss(lambda *x: xla_attention(*x, mask, scale=0.7), *qkv)
+
     found, expected = (jax.jit(jax.value_and_grad(f, (0, 1, 2)), compiler_options=QUICK)(*qkv) for f in (tried, plain))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5)

@@ -248,5 +248,5 @@ def as_cotangents(relative: Optional[Relative], queries: Queries, keys: Keys, dq
     if relative is not None and gradients.bias_BNR is not None:
         table_RN = jnp.sum(gradients.bias_BNR, axis=0).T.astype(relative.table_RN.dtype)
         d_relative = dataclasses.replace(relative, table_RN=table_RN)
-    no_queries = Queries(dq_BTNH, *(None,) * 3)  # type: ignore[arg-type]
-    return d_relative, no_queries, Keys(dk, dv, *(None,) * 5)  # type: ignore[arg-type]
+    none: Any = None  # what custom_vjp takes for arguments without a gradient
+    return d_relative, Queries(dq_BTNH, none, none), Keys(dk, dv, none, none)

@@ -91,7 +91,8 @@ def _backward(rule: Rule, residuals: Any, cotangents: Any) -> Any:
         return cut.joined(dq, queries.x_BTNH), Gradients(dk, dv, bias)
 
     of_keys = SPLIT if rule.ring else PartitionSpec(AXIS)
-    out_specs: Any = (SPLIT, Gradients(of_keys, of_keys, None if relative is None else PartitionSpec()))  # type: ignore[arg-type]
+    specs: Any = (of_keys, of_keys, None if relative is None else PartitionSpec())  # in the form of the arrays that they describe
+    out_specs = (SPLIT, Gradients(*specs))
     dq_BTNH, gradients = _manual(rule, backward, (relative, queries, keys, given), out_specs)
     if not rule.ring:
         dk, dv = (jax.lax.with_sharding_constraint(jnp.sum(x, axis=0), PartitionSpec(ANY, AXIS, ANY, ANY)) for x in gradients[:2])
