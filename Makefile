@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 SCALING_DATA ?= ../shared/scaling_data
+PREFLIGHTS ?= tests/preflight
 
 .PHONY: study test layouts hosts parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ $(VENV)/preflight: $(STAMP)
 	@touch $@
 
 preflight: $(VENV)/preflight  ## every family compiled for TPUs and GPUs that are not there (installs their compilers, 3 GB)
-	@$(BIN)/python -m pytest tests/preflight
+	@$(BIN)/python -m pytest $(PREFLIGHTS)
 
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

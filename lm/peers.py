@@ -62,7 +62,7 @@ class Watch:
         while True:
             try:
                 return self._client.blocking_key_value_get(key, 10_000)
-            except Exception as error:  # JAX says a time-out by its text alone
+            except RuntimeError as error:  # JAX says a time-out by its text alone
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
 
@@ -89,10 +89,10 @@ class Watch:
                 self.post(f"lm/beat/{self.index}", str(number))
                 notes = self._all("lm/notes/")
                 beats = self._all("lm/beat/") if self.index == 0 else {"0": self._client.key_value_try_get("lm/beat/0")}
-            except Exception:  # whatever keeps the store from answering: _clock ends this process if it lasts
+            except RuntimeError:  # JAX's, of a store that does not answer: _clock ends this process if that lasts
                 continue
             self._heard = self._awake
-            with contextlib.suppress(Exception):  # a store that does not answer is the clock's to notice
+            with contextlib.suppress(RuntimeError):
                 self._read_notes(notes)
                 self._look_at(beats)
                 self._agree_to_stop(notes)
@@ -120,7 +120,7 @@ class Watch:
         self._failing = True
         text = self._silent(process, self._all("lm/host/").get(str(process), "its host"))
         if self.index == 0:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(RuntimeError):
                 self.post("lm/notes/gone", text)
             self._linger(but=1)
         end(f"error: {text}", LOST)
@@ -156,7 +156,7 @@ class Watch:
             traceback.print_exception(error)
         text = f"{type(error).__name__}: {one_line(error)}" if status == 1 else one_line(error) or type(error).__name__
         where = f"process {self.index} of {self.count} ({socket.gethostname()})"
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(RuntimeError):
             self.post(f"lm/notes/failed/{self.index}", f"{where} ended: {text}; {CONTINUES}")
             self.post(f"lm/read/{self.index}", "")  # nobody need wait for this process
         self._linger()
@@ -165,14 +165,14 @@ class Watch:
     def _await_cause(self) -> None:
         """After a broken connection: the threads end this process when they know whose. Returns if all live and have such an error."""
         deadline = time.monotonic() + self._timeout + 10
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(RuntimeError):
             self.post(f"lm/broken/{self.index}", "")
             while time.monotonic() < deadline and len(self._all("lm/broken/")) < self.count:
                 time.sleep(TICK)
 
     def _give_way(self, text: str) -> None:
         """Ends after another process, unless this one is about to end by itself and says why."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(RuntimeError):
             self.post(f"lm/read/{self.index}", "")
         if self._failing:
             return
@@ -186,7 +186,7 @@ class Watch:
         """Process 0 keeps the store: it waits until all but so many others have read why all end."""
         deadline = time.monotonic() + LINGER
         while self.index == 0 and time.monotonic() < deadline:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(RuntimeError):
                 if len([name for name in self._all("lm/read/") if name != "0"]) >= self.count - 1 - but:
                     time.sleep(4 * TICK)
                     return
@@ -233,7 +233,7 @@ def is_of_connection(error: BaseException) -> bool:
 
 def end(line: str, status: int) -> NoReturn:
     """Ends this process at once, its main thread wherever it is: in a collective that will never finish, perhaps."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(OSError, ValueError):  # nobody reads any more
         if line:
             print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
         sys.stderr.flush()

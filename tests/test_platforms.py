@@ -1,5 +1,10 @@
 """Compilers for accelerators, installed without any accelerator, leave ordinary commands silent."""
 
+import os
+import sys
+from pathlib import Path
+
+import jax
 import pytest
 
 from lm import platforms
@@ -41,3 +46,26 @@ def test_without_compilers_nothing_is_said(compilers):
     environment: dict[str, str] = {}
     platforms.settle(environment, devices=())
     assert environment == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"),
+    [
+        ({}, None),
+        ({"JAX_NUM_CPU_DEVICES": "1"}, None),
+        ({"JAX_NUM_CPU_DEVICES": "8"}, "32"),
+        ({"XLA_FLAGS": "--xla_dump_to=d --xla_force_host_platform_device_count=4"}, "16"),
+        ({"JAX_NUM_CPU_DEVICES": "8", "NPROC": "9"}, "9"),
+    ],
+)
+def test_virtual_devices_have_threads_to_spare(compilers, said, threads):
+    environment = dict(said)
+    platforms.settle(environment, devices=())
+    assert environment == said | ({"NPROC": threads} if threads else {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads in /proc")
+def test_xla_makes_as_many_threads_as_it_is_told():
+    """This process's own client was made so (tests/conftest.py): were NPROC not read any more, calls could wait for ever again."""
+    names = [Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+    assert sum("XLAEigen" in name for name in names) == platforms.THREADS * jax.device_count()
