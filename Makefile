@@ -44,7 +44,7 @@ $(VENV)/preflight: $(STAMP)
 	@touch $@
 
 preflight: $(VENV)/preflight  ## every family compiled for TPUs and GPUs that are not there (installs their compilers, 3 GB)
-	@$(BIN)/python -m pytest $(PREFLIGHTS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses=2 --dist=loadfile $(PREFLIGHTS)
 
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -52,7 +52,7 @@ lint: $(STAMP)  ## ruff
 types: $(STAMP)  ## mypy
 	@$(BIN)/mypy
 
-check: lint types test  ## everything that CI runs on one Python
+check: lint types test  ## what to run before a commit; CI also runs layouts, hosts, parity and preflight
 
 nightly: $(STAMP)  ## the long checks: both studies, the default one killed at random moments, published analyses (30 minutes)
 	@$(BIN)/python -m experiments chinchilla
@@ -60,6 +60,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python -m experiments chinchilla_bpe
 	@$(BIN)/python tests/nightly/replicate.py $(SCALING_DATA)
 	@$(BIN)/python -m tests.nightly.coverage
+	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 
 constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12, after `make parity preflight` in them
 	@.venv/bin/python .ci/constraints.py .venv .venv-3.12 > constraints.new && mv constraints.new constraints.txt

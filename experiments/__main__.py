@@ -11,7 +11,7 @@ import sys
 
 from experiments import commands
 from lm.errors import UserError, run_cli
-from lm.preflight import topologies
+from lm.preflight import topologies, wheels
 
 VERBS = {
     "all": "do all that follows, as far as it is missing (the default)",
@@ -40,21 +40,26 @@ def main() -> int:
     parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
     parser.add_argument("--json", action="store_true", help="fit: print the results as JSON")
     parser.add_argument("--topology", default=None, metavar="KIND:DEVICE:SHAPE", help="plan: compile every shape for it (lm.preflight)")
-    parser.add_argument("--timeout", type=float, default=1800.0, help="plan --topology: seconds for each compilation (default: 1800)")
+    parser.add_argument("--timeout", type=float, default=None, help="plan --topology: seconds for each compilation (default: 1800)")
     args = parser.parse_args()
     if args.json and args.verb != "fit":
         parser.error("--json belongs to the verb fit")
     if args.topology is not None and args.verb != "plan":
         parser.error("--topology belongs to the verb plan")
-    if not 0 < args.timeout < math.inf:
-        raise UserError(f"--timeout={args.timeout:g}: give a number of seconds above 0")
+    if args.timeout is not None and args.topology is None:
+        parser.error("--timeout belongs to plan --topology")
+    timeout = 1800.0 if args.timeout is None else args.timeout
+    if not 0 < timeout < math.inf:
+        raise UserError(f"--timeout={timeout:g}: give a number of seconds above 0")
     topology = None if args.topology is None else topologies.parse(args.topology)
+    if topology is not None:
+        wheels.require(topology.kind)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     study = commands.load(args.study)
     root = args.dir or pathlib.Path("runs") / study.name
     # with --json, standard output holds the results alone
     out = sys.stderr if args.json else sys.stdout
-    made = commands.Commands(study, root, args.data_dir, args.workers, args.train, out, topology, args.timeout)
+    made = commands.Commands(study, root, args.data_dir, args.workers, args.train, out, topology, timeout)
     return made.do(args.verb, as_json=args.json)
 
 

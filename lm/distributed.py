@@ -127,7 +127,7 @@ def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
     try:
         present = next((kind for kind in ClusterEnv._cluster_types if kind.name in wanted and kind.is_env_present()), None)
         if present is None:
-            raise UserError(f"{_absent(name)}, or give --{', --'.join(BY_HAND)}, or --distributed=off")
+            raise UserError(f"{_absent(name)}, or {_by_hand()}")
         found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, present.name, how.join_timeout)
     except UserError:
         raise
@@ -138,6 +138,10 @@ def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
     assert processes is not None
     assert process is not None
     return (coordinator, processes, process, devices) if processes > 1 else None
+
+
+def _by_hand() -> str:
+    return f"give --{', --'.join(BY_HAND)}, or --distributed=off"
 
 
 def _absent(name: Optional[str]) -> str:
@@ -159,7 +163,10 @@ def _tpu() -> Optional[str]:
     if not cloud_tpu_init.running_in_cloud_tpu_vm:
         return None
     kinds = (kind for kind in ClusterEnv._cluster_types if kind.name in TPU and kind.is_env_present())
-    return next((kind.name for kind in kinds if kind.get_process_count() > 1), None)
+    try:
+        return next((kind.name for kind in kinds if kind.get_process_count() > 1), None)
+    except Exception as error:  # of the metadata server, in many forms
+        raise UserError(f"the other hosts of this TPU cannot be found ({one_line(error)[:200]}): {_by_hand()}") from error
 
 
 def _meet(how: Settings, coordinator: str, processes: int, process: int, devices: Any) -> peers.Watch:

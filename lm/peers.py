@@ -55,7 +55,8 @@ class Watch:
     # ---- the store ----------------------------------------------------------------------------------------------------------
 
     def post(self, key: str, value: str) -> None:
-        self._client.key_value_set(key, value, allow_overwrite=True)
+        text = value.encode("utf-8", "replace").decode()  # the name of a file need not be UTF-8, and the store's values are
+        self._client.key_value_set(key, text, allow_overwrite=True)
 
     def read(self, key: str) -> str:
         """The value of a key, as soon as there is one. However long that takes: a process that is gone ends this one."""
@@ -143,24 +144,21 @@ class Watch:
         """Ends this process after an error of its own, and tells the others; after one that another's end has caused, names that one."""
         if is_of_connection(error):
             self._await_cause()
-        self._failing, status = True, 1
-        if isinstance(error, (UserError, OSError)):
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            status = 2
-        elif isinstance(error, KeyboardInterrupt):
-            print("\ninterrupted; the same command continues from what is on disk", file=sys.stderr)
-            status = 130
-        elif isinstance(error, SystemExit):
-            status = error.code if isinstance(error.code, int) else 1
-        else:
-            traceback.print_exception(error)
+        self._failing = True
+        status, line = _status_and_line(error)
         text = f"{type(error).__name__}: {one_line(error)}" if status == 1 else one_line(error) or type(error).__name__
         where = f"process {self.index} of {self.count} ({socket.gethostname()})"
-        with contextlib.suppress(RuntimeError):
-            self.post(f"lm/notes/failed/{self.index}", f"{where} ended: {text}; {CONTINUES}")
-            self.post(f"lm/read/{self.index}", "")  # nobody need wait for this process
-        self._linger()
-        end("", status)
+        try:
+            with contextlib.suppress(RuntimeError):
+                self.post(f"lm/notes/failed/{self.index}", f"{where} ended: {text}; {CONTINUES}")
+                self.post(f"lm/read/{self.index}", "")  # nobody need wait for this process
+            if line is None:
+                traceback.print_exception(error)
+            elif line:
+                print(line, file=sys.stderr)
+            self._linger()
+        finally:
+            end("", status)
 
     def _await_cause(self) -> None:
         """After a broken connection: the threads end this process when they know whose. Returns if all live and have such an error."""
@@ -224,6 +222,17 @@ class Watch:
             self.post("lm/notes/stop_at", str(1 + max(map(int, calls.values()))))
 
 
+def _status_and_line(error: BaseException) -> tuple[int, Optional[str]]:
+    """The exit status after an error, and what is printed of it; None for its traceback."""
+    if isinstance(error, (UserError, OSError)):
+        return 2, f"error: {one_line(error)}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "\ninterrupted; the same command continues from what is on disk"
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1, ""
+    return 1, None
+
+
 def is_of_connection(error: BaseException) -> bool:
     """Whether an error of JAX may come from a connection that broke."""
     return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and not str(error).startswith(
@@ -233,12 +242,13 @@ def is_of_connection(error: BaseException) -> bool:
 
 def end(line: str, status: int) -> NoReturn:
     """Ends this process at once, its main thread wherever it is: in a collective that will never finish, perhaps."""
-    with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+    try:  # where nobody reads any more, these raise
         if line:
             print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
-    os._exit(status)
+    finally:
+        os._exit(status)
 
 
 def on_abort(line: str, status: int = LOST) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Mapping, MutableMapping
 DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/dxg", "/dev/accel*", "/dev/vfio/[0-9]*", "/dev/kfd")
 SAID = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "TPU_NAME", "TPU_WORKER_HOSTNAMES", "PJRT_DEVICE")
 COMPILERS = ("libtpu", "jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
-# Of each virtual device. XLA's pools have one: those that wait in collectives may then be all there are, and the call never ends.
+# Of each virtual device. XLA's pools have as many as there are cores, or one for each device where those are more: all may come to wait in
+# collectives, and the call never ends.
 THREADS = 4
 
 
@@ -23,7 +24,7 @@ def settle(environment: MutableMapping[str, str] = os.environ, devices: tuple[st
     """Has jax use the CPU alone if a compiler is installed, nothing hints at an accelerator, and the user says nothing. Where the user asks
     for several virtual devices, XLA makes threads enough for them, whatever the number of cores."""
     if (several := virtual_devices(environment)) > 1:
-        environment.setdefault("NPROC", str(THREADS * several))
+        environment.setdefault("PJRT_NPROC", str(threads(several)))
     if any(name in environment for name in SAID) or not any(installed(name) for name in COMPILERS):
         return
     if any(glob.glob(pattern) for pattern in devices):
@@ -31,6 +32,11 @@ def settle(environment: MutableMapping[str, str] = os.environ, devices: tuple[st
     environment["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:  # has read its environment already
         sys.modules["jax"].config.update("jax_platforms", "cpu")
+
+
+def threads(devices: int) -> int:
+    """How many XLA is to make for so many virtual devices."""
+    return max(THREADS * devices, os.cpu_count() or 1)
 
 
 def installed(module: str) -> bool:

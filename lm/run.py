@@ -42,6 +42,8 @@ def parse(argv: list[str], with_value: tuple[str, ...] = WITH_VALUE, switches_kn
         if not word.startswith("-"):
             raise UserError(f"{word!r} is no flag; flags begin with --, and a value follows its flag: --config.KEY=VALUE")
         if name in switches_known:
+            if equals:
+                raise UserError(f"--{name} takes no value: give it, or leave it out")
             switches.add(name)
             continue
         is_override = name.startswith("config.")

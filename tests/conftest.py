@@ -16,12 +16,12 @@ os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds
 import jax
 from jaxtyping import install_import_hook
 
-from lm.platforms import THREADS
+from lm.platforms import threads
 
 DEVICES = 8
 jax.config.update("jax_num_cpu_devices", DEVICES)
 with pytest.MonkeyPatch.context() as patch:  # of this process alone: those that tests start have devices of their own
-    patch.setenv("NPROC", str(THREADS * DEVICES))
+    patch.setenv("PJRT_NPROC", str(threads(DEVICES)))
     jax.devices()
 # A shell starts what it puts in the background with interrupts ignored, and the tests of Ctrl-C send some.
 signal.signal(signal.SIGINT, signal.default_int_handler)

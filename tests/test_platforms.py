@@ -54,18 +54,20 @@ def test_without_compilers_nothing_is_said(compilers):
         ({}, None),
         ({"JAX_NUM_CPU_DEVICES": "1"}, None),
         ({"JAX_NUM_CPU_DEVICES": "8"}, "32"),
-        ({"XLA_FLAGS": "--xla_dump_to=d --xla_force_host_platform_device_count=4"}, "16"),
-        ({"JAX_NUM_CPU_DEVICES": "8", "NPROC": "9"}, "9"),
+        ({"JAX_NUM_CPU_DEVICES": "2"}, "20"),
+        ({"XLA_FLAGS": "--xla_dump_to=d --xla_force_host_platform_device_count=64"}, "256"),
+        ({"JAX_NUM_CPU_DEVICES": "8", "PJRT_NPROC": "9"}, "9"),
     ],
 )
-def test_virtual_devices_have_threads_to_spare(compilers, said, threads):
+def test_virtual_devices_have_threads_to_spare(compilers, monkeypatch, said, threads):
+    monkeypatch.setattr(platforms.os, "cpu_count", lambda: 20)
     environment = dict(said)
     platforms.settle(environment, devices=())
-    assert environment == said | ({"NPROC": threads} if threads else {})
+    assert environment == said | ({"PJRT_NPROC": threads} if threads else {})
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads in /proc")
 def test_xla_makes_as_many_threads_as_it_is_told():
-    """This process's own client was made so (tests/conftest.py): were NPROC not read any more, calls could wait for ever again."""
+    """This process's own client was made so (tests/conftest.py): were PJRT_NPROC not read any more, calls could wait for ever again."""
     names = [Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")]
-    assert sum("XLAEigen" in name for name in names) == platforms.THREADS * jax.device_count()
+    assert sum("XLAEigen" in name for name in names) == platforms.threads(jax.device_count())

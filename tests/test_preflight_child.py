@@ -108,12 +108,13 @@ def test_an_interrupt_ends_the_child(ends_with, monkeypatch):
     assert not Path(jobs[0].folder.name).exists()
 
 
-def test_the_child_ends_with_its_parent():
-    program = "import sys, threading, time; from lm.preflight import child; child._end_with_parent()"
-    process = subprocess.Popen((sys.executable, "-c", program), cwd=ROOT, stdin=subprocess.PIPE)
+def test_the_child_ends_with_its_parent(tmp_path):
+    os.mkfifo(tmp_path / "request")  # which nobody writes: the child waits for its request
+    command = (sys.executable, *job.CHILD, str(tmp_path / "request"), str(tmp_path / "result"))
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.close()  # as the end of the parent does
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=60) == child.ORPHANED
 
 
 def preflight(*words):
@@ -131,6 +132,7 @@ CONFIG = "--config=configs/decoder.py:tiny"
         ((CONFIG, "--topology=tpu:v5e:4x4", "--timeout=soon"), "--timeout=soon: give a number above 0"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--mots=3"), "unknown flag --mots; the nearest is --most"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--most=3"), "--most belongs to --search"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search=false"), "--search takes no value"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--most=1.5"), "--most=1.5: give a whole number above 0"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--hlo=step.txt"), "--hlo keeps one program"),
         ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--config.mesh.fsdp=4"), "--config.mesh.fsdp=4: --search tries meshes"),

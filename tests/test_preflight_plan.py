@@ -57,6 +57,14 @@ def test_a_topology_belongs_to_plan():
     assert "--topology belongs to the verb plan" in ended.stderr
 
 
+def test_a_time_limit_belongs_to_a_topology():
+    root = pathlib.Path(__file__).parent.parent
+    command = (sys.executable, "-m", "experiments", "chinchilla", "plan", "--timeout=9")
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "--timeout belongs to plan --topology" in ended.stderr
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
 def test_a_time_limit_is_above_zero(seconds):
     root = pathlib.Path(__file__).parent.parent

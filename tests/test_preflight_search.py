@@ -6,6 +6,7 @@ import math
 import pytest
 
 from configs import decoder
+from lm.config import apply_overrides
 from lm.errors import UserError
 from lm.preflight import search
 from lm.preflight.formula import guess, with_mesh
@@ -56,6 +57,16 @@ def test_a_mesh_of_a_search_splits_over_no_axis_of_no_use():
     pruned = search.prune(config, parse("gpu:h100:1x8"), search.accept)
     assert pruned.kept
     assert all(math.prod(dataclasses.astuple(candidate.config.mesh)) == 8 for candidate in pruned.kept)
+
+
+def test_the_flags_of_a_candidate_make_it():
+    """Whatever the configuration that they are given with says of what a search changes."""
+    config = dataclasses.replace(decoder.get_config("tiny"), batch_size=64)
+    stages = dataclasses.replace(config.execution, pipeline_repeats=2, pipeline_micro_batches=4, remat="dots")
+    config = dataclasses.replace(with_mesh(config, stage=2), execution=stages)
+    for candidate in search.prune(config, parse("gpu:h100:1x8"), search.accept).kept:
+        flags = search._entry(candidate, Outcome(None, None))["flags"].split()
+        assert apply_overrides(config, [flag.removeprefix("--config.") for flag in flags]) == candidate.config
 
 
 def test_no_candidate_is_one_line():

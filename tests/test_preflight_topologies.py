@@ -36,6 +36,7 @@ def test_devices(text, kind, devices):
         ("tpu:v5e:3x3", "must be even"),
         ("gpu:h100:8", "nodes x GPUs of a node"),
         ("gpu:h100:0x8", "nodes x GPUs of a node"),
+        ("gpu:h100:1x16", "at most 8 GPUs"),
         ("gpu:h100:1x8x", "give a kind"),
     ],
 )

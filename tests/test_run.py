@@ -42,6 +42,7 @@ def test_both_spellings_of_a_flag_and_overrides_in_order():
         (["--config"], "--config needs a value"),
         (["--workdir", "--dry_run"], "--workdir needs a value"),
         (["tiny"], "is no flag"),
+        (["--dry_run=false"], "--dry_run takes no value"),
     ],
 )
 def test_bad_flags(words, message):

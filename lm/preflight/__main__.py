@@ -13,7 +13,7 @@ from typing import Any
 
 from lm import config as config_lib
 from lm.errors import UserError, run_cli
-from lm.preflight import topologies
+from lm.preflight import topologies, wheels
 from lm.preflight.job import Request, run_one
 from lm.preflight.search import in_words, search
 from lm.preflight.table import table
@@ -66,9 +66,10 @@ def main() -> int:
     topology = topologies.parse(arguments.values["topology"])
     config = config_lib.apply_overrides(load(spec), arguments.overrides)
     say = functools.partial(print, file=sys.stderr, flush=True)
-    timeout = _number(arguments, "timeout", TIMEOUT)
+    timeout, most, at_once = _number(arguments, "timeout", TIMEOUT), int(_number(arguments, "most", MOST)), _at_once(arguments)
+    wheels.require(topology.kind)
     if "search" in arguments.switches:
-        found = search(config, topology, most=int(_number(arguments, "most", MOST)), at_once=_at_once(arguments), timeout=timeout, say=say)
+        found = search(config, topology, most=most, at_once=at_once, timeout=timeout, say=say)
         say(table([(c["name"], c["result"], c["error"]) for c in found["candidates"]]))
         _write(arguments, {"config": spec, **found})
         return 0 if any(c["result"] is not None and c["result"]["fits"] for c in found["candidates"]) else 1

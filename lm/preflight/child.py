@@ -23,6 +23,7 @@ from lm.preflight.topologies import Topology, parse
 from lm.train import state
 from lm.train.config import RunConfig
 
+ORPHANED = 3  # exit status when the parent is gone
 # Which of XLA's own kernels multiplies matrices best is measured on a GPU. Where there is none its first guess may not compile at all, so
 # cuBLAS multiplies; whatever else the run's options say stands.
 OPTIONS: dict[str, dict[str, Any]] = {"tpu": {}, "gpu": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}}
@@ -96,7 +97,7 @@ def _end_with_parent() -> None:
     """The parent holds the other end of stdin: it closes however the parent ends."""
     while os.read(0, 1):
         pass
-    os._exit(1)
+    os._exit(ORPHANED)
 
 
 if __name__ == "__main__":

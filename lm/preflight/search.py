@@ -16,6 +16,10 @@ from lm.train.config import ExecutionConfig, RunConfig
 LARGEST = {"stage": 16, "context": 16, "tensor": 16}  # beyond these, exchanges of activations cost more than they save
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 CERTAIN = 1 / WITHIN  # what needs less than this share of a device by formula fits almost surely
+# What a candidate's flags say of the execution: all that `candidates` may set, whatever the configuration says.
+CHANGED = (
+    "remat", "micro_batches", "pipeline_micro_batches", "pipeline_repeats", "sequence_parallel", "shard_optimizer", "context_attention",
+)  # fmt: skip
 Found = tuple["Candidate", Outcome]
 
 
@@ -156,7 +160,6 @@ def in_words(result: dict[str, Any]) -> str:
 def _entry(candidate: Candidate, outcome: Outcome) -> dict[str, Any]:
     mesh, how = candidate.config.mesh, candidate.config.execution
     flags = {f"mesh.{axis}": size for axis, size in dataclasses.asdict(mesh).items()}
-    names = ("remat", "micro_batches", "pipeline_micro_batches", "sequence_parallel", "shard_optimizer", "context_attention")
-    flags |= {f"execution.{name}": getattr(how, name) for name in names}
+    flags |= {f"execution.{name}": getattr(how, name) for name in CHANGED}
     words = " ".join(f"--config.{name}={str(value).lower()}" for name, value in flags.items())
     return {"name": candidate.name, "flags": words, "error": outcome.error, "result": outcome.result}

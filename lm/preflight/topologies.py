@@ -12,6 +12,7 @@ from typing import Literal
 from lm.errors import UserError
 
 GIB = 2**30
+NODE = 8  # GPUs that NVLink joins, at most
 EXAMPLES = "tpu:v5p:4x4x4 (chips) or gpu:h100:2x8 (nodes x GPUs of a node)"
 
 
@@ -88,6 +89,8 @@ def parse(text: str) -> Topology:
         raise UserError(f"--topology={text}: {what}, such as {kind}:{name}:{example}")
     if chip.axes:
         _check_torus(text, sizes)
+    elif sizes[1] > NODE:
+        raise UserError(f"--topology={text}: a node of {name}s has at most {NODE} GPUs: give nodes x GPUs of a node, such as 2x{NODE}")
     return Topology(text, chip, sizes)
 
 

@@ -1,10 +1,13 @@
 """Which processes belong together, by flags and by what launchers leave in the environment; which rows each builds."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
 
-from lm import distributed
+from lm import distributed, peers
 from lm.distributed import Settings
 from lm.errors import UserError
 from lm.mesh import MeshConfig
@@ -95,3 +98,58 @@ def test_processes_build_the_rows_of_their_devices_and_together_all(monkeypatch,
     assert np.array_equal(np.unique(np.concatenate(found)), np.arange(batch_size))
     ways = RULES.batch_ways(mesh)
     assert all(len(rows) == max(batch_size // processes, batch_size // ways) for rows in found)
+
+
+def test_a_slice_whose_hosts_cannot_be_found_is_one_line(monkeypatch):
+    from jax._src import cloud_tpu_init
+    from jax._src.clusters import ClusterEnv
+
+    class Unreachable:
+        name = "gcetpu"
+        is_env_present = staticmethod(lambda: True)
+
+        @staticmethod
+        def get_process_count():
+            raise ValueError("<html>\n404</html>")
+
+    monkeypatch.setattr(distributed.os.path, "exists", lambda path: True)
+    monkeypatch.setattr(cloud_tpu_init, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(ClusterEnv, "_cluster_types", [Unreachable])
+    with pytest.raises(UserError, match=r"hosts of this TPU cannot be found .*404.*: give --coordinator.*--distributed=off") as caught:
+        distributed._place(Settings())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stream", ["None", "io.TextIOWrapper(io.BytesIO())"])
+def test_a_process_ends_though_nobody_reads_what_it_says(stream):
+    """As a daemon's standard error, or one that is closed."""
+    program = f"import io, sys, threading, time; from lm import peers; sys.stderr = {stream}; sys.stderr and sys.stderr.close()"
+    thread = "threading.Thread(target=peers.end, args=('error: gone', 75)).start(); time.sleep(60)"
+    assert subprocess.run((sys.executable, "-c", f"{program}; {thread}"), timeout=50).returncode == 75
+
+
+class Store:
+    """Of JAX's coordination service, what an ending process uses: it refuses what is not UTF-8."""
+
+    def __init__(self):
+        self.values = {}
+
+    def key_value_set(self, key, value, allow_overwrite):
+        value.encode()
+        self.values[key] = value
+
+
+@pytest.mark.parametrize("error", [OSError(5, "cannot write", "\udcff.txt"), ValueError("a slip")])
+def test_an_error_is_posted_before_it_is_said(monkeypatch, error):
+    class Broken:
+        def write(self, text):
+            raise BrokenPipeError
+
+    watch, ends = object.__new__(peers.Watch), []
+    watch.index, watch.count, watch._client = 1, 2, Store()
+    monkeypatch.setattr(peers, "end", lambda line, status: ends.append(status))
+    monkeypatch.setattr(peers.sys, "stderr", Broken())
+    with pytest.raises(BrokenPipeError):
+        watch.fail(error)
+    assert ends == [2 if isinstance(error, OSError) else 1]
+    assert "process 1 of 2" in watch._client.values["lm/notes/failed/1"]
