@@ -12,7 +12,8 @@ from lm.model.config import AttentionKernel, ContextForm
 from lm.sharding import RULES, Rules, is_split
 
 Remat = Literal["none", "full", "dots", "dots_no_batch"]
-ATTENDED = "attended"  # the name of fused attention's results, which every policy but `full` keeps
+# Fused attention's results, which every policy but `full` keeps: the name of ours and of splash's, and JAX's operation that is cuDNN's.
+ATTENDED, CUDNN = "attended", "dot_product_attention_fwd_wrapper"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +101,14 @@ def _all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:
 
 def remat(function: Callable, how: Remat, *, straight: bool = False) -> Callable:
     """`function`, computed again in the backward pass but for what `how` keeps; `straight` where it is called in straight code."""
-    policies = jax.checkpoint_policies
+    policies, both = jax.checkpoint_policies, jax.checkpoint_policies.save_from_both_policies
     if how == "none":
         return jax.checkpoint(function, policy=_all_but_gathered, prevent_cse=straight) if is_split("embed") else function
+    attended = both(policies.save_only_these_names(ATTENDED), lambda primitive, *_, **__: primitive.name == CUDNN)
     policy = {
         "full": policies.nothing_saveable,
-        "dots": policies.save_from_both_policies(policies.dots_saveable, policies.save_only_these_names(ATTENDED)),
-        "dots_no_batch": policies.save_from_both_policies(
-            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(ATTENDED)
-        ),
+        "dots": both(policies.dots_saveable, attended),
+        "dots_no_batch": both(policies.dots_with_no_batch_dims_saveable, attended),
     }[how]
     # Inside a loop nothing can merge the two computations; in straight code only the barriers of prevent_cse keep them apart.
     return jax.checkpoint(function, policy=policy, prevent_cse=straight)

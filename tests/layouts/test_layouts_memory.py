@@ -14,11 +14,13 @@ from layouts.table import LAYOUTS
 from lm.preflight.hlo import analyse
 from lm.preflight.hlo_text import parse
 from lm.runner import build
+from lm.sharding import RULES
 from lm.train.placement import abstract_state, on_one_device
 from lm.train.state import abstract_batch, row_of
 
 EXACT = 1.05  # scales and biases without a width are whole everywhere
 ROWS, LENGTH, VOCAB, LAYERS, WIDTH, HIDDEN = 8, 16, 1056, 16, 128, 512
+KERNEL = WIDTH * HIDDEN  # the largest weight of a layer
 LLAMA = CASES["decoder"].model
 WIDE = dataclasses.replace(
     LLAMA, vocab_size=VOCAB, d_model=WIDTH, num_layers=LAYERS, mlp=dataclasses.replace(LLAMA.mlp, d_ff=HIDDEN),
@@ -27,7 +29,7 @@ WIDE = dataclasses.replace(
 # Parts of weights (and of gradients where they are summed over micro-batches), and of moments: layers, and the vocabulary's tables.
 WAYS = {
     "data": ((1, 1), (1, 1)), "fsdp": ((8, 8), (8, 8)), "data_fsdp": ((4, 4), (4, 4)), "zero1": ((1, 1), (8, 8)),
-    "zero1_fsdp": ((4, 4), (8, 8)), "zero1_tensor": ((2, 2), (8, 8)), "tensor4": ((4, 4), (4, 4)), "sequence": ((4, 4), (4, 4)),
+    "zero1_fsdp": ((4, 4), (8, 8)), "zero1_tensor": ((2, 2), (8, 8)), "accumulation_zero1": ((2, 2), (8, 8)), "tensor4": ((4, 4), (4, 4)), "sequence": ((4, 4), (4, 4)),
     "fsdp_tensor": ((8, 8), (8, 8)), "fsdp_sequence": ((4, 4), (4, 4)), "context_tensor_fsdp": ((4, 4), (4, 4)),
     "stage2": ((2, 1), (2, 1)), "stage_fsdp_tensor": ((8, 4), (8, 4)), "stage_zero1": ((2, 1), (8, 4)),
 }  # fmt: skip
@@ -81,8 +83,10 @@ def test_no_array_is_larger_than_the_layout_says(layout):
     mesh, (layers, _) = parts.mesh.shape, WAYS[layout][0]
     arrays = {a for c in parse(program.as_text()).computations.values() for i in c.instructions.values() for a in i.result}
     table = VOCAB // mesh["tensor"] * WIDTH
-    stack, activations = LAYERS * WIDTH * HIDDEN // layers, LAYERS * ROWS * LENGTH * HIDDEN // mesh["data"] // mesh["tensor"]
-    assert max(a.size for a in arrays) <= max(table, stack, activations)
+    activations = LAYERS * ROWS * LENGTH * HIDDEN // RULES.batch_ways(parts.mesh) // mesh["context"] // mesh["tensor"]
+    most = max(table, LAYERS * KERNEL // layers, activations)
+    assert most < LAYERS * KERNEL // mesh["tensor"] // mesh["stage"] or mesh["fsdp"] == 1  # gathered for all layers at once
+    assert max(a.size for a in arrays) <= most
     if mesh["tensor"] > 1:
         assert not [a for a in arrays if VOCAB in a.dims and a.size > VOCAB]
 
@@ -94,3 +98,6 @@ def test_no_collective_carries_the_tree(layout):
     found = analyse(program.as_text(), parts.mesh).collectives
     assert found
     assert max(c.largest for c in found) < whole / 4
+    gathered = [c.largest for c in found if c.kind == "all-gather" and "fsdp" in c.axes and "data" not in c.axes]
+    assert bool(gathered) == (parts.mesh.shape["fsdp"] > 1)
+    assert all(largest <= 4 * max(KERNEL, VOCAB * WIDTH) for largest in gathered)  # one layer's, or a table

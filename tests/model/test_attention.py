@@ -105,12 +105,11 @@ def test_mask_and_backend_give_a_kernel_or_a_reason(kind, fused):
     for dtype in dtypes:
         assert kernel(fused, described, dtype, platform, reason) == (None if reason else fused)
         assert kernel("auto", described, dtype, platform) == ("xla" if reason else fused)
-    why = {
-        "relative": "bias of relative positions|document boundaries|no prefix|reaches forward",
-        "ways": "mesh.context|" + (reason or "mesh.context"),
-    }
-    for how, given in ({"relative": True}, why["relative"]), ({"ways": 2}, why["ways"] + "|document boundaries|no prefix|reaches forward"):
-        kernel(fused, described, dtypes[0], platform, given + "|multiple of 128", **how)
+    # A mask's own refusal is named before that of a bias or of a split sequence, but for what concerns indices, and prefixes beside a bias.
+    biased = reason if reason in ("document boundaries", "reaches forward") else "bias of relative positions"
+    apart = "mesh.context splits it" if reason in (None, ORDER) else reason
+    for how, why in ({"relative": True}, biased), ({"ways": 2}, apart):
+        kernel(fused, described, dtypes[0], platform, why, **how)
         assert kernel("auto", described, dtypes[0], platform, **how) == "xla"
     kernel(fused, described, jnp.bfloat16, "cpu", "runs on .* and this is cpu")
     kernel(fused, described, jnp.float64, platform, "compute_dtype is float64")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.model.kernels import blockwise, splash
-from lm.model.kernels.blocks import Rule
+from lm.model.kernels import blockwise, cudnn, splash
+from lm.model.kernels.blocks import BLOCK, Rule, block_of
 from lm.model.kernels.plain import xla_attention
 from lm.model.mask import HIDDEN, Mask
 from lm.model.relative import Relative
@@ -157,14 +157,27 @@ def test_no_block_that_a_query_sees_is_passed_over(kind, window, prefix):
             assert rule.needed(q, k, prefix)
 
 
-def test_zigzag_gives_each_device_the_same_work():
-    """Under a causal mask, in blocks of a chunk: about half of all pairs, as many on each device."""
-    ways, length = 4, 64
-    chunks = zigzag(length, ways).reshape(2 * ways, -1)
+@pytest.mark.parametrize(("ways", "chunk"), [(4, 8), (4, 512), (4, 576), (2, 640), (4, 1026)])
+def test_zigzag_gives_each_device_the_same_work(ways, chunk):
+    """Under a causal mask: as many pairs on each device, half of all and half of the blocks on the diagonal."""
+    block = block_of(chunk, BLOCK)
+    blocks = zigzag(2 * ways * chunk, ways).reshape(2 * ways, -1, block)  # chunk by chunk
+    early, late = blocks.min(axis=-1).ravel(), blocks.max(axis=-1).ravel()
     rule = Rule("causal", None, 1.0, by_place=True)
-    needed = np.array([[bool(rule.needed(q[None], k[None], prefix=False)) for k in chunks] for q in chunks])
+    ends = np.stack([early, late], axis=1)
+    needed = np.array([[bool(rule.needed(q[None], k[None], prefix=False)) for k in ends] for q in ends])
+    count = len(ends) // ways
     work = needed.reshape(ways, -1).sum(axis=1)
-    assert np.all(work == 2 * ways + 1)
+    assert np.all(work == work[0])
+    assert work.sum() == ways * count * (ways * count + 1) / 2
+
+
+@pytest.mark.parametrize("most", [8, 512])
+def test_a_block_fills_a_chunk_or_is_not_small(most):
+    for chunk in range(1, 3 * most):
+        block = block_of(chunk, most)
+        assert block <= min(chunk, most)
+        assert chunk % block == 0 or block > most / 2
 
 
 TILED = jnp.arange(256, dtype=jnp.int32)[None]
@@ -172,6 +185,8 @@ SORTED = jnp.asarray(np.sort(np.random.default_rng(0).integers(0, 4, (BATCH, 256
 SPLASHED = {
     "packed": Mask(TILED, TILED, SORTED, SORTED),
     "two-sided": Mask(TILED, TILED, SORTED, SORTED, window=30, kind="full"),
+    "window": Mask(TILED, TILED, window=30),
+    "full": Mask(TILED, TILED, kind="full"),
 }
 
 
@@ -191,3 +206,12 @@ def test_splash_is_attention(kind):
     found, expected = (jax.jit(jax.value_and_grad(f, (0, 1, 2)), compiler_options=QUICK)(*qkv) for f in (tried, plain))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("described", [Mask(LINE, LINE), Mask(LINE, LINE, kind="full"), Mask(LINE, LINE, window=3)])
+def test_cudnn_is_asked_for_the_mask(monkeypatch, described):
+    """Its arguments, carried out by XLA: a CPU has no cuDNN."""
+    attend = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *x, implementation, **how: attend(*x, implementation="xla", **how))
+    qkv = arrays(jnp.float32)
+    np.testing.assert_allclose(cudnn.attention(*qkv, described, scale=0.7), xla_attention(*qkv, described, scale=0.7), atol=2e-6)

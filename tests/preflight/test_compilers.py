@@ -107,6 +107,16 @@ def preflight(*words, environment=None):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment or dict(os.environ), timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize(("remat", "times"), [("none", 1), ("dots", 1), ("full", 2)])
+def test_cudnns_forward_pass_runs_again_only_where_nothing_is_kept(tmp_path, remat, times):
+    options = (f"execution.remat={remat}", "execution.unroll=false", "execution.attention=cudnn", "compute_dtype=bfloat16")
+    flags = [f"--config.{option}" for option in (*options, "model.attention.documents=joined")]
+    ended = preflight("--config=configs/decoder.py:tiny", "--topology=gpu:h100:1x1", *flags, f"--hlo={tmp_path / 'hlo'}")
+    assert ended.returncode == 0, ended.stderr
+    program = (tmp_path / "hlo").read_text()
+    assert (program.count('"__cudnn$fmhaSoftmax"'), program.count('"__cudnn$fmhaSoftmaxBackward"')) == (times, 1)
+
+
 def test_two_commands_at_once_both_succeed():
     command = (sys.executable, "-m", "lm.preflight", "--config=configs/decoder.py:tiny", "--topology=tpu:v5e:2x2")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -65,6 +65,16 @@ class Rule:
         return needed
 
 
+def block_of(chunk: int, most: int) -> int:
+    """The largest block, up to `most`, that fills a chunk of a zigzag row several times, if one of a quarter of that does.
+
+    A device's part of a row is two chunks, one early and one late: a block with some of both could not be passed over.
+    """
+    whole = max(size for size in range(1, min(chunk, most) + 1) if chunk % size == 0)
+    even = -(-chunk // -(-chunk // most))  # nearly as many blocks in each, of which some hold both
+    return whole if 4 * whole >= even else even
+
+
 def described(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, scale: Optional[float]) -> tuple[Rule, Queries, Keys]:
     q_place_BT, k_place_BS = (jnp.asarray(places) for places in mask.distance_places())
     scale = 1 / math.sqrt(q_BTNH.shape[-1]) if scale is None else scale

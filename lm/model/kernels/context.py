@@ -48,8 +48,7 @@ def attention(
     rule, queries, keys = cut.described(q_BTNH, k_BSKH, v_BSKH, mask, scale)
     if ways == 1:
         return blockwise.whole(dataclasses.replace(rule, block=block), relative, queries, keys)[0]
-    # A device's queries are two chunks of the row, one early and one late: no block shall hold some of both.
-    block = min(block, -(-q_BTNH.shape[1] // (2 * ways)), -(-k_BSKH.shape[1] // (2 * ways)))
+    block = min(cut.block_of(x.shape[1] // (2 * ways), block) for x in (q_BTNH, k_BSKH))
     return _split(dataclasses.replace(rule, block=block, ways=ways, ring=ring), relative, queries, keys)[0]
 
 
