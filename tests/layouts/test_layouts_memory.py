@@ -29,8 +29,9 @@ WIDE = dataclasses.replace(
 # Parts of weights (and of gradients where they are summed over micro-batches), and of moments: layers, and the vocabulary's tables.
 WAYS = {
     "data": ((1, 1), (1, 1)), "fsdp": ((8, 8), (8, 8)), "data_fsdp": ((4, 4), (4, 4)), "zero1": ((1, 1), (8, 8)),
-    "zero1_fsdp": ((4, 4), (8, 8)), "zero1_tensor": ((2, 2), (8, 8)), "accumulation_zero1": ((2, 2), (8, 8)), "tensor4": ((4, 4), (4, 4)), "sequence": ((4, 4), (4, 4)),
-    "fsdp_tensor": ((8, 8), (8, 8)), "fsdp_sequence": ((4, 4), (4, 4)), "context_tensor_fsdp": ((4, 4), (4, 4)),
+    "zero1_fsdp": ((4, 4), (8, 8)), "zero1_tensor": ((2, 2), (8, 8)), "accumulation_zero1": ((2, 2), (8, 8)),
+    "tensor4": ((4, 4), (4, 4)), "sequence": ((4, 4), (4, 4)), "fsdp_tensor": ((8, 8), (8, 8)),
+    "fsdp_sequence": ((4, 4), (4, 4)), "context_tensor_fsdp": ((4, 4), (4, 4)),
     "stage2": ((2, 1), (2, 1)), "stage_fsdp_tensor": ((8, 4), (8, 4)), "stage_zero1": ((2, 1), (8, 4)),
 }  # fmt: skip
 QUICK = ("fsdp", "zero1", "sequence", "stage_fsdp_tensor")
