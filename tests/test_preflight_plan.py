@@ -49,20 +49,19 @@ def test_every_shape_is_compiled_once(monkeypatch, tmp_path):
     assert "estimates" in said
 
 
-def test_a_topology_belongs_to_plan():
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("status", "--topology=tpu:v5e:1x1"), "--topology belongs to the verb plan"),
+        (("plan", "--timeout=9"), "--timeout belongs to plan --topology"),
+    ],
+)
+def test_flags_belong_together(words, says):
     root = pathlib.Path(__file__).parent.parent
-    command = (sys.executable, "-m", "experiments", "chinchilla", "status", "--topology=tpu:v5e:1x1")
+    command = (sys.executable, "-m", "experiments", "chinchilla", *words)
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
-    assert "--topology belongs to the verb plan" in ended.stderr
-
-
-def test_a_time_limit_belongs_to_a_topology():
-    root = pathlib.Path(__file__).parent.parent
-    command = (sys.executable, "-m", "experiments", "chinchilla", "plan", "--timeout=9")
-    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 2
-    assert "--timeout belongs to plan --topology" in ended.stderr
+    assert says in ended.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
