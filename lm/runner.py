@@ -25,9 +25,10 @@ from lm.model.kernels.choose import choose, platform_of
 from lm.model.mask import Mask
 from lm.rows import RowShape
 from lm.sharding import RULES, SEQUENCE_RULES, make_mesh
-from lm.train import checks, loop, record
+from lm.train import loop, record
 from lm.train.config import ExecutionConfig, RunConfig
 from lm.train.feed import local_rows
+from lm.train.mesh_fit import check_mesh_fit
 from lm.train.progress import Log
 from lm.train.state import Program, compile_program, row_of, shape_of, total_steps
 
@@ -66,7 +67,7 @@ def build(config: RunConfig, devices: Optional[list] = None) -> Parts:
     _check_rows(config, row)
     how = config.execution
     mesh = make_mesh(config.mesh, devices)
-    checks.check(config, mesh)
+    check_mesh_fit(config, mesh)
     model = architectures.build(config.model, execution_of(how, mesh))
     return Parts(config, model, mesh, _attention(config, row, mesh))
 

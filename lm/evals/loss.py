@@ -27,7 +27,7 @@ from lm.errors import UserError
 from lm.losses import negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import EvalConfig, RunConfig
-from lm.train.feed import put, settled
+from lm.train.feed import put, wait_on_virtual_devices
 from lm.train.state import compiler_options
 from lm.types import Batch, Params
 
@@ -184,7 +184,7 @@ class LossEvaluator:
 
 def results(score: Any, params: Params, calls: Sequence[Batch], mesh: Mesh) -> list[Any]:
     """What `score` says of each call, on the host."""
-    return jax.device_get([settled(mesh, score(params, call)) for call in calls])
+    return jax.device_get([wait_on_virtual_devices(mesh, score(params, call)) for call in calls])
 
 
 def in_calls(parts: Sequence[Batch], rows: int) -> list[Batch]:

@@ -110,10 +110,10 @@ def _various(ordered: list[Candidate]) -> list[Candidate]:
 
 def accept(config: RunConfig) -> None:
     """UserError for what a run of this configuration would refuse before it compiles."""
-    from lm.train.checks import check
+    from lm.train.mesh_fit import check_mesh_fit
 
     stand_in: Any = types.SimpleNamespace(shape=dataclasses.asdict(config.mesh))
-    check(config, stand_in)
+    check_mesh_fit(config, stand_in)
 
 
 def search(config: RunConfig, topology: Topology, *, most: int, at_once: int, timeout: float, say: Say) -> dict[str, Any]:

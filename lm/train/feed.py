@@ -108,7 +108,7 @@ def to_device(batches: Sequence[Batch], most: int, shardings: Batch, batch_size:
     return jax.tree.map(lambda block, sharding: _put_rows(block, sharding, rows, batch_size), blocks, shardings)
 
 
-def settled(mesh: Mesh, results: Any) -> Any:
+def wait_on_virtual_devices(mesh: Mesh, results: Any) -> Any:
     """The results of a call: finished ones on virtual devices, whose threads are those of one CPU. There the collectives of a call can
     wait for threads that the next call holds while it waits for them."""
     return jax.block_until_ready(results) if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else results

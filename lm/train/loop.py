@@ -20,10 +20,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lm import distributed
 from lm.errors import UserError
 from lm.optim.schedules import is_decayed, rate_ratio
-from lm.train import checkpoint, environment, imported, record
-from lm.train.cadence import evaluation_steps
+from lm.train import checkpoint, environment, pretrained, record
 from lm.train.config import MEASURE, RunConfig
-from lm.train.feed import Stream, put, settled, to_device
+from lm.train.eval_steps import evaluation_steps
+from lm.train.feed import Stream, put, to_device, wait_on_virtual_devices
 from lm.train.metrics import Diverged, StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.progress import Log, Progress
@@ -118,13 +118,13 @@ class _Run:
         """Restores the newest checkpoint, or makes the initial state."""
         self.device_hyper = jax.tree.map(self.on_device, self.hyper)
         self.record["seconds"]["compile"] = self.program.compile_seconds
-        self.record |= imported.marks(before, self.config, self.facts.data["fingerprint"])
-        is_old, say = distributed.first(lambda: imported.has_state(before, self.workdir)), self.log or (lambda line: None)
+        self.record |= pretrained.provenance(before, self.config, self.facts.data["fingerprint"])
+        is_old, say = distributed.first(lambda: pretrained.has_training_state(before, self.workdir)), self.log or (lambda line: None)
         restored = checkpoint.restore(self.workdir, self.program.layers.stored, say) if is_old else None
         host: dict[str, Any] = {}
         if restored is None:
-            initial = settled(self.program.mesh, self.program.init(self.device_hyper.seed))
-            self.state = imported.first_state(initial, self.program.layers, before, self.workdir)
+            initial = wait_on_virtual_devices(self.program.mesh, self.program.init(self.device_hyper.seed))
+            self.state = pretrained.first_state(initial, self.program.layers, before, self.workdir)
         else:
             self.state, host = self.program.layers.read(restored.state), restored.host
             self.step = self.saved = int(jax.device_get(self.state.step))
@@ -197,7 +197,7 @@ class _Run:
                 count = min(most, cut - self.step)
                 block = to_device(list(itertools.islice(batches, count)), most, self.program.batch_shardings, self.config.batch_size)
                 run = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
-                self.state, *results = settled(self.program.mesh, run)
+                self.state, *results = wait_on_virtual_devices(self.program.mesh, run)
                 self.in_flight.append((self.step, count, results))
                 self.step += count
                 self.read_metrics(leave=1)

@@ -44,13 +44,13 @@ class Layout:
     def split(self, tree: Params) -> Params:
         return tree if self.parts is None else jax.lax.with_sharding_constraint(tree, self.parts)
 
-    def joined(self, params: Params) -> Params:
+    def gather(self, params: Params) -> Params:
         return params if self.weights is None else jax.lax.with_sharding_constraint(params, self.weights)
 
-    def fetched(self, opt_state: Any) -> Any:
+    def to_device(self, opt_state: Any) -> Any:
         return opt_state if self.device is None else jax.device_put(opt_state, self.device)
 
-    def stored(self, opt_state: Any) -> Any:
+    def to_host(self, opt_state: Any) -> Any:
         return opt_state if self.host is None else jax.device_put(opt_state, self.host)
 
 

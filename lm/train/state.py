@@ -23,10 +23,10 @@ from lm.losses import LossFn, pretraining
 from lm.optim.optimizer import make_optimizer
 from lm.optim.schedules import warmup_steps
 from lm.rows import RowShape
-from lm.train.checks import check
 from lm.train.config import CheckpointConfig, EvalConfig, LogConfig, RunConfig
 from lm.train.feed import abstract_batch
 from lm.train.layer_order import LayerOrder, layer_order
+from lm.train.mesh_fit import check_mesh_fit
 from lm.train.placement import Model, abstract_state, layout_of_update
 from lm.train.step import Step, make_step
 from lm.types import Batch, Hyper, TrainState
@@ -148,7 +148,7 @@ def lower(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[Loss
 
     `frozen` (arrays or abstract ones) is what `loss_fn` gets beside the parameters. UserError if the batch cannot be split as configured.
     """
-    check(config, mesh)
+    check_mesh_fit(config, mesh)
     abstract, axes = model.abstract(), model.axes()
     loss_fn = loss_fn or _pretraining(config, model)
     optimizer = make_optimizer(config.optim, abstract, axes)

@@ -37,13 +37,13 @@ def make_step(
 
     def step(state: TrainState, frozen: Any, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
-        weights = layout.joined(state.params)  # stated at both ends of a step, or the compiler spreads the split over the forward pass
+        weights = layout.gather(state.params)  # stated at both ends of a step, or the compiler spreads the split over the forward pass
         (loss_sum, weight_sum, aux), grad_sums = accumulate(loss_fn, weights, frozen, batch, key, micro_batches)
         inverse = jnp.where(weight_sum > 0, 1.0 / jnp.maximum(weight_sum, 1e-30), 0.0)
         grads = layout.split(jax.tree.map(lambda g: g * inverse, grad_sums))
-        params, moments = layout.split(weights), layout.fetched(state.opt_state)
+        params, moments = layout.split(weights), layout.to_device(state.opt_state)
         updates, opt_state = optimizer.update(grads, moments, params, step=state.step, hyper=hyper)
-        params, opt_state = layout.joined(optax.apply_updates(params, updates)), layout.stored(opt_state)
+        params, opt_state = layout.gather(optax.apply_updates(params, updates)), layout.to_host(opt_state)
         metrics = {
             "loss": loss_sum * inverse,
             "weight": weight_sum,

@@ -18,7 +18,7 @@ from lm.model.weights import flatten
 from lm.runner import build
 from lm.train import placement, state
 from lm.train.config import ExecutionConfig, RunConfig
-from lm.train.feed import settled, to_device
+from lm.train.feed import to_device, wait_on_virtual_devices
 from lm.types import Hyper, Params, TrainState
 
 ROWS, STEPS, RATE = 8, 3, 0.02
@@ -96,7 +96,7 @@ def run(name: str, layout: Layout, devices: int = 8) -> Found:
     losses, gradient = [], {}
     for step in range(STEPS):
         block = to_device([CASES[name].batch(ROWS, seed=step)], 1, where)
-        now, scalars, _ = settled(parts.mesh, compiled(now, None, block, *jax.device_put((HYPER, np.int32(1)), everywhere)))
+        now, scalars, _ = wait_on_virtual_devices(parts.mesh, compiled(now, None, block, *jax.device_put((HYPER, np.int32(1)), everywhere)))
         losses.append(float(np.asarray(scalars)[0, low.scalars.index("loss")]))
         if step == 0:
             gradient = host(now.opt_state)

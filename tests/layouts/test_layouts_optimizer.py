@@ -48,9 +48,9 @@ def updated(optim: str, layout: Layout, devices: int = 8) -> tuple[dict[str, np.
     def update(params, opt_state, gradients, step):
         split = moves.split(params)
         updates, opt_state = optimizer.update(
-            moves.split(gradients), moves.fetched(opt_state), split, step=step, hyper=HYPER._replace(weight_decay=np.float32(0.1))
+            moves.split(gradients), moves.to_device(opt_state), split, step=step, hyper=HYPER._replace(weight_decay=np.float32(0.1))
         )
-        return moves.joined(jax.tree.map(jnp.add, split, updates)), moves.stored(opt_state)
+        return moves.gather(jax.tree.map(jnp.add, split, updates)), moves.to_host(opt_state)
 
     params = jax.tree.map(lambda x, like: np.array(x).reshape(like.shape), params_of(CASES["decoder"].model), model.abstract())
     now = jax.device_put((params, jax.jit(optimizer.init)(params)), where)

@@ -8,8 +8,8 @@ import pytest
 from lm.errors import UserError
 from lm.optim.schedules import WSD, Linear, rate_ratio
 from lm.train import metrics, record
-from lm.train.cadence import evaluation_steps
 from lm.train.environment import environment
+from lm.train.eval_steps import evaluation_steps
 from lm.train.progress import Progress
 
 

@@ -12,12 +12,12 @@ from lm.train.record import Record
 from lm.types import TrainState
 
 
-def has_state(before: Optional[Record], workdir: Path) -> bool:
+def has_training_state(before: Optional[Record], workdir: Path) -> bool:
     """Whether there may be a state to restore: not before the first run, nor while imported weights are all there is."""
     return before is not None and not ("imported" in before and checkpoint.steps(workdir) == [0])
 
 
-def marks(before: Optional[Record], config: RunConfig, fingerprint: Optional[str]) -> dict[str, Any]:
+def provenance(before: Optional[Record], config: RunConfig, fingerprint: Optional[str]) -> dict[str, Any]:
     """What the record keeps of the import. The weights are part of what the run is, and so of its id."""
     if before is None or "imported" not in before:
         return {}

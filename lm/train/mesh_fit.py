@@ -10,7 +10,7 @@ from lm.sharding import RULES
 from lm.train.config import RunConfig
 
 
-def check(config: RunConfig, mesh: Mesh) -> None:
+def check_mesh_fit(config: RunConfig, mesh: Mesh) -> None:
     """UserError, in one line with the names of the options, for the first thing that does not fit."""
     _check_options(config, mesh)
     _check_model(config, mesh)
