@@ -17,10 +17,10 @@ from launch.view import View
 from lm.data import info as data_info
 from lm.errors import UserError
 from lm.preflight.topologies import Topology
-from lm.scaling import directory, naming, plan
-from lm.scaling import status as status_lib
-from lm.scaling.study import Study
-from lm.scaling.variants import Comparison
+from lm.study import directory, naming, plan
+from lm.study import status as status_lib
+from lm.study.study import Study
+from lm.study.variants import Comparison
 
 FOLDER = pathlib.Path(__file__).parent
 AnyStudy = Union[Study, Comparison]
@@ -44,7 +44,7 @@ def load(name: str) -> AnyStudy:
         raise UserError(f"unknown study {name!r}: {hint}")
     study = module["get_study"]() if "get_study" in module else None
     if not isinstance(study, (Study, Comparison)):
-        raise UserError(f"{name}: its function get_study() must return a lm.scaling.study.Study or a lm.scaling.variants.Comparison")
+        raise UserError(f"{name}: its function get_study() must return a lm.study.study.Study or a lm.study.variants.Comparison")
     return study
 
 

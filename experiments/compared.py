@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from experiments import stamp
 from lm import files
-from lm.scaling import comparison, comparison_text, directory
+from lm.analysis import comparison, comparison_text
 from lm.scaling.results import to_json
-from lm.scaling.variants import Comparison
+from lm.study import directory
+from lm.study.variants import Comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Compared:
         inputs = stamp.inputs(directory.open_study(self.root), [dataclasses.asdict(run) for run in runs])
         if not (page.exists() and stored.exists() and written.exists() and written.read_text(encoding="utf-8") == inputs):
             files.write_text(stored, to_json(made))
-            from lm.scaling.report.versus import write
+            from lm.report.versus import write
 
             write(self.root, made, runs, self.study.published)
             written.write_text(inputs, encoding="utf-8")

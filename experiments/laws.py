@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 from experiments import stamp
 from lm import files
+from lm.analysis import summary
+from lm.analysis import truth as truth_lib
 from lm.errors import UserError
-from lm.scaling import claims, directory, gate, summary, table
-from lm.scaling import status as status_lib
-from lm.scaling import truth as truth_lib
-from lm.scaling.study import Study
+from lm.study import directory, gate, locks
+from lm.study import status as status_lib
+from lm.study.rows import read_json, read_rows
+from lm.study.study import Study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +47,13 @@ class Laws:
         """Writes the forecast from stage 0; the gate of stage 1 is open from then on."""
         cells = status_lib.of(self.root).cells
         status_lib.require_completed([c for c in cells if c.cell["stage"] == 0], self.study.limits.min_completed)
-        rows = [row for row in table.read(self.root) if row.stage == 0]
+        rows = [row for row in read_rows(self.root) if row.stage == 0]
         if len(rows) == len(directory.open_study(self.root)["cells"]):
             return True  # nothing is to be forecast
-        from lm.scaling import forecast, results
+        from lm.analysis import forecast
+        from lm.scaling import results
 
-        made = forecast.make(rows, [row for row in table.read(self.root) if row.stage > 0], self.study.analysis)
+        made = forecast.make(rows, [row for row in read_rows(self.root) if row.stage > 0], self.study.analysis)
         if isinstance(made, results.Refusal):
             raise UserError(f"no forecast can be made, so that the second stage cannot be tested: {made.reason}")
         stored = gate.write_forecast(self.root, results.encode(made), list(made.made_from))
@@ -62,20 +65,21 @@ class Laws:
         if stored is not None:
             self.say(f"the forecast was written {stored['time']}, sha256 {stored['sha256']}, and is never written again")
             return
-        rest = [c for c in status_lib.of(self.root).cells if c.cell["stage"] == 0 and c.state not in claims.FINISHED]
+        rest = [c for c in status_lib.of(self.root).cells if c.cell["stage"] == 0 and c.state not in locks.FINISHED]
         if rest:
             raise UserError(f"{len(rest)} cells of the first stage are not finished: `run` trains them and then writes the forecast")
         self.between_stages()
 
     def _fitted(self) -> dict[str, Any]:
         """What summary.json holds, after fitting unless that was done from the same runs by the same code."""
-        rows, forecast = table.read(self.root), gate.read_forecast(self.root)
+        rows, forecast = read_rows(self.root), gate.read_forecast(self.root)
         truth = truth_lib.of(self.study.base, self.root) if any(row.completed for row in rows) else None
         inputs = stamp.inputs([dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis), truth)
         path = self.root / "summary.json"
-        made = table.read_json(path, "") if path.exists() and (self.root / "fit.json").exists() else {}
+        made = read_json(path, "") if path.exists() and (self.root / "fit.json").exists() else {}
         if made.get("inputs") != inputs:
-            from lm.scaling import analysis, results
+            from lm.analysis import analysis
+            from lm.scaling import results
 
             content = None if forecast is None else results.decode(forecast["content"])
             fitted = analysis.analyse(rows, self.study.analysis, content, truth)
@@ -100,7 +104,7 @@ class Laws:
             if not fit.exists():
                 self.say(f"no {fit}: the comparison is left out until `python -m experiments {fit.parent.name}` has run")
         if not (path.exists() and written.exists() and written.read_text(encoding="utf-8") == inputs):
-            from lm.scaling import report
+            from lm import report
 
             report.write(self.root)
             written.write_text(inputs, encoding="utf-8")

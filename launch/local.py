@@ -19,8 +19,8 @@ from typing import Optional
 import lm
 from launch.view import View
 from lm.errors import UserError, run_cli
-from lm.scaling import claims, directory
-from lm.scaling import status as status_lib
+from lm.study import directory, locks
+from lm.study import status as status_lib
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 10.0
@@ -58,7 +58,7 @@ class LocalWorkers:
         forecast and returns True, or returns False to stop there. Workers end with this call, also on an error or Ctrl-C.
         """
         study = directory.open_study(root)
-        claims.clear_stale(root, [cell["id"] for cell in study["cells"]])
+        locks.clear_stale(root, [cell["id"] for cell in study["cells"]])
         known: dict[str, status_lib.CellStatus] = {}
         state = status_lib.of(root, study, known)
         view = view or View(sys.stdout)
@@ -67,7 +67,7 @@ class LocalWorkers:
         try:
             deaths, finished = 0, state.finished
             while state.finished < len(state.cells):
-                if not state.forecast and all(c.state in claims.FINISHED for c in state.cells if c.cell["stage"] == 0) and not when_open():
+                if not state.forecast and all(c.state in locks.FINISHED for c in state.cells if c.cell["stage"] == 0) and not when_open():
                     break
                 deaths = 0 if state.finished > finished else deaths
                 finished = state.finished
@@ -105,7 +105,7 @@ def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Wo
     folder = root / "logs"
     folder.mkdir(exist_ok=True)
     log = folder / f"worker-{'all' if core is None else core}.log"
-    command = [sys.executable, "-m", "lm.worker", str(root), "--follow", f"--parent={os.getpid()}"]
+    command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", f"--parent={os.getpid()}"]
     command += [f"--cores={core}"] if core is not None else []
     command += [f"--train={train}"] if train else []
     code = str(pathlib.Path(lm.__file__).parent.parent)

@@ -3,8 +3,8 @@
 import time
 from typing import Any, Optional, TextIO
 
-from lm.scaling import claims, naming
-from lm.scaling.status import CellStatus, Status
+from lm.study import locks, naming
+from lm.study.status import CellStatus, Status
 
 WIDTH = 24
 EVERY_SECONDS = 30.0  # between plain lines while no cell ends
@@ -21,13 +21,13 @@ class View:
 
     def start(self, state: Status) -> None:
         self._start, self._flops_before = time.monotonic(), state.flops_done
-        self._seen = {c.cell["id"] for c in state.cells if c.state in claims.FINISHED}
+        self._seen = {c.cell["id"] for c in state.cells if c.state in locks.FINISHED}
         if self._seen and len(self._seen) < len(state.cells):
             self._line(f"{len(self._seen)} of {len(state.cells)} cells are finished already")
 
     def update(self, state: Status) -> None:
         for c in state.cells:
-            if c.state in claims.FINISHED and c.cell["id"] not in self._seen:
+            if c.state in locks.FINISHED and c.cell["id"] not in self._seen:
                 self._seen.add(c.cell["id"])
                 self._last = f"{c.loss:.4f} {c.unit}" if c.loss is not None else c.state
                 self._clear()

@@ -1,4 +1,4 @@
-"""From a configuration to a trained run: where data, model, training and evaluation meet. Used by lm.run and by lm.worker."""
+"""From a configuration to a trained run: where data, model, training and evaluation meet. Used by lm.run and by lm.study.worker."""
 
 import dataclasses
 import functools

@@ -28,7 +28,7 @@ with pytest.MonkeyPatch.context() as patch:  # of this process alone: those that
 # A shell starts what it puts in the background with interrupts ignored, and the tests of Ctrl-C send some.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Functions of arrays, and not lm.types: JAX also builds pytrees of shapes, shardings and None.
-CHECKED = ("lm.infer.sampling", "lm.losses", "lm.model.positions", "lm.scaling.laws", "lm.scaling.objectives")
+CHECKED = ("lm.infer.sampling", "lm.losses", "lm.model.positions", "lm.scaling.laws.law", "lm.scaling.fits.objectives")
 install_import_hook(CHECKED, "runtime_types.typechecked")
 
 
@@ -41,3 +41,23 @@ def pytest_terminal_summary(terminalreporter):
                 seconds[folder] += report.duration
     for folder, spent in sorted(seconds.items()):
         terminalreporter.write_line(f"{spent:7.1f} s  {folder}")
+
+
+@pytest.fixture
+def few_starts(monkeypatch):
+    """Every 31st of the 4,500 starts, for tests that fit the law many times."""
+    _thin(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def few_starts_in_module():
+    with pytest.MonkeyPatch.context() as patch:
+        _thin(patch)
+        yield
+
+
+def _thin(patch):
+    from lm.scaling.laws.law import Chinchilla
+
+    grid = Chinchilla.starts
+    patch.setattr(Chinchilla, "starts", lambda self, centre: grid(self, centre)[::31])

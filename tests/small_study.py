@@ -6,11 +6,11 @@ import pathlib
 from lm.data.config import DataConfig
 from lm.data.objectives.config import Denoising
 from lm.model.config import ModelConfig
-from lm.scaling import directory, plan
-from lm.scaling.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
 from lm.scaling.settings import AnalysisSettings
-from lm.scaling.study import Budget, Study
-from lm.scaling.variants import Comparison, Published, Variant
+from lm.study import directory, plan
+from lm.study.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.study.study import Budget, Study
+from lm.study.variants import Comparison, Published, Variant
 from lm.train.config import RunConfig
 
 TRAIN = "fake_train:train"  # with tests/ on PYTHONPATH

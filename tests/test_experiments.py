@@ -16,7 +16,9 @@ from experiments import commands
 from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.model.flops import ledger
-from lm.scaling import gate, results, table
+from lm.scaling import results
+from lm.study import gate
+from lm.study.rows import read_rows
 
 HERE = pathlib.Path(__file__).parent
 PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
@@ -51,7 +53,7 @@ def _copy(finished, study):
 
 def test_one_command_does_everything(finished):
     root, _, printed = finished
-    rows = table.read(root)
+    rows = read_rows(root)
     assert all(row.completed for row in rows)
     stored = gate.read_forecast(root)
     assert set(stored["runs"]) <= {row.id for row in rows if row.stage == 0}
@@ -191,7 +193,7 @@ def test_a_study_of_the_users_own_is_read_from_its_file(tmp_path):
 
 @pytest.mark.parametrize("name", commands.names())
 def test_the_studies_here_can_be_planned(name):
-    from lm.scaling import plan
+    from lm.study import plan
 
     study = commands.load(name)
     ids = getattr(study.base.data.tokenizer, "vocab_size", study.base.model.vocab_size)

@@ -35,18 +35,20 @@ FLOORS = {
     "lm.evals": 4,
     "lm.hf": 4,
     "lm.scaling": 4,
+    "lm.study": 4,
+    "lm.analysis": 5,
+    "lm.report": 6,
     "lm.preflight": 5,
     "lm.run": 5,
     "lm.runner": 5,
     "lm.usage": 5,
     "lm.describe": 5,
-    "lm.worker": 5,
     "lm.infer.__main__": 5,  # commands
     "lm.evals.__main__": 5,
     "lm.hf.__main__": 5,
-    "configs": 6,
-    "experiments": 6,
-    "launch": 6,
+    "configs": 7,
+    "experiments": 7,
+    "launch": 7,
 }
 NEVER = [("lm.model", "lm.data"), ("lm.data", "lm.model"), ("lm.infer", "lm.train")]
 
@@ -60,8 +62,8 @@ LIBRARIES = {
     "sentencepiece": ["lm.data"],
     "tokenizers": ["lm.data"],
     "array_record": ["lm.data"],
-    "matplotlib": ["lm.scaling"],
-    "jinja2": ["lm.scaling"],
+    "matplotlib": ["lm.scaling.page", "lm.report"],
+    "jinja2": ["lm.scaling.page"],
     "safetensors": ["lm.hf"],
     "tensorflow": [],
     "torch": [],
@@ -82,19 +84,20 @@ JAX_FREE = [
     "lm.rows",
     "lm.model.flops",
     "lm.model.memory",
-    "lm.model.published",
     "lm.data.info",
     "lm.run",
     "lm.usage",
-    "lm.worker",
+    "lm.study.worker",
 ]
 JAX_FREE += ["lm.preflight." + name for name in ("__main__", "topologies", "targets", "roofline", "job", "search", "table")]
 JAX_FREE += ["experiments", "experiments.__main__", "launch.local", "launch.view"]
 JAX_FREE += ["lm.scaling.__main__", "lm.scaling.runs", "lm.scaling.commands.table", "lm.scaling.table_summary"]
-JAX_FREE += ["lm.scaling." + name for name in ("study", "plan", "table", "status", "directory", "claims", "gate", "recipes")]
-JAX_FREE += ["lm.scaling." + name for name in ("design", "naming", "variants", "comparison", "comparison_text")]
-HELP = [["lm.run"], ["lm.worker"], ["experiments"], ["lm.infer"], ["lm.evals"], ["lm.evals", "loss"]]
-HELP += [["lm.scaling"], ["lm.scaling", "fit"], ["lm.scaling.replicate"]]
+JAX_FREE += [
+    "lm.study." + name for name in ("study", "plan", "rows", "status", "directory", "locks", "gate", "recipes", "design", "naming")
+]
+JAX_FREE += ["lm.study.variants", "lm.analysis.comparison", "lm.analysis.comparison_text", "experiments.replications.published"]
+HELP = [["lm.run"], ["lm.study.worker"], ["experiments"], ["lm.infer"], ["lm.evals"], ["lm.evals", "loss"]]
+HELP += [["lm.scaling"], ["lm.scaling", "fit"], ["experiments.replications"]]
 HELP += [["lm.preflight"]]
 HELP += [["lm.hf"], ["lm.hf", "import"], ["lm.hf", "export"]]
 

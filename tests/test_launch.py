@@ -17,8 +17,9 @@ from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
 from lm.errors import UserError
-from lm.scaling import claims, directory, gate, table
-from lm.scaling import status as status_lib
+from lm.study import directory, gate, locks
+from lm.study import status as status_lib
+from lm.study.rows import read_rows
 
 HERE = pathlib.Path(__file__).parent
 PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
@@ -44,7 +45,7 @@ def _wait_for(condition, seconds=20):
 
 
 def _results(root):
-    return {row.id: (row.status, row.reason, row.loss) for row in table.read(root) if row.status != "pending"}
+    return {row.id: (row.status, row.reason, row.loss) for row in read_rows(root) if row.status != "pending"}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def straight(tmp_path_factory):
 
 def test_every_cell_is_trained_on_one_core_and_reported(straight):
     root, printed = straight
-    rows = table.read(root)
+    rows = read_rows(root)
     assert all(row.completed for row in rows)
     assert {row.environment["cores"] for row in rows} == {1}
     assert printed.count("nats/byte, ") == len(rows)
@@ -101,8 +102,8 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
     class Assassin(View):
         def update(self, state):
             super().update(state)
-            held = [path for path in root.glob("cells/*/claim") if (owner := claims.holder(path)) and not killed]
-            if held and (owner := claims.holder(held[0])):
+            held = [path for path in root.glob("cells/*/claim") if (owner := locks.holder(path)) and not killed]
+            if held and (owner := locks.holder(held[0])):
                 os.kill(owner["pid"], signal.SIGKILL)
                 killed.append(owner["pid"])
 
@@ -130,7 +131,7 @@ def test_a_worker_whose_launcher_died_before_it_looked_ends(tmp_path, monkeypatc
     monkeypatch.setenv("FAKE_SECONDS", "60")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    command = [sys.executable, "-m", "lm.worker", str(root), "--follow", f"--parent={gone.pid}", f"--train={small_study.TRAIN}"]
+    command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", f"--parent={gone.pid}", f"--train={small_study.TRAIN}"]
     assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=30).returncode == 1
 
 
@@ -144,7 +145,7 @@ def test_workers_do_not_outlive_a_killed_launcher(tmp_path, monkeypatch):
     launcher.kill()
     launcher.wait()
     _wait_for(lambda: not status_lib.of(root).count("running"))
-    assert claims.clear_stale(root, [c["id"] for c in directory.open_study(root)["cells"]]) == 1
+    assert locks.clear_stale(root, [c["id"] for c in directory.open_study(root)["cells"]]) == 1
 
 
 def test_an_interrupt_gives_the_claims_back(tmp_path, monkeypatch):
@@ -187,7 +188,7 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     root = tmp_path / "s"
     study = small_study.planned(root)
     running, failed = study["cells"][0], study["cells"][1]
-    assert claims.claim(root, running["id"])
+    assert locks.claim(root, running["id"])
     (root / "cells" / running["id"] / "metrics.jsonl").write_text(f'{{"step": {running["steps"] // 2}, "loss": 2.5}}\n{{"st')
     files.write_json(root / "cells" / failed["id"] / "run.json", {"status": "diverged", "reason": "loss is not finite"})
     text = status_lib.render(status_lib.of(root), root)

@@ -11,7 +11,7 @@ import small_study
 from experiments import commands, shapes
 from lm.preflight.job import Outcome
 from lm.preflight.topologies import parse
-from lm.scaling import plan
+from lm.study import plan
 
 RESULT = {
     "fits": True,

@@ -9,7 +9,7 @@ import dataclasses
 
 from experiments.chinchilla import study as bytes_study
 from lm.data.config import SentencePieceTokenizer
-from lm.scaling.study import Budget, Study
+from lm.study.study import Budget, Study
 
 VOCABULARY = 1024
 

@@ -9,7 +9,7 @@ import dataclasses
 
 from experiments.chinchilla import study as bytes_study
 from lm.data.config import Component, WordChain
-from lm.scaling.study import Budget, Study
+from lm.study.study import Budget, Study
 from lm.train.config import EvalConfig
 
 # Large enough that no learner here comes near the end of the list, where a power law ends too.

@@ -7,7 +7,7 @@ import types
 
 from lm.errors import run_cli
 
-VERBS = ("fit", "compare", "plan", "power", "benchmark")
+VERBS = ("fit", "compare", "plan", "power")
 
 
 def modules() -> dict[str, types.ModuleType]:

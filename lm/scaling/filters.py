@@ -7,9 +7,9 @@ from typing import Optional, Protocol, Union
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling import frontier
-from lm.scaling.laws import Chinchilla, Law
-from lm.scaling.objectives import HuberLog, Objective
+from lm.scaling.fits import frontier
+from lm.scaling.fits.objectives import HuberLog, Objective
+from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Runs
 
@@ -109,8 +109,8 @@ def before_after(
 
 
 def _step(name: str, dropped: int, runs: Runs, law: Law, objective: Objective) -> FilterStep:
-    from lm.scaling import fit
-    from lm.scaling.surface import points_of
+    from lm.scaling.fits import fit
+    from lm.scaling.fitted_law import points_of
 
     made: Union[fit.Fit, Refusal] = Refusal("too_few_points", f"{len(runs)} rows are left for {len(law.names)} parameters")
     if len(runs) > len(law.names):

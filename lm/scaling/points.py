@@ -7,7 +7,7 @@ from typing import Any, Optional
 import numpy as np
 
 from lm.scaling import results
-from lm.scaling.table import Row
+from lm.study.rows import Row
 
 BRACKET = "bracket"
 Size = tuple[tuple[str, int], ...]

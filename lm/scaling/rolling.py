@@ -11,12 +11,12 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.scaling import fit, frontier
-from lm.scaling.laws import Chinchilla, Law
-from lm.scaling.objectives import HuberLog, Objective
+from lm.scaling.fits import fit, frontier
+from lm.scaling.fits.objectives import HuberLog, Objective
+from lm.scaling.fitted_law import points_of
+from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Runs
-from lm.scaling.surface import points_of
 
 _MOST_CUTS = 8
 _REACH = math.log(1e3)  # C_equal is looked for down to a thousandth of C

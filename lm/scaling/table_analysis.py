@@ -6,16 +6,20 @@ from typing import Any, Optional, Union
 import jax
 import numpy as np
 
-from lm.scaling import catalogue, frontier, isoflop, noise, profiles, warnings
-from lm.scaling.hull import Hull, fit_hull
-from lm.scaling.intervals import RESAMPLINGS, Resampling
-from lm.scaling.isoflop import Isoflop
-from lm.scaling.laws import Law
-from lm.scaling.objectives import OBJECTIVES, Objective
+from lm.scaling import diagnostics
+from lm.scaling.approaches import isoflop, profiles
+from lm.scaling.approaches.hull import Hull, fit_hull
+from lm.scaling.approaches.isoflop import Isoflop
+from lm.scaling.fits import frontier
+from lm.scaling.fits.objectives import OBJECTIVES, Objective
+from lm.scaling.fitted_law import Surface, fit_surface
+from lm.scaling.intervals import noise
+from lm.scaling.intervals.resampling import RESAMPLINGS, Resampling
+from lm.scaling.laws import catalogue
+from lm.scaling.laws.law import Law
 from lm.scaling.results import Answer, Caution, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
-from lm.scaling.surface import Surface, fit_surface
 
 SCHEMA = 1
 
@@ -104,7 +108,7 @@ def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> Table
     """Fits what the settings ask for; numbers that the table does not support are Refusals."""
     asked = settings.approaches
     minima = fit_profiles(runs, settings) if 2 in asked else None
-    found = warnings.profiles(minima) if isinstance(minima, Isoflop) else ()
+    found = diagnostics.profiles(minima) if isinstance(minima, Isoflop) else ()
     return TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),
         law=fit_law(runs, settings) if 3 in asked else None, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
@@ -130,16 +134,16 @@ def _described(settings: TableSettings) -> dict[str, Any]:
 def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
     """Approach 3 with any law; a Refusal where the rows cannot hold the answer, whatever the fit."""
     law, objective = settings.law, settings.objective
-    found = warnings.before(runs, law)
+    found = diagnostics.before(runs, law)
     if refused := next((one for one in found if isinstance(one, Refusal)), None):
         return refused
     made = fit_surface(runs, law, objective, settings.resampling, settings.draws, settings.level, settings.seed)
     if isinstance(made, Refusal):
         return made
-    return described(runs, made, settings, found + warnings.after(made, runs))
+    return described(runs, made, settings, found + diagnostics.after(made, runs))
 
 
-def described(runs: Runs, made: Surface, settings: TableSettings, found: tuple[warnings.Found, ...] = ()) -> LawFit:
+def described(runs: Runs, made: Surface, settings: TableSettings, found: tuple[diagnostics.Found, ...] = ()) -> LawFit:
     """A surface as a typed result; a Refusal among `found` takes the place of exponents and allocations."""
     law = made.law
     refused = next((one for one in found if isinstance(one, Refusal)), None)
@@ -191,5 +195,5 @@ def allocations(made: Surface, runs: Runs, targets: tuple[float, ...]) -> tuple[
     for i, c in enumerate(flops):
         columns = (path.log_n[:, i], path.log_d[:, i], path.log_loss[:, i], (path.log_d - path.log_n)[:, i])
         n, d, loss, ratio = (made.answer_of(np.exp(column)) for column in columns)
-        found.append(Allocation(c, n, d, loss, ratio, warnings.extrapolation(c, (float(runs.c.min()), float(runs.c.max())))))
+        found.append(Allocation(c, n, d, loss, ratio, diagnostics.extrapolation(c, (float(runs.c.min()), float(runs.c.max())))))
     return tuple(found)

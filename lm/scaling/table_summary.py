@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Optional, Union
 
+from lm.scaling.page.words import answer
 from lm.scaling.results import Answer, Refusal, encode
-from lm.scaling.summary import answer
 
 if TYPE_CHECKING:
-    from lm.scaling.hull import Hull
-    from lm.scaling.isoflop import Isoflop
+    from lm.scaling.approaches.hull import Hull
+    from lm.scaling.approaches.isoflop import Isoflop
     from lm.scaling.table_analysis import LawFit, TableAnalysis
 
 

@@ -15,12 +15,13 @@ import time
 
 import numpy as np
 
-from lm.scaling import coverage, fit, frontier, held, identify, intervals
+from lm.scaling.fits import constrained, fit, frontier
+from lm.scaling.intervals import coverage, profile_likelihood, resampling
 from tests.scaling import known
 
 LEVELS = (0.8, 0.95)
 DRAWS = 119
-DESIGNS = {"own seeds, sigma .72%": known.own_design(), "Porian's sigma(L)": known.porian_design(intervals.PORIAN)}
+DESIGNS = {"own seeds, sigma .72%": known.own_design(), "Porian's sigma(L)": known.porian_design(resampling.PORIAN)}
 
 
 def quantities(design):
@@ -49,19 +50,19 @@ def profiled(design, studies, draws):
     top = float(design.runs.c.max())
     cost = frontier.six_nd(design.runs.n.min(), design.runs.n.max())
     targets = {
-        "alpha": held.parameter(law, "alpha"),
-        "a": held.Derived("a", (top / 10, top), cost),
-        "L* at C": held.Derived("loss", (top,), cost),
+        "alpha": constrained.parameter(law, "alpha"),
+        "a": constrained.Derived("a", (top / 10, top), cost),
+        "L* at C": constrained.Derived("loss", (top,), cost),
     }
     hits = {(name, level): [] for name in targets for level in LEVELS}
     for study, made in enumerate(coverage.studies_of(base, design.simulate(studies, 0))):
-        losses = identify.simulated(made, design.runs, intervals.Noise(design.noise), draws, study)
+        losses = profile_likelihood.simulated(made, design.runs, resampling.Noise(design.noise), draws, study)
         free = fit.refit(made, losses, extra=0).value
         natural = law.natural(made.theta[None], made.points.centre)
         for name, target in targets.items():
             truth, value = (float(target.of(law, p)[0]) for p in (design.values[None], natural))
-            at_truth = identify.held_rise(made, target, truth, made.points.log_loss[None], np.array([made.value]))[0]
-            rises = identify.held_rise(made, target, value, losses, free)
+            at_truth = profile_likelihood.held_rise(made, target, truth, made.points.log_loss[None], np.array([made.value]))[0]
+            rises = profile_likelihood.held_rise(made, target, value, losses, free)
             for level in LEVELS:
                 hits[name, level].append(at_truth <= np.quantile(rises, level, method="weibull"))
     return {key: float(np.mean(found)) for key, found in hits.items()}
@@ -90,12 +91,12 @@ def main():
     failed, began = False, time.monotonic()
     for name, design in DESIGNS.items():
         print(f"{name}: {len(design.runs)} rows, {args.studies} studies, {DRAWS} draws each")
-        strategies = (intervals.Noise(design.noise), intervals.Rows(), intervals.RowsBCa())
+        strategies = (resampling.Noise(design.noise), resampling.Rows(), resampling.RowsBCa())
         for strategy in strategies:
             found = coverage.coverage(design, strategy, quantities(design), args.studies, DRAWS, LEVELS)
             shares = {(one.quantity, one.level): one.share for one in found}
             failed |= show(strategy.name + ("" if strategy.bca else ", percentile"), shares, args.studies, not strategy.bca)
-        failed |= show(identify.PROFILE, profiled(design, args.profile_studies, 59), args.profile_studies, True)
+        failed |= show(profile_likelihood.PROFILE, profiled(design, args.profile_studies, 59), args.profile_studies, True)
     print(f"{time.monotonic() - began:.0f} s")
     return int(failed)
 

@@ -21,7 +21,9 @@ COMPARED = ("status", "reason", "final", "curve", "steps", "tokens", "flops", "p
 
 def kill(process: subprocess.Popen, root: pathlib.Path, everything: bool) -> str:
     """SIGKILL for the launcher and, if `everything`, for the workers first; otherwise they notice that it is gone."""
-    workers = subprocess.run(("pgrep", "-f", f"lm.worker {root}"), capture_output=True, text=True).stdout.split() if everything else []
+    workers = (
+        subprocess.run(("pgrep", "-f", f"lm.study.worker {root}"), capture_output=True, text=True).stdout.split() if everything else []
+    )
     for pid in (*map(int, workers), process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

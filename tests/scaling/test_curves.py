@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from lm.scaling import curves, isoflop, profiles
-from lm.scaling.profiles import Profile
+from lm.scaling.approaches import curves, isoflop, profiles
+from lm.scaling.approaches.profiles import Profile
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.runs import Columns, from_frame
 from lm.scaling.settings import AnalysisSettings

@@ -9,10 +9,10 @@ import pytest
 
 from lm.scaling import __main__ as command
 from lm.scaling import results
-from lm.scaling.catalogue import LAWS
 from lm.scaling.commands import table
-from lm.scaling.intervals import RESAMPLINGS
-from lm.scaling.objectives import OBJECTIVES, HuberLog, QuantileLog
+from lm.scaling.fits.objectives import OBJECTIVES, HuberLog, QuantileLog
+from lm.scaling.intervals.resampling import RESAMPLINGS
+from lm.scaling.laws.catalogue import LAWS
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 

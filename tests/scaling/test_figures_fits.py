@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lm.scaling import hull, runs, solver, table_analysis
-from lm.scaling.figures import fits
-from lm.scaling.laws import Chinchilla
+from lm.scaling import runs, table_analysis
+from lm.scaling.approaches import hull
+from lm.scaling.fits import solver
+from lm.scaling.laws.law import Chinchilla
+from lm.scaling.page import figures
 from lm.scaling.results import Caution, Estimate, Refusal
 from lm.scaling.table_analysis import Allocation, FittedPoint, LawFit, TableAnalysis, TableSettings
 from tests.scaling import known
@@ -49,7 +51,7 @@ def analysis(law, isoflop, lower):
 def test_every_approach_is_drawn(tmp_path):
     made = table()
     profiles = table_analysis.fit_profiles(made, TableSettings(draws=50))
-    drawn = fits.draw(tmp_path, analysis(law_of(made), profiles, hull.fit_hull(made)))
+    drawn = figures.draw(tmp_path, analysis(law_of(made), profiles, hull.fit_hull(made)))
     assert [one["name"] for one in drawn] == ["hull", "isoflop", "allocation", "surface", "residuals"]
     for one in drawn:
         assert (tmp_path / f"{one['name']}.png").stat().st_size > 5000
@@ -59,14 +61,14 @@ def test_every_approach_is_drawn(tmp_path):
 
 def test_what_was_refused_or_not_asked_for_is_left_out(tmp_path):
     refused = Refusal("too_few_points", "three rows")
-    assert fits.draw(tmp_path, analysis(refused, None, refused)) == []
+    assert figures.draw(tmp_path, analysis(refused, None, refused)) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_data_gives_the_same_bytes(tmp_path):
     lower = hull.fit_hull(table())
     for name in ("one", "two"):
-        fits.hull(tmp_path / name, lower, None)
+        figures.hull(tmp_path / name, lower, None)
     for kind in ("png", "svg"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
 
@@ -76,4 +78,4 @@ def test_a_law_of_other_inputs_or_of_ones_own_has_no_contours(law, tmp_path):
     made = dataclasses.replace(law_of(table()), law=law, allocations=())
     made = dataclasses.replace(made, sampled=made.sampled | ({"U": (1.0, 2.0)} if law == "DataConstrained" else {}))
     made = dataclasses.replace(made, points=tuple(dataclasses.replace(p, inputs=p.inputs | {"U": 1.5}) for p in made.points))
-    assert [one["name"] for one in fits.draw(tmp_path, analysis(made, None, None))] == ["residuals"]
+    assert [one["name"] for one in figures.draw(tmp_path, analysis(made, None, None))] == ["residuals"]

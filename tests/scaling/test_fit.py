@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.scaling import solver
-from lm.scaling.fit import Points, fit, refit
-from lm.scaling.laws import Chinchilla, TiedChinchilla
-from lm.scaling.objectives import HuberLog, SquaredLog, SquaredRaw
+from lm.scaling.fits import solver
+from lm.scaling.fits.fit import Points, fit, refit
+from lm.scaling.fits.objectives import HuberLog, SquaredLog, SquaredRaw
+from lm.scaling.laws.law import Chinchilla, TiedChinchilla
 from lm.scaling.results import Refusal
 
 DATA = os.environ.get("SCALING_DATA", pathlib.Path(__file__).parents[3] / "shared" / "scaling_data")

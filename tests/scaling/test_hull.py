@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from lm.scaling.hull import fit_hull, lower_hull
+from lm.scaling.approaches.hull import fit_hull, lower_hull
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Columns, from_frame, read_csv
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lm.errors import UserError
-from lm.scaling import coverage, intervals, noise, runs
+from lm.scaling import runs
+from lm.scaling.intervals import coverage, noise, resampling
 from lm.scaling.results import Estimate, Refusal
 from tests.scaling import known
 
@@ -23,12 +24,12 @@ def test_rows_of_a_run_are_picked_together():
     made = known.fit_of(DESIGN)
     labels = tuple(f"run {i // 4}" for i in range(len(DESIGN.runs)))
     by_run = dataclasses.replace(DESIGN.runs, run=labels)
-    losses, weights = intervals.ByRun().draw(made, by_run, 50, 0)
+    losses, weights = resampling.ByRun().draw(made, by_run, 50, 0)
     assert losses is made.points.log_loss
     grouped = weights.reshape(50, -1, 4)
     assert np.all(grouped == grouped[:, :, :1])
     assert np.all(weights.sum(axis=1) == len(labels))
-    _, rows = intervals.Rows().draw(made, by_run, 50, 0)
+    _, rows = resampling.Rows().draw(made, by_run, 50, 0)
     assert np.any(np.ptp(rows.reshape(50, -1, 4), axis=2) > 0)
 
 
@@ -38,7 +39,7 @@ def test_residuals_stay_within_their_budget():
     rank = np.unique(DESIGN.runs.budget, return_inverse=True)[1] + 1.0
     sign = np.where(np.arange(len(rank)) % 2, 1.0, -1.0)
     made = known.fit_of(DESIGN, exact + 1e-3 * rank * sign)
-    losses, weights = intervals.WithinBudget().draw(made, DESIGN.runs, 200, 0)
+    losses, weights = resampling.WithinBudget().draw(made, DESIGN.runs, 200, 0)
     assert weights is None
     size = np.sqrt(np.mean((losses - exact) ** 2, axis=0))
     np.testing.assert_allclose(size / size[0], rank, rtol=0.3)
@@ -47,15 +48,15 @@ def test_residuals_stay_within_their_budget():
 
 def test_parametric_noise_has_the_models_size():
     exact = known.fit_of(DESIGN)
-    losses, weights = intervals.Noise(intervals.PORIAN).draw(exact, DESIGN.runs, 4000, 0)
-    expected = intervals.PORIAN.sigma(np.log(DESIGN.runs.c), exact.points.log_loss)
+    losses, weights = resampling.Noise(resampling.PORIAN).draw(exact, DESIGN.runs, 4000, 0)
+    expected = resampling.PORIAN.sigma(np.log(DESIGN.runs.c), exact.points.log_loss)
     np.testing.assert_allclose(losses.std(axis=0), expected, rtol=0.06)
     assert weights is None
 
 
 def test_porians_sigma_is_a_power_of_the_loss_between_its_ends():
     at = np.log([2.0, 3.0, math.sqrt(21.0), 7.0, 9.0])
-    np.testing.assert_allclose(intervals.PORIAN.sigma(at, at), [0.002, 0.002, 0.01, 0.05, 0.05], rtol=1e-12)
+    np.testing.assert_allclose(resampling.PORIAN.sigma(at, at), [0.002, 0.002, 0.01, 0.05, 0.05], rtol=1e-12)
 
 
 def test_sigma_from_the_seeds_of_a_table():
@@ -71,41 +72,41 @@ def test_sigma_from_the_seeds_of_a_table():
 
 
 def test_strategies_say_when_they_cannot_answer_and_what_suffices():
-    few = known.porian_design(intervals.PORIAN, known.PORIAN_BUDGETS[:2])
+    few = known.porian_design(resampling.PORIAN, known.PORIAN_BUDGETS[:2])
     made = known.fit_of(few)
-    refused = intervals.Rows().refusal(made, few.runs)
+    refused = resampling.Rows().refusal(made, few.runs)
     assert refused.kind == "interval"
     assert "14 rows" in refused.reason
     assert "20 suffice" in refused.reason
-    assert intervals.Rows().refusal(known.fit_of(DESIGN), DESIGN.runs) is None
+    assert resampling.Rows().refusal(known.fit_of(DESIGN), DESIGN.runs) is None
     two = dataclasses.replace(DESIGN.runs, run=tuple(f"{i % 2}" for i in range(len(DESIGN.runs))))
-    assert "2 runs are too few" in intervals.ByRun().refusal(known.fit_of(DESIGN), two).reason
+    assert "2 runs are too few" in resampling.ByRun().refusal(known.fit_of(DESIGN), two).reason
     thin = dataclasses.replace(DESIGN.runs, budget=np.arange(1.0, 1 + len(DESIGN.runs)))
-    assert "add sizes" in intervals.WithinBudget().refusal(known.fit_of(DESIGN), thin).reason
+    assert "add sizes" in resampling.WithinBudget().refusal(known.fit_of(DESIGN), thin).reason
     with pytest.raises(UserError, match="--budget=COLUMN"):
-        intervals.WithinBudget().draw(made, dataclasses.replace(few.runs, budget=None), 10, 0)
+        resampling.WithinBudget().draw(made, dataclasses.replace(few.runs, budget=None), 10, 0)
     with pytest.raises(UserError, match="--seed-column=COLUMN"):
-        intervals.Noise().draw(made, few.runs, 10, 0)
+        resampling.Noise().draw(made, few.runs, 10, 0)
 
 
 def test_residuals_far_beyond_the_seed_noise_refuse_the_parametric_interval():
     exact = known.fit_of(DESIGN).points.log_loss
     sign = np.where(np.arange(len(exact)) % 2, 1.0, -1.0)
-    assert intervals.Noise(known.Flat()).refusal(known.fit_of(DESIGN, exact + 0.005 * sign), DESIGN.runs) is None
-    refused = intervals.Noise(known.Flat()).refusal(known.fit_of(DESIGN, exact + 0.05 * sign), DESIGN.runs)
+    assert resampling.Noise(known.Flat()).refusal(known.fit_of(DESIGN, exact + 0.005 * sign), DESIGN.runs) is None
+    refused = resampling.Noise(known.Flat()).refusal(known.fit_of(DESIGN, exact + 0.05 * sign), DESIGN.runs)
     assert "7.7 times the noise model's" in refused.reason  # .05 / .0072 sqrt(28 / 23)
 
 
 def test_percentiles_leave_the_same_share_on_either_side():
     """Of 99 draws and a truth from one distribution the truth lies between the 10th and the 90th draw in 80 of 100 cases."""
-    made = intervals.percentile(50.0, np.random.default_rng(0).permutation(np.arange(1.0, 100.0)), 0.8, "")
+    made = resampling.percentile(50.0, np.random.default_rng(0).permutation(np.arange(1.0, 100.0)), 0.8, "")
     assert (made.low, made.high) == pytest.approx((10.0, 90.0))
-    assert intervals.percentile(1.0, np.array([1.0, np.nan]), 0.8, "").refused.kind == "interval"
+    assert resampling.percentile(1.0, np.array([1.0, np.nan]), 0.8, "").refused.kind == "interval"
 
 
 def test_bca_without_bias_and_acceleration_is_the_percentile_interval():
     draws = np.arange(1.0, 100.0)
-    plain, corrected = intervals.percentile(50.0, draws, 0.8, ""), intervals.bca(50.0, draws, np.ones(9), 0.8, "")
+    plain, corrected = resampling.percentile(50.0, draws, 0.8, ""), resampling.bca(50.0, draws, np.ones(9), 0.8, "")
     assert (corrected.low, corrected.high) == pytest.approx((plain.low, plain.high))
 
 
@@ -116,7 +117,7 @@ def test_bca_covers_a_variance_where_percentiles_do_not():
         x = random.standard_normal(20)
         draws = x[random.integers(0, 20, (399, 20))].var(axis=1)
         left_out = np.array([np.delete(x, i).var() for i in range(20)])
-        answers = intervals.percentile(x.var(), draws, 0.9, ""), intervals.bca(x.var(), draws, left_out, 0.9, "")
+        answers = resampling.percentile(x.var(), draws, 0.9, ""), resampling.bca(x.var(), draws, left_out, 0.9, "")
         hits.append([answer.covers(1.0) for answer in answers])
     plain, corrected = np.mean(hits, axis=0)
     assert corrected > plain + 0.02
@@ -127,15 +128,15 @@ def test_intervals_cover_and_wrong_noise_does_not():
     """60 studies, nominal 80%: a standard error of 5.2%. With .6 of the true noise intervals of .6 of the width cover .56."""
     share = {"a": lambda p: p[:, 4] / (p[:, 3] + p[:, 4])}
     for factor, expected in ((1.0, 0.8), (0.6, 0.56)):
-        resampling = intervals.Noise(known.Flat(0.0072 * factor))
-        (found,) = coverage.coverage(DESIGN, resampling, share, studies=60, draws=59, levels=(0.8,))
+        noise_model = resampling.Noise(known.Flat(0.0072 * factor))
+        (found,) = coverage.coverage(DESIGN, noise_model, share, studies=60, draws=59, levels=(0.8,))
         assert (found.quantity, found.studies) == ("a", 60)
         assert abs(found.share - expected) < 0.16
         assert (found.chance < 0.01) == (factor == 0.6)
 
 
 def test_the_table_of_names_is_that_of_the_classes():
-    for name, made in intervals.RESAMPLINGS.items():
+    for name, made in resampling.RESAMPLINGS.items():
         assert made().name, name
-    assert intervals.RESAMPLINGS["rows_bca"]().bca
-    assert isinstance(intervals.percentile(1.0, np.ones(9), 0.8, "m"), Estimate)
+    assert resampling.RESAMPLINGS["rows_bca"]().bca
+    assert isinstance(resampling.percentile(1.0, np.ones(9), 0.8, "m"), Estimate)

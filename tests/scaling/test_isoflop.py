@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 import pytest
+import synthetic
 
-from lm.scaling import isoflop, points, profiles
-from lm.scaling.frontier import cost_of, optimum
-from lm.scaling.noise import NoiseModel, fit_noise
+from lm.scaling import points
+from lm.scaling.approaches import isoflop, profiles
+from lm.scaling.fits.frontier import cost_of, optimum
+from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
-from tests.scaling import synthetic
 
 SETTINGS = AnalysisSettings(draws=300)
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.scaling import solver
-from lm.scaling.catalogue import LAWS
 from lm.scaling.commands.table import LAWS as OFFERED
-from lm.scaling.fit import Points, fit
-from lm.scaling.formula import Formula
-from lm.scaling.laws import Chinchilla
-from lm.scaling.loss_laws import DataConstrained, NoIrreducible
-from lm.scaling.objectives import HuberLog, SquaredLog
-from lm.scaling.schedule_laws import TrainingCurve, curve_loss, curve_points
+from lm.scaling.fits import solver
+from lm.scaling.fits.fit import Points, fit
+from lm.scaling.fits.objectives import HuberLog, SquaredLog
+from lm.scaling.laws.catalogue import LAWS
+from lm.scaling.laws.formula import Formula
+from lm.scaling.laws.law import Chinchilla
+from lm.scaling.laws.loss_laws import DataConstrained, NoIrreducible
+from lm.scaling.laws.schedule_laws import TrainingCurve, curve_loss, curve_points
 
 N, D = 4e8, 8e9
 BY_HAND = {

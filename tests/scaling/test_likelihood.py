@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm.scaling import held, likelihood, runs
-from lm.scaling.coverage import Design
-from lm.scaling.loss_laws import ComputePower
+from lm.scaling import runs
+from lm.scaling.fits import constrained
+from lm.scaling.intervals import likelihood
+from lm.scaling.intervals.coverage import Design
+from lm.scaling.laws.loss_laws import ComputePower
 from lm.scaling.results import Estimate
 from tests.scaling import known
 
@@ -60,11 +62,11 @@ def test_an_outlier_moves_the_gaussian_and_not_the_student():
 def test_intervals_are_those_of_normal_theory():
     """An exponent whose law is nearly linear at this noise has a parabola for a profile: Wald's interval with n - k degrees of freedom."""
     best = likelihood.gaussian(made(NOISE))
-    found = likelihood.interval(best, "gamma", held.parameter(LAW, "gamma"), 0.8).answer
+    found = likelihood.interval(best, "gamma", constrained.parameter(LAW, "gamma"), 0.8).answer
     assert isinstance(found, Estimate)
-    sd = likelihood._step(best, held.parameter(LAW, "gamma"), found.value) * math.sqrt(40 / 37)
+    sd = likelihood._step(best, constrained.parameter(LAW, "gamma"), found.value) * math.sqrt(40 / 37)
     assert (found.high - found.low) / 2 == pytest.approx(1.2816 * sd, rel=0.05)
     assert found.method == likelihood.GAUSSIAN
-    robust = likelihood.interval(likelihood.student(made(NOISE), 10.0), "gamma", held.parameter(LAW, "gamma"), 0.8).answer
+    robust = likelihood.interval(likelihood.student(made(NOISE), 10.0), "gamma", constrained.parameter(LAW, "gamma"), 0.8).answer
     assert robust.low < found.value < robust.high
     assert robust.method == likelihood.STUDENT

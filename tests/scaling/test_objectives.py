@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.scaling.objectives import OBJECTIVES, AbsoluteLog, QuantileLog, SquaredLog, SquaredRaw
+from lm.scaling.fits.objectives import OBJECTIVES, AbsoluteLog, QuantileLog, SquaredLog, SquaredRaw
 
 LOSS = np.array([1.0, 1.1, 1.3, 1.7, 2.9, 3.1, 4.0])
 

@@ -5,13 +5,15 @@ import math
 
 import numpy as np
 import pytest
+import synthetic
 
-from lm.scaling import bootstrap, parametric, points
-from lm.scaling.frontier import cost_of, optimum
-from lm.scaling.noise import fit_noise
+from lm.scaling import points
+from lm.scaling.approaches import parametric
+from lm.scaling.fits.frontier import cost_of, optimum
+from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
-from tests.scaling import synthetic
 
 SETTINGS = AnalysisSettings(draws=200)
 NAMES = ("A", "B", "E", "alpha", "beta")

@@ -9,13 +9,15 @@ import pytest
 
 from lm.errors import UserError
 from lm.scaling import __main__ as command
-from lm.scaling import coverage, fit, frontier, results, solver
-from lm.scaling.catalogue import LAWS
-from lm.scaling.laws import Chinchilla
+from lm.scaling import results
+from lm.scaling.fits import fit, frontier, solver
+from lm.scaling.fitted_law import Surface
+from lm.scaling.intervals import coverage
+from lm.scaling.laws.catalogue import LAWS
+from lm.scaling.laws.law import Chinchilla
 from lm.scaling.planning import cells, optimum, power, spread, table_plan
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Columns, from_frame
-from lm.scaling.surface import Surface
 from tests.scaling import known
 from tests.scaling.test_table_analysis import write
 
@@ -116,7 +118,7 @@ def test_exchanges_beat_the_best_cell_repeated_and_more_compute_never_hurts(stud
 
 def test_moments_of_objectives_are_those_of_a_normal():
     """Squares: E psi' = 2, E psi^2 = 4 sd^2. L1: 2 f(0) and 1 (away from its rounding)."""
-    from lm.scaling.objectives import AbsoluteLog, SquaredLog
+    from lm.scaling.fits.objectives import AbsoluteLog, SquaredLog
 
     sd = np.array([0.01, 0.02])
     for objective, curvature, scatter in (

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from experiments.replications import epoch
 from lm.scaling import rolling
-from lm.scaling.replicate import epoch
 from lm.scaling.results import Refusal
 from tests.scaling import known
 

@@ -9,18 +9,20 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.replications import benchmark
 from lm.errors import UserError
 from lm.scaling import __main__ as command
-from lm.scaling import benchmark, frontier, results, solver, table_analysis
-from lm.scaling.catalogue import LAWS
-from lm.scaling.fit import Points, fit
-from lm.scaling.intervals import Rows
-from lm.scaling.laws import Chinchilla
-from lm.scaling.objectives import AbsoluteLog, HuberLog
-from lm.scaling.projection import project
+from lm.scaling import results, table_analysis
+from lm.scaling.fits import frontier, solver
+from lm.scaling.fits.fit import Points, fit
+from lm.scaling.fits.objectives import AbsoluteLog, HuberLog
+from lm.scaling.fits.projection import project
+from lm.scaling.fitted_law import fit_surface, points_of
+from lm.scaling.intervals.resampling import Rows
+from lm.scaling.laws.catalogue import LAWS
+from lm.scaling.laws.law import Chinchilla
 from lm.scaling.results import Refusal
 from lm.scaling.runs import from_frame
-from lm.scaling.surface import fit_surface, points_of
 
 TRUTH = np.array([406.4, 410.7, 1.69, 0.34, 0.28])
 

@@ -11,7 +11,7 @@ from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 
 if TYPE_CHECKING:
-    from lm.scaling.compare import Multiplier
+    from lm.scaling.multiplier import Multiplier
 
 HELP = "compare two recipes by their compute multiplier"
 
@@ -30,9 +30,11 @@ def run(args: argparse.Namespace) -> int:
     at = table.positive_flops("--at", args.at)
     columns, settings = table.columns_of(args), table.settings_of(args)
     a, b = (runs_lib.read_csv(path, columns) for path in (args.a, args.b))
-    from lm.scaling import compare
+    from lm.scaling import multiplier
 
-    made = compare.multiplier(a, b, at, settings.law, settings.objective, not args.unpaired, settings.draws, settings.level, settings.seed)
+    made = multiplier.multiplier(
+        a, b, at, settings.law, settings.objective, not args.unpaired, settings.draws, settings.level, settings.seed
+    )
     if args.json:
         print(to_json(made), end="")
     elif isinstance(made, Refusal):

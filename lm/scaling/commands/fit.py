@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     made = table_analysis.analyse_runs(runs, settings)
     if args.report:
-        from lm.scaling.report.table_page import write
+        from lm.scaling.page.table_page import write
 
         write(args.report, made)
     print(to_json(made) if args.json else table_summary.render(made), end="" if args.json else "\n")

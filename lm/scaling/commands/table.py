@@ -11,7 +11,7 @@ from lm.scaling.results import Refusal
 from lm.scaling.runs import Columns, Runs
 
 if TYPE_CHECKING:
-    from lm.scaling.surface import Surface
+    from lm.scaling.fitted_law import Surface
     from lm.scaling.table_analysis import TableSettings
 
 LAWS = (
@@ -107,9 +107,9 @@ def settings_of(args: argparse.Namespace, approaches: tuple[int, ...] = (3,), **
         raise UserError(f"unknown law {args.law!r}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(LAWS)}"))
     if args.interval not in INTERVALS:
         raise UserError(f"unknown interval {args.interval!r}: there are {', '.join(INTERVALS)}")
-    from lm.scaling import catalogue
-    from lm.scaling.intervals import RESAMPLINGS
-    from lm.scaling.objectives import OBJECTIVES as CLASSES
+    from lm.scaling.fits.objectives import OBJECTIVES as CLASSES
+    from lm.scaling.intervals.resampling import RESAMPLINGS
+    from lm.scaling.laws import catalogue
     from lm.scaling.table_analysis import TableSettings
 
     chosen: dict[str, float] = {"huber": args.delta, "quantile": args.quantile}
@@ -122,7 +122,7 @@ def settings_of(args: argparse.Namespace, approaches: tuple[int, ...] = (3,), **
 
 def surface_of(args: argparse.Namespace, runs: Runs) -> "Surface":
     """The law fitted to the table as the arguments ask; UserError where the table does not support it."""
-    from lm.scaling.surface import fit_surface
+    from lm.scaling.fitted_law import fit_surface
 
     s = settings_of(args)
     made = fit_surface(runs, s.law, s.objective, s.resampling, s.draws, s.level, s.seed)

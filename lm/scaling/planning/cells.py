@@ -10,14 +10,14 @@ from typing import Optional, Union
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling import noise as noise_lib
-from lm.scaling.frontier import Cost
-from lm.scaling.intervals import Sigma, SigmaOfC
+from lm.scaling.fits.frontier import Cost
+from lm.scaling.fitted_law import Surface
+from lm.scaling.intervals import noise as noise_lib
+from lm.scaling.intervals.resampling import Sigma, SigmaOfC
 from lm.scaling.planning.optimum import log_inputs, splits
 from lm.scaling.planning.spread import Local, variance
 from lm.scaling.results import Answer, Refusal, result
 from lm.scaling.runs import Runs
-from lm.scaling.surface import Surface
 
 MOST = 12  # cells of one answer
 _BUDGETS, _SIZES, _WIDE = 7, 9, 5.0

@@ -5,11 +5,12 @@ from typing import Optional, Union
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling import solver, warnings
-from lm.scaling.frontier import REACH, Cost
-from lm.scaling.laws import Law
+from lm.scaling import diagnostics
+from lm.scaling.fits import solver
+from lm.scaling.fits.frontier import REACH, Cost
+from lm.scaling.fitted_law import Surface
+from lm.scaling.laws.law import Law
 from lm.scaling.results import Answer, Caution, Estimate, Refusal, result
-from lm.scaling.surface import Surface
 from lm.scaling.table_analysis import Allocation, allocates
 
 LOST = 0.1  # share of draws that may never reach a loss before its interval is refused
@@ -60,7 +61,7 @@ def best(surface: Surface, cost: Cost, flops: float, sampled: Optional[tuple[flo
     path = surface.path(cost, np.log([flops]))
     columns = (path.log_n, path.log_d, path.log_loss, path.log_d - path.log_n)
     n, d, loss, ratio = (surface.answer_of(np.exp(column[:, 0])) for column in columns)
-    return Allocation(flops, n, d, loss, ratio, None if sampled is None else warnings.extrapolation(flops, sampled))
+    return Allocation(flops, n, d, loss, ratio, None if sampled is None else diagnostics.extrapolation(flops, sampled))
 
 
 def iso_loss(surface: Surface, cost: Cost, loss: float, count: int = 41) -> IsoLoss:

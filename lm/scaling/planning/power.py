@@ -12,14 +12,16 @@ import numpy as np
 from scipy import stats
 
 from lm.errors import UserError
-from lm.scaling import bootstrap, curves, frontier, profiles
-from lm.scaling.coverage import Design
-from lm.scaling.laws import Law
+from lm.scaling.approaches import curves, profiles
+from lm.scaling.fits import frontier
+from lm.scaling.fitted_law import points_of
+from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals.coverage import Design
+from lm.scaling.laws.law import Law
 from lm.scaling.planning.optimum import splits
 from lm.scaling.planning.spread import Local, variance
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Columns, Runs, from_frame
-from lm.scaling.surface import points_of
 
 _STUDIES = 4000
 _LOSS = "loss of a planned run"

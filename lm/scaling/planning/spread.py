@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.scaling import frontier, solver
-from lm.scaling.laws import Law
-from lm.scaling.objectives import Objective, SquaredRaw
+from lm.scaling.fits import frontier, solver
+from lm.scaling.fits.objectives import Objective, SquaredRaw
+from lm.scaling.laws.law import Law
 
 _Z = np.linspace(-8.0, 8.0, 3201)
 _MASS = np.exp(-0.5 * _Z**2) / np.sum(np.exp(-0.5 * _Z**2))

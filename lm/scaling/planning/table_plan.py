@@ -4,12 +4,13 @@ import dataclasses
 from typing import Optional, Union
 
 from lm.errors import UserError
-from lm.scaling import frontier, warnings
+from lm.scaling import diagnostics
+from lm.scaling.fits import frontier
+from lm.scaling.fitted_law import Surface, fit_surface
 from lm.scaling.planning.cells import NextCells, next_cells
 from lm.scaling.planning.optimum import IsoLoss, Serving, best, cheapest, iso_loss, splits
 from lm.scaling.results import Caution, Refusal, result
 from lm.scaling.runs import Runs
-from lm.scaling.surface import Surface, fit_surface
 from lm.scaling.table_analysis import Allocation, TableSettings
 
 
@@ -72,17 +73,17 @@ def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> Tab
 
 
 def _fitted(runs: Runs, settings: TableSettings) -> tuple[Surface, tuple[Caution, ...]]:
-    s, found = settings, warnings.before(runs, settings.law)
+    s, found = settings, diagnostics.before(runs, settings.law)
     _refuse(found)
     made = fit_surface(runs, s.law, s.objective, s.resampling, s.draws, s.level, s.seed)
     if isinstance(made, Refusal):
         raise UserError(f"no fit ({made.kind}): {made.reason}")
-    later = warnings.after(made, runs)
+    later = diagnostics.after(made, runs)
     _refuse(later)
     return made, tuple(one for one in (*found, *later) if isinstance(one, Caution))
 
 
-def _refuse(found: tuple[warnings.Found, ...]) -> None:
+def _refuse(found: tuple[diagnostics.Found, ...]) -> None:
     for one in found:
         if isinstance(one, Refusal):
             raise UserError(f"no plan ({one.kind}): {one.reason}")

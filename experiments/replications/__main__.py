@@ -1,0 +1,48 @@
+"""Published scaling-law analyses by this library: the published number, ours, and the tolerance. Exit status 1 when one is missed."""
+
+import argparse
+import dataclasses
+import importlib
+import pathlib
+import sys
+import time
+
+from experiments.replications import papers, published_numbers
+from lm.errors import run_cli
+from lm.scaling.results import to_json
+
+
+def parse() -> argparse.Namespace:
+    width = max(map(len, papers.PAPERS))
+    listed = "\n".join(f"  {paper.name.ljust(width)}  {paper.title} ({paper.source})" for paper in papers.PAPERS.values())
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.replications", description=__doc__, epilog=f"names:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to replicate (default: all whose data is there)")
+    parser.add_argument("--data", type=pathlib.Path, metavar="DIR", help="the folder of the public tables, one folder per source")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse()
+    present, left_out = papers.chosen(args.names, args.data)
+    for paper in left_out:
+        print(f"left out: {papers.absent(paper, paper.missing(args.data), args.data)}", file=sys.stderr)
+    made = []
+    for paper in present:
+        begin = time.perf_counter()
+        one = importlib.import_module(f"experiments.replications.{paper.name}").run(args.data)
+        seconds = round(time.perf_counter() - begin, 1)
+        made.append(dataclasses.replace(one, title=paper.title, source=paper.source, seconds=seconds))
+        if not args.json:
+            print(published_numbers.block(made[-1]), end="\n\n", flush=True)
+    passed, count = sum(one.passed for one in made), sum(len(one.checks) for one in made)
+    counted = f"{passed} of {count} checks passed"
+    print(to_json({"replications": made, "passed": passed, "count": count}).rstrip() if args.json else counted)
+    return 0 if passed == count else 1
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,194 @@
+"""Rows in, `Analysis` out: everything that `fit --json` prints and everything that the report draws."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+import jax
+import numpy as np
+
+from lm.analysis.brackets import Bracket, fit_brackets, without_gaps
+from lm.analysis.budget_checks import BudgetCheck, ShapeClass, check_budgets, shape_classes, without_runs
+from lm.analysis.conventions import ConventionRow, convention_table, profiles_of
+from lm.analysis.envelope import Envelope, fit_envelope
+from lm.analysis.forecast import Forecast
+from lm.analysis.known import Known, compare
+from lm.analysis.score import Score, score
+from lm.analysis.truth import Truth
+from lm.errors import UserError
+from lm.scaling import points, results
+from lm.scaling.approaches import profiles
+from lm.scaling.approaches.isoflop import Isoflop, fit_isoflop
+from lm.scaling.approaches.parametric import Parametric, fit_parametric
+from lm.scaling.intervals.noise import NoiseModel, fit_noise
+from lm.scaling.results import Caution, Refusal, result
+from lm.scaling.settings import AnalysisSettings
+from lm.study.rows import Row, one_likelihood
+
+SCHEMA = 1
+
+
+@result
+class Analysis:
+    """The whole analysis of a study. Numbers that the runs do not support are Refusals."""
+
+    schema: int
+    settings: dict[str, Any]
+    used: tuple[str, ...]  # ids of the runs behind the numbers
+    excluded: tuple[points.Exclusion, ...]
+    noise: Union[NoiseModel, Refusal]
+    sigma: dict[str, Union[results.Estimate, Refusal]]  # planned budget -> relative seed sd
+    envelope: Union[Envelope, Refusal]  # approach 1
+    isoflop: Union[Isoflop, Refusal]  # approach 2
+    parametric: Union[Parametric, Refusal]  # approach 3
+    checks: tuple[BudgetCheck, ...]
+    shape_classes: Union[tuple[ShapeClass, ...], Refusal]
+    brackets: tuple[Bracket, ...]
+    isoflop_without_gaps: Union[Isoflop, Refusal]  # approach 2 with the learning-rate rule's gaps subtracted
+    conventions: tuple[ConventionRow, ...]
+    forecast: Optional[Forecast]
+    score: Union[Score, Refusal, None]
+    cautions: tuple[Caution, ...]
+    versions: dict[str, str]
+    known: Optional[Known] = None  # on text whose least loss is known
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line per budget whose minimum is not established; empty when the study stands."""
+        if isinstance(self.isoflop, Refusal):
+            return (self.isoflop.reason,)
+        return tuple(f"{check.budget:.3g} FLOPs: {'; '.join(check.reasons)}" for check in self.checks if not check.passed)
+
+    def summary(self) -> dict[str, Any]:
+        """What `fit --json` prints: the three approaches' exponents with intervals or refusals, sigma(C), the forecast's error."""
+        approaches: dict[str, Any] = {}
+        for name in ("envelope", "isoflop", "parametric"):
+            made = getattr(self, name)
+            approaches[name] = _exponents(made)
+            if isinstance(made, Parametric):
+                approaches[name] |= {"a_counted": made.a_counted, "b_counted": made.b_counted}
+        return results.encode(
+            {
+                "exponents": approaches, "exponents_without_learning_rate_gaps": _exponents(self.isoflop_without_gaps),
+                "sigma": self.sigma, "checks": self.checks, "failures": self.failures, "forecast": _forecast_summary(self.score),
+                "conventions": self.conventions, "excluded": self.excluded, "cautions": self.cautions,
+            }
+            | ({} if self.known is None else {"known": self.known})
+        )  # fmt: skip
+
+
+def to_json(analysis: Analysis) -> str:
+    return results.to_json(analysis)
+
+
+def read(path: pathlib.Path) -> Analysis:
+    """The analysis in a fit.json; UserError for one that another version wrote, or that is broken."""
+    try:
+        made = results.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError):  # not JSON; a result that this version does not know; other fields
+        made = None
+    if not isinstance(made, Analysis) or made.schema != SCHEMA:
+        raise UserError(f"{path} was not written by this version of the program: run the `fit` verb of its study again")
+    return made
+
+
+def analyse(
+    rows: Sequence[Row],
+    settings: AnalysisSettings = AnalysisSettings(),
+    forecast: Optional[Forecast] = None,
+    truth: Optional[Truth] = None,
+) -> Analysis:
+    """Fits everything to the rows of a study; the same rows and settings give the same digits on the same machine."""
+    used, excluded = points.split(rows)
+    if not used:
+        raise UserError("no run of the study has completed: `status` says what is missing, `run` trains it")
+    one_likelihood(used)
+    for convention in (settings.planned_c, settings.c):
+        if missing := points.has_convention(used, settings.n, convention):
+            raise UserError(f"{missing.reason}; choose another convention of the analysis")
+    noise = fit_noise(used, settings)
+    planned, cells = (points.cells(used, settings.n, c) for c in (settings.planned_c, settings.c))
+    made = profiles_of(cells, settings)
+    two: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else _isoflop(made, cells, planned, noise, settings)
+    three = fit_parametric(planned, cells, noise, settings)
+    brackets = fit_brackets(used, noise, settings)
+    classes = shape_classes(profiles.by_budget(planned), planned, noise, settings)
+    checked = () if isinstance(two, Refusal) else check_budgets(two, settings) + without_runs(rows, used)
+    return Analysis(
+        schema=SCHEMA, settings=dataclasses.asdict(settings), used=tuple(row.id for row in used), excluded=tuple(excluded), noise=noise,
+        sigma={f"{b:.6g}": noise if isinstance(noise, Refusal) else noise.at(_measured(planned, b)) for b in _budgets(planned)},
+        envelope=fit_envelope(used, noise, settings), isoflop=two, parametric=three, checks=checked, shape_classes=classes,
+        brackets=brackets, isoflop_without_gaps=_adjusted(cells, planned, brackets, two, noise, settings),
+        conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, two, settings),
+        cautions=_cautions(classes, three, checked), versions={"jax": jax.__version__, "numpy": np.__version__},
+        known=None if truth is None else compare(truth, cells, three, noise, settings),
+    )  # fmt: skip
+
+
+def _isoflop(
+    made: list[profiles.Profile], cells: points.Cells, planned: points.Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+) -> Isoflop:
+    return fit_isoflop(made, cells.noise_weight, planned.log_c, noise, settings)[0]
+
+
+def _adjusted(
+    cells: points.Cells,
+    planned: points.Cells,
+    brackets: Sequence[Bracket],
+    two: Union[Isoflop, Refusal],
+    noise: Union[NoiseModel, Refusal],
+    settings: AnalysisSettings,
+) -> Union[Isoflop, Refusal]:
+    """Approach 2 again, without the gaps of the learning-rate rule."""
+    moved = two if isinstance(two, Refusal) else without_gaps(cells, brackets, two)
+    made = moved if isinstance(moved, Refusal) else profiles_of(moved, settings)
+    return made if isinstance(made, Refusal) else _isoflop(made, cells, planned, noise, settings)
+
+
+def _budgets(cells: points.Cells) -> list[float]:
+    return sorted(set(cells.budget.tolist()))
+
+
+def _measured(cells: points.Cells, budget: float) -> float:
+    return math.exp(cells.log_c[cells.budget == budget].mean())
+
+
+def _score(
+    forecast: Optional[Forecast], used: Sequence[Row], two: Union[Isoflop, Refusal], settings: AnalysisSettings
+) -> Union[Score, Refusal, None]:
+    if forecast is None:
+        return None
+    budgets = () if isinstance(two, Refusal) or settings.c != settings.planned_c else two.budgets
+    return score(forecast, used, next((b for b in budgets if b.budget == forecast.budget), None), settings)
+
+
+def _cautions(
+    classes: Union[tuple[ShapeClass, ...], Refusal],
+    three: Union[Parametric, Refusal],
+    checked: Sequence[BudgetCheck],
+) -> tuple[Caution, ...]:
+    found = [] if isinstance(three, Refusal) else list(three.cautions)
+    for shape in () if isinstance(classes, Refusal) else classes:
+        if shape.warned:
+            text = f"cells with {shape.field} = {shape.value} lie {shape.z:+.1f} sigma ({shape.mean_error:+.2%}) off the parabolas"
+            found.append(Caution("shape_class", text))
+    for check in checked:
+        if len(check.tied) > 1:
+            sizes = ", ".join(f"{n:.3g}" for n in check.tied)
+            text = f"at {check.budget:.3g} FLOPs the lowest loss is a tie of {len(check.tied)} sizes: N = {sizes}"
+            found.append(Caution("tied", text))
+    return tuple(found)
+
+
+def _exponents(made: Union[Envelope, Isoflop, Parametric, Refusal]) -> Any:
+    return made if isinstance(made, Refusal) else {"a": made.a, "b": made.b}
+
+
+def _forecast_summary(made: Union[Score, Refusal, None]) -> Any:
+    if not isinstance(made, Score):
+        return made
+    kept = ("mean_error", "mean_absolute_error", "aim", "met", "covered", "level", "coverage_p", "regret", "regret_isoflop",
+            "power_law_error", "last_budget_error", "star_error", "power_law_star_error", "last_budget_star_error")  # fmt: skip
+    return {name: getattr(made, name) for name in kept} | {"cells": len(made.cells)}

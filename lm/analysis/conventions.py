@@ -1,0 +1,85 @@
+"""How the exponents move with the counting of N and C.
+
+Budgets are planned in one convention. Under another one the cells of a budget do not share a C, so that approach 2 reads each size's end
+losses at common values of C instead of grouping by the label.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Union
+
+from lm.scaling import points
+from lm.scaling.approaches import isoflop, parametric, profiles
+from lm.scaling.intervals.noise import NoiseModel
+from lm.scaling.results import Answer, Refusal, result
+from lm.scaling.settings import AnalysisSettings
+from lm.study.rows import Row
+
+N_CONVENTIONS = ("total", "non_embedding", "matmul")
+C_CONVENTIONS = ("6nd", "matmul_full", "matmul_causal", "xla")
+
+
+@result
+class ConventionRow:
+    """Exponents of N* and D* under one pair of conventions: approach 2, and approach 3's path at C as counted."""
+
+    n: str
+    c: str
+    grouping: str  # "planned budgets" or "interpolated in C"
+    isoflop_a: Answer
+    isoflop_b: Answer
+    parametric_a: Answer
+    parametric_b: Answer
+
+
+def profiles_of(cells: points.Cells, settings: AnalysisSettings) -> Union[list[profiles.Profile], Refusal]:
+    """The profiles under the settings' convention of C."""
+    if settings.c == settings.planned_c:
+        return profiles.by_budget(cells)
+    return profiles.interpolated(cells, len(set(cells.budget.tolist())))
+
+
+def convention_table(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[ConventionRow, ...]:
+    """Every pair of conventions that the runs record."""
+    table: list[ConventionRow] = []
+    for n in N_CONVENTIONS:
+        missing = points.has_convention(rows, n, settings.planned_c)
+        if missing is not None:
+            table += [ConventionRow(n, c, _grouping(c, settings), missing, missing, missing, missing) for c in C_CONVENTIONS]
+            continue
+        planned = points.cells(rows, n, settings.planned_c)
+        law = parametric.fit_law(planned, noise, settings, settings.draws if n == settings.n else settings.table_draws, "main")
+        law = law if isinstance(law, Refusal) else parametric.unidentified(law, settings) or law
+        table += [_row(rows, planned, law, noise, dataclasses.replace(settings, n=n, c=c)) for c in C_CONVENTIONS]
+    return tuple(table)
+
+
+def _row(
+    rows: Sequence[Row],
+    planned: points.Cells,
+    law: Union[parametric.Fitted, Refusal],
+    noise: Union[NoiseModel, Refusal],
+    settings: AnalysisSettings,
+) -> ConventionRow:
+    grouping = _grouping(settings.c, settings)
+    missing = points.has_convention(rows, settings.n, settings.c)
+    if missing is not None:
+        return ConventionRow(settings.n, settings.c, grouping, missing, missing, missing, missing)
+    cells = points.cells(rows, settings.n, settings.c)
+    two = isoflop_exponents(cells, planned, noise, settings)
+    return ConventionRow(settings.n, settings.c, grouping, *two, *parametric.path_exponents(law, cells, settings))
+
+
+def _grouping(c: str, settings: AnalysisSettings) -> str:
+    return "planned budgets" if c == settings.planned_c else "interpolated in C"
+
+
+def isoflop_exponents(
+    cells: points.Cells, planned: points.Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+) -> tuple[Answer, Answer]:
+    """Approach 2's exponents; sigma(C) is read at C as planned."""
+    made = profiles_of(cells, settings)
+    if isinstance(made, Refusal):
+        return made, made
+    got, _ = isoflop.fit_isoflop(made, cells.noise_weight, planned.log_c, noise, settings)
+    return got.a, got.b

@@ -1,0 +1,136 @@
+"""The forecast of the largest budget from the smaller ones, written before its cells start, and its score afterwards.
+
+Losses are predicted by approach 3 fitted to the known cells; the interval is predictive: the fit's own draws plus seed noise sigma(C),
+widened to the size of the residuals where these are larger. Two baselines say what the law adds: a power law of L*(C) through the minima
+of the known budgets, and the last budget's lowest loss, each for every cell.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Optional, Union
+
+import numpy as np
+
+from lm.scaling import points
+from lm.scaling.approaches import isoflop, parametric, profiles
+from lm.scaling.fits import frontier
+from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals.noise import NoiseModel, fit_noise
+from lm.scaling.results import Answer, Estimate, Refusal, result
+from lm.scaling.settings import AnalysisSettings
+from lm.study.rows import Row
+
+METHOD = "approach 3, predictive: parametric bootstrap and seed noise"
+
+
+@result
+class CellForecast:
+    """What one planned cell is expected to end at, nats per byte. `sigma` is its relative seed sd."""
+
+    id: str
+    n: float
+    tokens: float
+    flops: float
+    loss: Answer
+    sigma: Optional[float]
+
+
+@result
+class Forecast:
+    """Written before the cells of `budget` start. `made_from` are the ids of the runs that it was made from."""
+
+    budget: float
+    flops: float
+    n_convention: str
+    c_convention: str
+    made_from: tuple[str, ...]
+    cells: tuple[CellForecast, ...]
+    n_star: Answer  # approach 3
+    n_star_isoflop: Answer  # approach 2's line
+    loss_star: Answer  # approach 3, without seed noise
+    baseline_power_law: float
+    baseline_last_budget: float
+    known_budgets: tuple[float, ...]
+
+
+def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSettings) -> Union[Forecast, Refusal]:
+    """The forecast of the grid cells in `planned` (whatever they measured is not read) from usable runs in `known`."""
+    rows, _ = points.split(known)
+    targets = [row for row in planned if row.role == "grid"]
+    if not rows or not targets:
+        return Refusal("too_few_points", "a forecast needs completed runs of the smaller budgets and planned cells of the largest")
+    missing = points.has_convention(rows, settings.n, settings.planned_c) or points.has_convention(targets, settings.n, settings.planned_c)
+    if missing is not None:
+        return missing
+    noise = fit_noise(rows, settings)
+    cells = points.cells(rows, settings.n, settings.planned_c)
+    log_x = np.log([[row.params[settings.n], row.tokens] for row in targets])
+    log_c = np.log([row.flops[settings.planned_c] for row in targets])
+    law = parametric.fit_law(cells, noise, settings, settings.draws, "forecast", span=False)
+    problem = law if isinstance(law, Refusal) else parametric.unidentified(law, settings)
+    losses, sigma = _losses(law, cells, noise, log_x, log_c, settings)
+    fitted, minima = isoflop.fit_isoflop(profiles.by_budget(cells), cells.noise_weight, cells.log_c, noise, settings)
+    centre = np.array([log_c.mean()])
+    power, last = _baselines(fitted, float(centre[0]))
+    return Forecast(
+        budget=float(targets[0].budget), flops=math.exp(centre[0]), n_convention=settings.n, c_convention=settings.planned_c,
+        made_from=tuple(row.id for row in rows),
+        cells=tuple(
+            CellForecast(row.id, float(row.params[settings.n]), float(row.tokens), float(row.flops[settings.planned_c]), loss, sd)
+            for row, loss, sd in zip(targets, losses, sigma, strict=True)
+        ),
+        n_star=problem or _law_star(law, cells, centre, "log_n", settings), n_star_isoflop=_isoflop_star(fitted, minima, centre, settings),
+        loss_star=_law_star(law, cells, centre, "log_loss", settings), baseline_power_law=power, baseline_last_budget=last,
+        known_budgets=tuple(sorted(set(cells.budget.tolist()))),
+    )  # fmt: skip
+
+
+def _losses(
+    law: Union[parametric.Fitted, Refusal],
+    cells: points.Cells,
+    noise: Union[NoiseModel, Refusal],
+    log_x: np.ndarray,
+    log_c: np.ndarray,
+    settings: AnalysisSettings,
+) -> tuple[list[Answer], list[Optional[float]]]:
+    """Predictive estimates of the planned cells' losses, and their relative seed sd."""
+    sigma = noise.sigma(log_c) if isinstance(noise, NoiseModel) else None
+    shown: list[Optional[float]] = [None] * len(log_c) if sigma is None else [float(s) for s in sigma]
+    if isinstance(law, Refusal):
+        return [law] * len(log_c), shown
+    drawn = law.fit.log_loss(log_x, law.drawn)
+    residual_sd = float(np.sqrt(np.sum(law.fit.residuals**2) / max(len(cells) - 5, 1)))
+    spread = np.full(drawn.shape, residual_sd)
+    if isinstance(noise, NoiseModel):
+        typical = float(np.sqrt(np.mean((noise.sigma(cells.log_c) * cells.noise_weight) ** 2)))
+        spread = noise.draws(log_c, len(drawn), settings.seed) * max(1.0, residual_sd / typical)
+    ends = drawn + spread * bootstrap.generator(settings.seed, "forecast seeds").standard_normal(drawn.shape)
+    best = np.exp(law.fit.log_loss(log_x))
+    return [bootstrap.estimate(best[i], np.exp(ends[:, i]), settings.level, METHOD) for i in range(len(best))], shown
+
+
+def _law_star(
+    law: Union[parametric.Fitted, Refusal], cells: points.Cells, log_c: np.ndarray, which: str, settings: AnalysisSettings
+) -> Answer:
+    if isinstance(law, Refusal):
+        return law
+    cost = frontier.cost_of(cells)
+    best, drawn = (np.exp(getattr(frontier.optimum(p, cost, log_c), which)[:, 0]) for p in (law.natural, law.draws))
+    return bootstrap.estimate(best[0], drawn, settings.level, law.method)
+
+
+def _isoflop_star(fitted: isoflop.Isoflop, minima: list[isoflop.Minimum], log_c: np.ndarray, settings: AnalysisSettings) -> Answer:
+    if isinstance(fitted.a, Refusal):
+        return fitted.a
+    best, drawn = isoflop.extrapolate([m for m in minima if isinstance(m.result.n_star, Estimate)], "n_star", log_c)
+    return bootstrap.estimate(math.exp(best[0]), np.exp(drawn[:, 0]), settings.level, fitted.a.method, fitted.a.refused)
+
+
+def _baselines(fitted: isoflop.Isoflop, log_c: float) -> tuple[float, float]:
+    """L* at C by a power law through the known budgets' minima, and the last one; a budget without a minimum gives its lowest loss."""
+    lowest = [b.loss_star.value if isinstance(b.loss_star, Estimate) else min(b.loss) for b in fitted.budgets]
+    x = np.log([b.flops for b in fitted.budgets])
+    if len(x) < 2:
+        return lowest[-1], lowest[-1]
+    slope, intercept = np.polyfit(x, np.log(lowest), 1)
+    return float(math.exp(intercept + slope * log_c)), float(lowest[-1])

@@ -1,0 +1,63 @@
+"""report.html: one file that holds the figures, the tables and what is needed to check them."""
+
+import pathlib
+from typing import Any
+
+from lm.analysis import analysis as analysis_lib
+from lm.errors import UserError
+from lm.report import checklist, evidence, records, texts, truths
+from lm.report.pictures import draw
+from lm.scaling.page import html
+from lm.study import directory, gate
+from lm.study.rows import TEXT, Row, one_likelihood, read_rows
+
+
+def write(root: pathlib.Path) -> pathlib.Path:
+    """Writes ROOT/report.html and ROOT/figures/ from study.json, the runs and fit.json; returns the page's path."""
+    study = directory.open_study(root)
+    rows = _of_text(root)
+    analysis = analysis_lib.read(root / "fit.json")
+    return html.save(
+        root / "report.html",
+        pathlib.Path(__file__).with_name("template.html"),
+        root / "figures",
+        draw(root / "figures", rows, analysis),
+        study=study,
+        texts=texts,
+        evidence=evidence,
+        analysis=analysis,
+        written=gate.read_forecast(root),
+        headline=texts.headline(analysis),
+        exponents=texts.exponent_rows(analysis),
+        truths=[] if analysis.known is None else truths.rows(analysis.known),
+        conventions=texts.convention_rows(analysis),
+        cells=texts.cell_rows(rows, analysis),
+        budgets=texts.budget_rows(analysis),
+        comparison=_comparisons(study, root),
+        verbatim=records.verbatim_rows(study["data"]),
+        data=records.data_rows(study["data"]),
+        environment=records.environment_rows(study, rows, analysis),
+        checklist=checklist.fill(study, rows, analysis),
+    )
+
+
+def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, Any]]:
+    """Lowest loss of each budget beside that of studies on the same text, in bits per byte; studies that have not run are left out."""
+    found = []
+    for name in study["definition"].get("compare_with", ()):
+        other = root.parent / name
+        if (other / "fit.json").exists() and _of_text(other):
+            ours, theirs = (analysis_lib.read(folder / "fit.json") for folder in (root, other))
+            found.append({"name": name, "rows": texts.comparison_rows(ours, theirs)})
+    return found
+
+
+def _of_text(root: pathlib.Path) -> list[Row]:
+    """A study's runs; UserError when their losses are no likelihoods of text, which is what the page's axes and units say."""
+    rows = read_rows(root)
+    kind = one_likelihood([row for row in rows if row.completed])
+    if kind != TEXT:
+        raise UserError(
+            f"{root}: the report draws nats per byte of text and these runs' losses are of {kind}: `fit --json` has the numbers"
+        )
+    return rows

@@ -1,0 +1,73 @@
+"""Which figures a report holds, in reading order, each with its caption; a figure whose fit was refused is left out."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from lm.analysis.analysis import Analysis
+from lm.analysis.envelope import Envelope
+from lm.analysis.score import Score
+from lm.report.figures import laws, runs, support
+from lm.scaling.approaches.isoflop import Isoflop
+from lm.scaling.approaches.parametric import Parametric
+from lm.scaling.intervals.noise import NoiseModel
+from lm.scaling.results import Refusal
+from lm.study.rows import Row
+
+CAPTIONS = {
+    "isoflop_profiles": (
+        "Loss at the end of training against model size, one colour per compute budget. Lines are the parabolas of approach 2, "
+        "fitted in log N; stars are their minima and the thick bars the intervals of N*. Error bars are one standard deviation "
+        "of the seed noise."
+    ),
+    "allocation": (
+        "Compute-optimal size and tokens against compute. Bands are intervals; dashes extrapolate. The exponents need not "
+        "add to 1, since C also counts attention. Grey lines are published "
+        "fits to web text in longer tokens and C = 6 N D: only their slopes can be compared."
+    ),
+    "loss_curves": (
+        "Held-out loss during training of every run of the grid, on a fixed part of the held-out text; dots are the ends. The "
+        "steep ends are the decay of the learning rate, which approach 1 leaves out."
+    ),
+    "surface": "The law of approach 3 over the cells it was fitted to, with its compute-optimal path.",
+    "residuals": "Measured over fitted loss of approach 3. A trend here is something that the law does not say.",
+    "forecast": "Losses of the largest budget as written down before its first run started, and as measured.",
+    "noise": "Spread of the loss over seeds (initial parameters and order of the data), and the model that weighs every fit.",
+    "brackets": "Loss at half and twice the learning rate of the rule.",
+    "conventions": (
+        "The exponent of N* under every way of counting parameters and FLOPs. Under conventions other than the planned one, "
+        "losses are interpolated in log C to common budgets."
+    ),
+}
+
+
+def draw(folder: pathlib.Path, rows: Sequence[Row], analysis: Analysis) -> list[dict[str, str]]:
+    """Draws what the analysis holds into `folder`; returns name, title and caption of each figure."""
+    drawn = []
+    for name, make in _figures(rows, analysis).items():
+        make(folder / name)
+        drawn.append({"name": name, "caption": CAPTIONS[name]})
+    return drawn
+
+
+def _figures(rows: Sequence[Row], analysis: Analysis) -> dict[str, Callable[[pathlib.Path], None]]:
+    isoflop, parametric, envelope = analysis.isoflop, analysis.parametric, analysis.envelope
+    found: dict[str, Callable[[pathlib.Path], None]] = {"loss_curves": lambda path: runs.loss_curves(path, rows)}
+    if isinstance(isoflop, Isoflop):
+        surface = parametric if isinstance(parametric, Parametric) else None
+        found["isoflop_profiles"] = lambda path: runs.isoflop_profiles(path, isoflop)
+        staircase = envelope if isinstance(envelope, Envelope) else None
+        found["allocation"] = lambda path: laws.allocation(path, staircase, isoflop, surface)
+    if isinstance(parametric, Parametric):
+        found["surface"] = lambda path: laws.surface(path, parametric)
+        found["residuals"] = lambda path: laws.residuals(path, parametric)
+    if isinstance(analysis.score, Score) and analysis.forecast is not None:
+        made, score = analysis.forecast, analysis.score
+        found["forecast"] = lambda path: support.forecast(path, made, score)
+    if isinstance(analysis.noise, NoiseModel):
+        noise, budgets = analysis.noise, sorted({row.budget for row in rows})
+        found["noise"] = lambda path: support.noise(path, noise, budgets)
+    if analysis.brackets:
+        found["brackets"] = lambda path: support.brackets(path, analysis.brackets)
+    if any(not isinstance(answer, Refusal) for row in analysis.conventions for answer in (row.isoflop_a, row.parametric_a)):
+        found["conventions"] = lambda path: laws.conventions(path, analysis.conventions)
+    return found

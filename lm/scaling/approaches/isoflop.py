@@ -1,0 +1,245 @@
+"""Approach 2: a parabola in log N through the end losses of each budget, and power laws through the minima (numpy only).
+
+Hoffmann et al. 2022, section 3.2. The parabola is fitted to the loss in nats by least squares, weighted by the number of seeds. Two
+intervals stand side by side: parametric (the fitted parabola plus seed noise sigma(C), itself drawn from its own uncertainty) and
+residual (the parabola plus resampled residuals of the same budget). Cells are not resampled: a budget of seven loses its minimum in
+37-50% of such draws. A draw whose parabola opens downwards, or has its minimum outside the sampled sizes, counts as lost, and its
+minimum stands at the end of the grid towards which its parabola falls.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, Union
+
+import numpy as np
+
+from lm.scaling.approaches import curves
+from lm.scaling.approaches.curves import Curve
+from lm.scaling.approaches.profiles import Profile
+from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals.noise import NoiseModel
+from lm.scaling.results import Answer, Estimate, Line, Refusal, result
+from lm.scaling.settings import AnalysisSettings
+
+PARAMETRIC, RESIDUAL = "parametric bootstrap", "residual bootstrap"
+MIN_BUDGETS = 3
+_LEAST_SD = 1e-3  # of log N*: a budget whose draws agree better weighs no more than this
+
+
+@result
+class IsoflopBudget:
+    """One profile, its curve (loss = c0 + c1 u + c2 u^2 with u = log N - centre for the parabola), and where it is lowest."""
+
+    budget: float
+    flops: float
+    ids: tuple[tuple[str, ...], ...]
+    n: tuple[float, ...]
+    tokens: tuple[float, ...]
+    loss: tuple[float, ...]
+    seeds: tuple[int, ...]
+    sd: tuple[float, ...]  # of each point's loss by seed noise, nats; empty where it is not measured
+    centre: float
+    coefficients: tuple[float, ...]  # constant first; empty for Akima's curve
+    n_star: Answer
+    d_star: Answer
+    loss_star: Answer
+    n_star_residual: Answer  # the same value with the interval by residual bootstrap
+    lost: Optional[float]  # share of parametric draws without an interior minimum
+    lost_residual: Optional[float]
+
+
+@result
+class Isoflop:
+    """N* ~ C^a and D* ~ C^b by ordinary least squares of the minima's logarithms on log C."""
+
+    n_convention: str
+    c_convention: str
+    budgets: tuple[IsoflopBudget, ...]
+    a: Answer
+    b: Answer
+    a_residual: Answer
+    b_residual: Answer
+    n_line: Optional[Line]
+    d_line: Optional[Line]
+
+
+class Draws(NamedTuple):
+    """Minima of the draws of one budget: log N, log D, loss [R], and which of them were lost [R]."""
+
+    log_n: np.ndarray
+    log_d: np.ndarray
+    loss: np.ndarray
+    lost: np.ndarray
+
+
+class Minimum(NamedTuple):
+    """One budget: the typed result, the draws behind it (None where there are none)."""
+
+    result: IsoflopBudget
+    parametric: Optional[Draws]
+    residual: Optional[Draws]
+
+
+def minima(fit: Curve, coefficients: np.ndarray, profile: Profile) -> Draws:
+    """Where curves [R, c] are lowest within the sampled sizes."""
+    found = curves.lowest(fit, coefficients)
+    log_n = found.u + fit.centre
+    return Draws(log_n, np.interp(log_n, profile.log_n, profile.log_d), found.loss, found.lost)
+
+
+def fit_budget(
+    profile: Profile, noise_weight: np.ndarray, cell_sigma: Optional[np.ndarray], settings: AnalysisSettings, draws: int
+) -> Minimum:
+    """`cell_sigma` [draws + 1, cells]: relative seed sd of the study's cells, first the estimate, then draws of it."""
+    if len(profile.log_n) < settings.min_points:
+        reason = f"{len(profile.log_n)} sizes at {profile.budget:.3g} FLOPs; a parabola and its noise need {settings.min_points}"
+        return _refused(profile, Refusal("too_few_points", reason))
+    fit = curves.through(profile, noise_weight, settings.curve)
+    best = minima(fit, fit.coefficients[None], profile)
+    where = f"{profile.budget:.3g} FLOPs"
+    name = f"isoflop {profile.budget:.6e}"
+    sd: tuple[float, ...] = ()
+    parametric = None
+    if cell_sigma is not None:
+        relative = cell_sigma * noise_weight
+        sd = tuple(np.sqrt((profile.mix**2) @ relative[0] ** 2) * np.exp(profile.log_loss))
+        z = bootstrap.generator(settings.seed, name).standard_normal((draws, profile.mix.shape[1]))
+        shaken = fit.fitted * (1 + (relative[1:] * z) @ profile.mix.T)
+        parametric = minima(fit, shaken @ fit.solver.T, profile)
+    noise = bootstrap.within_budget(
+        np.exp(profile.log_loss) - fit.fitted, fit.leverage, draws, bootstrap.generator(settings.seed, name + " residuals")
+    )
+    residual = minima(fit, (fit.fitted + noise) @ fit.solver.T, profile)
+    problem = _no_minimum(fit, best, where)
+    if problem is not None:
+        return Minimum(_budget(profile, fit, sd, (problem,) * 4, parametric, residual), parametric, residual)
+    main, method = (parametric, PARAMETRIC) if parametric is not None else (residual, RESIDUAL)
+    answers = [*_answers(best, main, settings, method, where), _answers(best, residual, settings, RESIDUAL, where)[0]]
+    if fit.kind == "akima":
+        answers = [_without_residuals(answer) for answer in answers] if main is residual else [*answers[:3], _without_residuals(answers[3])]
+    return Minimum(_budget(profile, fit, sd, tuple(answers), parametric, residual), parametric, residual)
+
+
+def _answers(best: Draws, draws: Draws, settings: AnalysisSettings, method: str, where: str) -> list[Answer]:
+    """N*, D* and L* with intervals."""
+    refused = bootstrap.lost_share(float(draws.lost.mean()), settings.max_lost, where)
+    pairs = ((np.exp(best.log_n), np.exp(draws.log_n)), (np.exp(best.log_d), np.exp(draws.log_d)), (best.loss, draws.loss))
+    return [bootstrap.estimate(value[0], drawn, settings.level, method, refused) for value, drawn in pairs]
+
+
+def _without_residuals(answer: Answer) -> Answer:
+    """The number without an interval: a curve through every point leaves no residuals to draw from."""
+    refused = Refusal("interval", "a curve through every point leaves no residuals: add seeds, or choose the parabola or the cubic")
+    return dataclasses.replace(answer, low=None, high=None, refused=refused) if isinstance(answer, Estimate) else answer
+
+
+def _no_minimum(fit: Curve, best: Draws, where: str) -> Optional[Refusal]:
+    if fit.kind == "parabola" and fit.coefficients[2] <= 0:
+        return Refusal("concave", f"the profile at {where} opens downwards: add sizes on both sides, or seeds")
+    if best.lost[0]:
+        side = "below" if best.log_n[0] < fit.centre else "above"
+        return Refusal("edge", f"the minimum at {where} lies {side} the sampled sizes: add sizes there")
+    return None
+
+
+def _budget(
+    profile: Profile, fit: Curve, sd: tuple[float, ...], answers: tuple[Answer, ...], drawn: Optional[Draws], residual: Draws
+) -> IsoflopBudget:
+    n_star, d_star, loss_star, n_star_residual = answers
+    lost = None if drawn is None else float(drawn.lost.mean())
+    coefficients = () if fit.kind == "akima" else tuple(float(c) for c in fit.coefficients)
+    return IsoflopBudget(
+        **_common_fields(profile), sd=sd, centre=fit.centre, coefficients=coefficients, n_star=n_star, d_star=d_star, loss_star=loss_star,
+        n_star_residual=n_star_residual, lost=lost, lost_residual=float(residual.lost.mean()),
+    )  # fmt: skip
+
+
+def _refused(profile: Profile, problem: Refusal) -> Minimum:
+    made = IsoflopBudget(
+        **_common_fields(profile), sd=(), centre=0.0, coefficients=(0.0, 0.0, 0.0), n_star=problem, d_star=problem, loss_star=problem,
+        n_star_residual=problem, lost=None, lost_residual=None,
+    )  # fmt: skip
+    return Minimum(made, None, None)
+
+
+def _common_fields(profile: Profile) -> dict[str, Any]:
+    logs = {"n": profile.log_n, "tokens": profile.log_d, "loss": profile.log_loss}
+    columns: dict[str, Any] = {name: tuple(np.exp(column).tolist()) for name, column in logs.items()}
+    seeds = tuple(int(s) for s in profile.seeds)
+    return columns | {"budget": profile.budget, "flops": float(np.exp(profile.log_c)), "ids": profile.ids, "seeds": seeds}
+
+
+def fit_isoflop(
+    profiles: Sequence[Profile],
+    noise_weight: np.ndarray,
+    log_c: np.ndarray,
+    noise: Union[NoiseModel, Refusal],
+    settings: AnalysisSettings,
+    draws: Optional[int] = None,
+    sigma: Optional[np.ndarray] = None,
+) -> tuple[Isoflop, list[Minimum]]:
+    """All budgets and the exponents. `noise_weight` and `log_c` [cells] belong to the cells that the profiles mix. `sigma` [draws + 1,
+    cells] is another model's relative seed sd in the place of `noise`: the estimate, then draws of it."""
+    draws = draws or settings.draws
+    if sigma is None and isinstance(noise, NoiseModel):
+        sigma = np.concatenate([noise.sigma(log_c)[None], noise.draws(log_c, draws, settings.seed)])
+    fitted = [fit_budget(profile, noise_weight, sigma, settings, draws) for profile in profiles]
+    good = [m for m in fitted if isinstance(m.result.n_star, Estimate)]
+    budgets = tuple(m.result for m in fitted)
+    if len(good) < MIN_BUDGETS:
+        why = Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; an exponent needs {MIN_BUDGETS}")
+        return Isoflop(settings.n, settings.c, budgets, why, why, why, why, None, None), fitted
+    a, b = (_exponent(good, which, False, settings) for which in ("n_star", "d_star"))
+    a_residual, b_residual = (_exponent(good, which, True, settings) for which in ("n_star", "d_star"))
+    lines = [_line(good, which, settings) for which in ("n_star", "d_star")]
+    return Isoflop(settings.n, settings.c, budgets, a, b, a_residual, b_residual, lines[0], lines[1]), fitted
+
+
+def regress(
+    good: Sequence[Minimum], which: str, residual: bool = False, regression: str = "plain"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log C [B]; (intercept, slope) of log N* or log D* against it: the estimate [2], the draws [R, 2].
+
+    "weighted" (Porian et al. 2024) regresses the medians of the draws, each budget by the inverse variance of its draws; "plain" the
+    estimates, all alike.
+    """
+    log_c = np.log([m.result.flops for m in good])
+    best = np.log([getattr(m.result, which).value for m in good])
+    column = {"n_star": "log_n", "d_star": "log_d"}[which]
+    used = [m.residual if residual or m.parametric is None else m.parametric for m in good]
+    drawn = np.stack([getattr(d, column) for d in used], axis=1)
+    design = np.stack([np.ones_like(log_c), log_c], axis=1)
+    if regression == "plain":
+        solver = np.linalg.pinv(design)
+        return log_c, solver @ best, drawn @ solver.T
+    root = 1 / np.maximum(drawn.std(axis=0), _LEAST_SD)
+    solver = np.linalg.pinv(design * root[:, None]) * root
+    return log_c, solver @ np.median(drawn, axis=0), drawn @ solver.T
+
+
+def _interval_problem(good: Sequence[Minimum], residual: bool) -> Optional[Refusal]:
+    answers = [m.result.n_star_residual if residual else m.result.n_star for m in good]
+    return next((answer.refused for answer in answers if isinstance(answer, Estimate) and answer.refused), None)
+
+
+def _exponent(good: Sequence[Minimum], which: str, residual: bool, settings: AnalysisSettings) -> Estimate:
+    _, best, drawn = regress(good, which, residual, settings.regression)
+    method = RESIDUAL if residual or good[0].parametric is None else PARAMETRIC
+    return bootstrap.estimate(best[1], drawn[:, 1], settings.level, method, _interval_problem(good, residual))
+
+
+def extrapolate(good: Sequence[Minimum], which: str, log_c: np.ndarray, regression: str = "plain") -> tuple[np.ndarray, np.ndarray]:
+    """log N* or log D* at log C [m]: the line [m] and its draws [R, m]."""
+    _, best, drawn = regress(good, which, regression=regression)
+    design = np.stack([np.ones_like(log_c), log_c])
+    return best @ design, drawn @ design
+
+
+def _line(good: Sequence[Minimum], which: str, settings: AnalysisSettings) -> Line:
+    """The power law over the sampled compute and a decade on either side."""
+    sampled = np.log([m.result.flops for m in good])
+    log_c = np.linspace(sampled.min() - np.log(10), sampled.max() + np.log(10), 41)
+    best, drawn = extrapolate(good, which, log_c, settings.regression)
+    low, high = bootstrap.quantiles(drawn, settings.level)
+    band = ((), ()) if _interval_problem(good, False) else (tuple(np.exp(low)), tuple(np.exp(high)))
+    return Line(tuple(np.exp(log_c)), tuple(np.exp(best)), *band, (float(np.exp(sampled.min())), float(np.exp(sampled.max()))))

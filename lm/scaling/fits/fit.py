@@ -1,0 +1,147 @@
+"""Fits a law to points: every start of its grid, the optimum with proof that it is one, or a typed refusal.
+
+Starts run through the rough phase of the solver, the best `KEPT` of them through the exact one. The optimum is accepted when the exact
+phase converged, when starts that moved agree on it, and when the Jacobian there has full rank. A fit that sits on its start is refused:
+a published analysis returned 9 of 15 such fits (facts on optimiser artefacts: Besiroglu et al. 2024).
+"""
+
+import dataclasses
+from typing import Optional, Union
+
+import numpy as np
+
+from lm.scaling.fits import solver
+from lm.scaling.fits.objectives import Objective
+from lm.scaling.laws.law import Law
+from lm.scaling.results import Caution, Refusal
+
+KEPT = 128  # starts that go through the exact phase
+AGREE = 1e-9  # relative difference of objectives at which two starts count as agreeing
+MOVED = 1e-3  # distance in coordinates that counts as having left the start
+RANK = 1e-7  # smallest singular value of the column-scaled Jacobian, relative to the largest
+_VARIANTS = (0.7, 1.3)  # the optimum's coordinates times these are further starts of a resample
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """What a law is fitted to: log inputs [n, p], log loss [n], weights [n] of the objective's terms (mean 1)."""
+
+    log_x: np.ndarray
+    log_loss: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def centre(self) -> np.ndarray:
+        return self.log_x.mean(axis=0)
+
+    def design(self, law: Law) -> np.ndarray:
+        """What the law's `log_loss` reads."""
+        return law.design(self.log_x, self.centre)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The optimum: coordinates, and what shows that it is one."""
+
+    law: Law
+    objective: Objective
+    points: Points
+    theta: np.ndarray  # [k]
+    value: float  # of the objective
+    gradient: float  # its largest entry
+    condition: float  # of the column-scaled Jacobian
+    starts: int
+    agreeing: int  # of the KEPT best starts, those that reach the objective to AGREE
+    others: np.ndarray  # [m, k] other places to start resamples from: distinct ends, best first, then the optimum scaled
+    cautions: tuple[Caution, ...]
+
+    @property
+    def natural(self) -> dict[str, float]:
+        """The law's parameters by name."""
+        values = self.law.natural(self.theta, self.points.centre)
+        return dict(zip(self.law.names, values.tolist(), strict=True))
+
+    def log_loss(self, log_x: np.ndarray, theta: Optional[np.ndarray] = None) -> np.ndarray:
+        """Log loss at log inputs [n, p]: [n], or [M, n] for coordinates [M, k]."""
+        theta_rows = self.theta[None] if theta is None else theta
+        predicted = solver.predict(self.law, theta_rows, self.law.design(log_x, self.points.centre))
+        return predicted[0] if theta is None else predicted
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """Log measured - log fitted."""
+        return self.points.log_loss - self.log_loss(self.points.log_x)
+
+
+def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarray] = None) -> Union[Fit, Refusal]:
+    """Minimises sum_i w_i cost(r_i) from all of the law's starts, and from `more` [m, k] of them."""
+    n, k = len(points.log_loss), len(law.names)
+    if n <= k:
+        return Refusal("too_few_points", f"{n} points for {k} parameters: {k + 1} are the least")
+    grid = law.starts(points.centre) if more is None else np.concatenate([law.starts(points.centre), more])
+    x = points.design(law)
+    rough = solver.minimise(law, objective, x, points.log_loss, points.weights, grid, exact=False)
+    order = np.argsort(np.where(np.isfinite(rough.value), rough.value, np.inf), kind="stable")[:KEPT]
+    end = solver.minimise(law, objective, x, points.log_loss, points.weights, rough.theta[order])
+    value = np.where(np.isfinite(end.value), end.value, np.inf)
+    agree = value <= value.min() * (1 + AGREE) + 100 * solver.NOTHING
+    reached = agree & end.converged & np.isfinite(value)
+    if not np.any(reached):
+        return Refusal("not_converged", f"the best of {len(grid)} starts had not converged after {solver.EXACT[0]} Newton steps")
+    best = int(np.argmin(np.where(reached, value, np.inf)))
+    left = np.linalg.norm(end.theta - grid[order], axis=1) > MOVED
+    if not np.any(agree & left):
+        return Refusal("start_not_left", "the best fit sits on the start that it was given, and no start that moved agrees with it")
+    singular = _singular_values(law, points, end.theta[best])
+    condition = float(singular[0] / max(singular[-1], 1e-300))
+    if condition > 1 / RANK:
+        return Refusal("unidentified", f"the Jacobian at the best fit has rank below {k} (condition {condition:.1e}): widen N or D")
+    others = np.concatenate([_distinct(end.theta, value, best), np.outer(_VARIANTS, end.theta[best])])
+    cautions = _disagreement(int(agree.sum()), value, best)
+    return Fit(
+        law, objective, points, end.theta[best], float(value[best]), float(end.gradient[best]), condition, len(grid), int(agree.sum()),
+        others, cautions,
+    )  # fmt: skip
+
+
+def refit(made: Fit, log_loss: np.ndarray, weights: Optional[np.ndarray] = None, extra: int = 2) -> solver.Minima:
+    """Fits the same law to resampled losses [R, n], or with weights [R, n]: the best of the ends from the optimum and `extra` others."""
+    points = made.points
+    count = max(len(np.atleast_2d(log_loss)), 1 if weights is None else len(np.atleast_2d(weights)))
+    y = np.broadcast_to(log_loss, (count, len(points.log_loss)))
+    w = np.broadcast_to(points.weights if weights is None else weights, y.shape)
+    starts = np.concatenate([made.theta[None], made.others[:extra]])
+    s = len(starts)
+    lanes = np.tile(starts, (count, 1))
+    ends = solver.minimise(made.law, made.objective, points.design(made.law), np.repeat(y, s, axis=0), np.repeat(w, s, axis=0), lanes)
+    value = np.where(np.isfinite(ends.value), ends.value, np.inf).reshape(count, s)
+    pick = np.arange(count) * s + np.argmin(value, axis=1)
+    return solver.Minima(*(column[pick] for column in ends))
+
+
+def _singular_values(law: Law, points: Points, theta: np.ndarray) -> np.ndarray:
+    slope = solver.jacobian(law, theta, points.design(law)) * np.sqrt(points.weights)[:, None]
+    norms = np.linalg.norm(slope, axis=0)
+    if np.any(norms < 1e-12 * max(norms.max(), 1e-300)):
+        return np.array([1.0, 0.0])
+    return np.linalg.svd(slope / norms, compute_uv=False)
+
+
+def _distinct(theta: np.ndarray, value: np.ndarray, best: int, most: int = 2) -> np.ndarray:
+    """Ends that differ from the optimum and from each other by more than .05 in some coordinate, best first."""
+    found = [theta[best]]
+    for i in np.argsort(value, kind="stable"):
+        if np.isfinite(value[i]) and all(np.max(np.abs(theta[i] - other)) > 0.05 for other in found):
+            found.append(theta[i])
+        if len(found) > most:
+            break
+    return np.array(found[1:]).reshape(-1, theta.shape[1])
+
+
+def _disagreement(agreeing: int, value: np.ndarray, best: int) -> tuple[Caution, ...]:
+    tenth = np.sort(value)[min(9, len(value) - 1)]
+    if tenth <= value[best] * (1 + 1e-6) + 100 * solver.NOTHING:
+        return ()
+    above = tenth / max(value[best], solver.NOTHING) - 1
+    spread = f"{agreeing} of the best {len(value)} starts reach the best objective; the tenth best ends {above:.1e} above it"
+    return (Caution("starts_disagree", spread),)

@@ -1,0 +1,290 @@
+"""How the draws behind an interval are made, and how an interval is read off them (numpy only).
+
+Each strategy resamples what a law was fitted to; the fits to its resamples are the draws. An interval is the equal-tailed percentiles of
+the draws, or, with `bca`, Efron's bias-corrected and accelerated percentiles (1987), whose acceleration comes from fits that leave out one
+row or one run at a time. `lm.scaling.intervals.coverage` measures which of them cover.
+"""
+
+import dataclasses
+import math
+import statistics
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol
+
+import numpy as np
+
+from lm.errors import UserError
+from lm.scaling.intervals import bootstrap
+from lm.scaling.results import Estimate, Refusal
+from lm.scaling.runs import Runs
+
+if TYPE_CHECKING:
+    from lm.scaling.fits.fit import Fit
+    from lm.scaling.intervals.noise import NoiseModel
+
+PER_PARAMETER = 4  # rows, or runs, that a bootstrap over them needs for each parameter
+LEAST_DEGREES = 4  # of freedom, over all cells with seeds, for a noise model to be the default
+_NORMAL = statistics.NormalDist()
+
+
+class Resampling(Protocol):
+    """A bootstrap: log losses [R, n] or [n], and weights [R, n] or None, as `fit.refit` takes them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bca(self) -> bool: ...
+
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]: ...
+
+    def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
+        """Why no interval can be read off the draws, and what would suffice."""
+
+    def units(self, runs: Runs) -> np.ndarray:
+        """[n] index of what the acceleration of BCa leaves out together."""
+
+    def resolve(self, runs: Runs) -> "Resampling":
+        """The strategy for this table."""
+
+
+class Strategy:
+    """A strategy that is used as it stands."""
+
+    def resolve(self, runs: Runs) -> Any:  # a Resampling: itself, or what Measured chooses
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows(Strategy):
+    """Bootstrap over rows: each draw weighs a point by how often it was picked. Right where points are independent."""
+
+    name: str = "bootstrap over rows"
+    bca: bool = False
+
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        return made.points.log_loss, _counts(self.units(runs), count, seed, self.name) * made.points.weights
+
+    def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
+        return _too_few("rows", len(runs), len(made.law.names))
+
+    def units(self, runs: Runs) -> np.ndarray:
+        return np.arange(len(runs))
+
+
+@dataclasses.dataclass(frozen=True)
+class ByRun(Strategy):
+    """Bootstrap over training runs: all points of a run are picked together, for points of one curve are not independent."""
+
+    name: str = "bootstrap over runs"
+    bca: bool = False
+
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        return made.points.log_loss, _counts(self.units(runs), count, seed, self.name) * made.points.weights
+
+    def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
+        return _too_few("runs", len(set(runs.run)), len(made.law.names))
+
+    def units(self, runs: Runs) -> np.ndarray:
+        return runs.groups
+
+
+@dataclasses.dataclass(frozen=True)
+class WithinBudget(Strategy):
+    """Residual bootstrap within planned budgets: the fitted law plus residuals of the same budget, inflated for the fitted parameters.
+
+    Each residual is divided by sqrt(1 - leverage) (Davison and Hinkley 1997, 6.3) and by sqrt(1 - 1/m) for the mean of m that is taken off.
+    """
+
+    name: str = "residual bootstrap within budgets"
+    bca: ClassVar[bool] = False
+    least: ClassVar[int] = 4  # rows of a budget
+
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        budget = _budgets(runs)
+        noise, leverage = np.zeros((count, len(runs))), np.full(len(runs), min(len(made.law.names) / len(runs), 0.9))
+        for value in sorted(set(budget.tolist())):
+            index = np.flatnonzero(budget == value)
+            random = bootstrap.generator(seed, f"{self.name} {value:.6e}")
+            drawn = bootstrap.within_budget(made.residuals[index], leverage[index], count, random)
+            noise[:, index] = drawn / math.sqrt(max(1 - 1 / len(index), 0.5))
+        return made.log_loss(made.points.log_x) + noise, None
+
+    def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
+        values, counts = np.unique(_budgets(runs), return_counts=True)
+        few = int(np.sum(counts < self.least))
+        if not few:
+            return None
+        what = f"{few} of {len(values)} budgets have fewer than {self.least} rows"
+        return Refusal("interval", f"{what}, too few residuals to draw from: add sizes to them, or use --interval=rows")
+
+    def units(self, runs: Runs) -> np.ndarray:
+        return np.arange(len(runs))
+
+
+class Sigma(Protocol):
+    """A noise model: the relative standard deviation of a loss over seeds."""
+
+    def sigma(self, log_c: np.ndarray, log_loss: np.ndarray) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(Strategy):
+    """Parametric bootstrap: the fitted law plus normal noise of log loss with the model's standard deviation.
+
+    Without a model it is fitted to the seeds of the table. A model with `draws(log_c, count, seed)` gives each draw a sigma of its own,
+    from the model's own uncertainty.
+    """
+
+    model: Optional[Sigma] = None
+    name: str = "parametric bootstrap"
+    bca: ClassVar[bool] = False
+
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        model, log_c = self._model(runs), np.log(runs.c)
+        fitted = made.log_loss(made.points.log_x)
+        own = getattr(model, "draws", None)
+        scale = model.sigma(log_c, fitted) if own is None else own(log_c, count, seed)
+        return fitted + scale * bootstrap.generator(seed, self.name).standard_normal((count, len(runs))), None
+
+    def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
+        """Refuses where the residuals are far larger than the noise: the law, not the seeds, then limits what is known."""
+        scale = self._model(runs).sigma(np.log(runs.c), made.log_loss(made.points.log_x))
+        degrees = len(runs) - len(made.law.names)
+        lack = math.sqrt(float(np.sum((made.residuals / scale) ** 2)) / degrees)
+        if lack <= 2:
+            return None
+        what = f"residuals are {lack:.1f} times the noise model's"
+        return Refusal("interval", f"{what}: the law misses more than seeds do; use --interval=rows, or another law")
+
+    def units(self, runs: Runs) -> np.ndarray:
+        return np.arange(len(runs))
+
+    def _model(self, runs: Runs) -> Sigma:
+        if self.model is not None:
+            return self.model
+        from lm.scaling.intervals import noise
+
+        found = noise.fit_table_noise(runs)
+        if isinstance(found, Refusal):
+            raise UserError(f"--interval=noise: {found.reason}")
+        return SigmaOfC(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmaOfC:
+    """sigma(C) as `noise.fit_noise` measures it from seeds, with its own uncertainty."""
+
+    model: "NoiseModel"
+
+    def sigma(self, log_c: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
+        return self.model.sigma(log_c)
+
+    def draws(self, log_c: np.ndarray, count: int, seed: int) -> np.ndarray:
+        return self.model.draws(log_c, count, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmaOfLoss:
+    """sigma(L) through points (loss, relative sd): log sigma is linear in log loss between them and constant beyond."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def sigma(self, log_c: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
+        loss, sd = np.log(np.array(self.points)).T
+        return np.exp(np.interp(log_loss, loss, sd))
+
+
+PORIAN = SigmaOfLoss(((3.0, 0.002), (7.0, 0.05)))  # Porian et al. 2024, RefinedWeb: seeds differ by .2% at a loss of 3, by 5% at 7
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsBCa(Rows):
+    """Bootstrap over rows, read by BCa."""
+
+    name: str = "bootstrap over rows, BCa"
+    bca: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class PorianNoise(Noise):
+    """Parametric bootstrap with Porian's sigma(L)."""
+
+    model: Optional[Sigma] = PORIAN
+    name: str = "parametric bootstrap, sigma(L) of Porian et al. 2024"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured(Rows):
+    """The default of tables: the parametric bootstrap with the noise that the table's seeds measure; without seeds, the bootstrap over runs
+    where rows share them, else over rows. The first covers at its level, the others at it or above (`python -m tests.nightly.coverage`)."""
+
+    def resolve(self, runs: Runs) -> Resampling:
+        from lm.scaling.intervals import noise
+
+        found = noise.fit_table_noise(runs)
+        if not isinstance(found, Refusal) and found.dof >= LEAST_DEGREES:
+            return Noise(SigmaOfC(found))
+        return ByRun() if len(set(runs.run)) < len(runs) else Rows()
+
+
+RESAMPLINGS = {
+    "measured": Measured,
+    "rows": Rows,
+    "rows_bca": RowsBCa,
+    "runs": ByRun,
+    "residual": WithinBudget,
+    "noise": Noise,
+    "porian": PorianNoise,
+}
+
+
+def _counts(units: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
+    """[count, n]: how often the unit of each row was picked."""
+    size = int(units.max()) + 1
+    picks = bootstrap.generator(seed, name.removesuffix(", BCa")).integers(0, size, (count, size))
+    return np.stack([np.bincount(pick, minlength=size) for pick in picks]).astype(float)[:, units]
+
+
+def _too_few(what: str, count: int, parameters: int) -> Optional[Refusal]:
+    needed = PER_PARAMETER * parameters
+    if count >= needed:
+        return None
+    needs = f"{needed} suffice, or measure seeds and use --interval=noise"
+    return Refusal("interval", f"{count} {what} are too few to resample for {parameters} parameters: {needs}")
+
+
+def _budgets(runs: Runs) -> np.ndarray:
+    if runs.budget is None:
+        raise UserError("--interval=residual needs a column of planned budgets: name it with --budget=COLUMN, or use --interval=rows")
+    return runs.budget
+
+
+def percentiles(draws: np.ndarray, ends: tuple[float, float]) -> tuple[float, float]:
+    """Quantiles at p (R + 1) of R draws, so that R draws and the truth, all from one distribution, are covered at the nominal level."""
+    low, high = np.quantile(draws, ends, method="weibull")
+    return float(low), float(high)
+
+
+def percentile(value: float, draws: np.ndarray, level: float, method: str, refused: Optional[Refusal] = None) -> Estimate:
+    """The equal-tailed percentile interval; none where `refused` says so, or where draws failed."""
+    if refused is not None or not np.all(np.isfinite(draws)):
+        return bootstrap.estimate(value, draws, level, method, refused)
+    low, high = percentiles(draws, ((1 - level) / 2, (1 + level) / 2))
+    return Estimate(float(value), low, high, level, method)
+
+
+def bca(value: float, draws: np.ndarray, left_out: np.ndarray, level: float, method: str) -> Estimate:
+    """The BCa interval (Efron 1987): draws [R] and the values [J] with one unit left out."""
+    if not (np.all(np.isfinite(draws)) and np.all(np.isfinite(left_out))):
+        return percentile(value, np.append(draws, np.nan), level, method)
+    share = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
+    bias = _NORMAL.inv_cdf(float(np.clip(share, 0.5 / len(draws), 1 - 0.5 / len(draws))))
+    departure = left_out.mean() - left_out
+    scale = float(np.sum(departure**2)) ** 1.5
+    acceleration = float(np.sum(departure**3)) / (6 * scale) if scale > 0 else 0.0
+    ends = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        z = bias + _NORMAL.inv_cdf(tail)
+        ends.append(_NORMAL.cdf(bias + z / max(1 - acceleration * z, 1e-3)))
+    low, high = percentiles(draws, (ends[0], ends[1]))
+    return Estimate(float(value), low, high, level, method)

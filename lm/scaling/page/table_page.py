@@ -1,0 +1,96 @@
+"""The page of a table of runs: `python -m lm.scaling fit ... --report=FILE.html`, by the templates and figures of a study's report."""
+
+import pathlib
+import tempfile
+from typing import Any, Union
+
+from lm.scaling.approaches.hull import Hull
+from lm.scaling.approaches.isoflop import Isoflop
+from lm.scaling.page import html
+from lm.scaling.results import Refusal
+from lm.scaling.table_analysis import LawFit, TableAnalysis
+from lm.scaling.table_summary import said
+
+
+def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
+    """Writes one self-contained page; its folder is made where it is missing."""
+    from lm.scaling.page import figures
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = figures.draw(pathlib.Path(folder), made)
+        return html.save(
+            path, pathlib.Path(__file__).with_name("table.html"), pathlib.Path(folder), pictures,
+            study={"name": made.source}, made=made, pictured=pictures,
+            refusals=refusals(made), approaches=approaches(made), parameters=parameters(made.law), allocations=allocations(made.law),
+            proof=proof(made.law), budgets=budgets(made.isoflop), settings=settings(made), versions=made.versions,
+        )  # fmt: skip
+
+
+def settings(made: TableAnalysis) -> dict[str, str]:
+    """What was asked for, in words; of a law that was fitted, what was really done: the resampling that stood in for `measured` too."""
+    asked = {name: value for name, value in made.settings.items() if name not in ("law", "objective", "resampling")}
+    words = {
+        name: ", ".join(f"{each:g}" for each in value) if isinstance(value, (list, tuple)) else str(value) for name, value in asked.items()
+    }
+    if isinstance(made.law, LawFit):
+        words |= {"law": made.law.law, "objective": made.law.objective, "resampling": made.law.resampling}
+    return {name: value for name, value in sorted(words.items()) if value}
+
+
+def refusals(made: TableAnalysis) -> list[str]:
+    named = (("approach 1", made.hull), ("approach 2", made.isoflop), ("approach 3", made.law))
+    return [f"{name}: {part.reason}" for name, part in named if isinstance(part, Refusal)]
+
+
+def approaches(made: TableAnalysis) -> list[dict[str, str]]:
+    rows = []
+    if isinstance(made.hull, Hull):
+        rows.append({"name": "1, lower hull", "a": f"{made.hull.a:.4g}", "b": f"{made.hull.b:.4g}"})
+    if isinstance(made.isoflop, Isoflop):
+        rows.append({"name": "2, IsoFLOP minima", "a": said(made.isoflop.a), "b": said(made.isoflop.b)})
+    if isinstance(made.law, LawFit) and made.law.exponents:
+        rows.append({"name": "3, law", "a": said(made.law.exponents["a"]), "b": said(made.law.exponents["b"])})
+    return rows
+
+
+def parameters(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
+    if not isinstance(made, LawFit):
+        return []
+    return [{"name": name, "value": f"{made.values[name]:.10g}", "interval": said(answer)} for name, answer in made.parameters.items()]
+
+
+def allocations(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
+    if not isinstance(made, LawFit):
+        return []
+    rows = []
+    for at in made.allocations:
+        row = {"flops": f"{at.flops:.3g}", "n": said(at.n), "d": said(at.d), "loss": said(at.loss), "ratio": said(at.ratio)}
+        kind, message = (at.caution.kind.replace("_", " "), at.caution.message) if at.caution else ("", "")
+        rows.append(row | {"caution": kind, "message": message})
+    return rows
+
+
+def proof(made: Union[LawFit, Refusal, None]) -> list[dict[str, Any]]:
+    """What shows that the optimum is one."""
+    if not isinstance(made, LawFit):
+        return []
+    rows = [
+        ("objective", f"{made.objective} = {made.objective_value:.10g}"),
+        ("largest entry of the gradient", f"{made.gradient:.1e}"),
+        ("condition of the column-scaled Jacobian", f"{made.condition:.3g}"),
+        ("starts, and how many of the best agree", f"{made.starts:,}, {made.agreeing}"),
+        ("variable projection", "no linear parameters" if made.projected is None else f"{made.projected:.10g}"),
+        ("intervals", made.resampling),
+        ("sampled", "; ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in made.sampled.items())),
+    ]
+    return [{"what": what, "value": value} for what, value in rows]
+
+
+def budgets(made: Union[Isoflop, Refusal, None]) -> list[dict[str, str]]:
+    if not isinstance(made, Isoflop):
+        return []
+    return [
+        {"flops": f"{b.flops:.3g}", "points": str(len(b.n)), "n": said(b.n_star), "d": said(b.d_star), "loss": said(b.loss_star)}
+        for b in made.budgets
+    ]

@@ -1,0 +1,16 @@
+"""Answers as words, from their JSON form (imports no jax)."""
+
+from typing import Any, Optional
+
+
+def answer(value: Optional[dict[str, Any]], *, percent: bool = False) -> str:
+    """An Estimate with its interval, or a Refusal with its reason."""
+    if value is None:
+        return "not computed"
+    if value["type"] == "Refusal":
+        return f"refused ({value['kind']}): {value['reason']}"
+    scale, unit = (100, "%") if percent else (1, "")
+    number = f"{value['value'] * scale:.3g}{unit}"
+    if value["low"] is None:
+        return f"{number} (no interval: {value['refused']['reason'] if value['refused'] else 'none was made'})"
+    return f"{number} ({value['low'] * scale:.3g} to {value['high'] * scale:.3g}{unit}, {value['level']:.0%})"

@@ -1,1 +1,0 @@
-"""Published analyses by this library: `python -m lm.scaling.replicate`. One module per paper, `run(data)` -> `Replication`."""

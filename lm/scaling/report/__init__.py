@@ -1,5 +1,0 @@
-"""The report of a study: `write(study_dir)` makes figures/ and one self-contained report.html."""
-
-from lm.scaling.report.page import write
-
-__all__ = ["write"]

@@ -1,0 +1,209 @@
+"""From a study and its data to a list of runs that mean something: counts, expected time and memory, refusals (imports no jax)."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Optional
+
+from lm.data.objectives.config import special_ids
+from lm.errors import UserError
+from lm.model.flops import ledger
+from lm.model.memory import activation_bytes
+from lm.optim.schedules import warmup_steps
+from lm.study import naming
+from lm.study.design import Cell, Design
+from lm.study.study import GridCell
+
+PROCESS_BYTES = 450e6  # a worker before it holds a model: interpreter, jax, the compiler
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One cell with what follows from it.
+
+    `params` and `flops` (of the whole run) are by convention; `seconds` on one core and `memory` in bytes are estimates.
+    `marks` name where the shape jumps against the next smaller size; `refusals` say why the cell cannot mean anything.
+    """
+
+    cell: Cell
+    id: str
+    params: dict[str, int]
+    flops: dict[str, float]
+    warmup_steps: int
+    seconds: float
+    memory: float
+    marks: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> dict[str, int]:
+        model = self.cell.config.model
+        attention = {"num_heads": model.attention.num_heads, "head_dim": model.attention.head_dim}
+        return {"d_model": model.d_model, "num_layers": model.num_layers, **attention, "d_ff": model.mlp.d_ff}
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of study.json, which a Row is read from while the run has not begun."""
+        cell, config = self.cell, self.cell.config
+        return {
+            "id": self.id,
+            **cell.place,
+            "stage": cell.stage,
+            "seed": config.seed,
+            "learning_rate": config.optim.learning_rate,
+            "shape_key": cell.shape_key,
+            "shape": self.shape,
+            "params": self.params,
+            "flops": self.flops,
+            "tokens": config.train_tokens,
+            "steps": cell.steps,
+            "batch_size": config.batch_size,
+            "sequence_length": config.data.sequence_length,
+            "warmup_steps": self.warmup_steps,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All cells of a study on one data set. `problems` are refusals that concern the study as a whole."""
+
+    study: Design
+    fingerprint: str
+    data: dict[str, Any]
+    planned: tuple[Planned, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def refusals(self) -> list[str]:
+        """Every reason not to run this plan, one line each."""
+        return [*self.problems, *(f"{label(p)}: {reason}" for p in self.planned for reason in p.refusals)]
+
+    def seconds(self, workers: int) -> float:
+        """Expected wall time of the whole plan, with the executables of each shape compiled once."""
+        shapes = len({p.cell.shape_key for p in self.planned})
+        return (sum(p.seconds for p in self.planned) + shapes * self.study.speed.per_shape) / workers
+
+
+def label(planned: Planned) -> str:
+    return f"cell {planned.id} ({naming.words(planned.to_json())})"
+
+
+def make(study: Design, data: dict[str, Any]) -> Plan:
+    """Plans a study on prepared data; `data` is lm.data.info's dict.
+
+    Raises UserError when two cells are the same run.
+    """
+    fingerprint = data["fingerprint"]
+    planned = []
+    previous: Optional[GridCell] = None
+    for cell in study.cells():
+        grid = cell if isinstance(cell, GridCell) and cell.role == "grid" else None
+        planned.append(_planned(study, cell, fingerprint, data, _marks(previous, grid)))
+        previous = grid or previous
+    seen: dict[str, Planned] = {}
+    for p in planned:
+        if p.id in seen:
+            raise UserError(f"study {study.name}: {label(p)} is the same run as {label(seen[p.id])}; drop one of the two")
+        seen[p.id] = p
+    return Plan(study, fingerprint, data, tuple(planned), tuple(_problems(study, data)))
+
+
+def _planned(study: Design, cell: Cell, fingerprint: str, data: dict[str, Any], marks: tuple[str, ...]) -> Planned:
+    config = cell.config
+    count = ledger(config.model, cell.row)
+    flops = {name: per_token * config.train_tokens for name, per_token in count.flops_per_token.items()}
+    seconds = flops["matmul_causal"] / study.speed.flops_per_second + config.train_tokens * study.speed.per_token + study.speed.per_cell
+    optim = config.optim
+    warmup = warmup_steps(optim.warmup_fraction, optim.warmup_tokens, cell.steps, cell.tokens_per_step)
+    memory = _memory(cell, count.params["total"])
+    refusals = tuple(_refusals(study, cell, warmup, data))
+    return Planned(cell, cell.id(fingerprint), dict(count.params), flops, warmup, seconds, memory, marks, refusals)
+
+
+def _memory(cell: Cell, params: int) -> float:
+    """Bytes: weights, gradients and two moments in float32, and the activations that the backward pass needs."""
+    config = cell.config
+    activations = activation_bytes(config.model, config.batch_size, cell.row, remat=config.execution.remat)
+    return PROCESS_BYTES + 16 * params + activations
+
+
+def _marks(previous: Optional[GridCell], cell: Optional[GridCell]) -> tuple[str, ...]:
+    """Where more than the dial changes from one size of a budget to the next: such jumps make kinks in a profile."""
+    if previous is None or cell is None or previous.budget != cell.budget:
+        return ()
+    old, new = previous.config.model, cell.config.model
+    marks = []
+    if old.attention.head_dim != new.attention.head_dim:
+        marks.append(f"head size {old.attention.head_dim}->{new.attention.head_dim}")
+    if old.num_layers != new.num_layers:
+        marks.append(f"depth {old.num_layers}->{new.num_layers}")
+    heads = (old.attention.num_heads, new.attention.num_heads)
+    if heads[0] != heads[1] and old.d_model * heads[1] != new.d_model * heads[0]:
+        marks.append(f"heads {heads[0]}->{heads[1]}")
+    if old.mlp.d_ff * new.d_model != new.mlp.d_ff * old.d_model:
+        marks.append("feed-forward ratio")
+    return tuple(marks)
+
+
+def _refusals(study: Design, cell: Cell, warmup: int, data: dict[str, Any]) -> Iterator[str]:
+    config = cell.config
+    if cell.steps < 1:
+        yield f"the budget holds no whole step of {cell.tokens_per_step} tokens; raise the budget or lower the batch or size"
+        return
+    if warmup >= cell.steps:
+        yield f"warm-up of {warmup} steps is no shorter than the run of {cell.steps}; lower optim.warmup_fraction"
+    if cell.steps < study.limits.min_steps:
+        yield f"{cell.steps} steps, and the study asks for {study.limits.min_steps}; lower the batch or the size"
+    available = data["tokens_per_epoch"]
+    if config.train_tokens > available and not config.data.allow_epochs:
+        yield f"{config.train_tokens:,} tokens, and the corpus has {available:,}; set data.allow_epochs or lower the budget"
+
+
+def _problems(study: Design, data: dict[str, Any]) -> Iterator[str]:
+    """Refusals of the whole study."""
+    for component in data["components"]:
+        share = component["info"].get("verbatim_share", 0.0)
+        if share > study.limits.max_duplicates:
+            yield (
+                f"{component['corpus']}: {share:.1%} of the long validation lines stand verbatim in train, above "
+                f"{study.limits.max_duplicates:.0%}, so that held-out loss would reward memory; cluster near-duplicates before the split"
+            )
+    ids = data["tokenizer"]["vocab_size"]
+    for objective, vocab_size in dict.fromkeys((cell.config.data.objective, cell.config.model.vocab_size) for cell in study.cells()):
+        special = special_ids(objective)
+        if ids + special > vocab_size:
+            more = f", objective {objective.name} needs {special} more," if special else ""
+            yield f"the tokenizer has {ids} ids{more} and base.model.vocab_size is {vocab_size}; raise the latter"
+
+
+COLUMNS = ["N_total", "N_nonemb", "N_matmul", "D", "C_6nd", "C_full", "C_causal", "steps", "batch", "lr"]
+COLUMNS += ["warmup", "d_model", "heads", "head", "depth", "aspect", "time", "memory"]
+
+
+def render(plan: Plan, workers: int) -> str:
+    """The table of cells, one line each, and totals."""
+    rows = [["id", *plan.planned[0].cell.columns, *COLUMNS]] + [_line(p) for p in plan.planned]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+    for i, p in enumerate(plan.planned):
+        lines[i + 1] += f"  <- jump: {', '.join(p.marks)}" if p.marks else ""
+    study, total = plan.study, sum(p.flops["matmul_causal"] for p in plan.planned)
+    shapes = len({p.cell.shape_key for p in plan.planned})
+    model = f"C_causal / {study.speed.flops_per_second:.2g} per second + {study.speed.per_token * 1e6:.3g} us a token"
+    model += f" + {study.speed.per_cell:.3g} s a cell + {study.speed.per_shape:.3g} s a shape"
+    lines += [
+        "N: parameters (total, without embeddings, in matrix products). D: document tokens. C: FLOPs of the whole run (6 N_total D;",
+        "matrix products with full attention; with causal attention, in which budgets are planned). time: one core; memory: one worker.",
+        f"{len(plan.planned)} cells of {shapes} compiled shapes, {total:.3g} FLOPs, "
+        f"about {plan.seconds(workers) / 60:.1f} min on {workers} cores ({model})",
+    ]
+    return "\n".join(lines)
+
+
+def _line(p: Planned) -> list[str]:
+    config, shape = p.cell.config, p.shape
+    counts = [f"{p.params[group]:,}" for group in ("total", "non_embedding", "matmul")] + [f"{config.train_tokens:,}"]
+    compute = [f"{p.flops[name]:.3e}" for name in ("6nd", "matmul_full", "matmul_causal")]
+    run = [f"{p.cell.steps:,}", str(config.batch_size), f"{config.optim.learning_rate:.2e}", str(p.warmup_steps)]
+    form = [str(shape["d_model"]), str(shape["num_heads"]), str(shape["head_dim"]), str(shape["num_layers"])]
+    aspect = f"{shape['d_model'] / shape['num_layers']:.0f}"
+    return [p.id, *p.cell.columns.values(), *counts, *compute, *run, *form, aspect, f"{p.seconds:.1f}s", f"{p.memory / 1e6:.0f}MB"]

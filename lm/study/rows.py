@@ -1,0 +1,143 @@
+"""The table of a study's runs: one `Row` per cell, read from `study.json` and the cells' `run.json` (imports no jax).
+
+A study directory holds
+
+    study.json                 name, fingerprint of the data, list of cells with their stage and role, settings of the analysis
+    cells/ID/config.json       the cell: its role, and its whole run configuration
+    cells/ID/run.json          what the run was and what it measured (absent until the run begins)
+
+Failed runs are rows too: `status` and `reason` say why a rule leaves them out of a fit.
+"""
+
+import collections
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from lm.errors import UserError
+from lm.train.config import MEASURE
+
+CONVENTIONS = ("6nd", "matmul_full", "matmul_causal")
+PLANNED = "pending"
+TEXT = "text"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One run of a study.
+
+    `budget` is the planned C of the whole run in FLOPs, matmul + causal attention; `flops` holds the actual C by convention
+    ("6nd", "matmul_full", "matmul_causal"), also of the whole run. `params` counts parameters by group (embedding, position,
+    head, blocks, norms, total, non_embedding, matmul). `tokens` is D: document tokens consumed, and `bytes` their UTF-8 bytes.
+    `likelihood` says of what the losses are: "text", or "pairs of OBJECTIVE". `loss` is the final held-out loss, in nats per UTF-8 byte
+    of text or per target of pairs. `curve` holds points with the keys step, tokens, flops (matmul + causal attention), `measure` (the
+    name of the loss: nats_per_byte or nats_per_token), lr_ratio and decayed.
+
+    `role` is "grid" (a size of a budget), "seed" (a repeat with another seed) or "bracket" (another learning rate).
+    `learning_rate_factor` is 1 but for brackets: the factor on the learning-rate rule's value.
+    """
+
+    id: str
+    role: str
+    stage: int
+    budget: float
+    seed: int
+    status: str  # pending, running, completed, diverged or failed
+    reason: Optional[str]
+    params: dict[str, float]
+    tokens: float
+    bytes: float
+    flops: dict[str, float]
+    loss: float
+    steps: int
+    batch_size: int  # sequences
+    sequence_length: int
+    learning_rate: float
+    learning_rate_factor: float
+    shape: dict[str, int]  # d_model, num_layers, num_heads, head_dim, d_ff
+    curve: tuple[dict[str, Any], ...] = ()
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    likelihood: str = TEXT
+
+    @property
+    def measure(self) -> str:
+        return MEASURE["text" if self.likelihood == TEXT else "pairs"]
+
+    @property
+    def completed(self) -> bool:
+        """Whether the run reached its end with a finite loss; only such rows enter a fit."""
+        return self.status == "completed" and math.isfinite(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.loss / math.log(2)
+
+    def n(self, group: str = "matmul") -> float:
+        """N under a convention: a key of `params`."""
+        return float(self.params[group])
+
+    def c(self, convention: str = "matmul_causal") -> float:
+        """C of the whole run in FLOPs under a convention."""
+        return float(self.flops[convention])
+
+
+def read_rows(study_dir: str | pathlib.Path) -> list[Row]:
+    """All cells of a study in planned order, with what their runs have measured so far; raises UserError on a broken directory."""
+    root = pathlib.Path(study_dir)
+    study = read_json(root / "study.json", f"{root} holds no study: run `python -m experiments NAME plan` first")
+    return [_row(root, cell) for cell in study["cells"]]
+
+
+def one_likelihood(rows: Sequence[Row]) -> str:
+    """Of what the losses of these runs are; UserError unless all are of one class, for others have nothing to be compared by."""
+    counts = collections.Counter(row.likelihood for row in rows)
+    if len(counts) > 1:
+        found = ", ".join(f"{name} in {count} runs" for name, count in counts.items())
+        raise UserError(f"losses of different classes cannot be compared or drawn on one axis ({found}): take the runs of one")
+    return next(iter(counts), TEXT)
+
+
+def read_json(path: pathlib.Path, missing: str) -> dict[str, Any]:
+    """The JSON object in a file; UserError with `missing` when there is none, and one that names the file when it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(missing) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it, or delete it to have it made again") from None
+
+
+def _row(root: pathlib.Path, cell: dict[str, Any]) -> Row:
+    """`cell` is an entry of study.json: the plan of the run; run.json, where it exists, replaces plan by fact."""
+    path = root / "cells" / cell["id"] / "run.json"
+    run = read_json(path, "") if path.exists() else {}
+    tokens, final, kind = run.get("tokens", {}), run.get("final") or {}, run.get("likelihood", TEXT)
+    loss = final.get(MEASURE[kind])
+    return Row(
+        id=cell["id"],
+        role=cell["role"],
+        stage=cell["stage"],
+        budget=cell["budget"],
+        seed=cell["seed"],
+        status=run.get("status", PLANNED),
+        reason=run.get("reason"),
+        params=run.get("parameters", cell["params"]),
+        tokens=tokens.get("document", cell["tokens"]),
+        bytes=tokens.get("bytes", math.nan),
+        flops=run.get("flops", cell["flops"]),
+        loss=math.nan if loss is None else float(loss),
+        steps=run.get("steps", cell["steps"]),
+        batch_size=cell["batch_size"],
+        sequence_length=cell["sequence_length"],
+        learning_rate=cell["learning_rate"],
+        learning_rate_factor=cell["learning_rate_factor"],
+        shape=cell["shape"],
+        curve=tuple(run.get("curve", ())),
+        seconds=run.get("seconds", {}),
+        environment=run.get("environment", {}),
+        likelihood=TEXT if kind == TEXT else f"{kind} of {run['experiment']['data']['objective']['name']}",
+    )

@@ -1,0 +1,128 @@
+"""How far a study is, read from its directory alone (imports no jax)."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from lm.errors import UserError
+from lm.study import directory, locks, naming
+from lm.train.config import MEASURE
+
+UNITS = {"text": "nats/byte", "pairs": "nats/target"}  # of the held-out loss, by its likelihood
+
+
+@dataclasses.dataclass(frozen=True)
+class CellStatus:
+    """`state` is pending, running, completed, diverged or failed; `progress` the share of steps done; `loss` the last known, in `unit`."""
+
+    cell: dict[str, Any]
+    state: str
+    progress: float
+    loss: Optional[float]
+    reason: Optional[str]
+    seconds: float
+    unit: str = UNITS["text"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    cells: tuple[CellStatus, ...]
+    forecast: bool
+
+    def count(self, *states: str) -> int:
+        return sum(c.state in states for c in self.cells)
+
+    @property
+    def finished(self) -> int:
+        return self.count(*locks.FINISHED)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all cells, matmul + causal attention."""
+        return sum(c.cell["flops"]["matmul_causal"] for c in self.cells)
+
+    @property
+    def flops_done(self) -> float:
+        """FLOPs of what is done, a running cell in proportion."""
+        return sum(c.progress * c.cell["flops"]["matmul_causal"] for c in self.cells)
+
+
+def of(root: pathlib.Path, study: Optional[dict[str, Any]] = None, known: Optional[dict[str, CellStatus]] = None) -> Status:
+    """Reads every cell's state. `known` keeps finished cells between calls: they never change."""
+    study = study or directory.open_study(root)
+    known = {} if known is None else known
+    states = []
+    for cell in study["cells"]:
+        state = known.get(cell["id"]) or _cell_status(root, cell)
+        if state.state in locks.FINISHED:
+            known[cell["id"]] = state
+        states.append(state)
+    return Status(tuple(states), (root / "forecast.json").exists())
+
+
+def require_completed(cells: Sequence[CellStatus], least: float) -> None:
+    """UserError unless at least this share of the cells ended well, with a finite loss."""
+    completed = sum(c.state == "completed" and c.loss is not None for c in cells)
+    if completed < least * len(cells):
+        raise UserError(f"{completed} of {len(cells)} cells completed, and the study asks for {least:.0%}: see `status` for the reasons")
+
+
+def render(status: Status, root: pathlib.Path) -> str:
+    """A line per group of cells, one per running and one per excluded cell, and what comes next."""
+    groups: dict[str, list[CellStatus]] = collections.defaultdict(list)
+    for c in status.cells:
+        groups[naming.group(c.cell)].append(c)
+    lines = []
+    for group, members in groups.items():
+        done = sum(m.state == "completed" for m in members)
+        lines.append(f"{group}  {done}/{len(members)} completed")
+    for c in status.cells:
+        cell = c.cell
+        name = f"cell {cell['id']} ({naming.words(cell)})"
+        if c.state == "running":
+            loss = f", training loss {c.loss:.3f}" if c.loss is not None else ""
+            lines.append(f"running  {name}: {c.progress:.0%} of {cell['steps']:,} steps{loss}")
+        elif c.state in ("diverged", "failed"):
+            lines.append(f"excluded {name}: {c.state}, {c.reason}")
+    total = f"{status.finished}/{len(status.cells)} cells finished, {status.flops_done:.3g} of {status.flops:.3g} FLOPs"
+    waiting = "; the forecast is not written yet" if any(c.cell["stage"] for c in status.cells) and not status.forecast else ""
+    return "\n".join([*lines, f"{root}: {total}{waiting}"])
+
+
+def _cell_status(root: pathlib.Path, cell: dict[str, Any]) -> CellStatus:
+    folder = root / "cells" / cell["id"]
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        run = {}
+    if run.get("status") in locks.FINISHED:
+        likelihood, seconds = run.get("likelihood", "text"), (run.get("seconds") or {}).get("total") or 0.0
+        loss = (run.get("final") or {}).get(MEASURE[likelihood])
+        return CellStatus(cell, run["status"], 1.0, loss, run.get("reason"), seconds, UNITS[likelihood])
+    if locks.holder(folder / "claim") is None:
+        return CellStatus(cell, "pending", 0.0, None, None, 0.0)
+    last = _last_metrics(folder / "metrics.jsonl")
+    progress = min(1.0, last.get("step", 0) / max(cell["steps"], 1))
+    return CellStatus(cell, "running", progress, last.get("loss"), None, 0.0)
+
+
+def _last_metrics(path: pathlib.Path) -> dict[str, Any]:
+    """The last whole line with a training loss of a metrics file that is being written; {} when there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 8192))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and "step" in entry and "loss" in entry:
+            return entry
+    return {}

@@ -1,0 +1,122 @@
+"""A grid of runs that scaling laws are fitted to, as a frozen, hashed value (imports no jax). Nothing here touches the disk."""
+
+import dataclasses
+import json
+from typing import Any, Literal, Optional, Protocol
+
+from lm import config as config_lib
+from lm.data.objectives.shape import row_shape
+from lm.errors import UserError
+from lm.model.config import ModelConfig
+from lm.model.flops import ledger
+from lm.scaling.settings import AnalysisSettings
+from lm.study.design import Cell, Limits, Speed, plain
+from lm.train.config import RunConfig
+
+Role = Literal["grid", "seed", "bracket"]
+
+
+class ShapeRule(Protocol):
+    def model(self, base: ModelConfig, dial: int, /) -> ModelConfig: ...
+
+
+class RateRule(Protocol):
+    def peak(self, params: float, tokens: float, batch: int, /) -> float: ...
+
+
+class BatchRule(Protocol):
+    def batch_size(self, tokens: float, sequence_length: int, /) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """One profile: C in FLOPs (matmul + causal attention, whole run) and the dial's values along it.
+
+    `repeats` are the sizes run with the study's extra seeds; `brackets` those run at other learning rates. The cells of
+    `stage` 1 start only when the forecast that they test has been written.
+    """
+
+    flops: float
+    sizes: tuple[int, ...]
+    repeats: tuple[int, ...] = ()
+    brackets: tuple[int, ...] = ()
+    stage: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridCell(Cell):
+    """One run of a grid: the budget and the size that it stands for, and why it is there."""
+
+    role: Role
+    budget: float
+    dial: int
+    learning_rate_factor: float
+
+    @property
+    def place(self) -> dict[str, Any]:
+        return {"role": self.role, "budget": self.budget, "dial": self.dial, "learning_rate_factor": self.learning_rate_factor}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        role = {"grid": "grid", "seed": f"seed {self.config.seed}", "bracket": f"lr x{self.learning_rate_factor:g}"}[self.role]
+        return {"role": role, "budget": f"{self.budget:.3g}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A question about how loss falls, and the grid of runs that answers it.
+
+    `base` is what all runs share; the rules fill in shape, batch, D and learning rate. `seeds` are those of the repeats beside
+    `base.seed`; `bracket_factors` multiply the learning-rate rule's value. `analysis` says how the laws are
+    fitted. `compare_with` names studies on the same data whose bits per byte are set beside this one's.
+    """
+
+    name: str
+    question: str
+    base: RunConfig
+    shape: ShapeRule
+    learning_rate: RateRule
+    batch: BatchRule
+    budgets: tuple[Budget, ...]
+    seeds: tuple[int, ...] = (1, 2)
+    bracket_factors: tuple[float, ...] = (0.5, 2.0)
+    limits: Limits = Limits()
+    speed: Speed = Speed()
+    analysis: AnalysisSettings = AnalysisSettings()
+    compare_with: tuple[str, ...] = ()
+
+    def definition(self) -> dict[str, Any]:
+        """Everything that decides which runs there are and how they are judged, as JSON values; `speed` and execution are left out."""
+        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "base")}
+        return json.loads(json.dumps(fields | {"base": config_lib.experiment_part(self.base)}))
+
+    def cells(self) -> tuple[GridCell, ...]:
+        """Unrolls the grid: sizes, then repeats with other seeds, then brackets of the learning rate, budget by budget.
+
+        D solves C(matmul + causal attention, whole run) = FLOPs per token x D, rounded down to whole steps. A budget without a
+        whole step gives a cell of D = 0, which `plan` refuses.
+        """
+        unrolled: list[GridCell] = []
+        for budget in self.budgets:
+            for name, chosen in (("repeats", budget.repeats), ("brackets", budget.brackets)):
+                if strangers := sorted(set(chosen) - set(budget.sizes)):
+                    raise UserError(f"study {self.name}: {name} of budget {budget.flops:.2g} name sizes that it lacks: {strangers}")
+            unrolled += [_cell(self, budget, dial, "grid") for dial in budget.sizes]
+            unrolled += [_cell(self, budget, dial, "seed", seed=seed) for dial in budget.repeats for seed in self.seeds]
+            unrolled += [_cell(self, budget, dial, "bracket", factor=f) for dial in budget.brackets for f in self.bracket_factors]
+        return tuple(unrolled)
+
+
+def _cell(study: Study, budget: Budget, dial: int, role: Role, *, seed: Optional[int] = None, factor: float = 1.0) -> GridCell:
+    model = study.shape.model(study.base.model, dial)
+    row = row_shape(study.base.data, model.architecture)
+    count = ledger(model, row)
+    wanted = budget.flops / count.flops_per_token["matmul_causal"]
+    batch = study.batch.batch_size(wanted, row.text)
+    tokens = int(wanted // (batch * row.text)) * batch * row.text
+    params = count.params["matmul"]
+    rate = study.learning_rate.peak(params, max(tokens, 1), batch) * factor
+    optim = dataclasses.replace(study.base.optim, learning_rate=float(f"{rate:.6g}"), warmup_tokens=params)
+    seed = study.base.seed if seed is None else seed
+    config = dataclasses.replace(study.base, model=model, optim=optim, train_tokens=tokens, batch_size=batch, seed=seed)
+    return GridCell(config=config, stage=budget.stage, role=role, budget=budget.flops, dial=dial, learning_rate_factor=factor)

@@ -1,0 +1,107 @@
+"""A comparison of configurations, as a frozen, hashed value (imports no jax). Nothing here touches the disk.
+
+The runs of one seed see the same data in the same order, since a run's seed decides the order and not its model: differences between
+variants are taken seed by seed.
+"""
+
+import dataclasses
+import json
+from typing import Any, Optional
+
+from lm import config as config_lib
+from lm.errors import UserError
+from lm.study.design import Cell, Limits, Speed, plain
+from lm.train.config import RunConfig
+
+ROLE = "variant"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One configuration under comparison. Held-out losses are comparable inside a group, and nowhere else; `config.seed` is not read."""
+
+    group: str
+    name: str
+    config: RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Scores of the same variants in a paper, more being better: one for each measure. `sd` is each measure's spread over seeds there."""
+
+    source: str
+    measures: tuple[str, ...]
+    sd: tuple[float, ...]
+    scores: tuple[tuple[str, str, tuple[float, ...]], ...]  # (group, variant, scores)
+
+    def of(self, group: str, variant: str) -> Optional[tuple[float, ...]]:
+        return next((scores for g, v, scores in self.scores if (g, v) == (group, variant)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """When the order of two variants is resolved, and when a variant has learned anything at all."""
+
+    factor: float = 2.0  # standard deviations over seeds, published ones included, within which an order is not resolved
+    margin: float = 0.5  # nats per target below the entropy of the targets' own frequencies, for every run of a variant
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariantCell(Cell):
+    """One run of a variant."""
+
+    group: str
+    variant: str
+
+    @property
+    def place(self) -> dict[str, Any]:
+        return {"role": ROLE, "group": self.group, "variant": self.variant}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"group": self.group, "variant": self.variant, "seed": str(self.config.seed)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A question about which of some configurations is better, and the runs that answer it: every variant under every seed."""
+
+    name: str
+    question: str
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    published: Optional[Published] = None
+    judgement: Judgement = Judgement()
+    limits: Limits = Limits()
+    speed: Speed = Speed()
+
+    @property
+    def base(self) -> RunConfig:
+        return self.variants[0].config
+
+    def cells(self) -> tuple[VariantCell, ...]:
+        """Seed after seed of variant after variant. UserError where two cells could not be told apart, or read other text."""
+        names = [(v.group, v.name) for v in self.variants]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"study {self.name}: variant {twice[0][1]} of group {twice[0][0]} is there twice; rename one")
+        for v in self.variants:
+            if changed := config_lib.differences(_text(self.base), _text(v.config)):
+                raise UserError(
+                    f"study {self.name}: variant {v.name} reads other text than {names[0][1]} ({changed[0]}); give all the same"
+                )
+        return tuple(
+            VariantCell(config=dataclasses.replace(v.config, seed=seed), group=v.group, variant=v.name)
+            for v in self.variants
+            for seed in self.seeds
+        )
+
+    def definition(self) -> dict[str, Any]:
+        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "variants")}
+        variants = [{"group": v.group, "name": v.name, "config": config_lib.experiment_part(v.config)} for v in self.variants]
+        return json.loads(json.dumps(fields | {"variants": variants}))
+
+
+def _text(config: RunConfig) -> dict[str, Any]:
+    """What of a configuration decides the rows of text."""
+    data = config_lib.to_dict(config.data)
+    return {key: value for key, value in data.items() if key != "objective"}

@@ -1,0 +1,229 @@
+"""`python -m lm.study.worker STUDY_DIR [--cores=0]`: claims pending cells of a study, trains and commits them, until none is left.
+
+Any number of workers, on any number of machines that share the directory, may run at once. Each should have one core: XLA on
+CPU gives other bits on another number of cores. Killed at any moment, a worker leaves a claim that others find stale; the cell
+is trained again from its last checkpoint, or from its start, with the same result.
+"""
+
+import argparse
+import collections
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, Optional, Protocol
+
+from lm import config as config_lib
+from lm import files
+from lm.errors import UserError, run_cli
+from lm.study import directory, gate, locks
+from lm.study.rows import read_json
+from lm.train.config import RunConfig
+
+POLL_SECONDS = 0.3
+
+
+class Train(Protocol):
+    """Trains one run in `workdir`, writes its run.json, and returns; raises what it could not handle."""
+
+    def __call__(self, config: RunConfig, workdir: pathlib.Path, /) -> Any: ...
+
+
+def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str]) -> list[dict[str, Any]]:
+    """Cells that are not finished and whose stage is open; adds to `finished` what it learns."""
+    stages: dict[int, bool] = {}
+    cells = []
+    for cell in study["cells"]:
+        if cell["id"] in finished:
+            continue
+        if locks.is_finished(root, cell["id"]):
+            finished.add(cell["id"])
+        elif stages.setdefault(cell["stage"], gate.is_open(root, cell["stage"])):
+            cells.append(cell)
+    return cells
+
+
+def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[str]) -> Iterator[dict[str, Any]]:
+    """Free cells, best first: of the shape just compiled, then of shapes that nobody works on, then the rest; longest first.
+
+    So each executable is compiled by one worker, and the others read it from the cache when they come to help.
+    """
+    held = {cell["id"] for cell in cells if locks.holder(locks.claim_path(root, cell["id"])) is not None}
+    busy = {cell["shape_key"] for cell in cells if cell["id"] in held}
+    work: dict[str, float] = collections.defaultdict(float)
+    for cell in cells:
+        work[cell["shape_key"]] += cell["seconds"] * (cell["id"] not in held)
+
+    def rank(cell: dict[str, Any]) -> tuple:
+        key = cell["shape_key"]
+        return (key != shape_key, key in busy, -work[key], key, -cell["seconds"])
+
+    yield from sorted((cell for cell in cells if cell["id"] not in held), key=rank)
+
+
+def work(root: pathlib.Path, train: Train, *, follow: bool = False, log: Callable[[str], None] = print) -> int:
+    """Trains cells until none can be claimed (with `follow`: until all are finished); returns how many it trained."""
+    study = directory.open_study(root)
+    finished: set[str] = set()
+    shape_key, trained = None, 0
+    while True:
+        cells = pending(root, study, finished)
+        cell = next((c for c in order(root, cells, shape_key) if locks.claim(root, c["id"])), None)
+        if cell is not None:
+            with _Heartbeat(root, cell["id"]):
+                run_cell(root, study, cell, train, log)
+            shape_key, trained = cell["shape_key"], trained + 1
+        elif follow and len(finished) < len(study["cells"]):
+            time.sleep(POLL_SECONDS)
+        else:
+            return trained
+
+
+def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], train: Train, log: Callable[[str], None]) -> None:
+    """Trains a claimed cell and gives the claim back. A failure of the cell is recorded; one of the environment is raised."""
+    folder = root / "cells" / cell["id"]
+    try:
+        config = config_lib.from_dict(RunConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        if config_lib.identity(config, fingerprint=study["fingerprint"]) != cell["id"]:
+            raise UserError(f"{folder / 'config.json'} is not the run it was planned as: restore it, or plan in another directory")
+        start = time.monotonic()
+        try:
+            train(config, folder)
+        except (UserError, OSError):
+            raise  # the disk, the data, the installation: no fault of the cell
+        except Exception as error:  # of this cell alone: recorded, and the others go on
+            log(traceback.format_exc())
+            record_failure(folder, cell, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        _check_record(folder, cell)
+        log(f"cell {cell['id']} finished after {time.monotonic() - start:.1f} s")
+    finally:
+        locks.release(root, cell["id"])
+
+
+def _check_record(folder: pathlib.Path, cell: dict[str, Any]) -> None:
+    """A training function must leave the record of this run, on the data that the study was planned on."""
+    path = folder / "run.json"
+    record = read_json(path, f"cell {cell['id']} ended without {path}: this is a fault of the training function")
+    if record.get("status") not in locks.FINISHED:
+        raise UserError(f"cell {cell['id']} ended with status {record.get('status')}: this is a fault of the training function")
+    if record.get("id") != cell["id"]:
+        path.unlink()
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the other run: this cell must not go on from them
+        raise UserError(
+            f"the data have changed since the study was planned, so that cell {cell['id']} became run {record.get('id')}: restore them"
+        )
+
+
+def record_failure(folder: pathlib.Path, cell: dict[str, Any], reason: str) -> None:
+    """Writes a run.json with status "failed", keeping what the run had recorded, so that a rule excludes it."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        record = {"schema": 1, "id": cell["id"], "final": None, "curve": [], "steps": cell["steps"]}
+    files.write_json(path, record | {"status": "failed", "reason": reason})
+
+
+class _Heartbeat:
+    """Touches a claim while its cell trains."""
+
+    def __init__(self, root: pathlib.Path, cell_id: str):
+        self._root, self._id, self._stop = root, cell_id, threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(locks.HEARTBEAT_SECONDS):
+            locks.heartbeat(self._root, self._id)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def pin(cores: set[int]) -> None:
+    """Binds this process, and all threads that it starts from now on, to cores. Before jax is imported, or its pool is too large."""
+    if not hasattr(os, "sched_setaffinity"):
+        print("this system cannot pin a process to cores: results hold for this machine's core count only", file=sys.stderr)
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError:
+        allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise UserError(f"--cores={','.join(map(str, sorted(cores)))}: this process may use cores {allowed}") from None
+
+
+def use_cache(root: pathlib.Path) -> None:
+    """Keeps compiled executables in the study's directory. Before jax is imported."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((root / "cache").resolve()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent, also when that is gone already, so that a killed launcher leaves no worker behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def load_train(name: str, root: pathlib.Path) -> Train:
+    """The training function "MODULE:FUNCTION", reading data from where the study says."""
+    module, _, function = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot load the training function {name}: {error}") from error
+    data_dir = os.path.normpath(root / directory.open_study(root)["data_dir"])
+
+    def train(config: RunConfig, workdir: pathlib.Path) -> Any:
+        return function(dataclasses.replace(config, data_dir=str(data_dir)), workdir)
+
+    return train
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lm.study.worker", description="Claims pending cells of a study, trains and commits them."
+    )
+    parser.add_argument("study_dir", type=pathlib.Path)
+    parser.add_argument("--cores", default=None, help="cores to bind to, such as 0 or 0,1 (default: all); one core per worker is the rule")
+    parser.add_argument("--follow", action="store_true", help="wait for cells that are not open yet")
+    parser.add_argument("--parent", type=int, default=None, metavar="PID", help="the process that starts this one; end soon after it")
+    parser.add_argument("--train", default="lm.runner:train_run", help="the training function, MODULE:FUNCTION (default: %(default)s)")
+    args = parser.parse_args()
+    directory.open_study(args.study_dir)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if args.cores is not None:
+        pin(_cores(args.cores))
+    if args.parent is not None:
+        end_with(args.parent)
+    use_cache(args.study_dir)
+    count = work(args.study_dir, load_train(args.train, args.study_dir), follow=args.follow, log=lambda line: print(line, flush=True))
+    print(f"{count} cells trained", flush=True)
+    return 0
+
+
+def _cores(text: str) -> set[int]:
+    try:
+        return {int(part) for part in text.split(",")}
+    except ValueError:
+        raise UserError(f"--cores={text}: give core numbers, such as 0 or 0,1") from None
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,190 @@
+"""The report of a small finished study: every figure, every cell, refusals as text, and nothing loaded from elsewhere."""
+
+import base64
+import dataclasses
+import html
+import itertools
+import json
+import re
+import shutil
+
+import fake_train
+import pytest
+import small_study
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from lm import files, report
+from lm.analysis import analysis, forecast
+from lm.report.pictures import CAPTIONS, draw
+from lm.scaling import results
+from lm.scaling.page import style
+from lm.scaling.results import Refusal
+from lm.scaling.settings import AnalysisSettings
+from lm.study import directory, gate, plan, worker
+from lm.study.rows import read_rows
+from lm.study.study import Budget
+
+SETTINGS = AnalysisSettings(draws=60, table_draws=20)
+SIZES = (1, 2, 3, 4, 6, 8)
+BUDGETS = (
+    Budget(1e11, SIZES, repeats=(2, 3, 6), brackets=(2, 6)),
+    Budget(2.5e11, SIZES, repeats=(3,), brackets=(4,)),
+    Budget(6e11, SIZES),
+    Budget(1.5e12, (2, 3, 4, 6, 8), stage=1),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, few_starts_in_module):
+    """The directory of a study that was trained, forecast, fitted and reported."""
+    root = tmp_path_factory.mktemp("report") / "s"
+    study = small_study.small(budgets=BUDGETS, analysis=SETTINGS, limits=dataclasses.replace(small_study.small().limits, min_steps=20))
+    directory.write(plan.make(study, small_study.DATA), root, root.parent / "data")
+    worker.work(root, fake_train.train, log=lambda line: None)
+    rows = read_rows(root)
+    made = forecast.make([r for r in rows if r.stage == 0], [r for r in rows if r.stage == 1], SETTINGS)
+    gate.write_forecast(root, results.encode(made), list(made.made_from))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_DIVERGE", "64")  # the largest size of the last budget
+        worker.work(root, fake_train.train, log=lambda line: None)
+    fitted = analysis.analyse(read_rows(root), SETTINGS, made)
+    files.write_text(root / "fit.json", analysis.to_json(fitted))
+    assert report.write(root) == root / "report.html"
+    return root, fitted
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return (finished[0] / "report.html").read_text(encoding="utf-8")
+
+
+def visible(page):
+    """The text that a reader sees."""
+    body = re.sub(r"<(style|title)>.*?</\1>", "", page, flags=re.DOTALL)
+    return html.unescape(re.sub(r"<[^>]*>", " ", body))
+
+
+def _pictures(page):
+    return [base64.b64decode(data).decode() for data in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)]
+
+
+def test_every_figure_is_drawn_twice_and_shown_once(finished, page):
+    root, _ = finished
+    for name in CAPTIONS:
+        assert (root / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (root / "figures" / f"{name}.svg").stat().st_size > 2000
+        assert page.count(f'<figure id="{name}">') == 1
+    assert len(_pictures(page)) == len(CAPTIONS)
+
+
+def _overlaps(figure):
+    """Pairs of texts of a drawn figure whose boxes share more than two pixels either way."""
+    figure.canvas.draw()
+    beyond = set()  # labels of ticks outside the axes, which are not drawn
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        beyond |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in beyond]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    pairs = ((a, b, Bbox.intersection(x, y)) for (a, x), (b, y) in itertools.combinations(boxes, 2))
+    return [(a, b) for a, b, common in pairs if common is not None and common.width > 2 and common.height > 2]
+
+
+def test_no_text_of_a_figure_overlaps_another(finished, tmp_path, monkeypatch):
+    root, fitted = finished
+    drawn = []
+    monkeypatch.setattr(style.plt, "close", drawn.append)
+    names = [picture["name"] for picture in draw(tmp_path, read_rows(root), fitted)]
+    monkeypatch.undo()
+    found = {name: _overlaps(figure) for name, figure in zip(names, drawn, strict=True)}
+    for figure in drawn:
+        style.plt.close(figure)
+    assert found == {name: [] for name in names}
+
+
+def test_the_page_and_its_figures_load_nothing(page):
+    for text in (page, *_pictures(page)):
+        targets = re.findall(r"""(?:\bsrc|\bhref|xlink:href)\s*=\s*["']([^"']*)["']""", text)
+        assert all(target.startswith(("data:", "#")) for target in targets)
+        assert not re.search(r"@import|<link|<script|<iframe|url\(\s*['\"]?https?:", text)
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_every_cell_is_in_the_table_with_its_use(finished, page):
+    root, fitted = finished
+    rows = read_rows(root)
+    assert all(page.count(f"<td>{row.id}</td>") == 1 for row in rows)
+    (excluded,) = fitted.excluded
+    assert f"<td>{excluded.id}</td>" in page
+    assert "<td>diverged: loss is not finite at step 7</td>" in page
+    assert page.count("<td>learning rate</td>") == sum(row.role == "bracket" for row in rows)
+
+
+def test_nothing_that_is_missing_is_written_as_a_number_or_a_name_of_the_language(page):
+    found = re.findall(r".{30}\b(?:nan|NaN|None|inf|True|False)\b.{30}|Refusal\(|Estimate\(|\{'", visible(page))
+    assert found == []
+
+
+def test_refusals_are_shown_as_text(finished, page):
+    _, fitted = finished
+    text = visible(page)
+    assert isinstance(fitted.envelope.a, Refusal)
+    assert fitted.envelope.a.reason in text
+    assert len(fitted.failures) > 0
+    for line in fitted.failures:
+        assert f"Not established: {line}" in text
+
+
+def test_numbers_on_the_page_are_those_of_the_analysis(finished, page):
+    root, fitted = finished
+    text = visible(page)
+    for answer in (fitted.isoflop.a, fitted.isoflop.b, fitted.parametric.a_counted):
+        assert f"{answer.value:.3f} ({answer.low:.3f} to {answer.high:.3f})" in text
+    for sigma in fitted.sigma.values():
+        assert f"{100 * sigma.value:.2f} ({100 * sigma.low:.2f} to {100 * sigma.high:.2f})" in text
+    for bracket in fitted.brackets:
+        rule = bracket.loss[bracket.factors.index(min(bracket.factors, key=lambda f: abs(f - 1)))]
+        for loss in bracket.loss:
+            assert f"{loss:.4f}" + (f" ({loss / rule - 1:+.2%})" if loss != rule else "") in text
+    for cell in fitted.score.cells:
+        assert f"{cell.predicted:.4f}" in text
+        assert f"{100 * cell.error:+.2f}%" in text
+    stored = json.loads((root / "forecast.json").read_text(encoding="utf-8"))
+    assert stored["sha256"] in text
+    assert stored["time"] in text
+
+
+def test_the_share_of_verbatim_lines_is_shown_at_every_length(page):
+    shares = small_study.DATA["components"][0]["info"]["verbatim_shares"]
+    for length, share in shares.items():
+        assert f"<td>{length}</td>\n<td>{share:.2%}</td>".replace("\n", "") in page.replace("\n", "")
+
+
+def test_the_checklist_says_what_the_runs_were(page):
+    text = visible(page)
+    assert "d_model 8 to 64" in text
+    assert "num_layers 2" in text
+    assert "checked by brackets" in text
+    assert "seen twice" in text
+
+
+def test_the_same_results_give_the_same_bytes(finished, page):
+    root, _ = finished
+    before = {path.name: path.read_bytes() for path in (root / "figures").iterdir()}
+    report.write(root)
+    assert (root / "report.html").read_text(encoding="utf-8") == page
+    assert {path.name: path.read_bytes() for path in (root / "figures").iterdir()} == before
+
+
+def test_a_study_that_refuses_everything_has_a_report_that_says_why(finished, tmp_path):
+    root = shutil.copytree(finished[0], tmp_path / "s")
+    names = ("noise", "envelope", "isoflop", "parametric", "score", "isoflop_without_gaps", "shape_classes")
+    why = {name: Refusal("missing", f"the reason of {name}") for name in names}
+    sigma = dict.fromkeys(finished[1].sigma, why["noise"])
+    bare = dataclasses.replace(finished[1], **why, sigma=sigma, checks=(), brackets=(), conventions=())
+    files.write_text(root / "fit.json", analysis.to_json(bare))
+    text = visible(report.write(root).read_text(encoding="utf-8"))
+    for refusal in why.values():
+        assert refusal.reason in text

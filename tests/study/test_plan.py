@@ -1,0 +1,120 @@
+"""Plans: what is printed, what is refused, and the directory that is written once."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import small_study
+
+from lm import config as config_lib
+from lm.errors import UserError
+from lm.study import directory, plan
+from lm.study.recipes import PowerOfTwoBatch
+from lm.study.rows import read_rows
+from lm.study.study import Budget
+from lm.train.config import RunConfig
+
+
+def test_every_cell_is_printed_with_its_counts():
+    made = plan.make(small_study.small(), small_study.DATA)
+    assert made.refusals == []
+    lines = plan.render(made, workers=2).splitlines()
+    assert len([line for line in lines if any(p.id in line for p in made.planned)]) == len(made.planned) == 19
+    p = made.planned[0]
+    line = next(line for line in lines if p.id in line)
+    for text in (f"{p.params['total']:,}", f"{p.cell.config.train_tokens:,}", f"{p.flops['matmul_causal']:.3e}", f"{p.cell.steps:,}"):
+        assert text in line
+    assert "jump" not in "".join(lines)
+
+
+def test_jumps_of_shape_are_marked():
+    @dataclasses.dataclass(frozen=True)
+    class Crooked:
+        def model(self, base, dial):
+            attention = dataclasses.replace(base.attention, num_heads=1 if dial < 3 else 2)
+            return dataclasses.replace(base, d_model=16 * dial, num_layers=2 if dial < 4 else 3, attention=attention)
+
+    study = small_study.small(shape=Crooked(), budgets=(Budget(2e11, (2, 3, 4)),))
+    marks = {p.cell.dial: p.marks for p in plan.make(study, small_study.DATA).planned}
+    assert marks[2] == ()
+    assert marks[3] == ("heads 1->2", "feed-forward ratio")
+    assert marks[4] == ("depth 2->3", "feed-forward ratio")
+
+
+def _refusals(data=None, **changes):
+    return plan.make(small_study.small(**changes), {**small_study.DATA, **(data or {})}).refusals
+
+
+def test_cells_without_meaning_are_refused_with_one_line_each():
+    big = PowerOfTwoBatch(sequences=4096, tokens=1, exponent=0, low=4096)
+    (line,) = _refusals(budgets=(Budget(1e10, (4,)),), batch=big)
+    assert "no whole step" in line
+    (line,) = _refusals(budgets=(Budget(2e10, (8,)),))
+    assert "steps, and the study asks for 200" in line
+    base = small_study.small().base
+    slow = dataclasses.replace(base, optim=dataclasses.replace(base.optim, warmup_fraction=1.0))
+    tiny = _refusals(base=slow, budgets=(Budget(2e10, (8,)),))
+    assert any("warm-up" in line for line in tiny)
+    lines = _refusals({"tokens_per_epoch": 1_000_000}, budgets=(Budget(2e11, (2, 8)),))
+    assert len(lines) == 1
+    assert "the corpus has 1,000,000; set data.allow_epochs" in lines[0]
+    epochs = dataclasses.replace(base, data=dataclasses.replace(base.data, allow_epochs=True))
+    assert _refusals({"tokens_per_epoch": 1_000_000}, base=epochs, budgets=(Budget(2e11, (2, 8)),)) == []
+
+
+def test_a_validation_split_that_train_knows_is_refused():
+    components = copy.deepcopy(small_study.DATA["components"])
+    components[0]["info"]["verbatim_share"] = 0.19
+    (line,) = _refusals({"components": components})
+    assert "19.0% of the long validation lines" in line
+
+
+def test_a_vocabulary_that_is_too_small_is_refused():
+    (line,) = _refusals({"tokenizer": {"vocab_size": 1024}})
+    assert "1024 ids and base.model.vocab_size is 259" in line
+
+
+def test_a_run_that_is_planned_twice_is_refused():
+    with pytest.raises(UserError, match="is the same run as"):
+        plan.make(small_study.small(budgets=(Budget(2e11, (4,), brackets=(4,)),), bracket_factors=(1.0,)), small_study.DATA)
+
+
+def test_the_directory_is_self_contained_and_its_rows_are_the_plan(tmp_path):
+    study = small_study.planned(tmp_path / "s")
+    made = plan.make(small_study.small(), small_study.DATA)
+    for p in made.planned:
+        text = (tmp_path / "s" / "cells" / p.id / "config.json").read_text(encoding="utf-8")
+        assert config_lib.from_dict(RunConfig, json.loads(text)) == p.cell.config
+    rows = read_rows(tmp_path / "s")
+    assert [row.id for row in rows] == [cell["id"] for cell in study["cells"]]
+    assert all(row.status == "pending" and not row.completed for row in rows)
+    assert rows[0].c() == made.planned[0].flops["matmul_causal"]
+    assert small_study.planned(tmp_path / "s") == study  # the second time nothing is written
+
+
+def test_another_study_in_the_directory_is_refused_by_field(tmp_path):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    base = small_study.small().base
+    edited = dataclasses.replace(base, optim=dataclasses.replace(base.optim, beta2=0.99))
+    with pytest.raises(UserError, match=r"base\.optim\.beta2: 0\.98 -> 0\.99.*--dir"):
+        small_study.planned(root, base=edited)
+    with pytest.raises(UserError, match="data fingerprint: 0123456789abcdef -> other"):
+        directory.write(plan.make(small_study.small(), small_study.DATA | {"fingerprint": "other"}), root, tmp_path)
+    path = root / "study.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    for group in ("analysis", "base"):  # what a version of the program wrote that knew fewer fields
+        del written["definition"][group][min(written["definition"][group])]
+    path.write_text(json.dumps(written), encoding="utf-8")
+    assert small_study.planned(root) == written
+    quiet = dataclasses.replace(base, data_dir="elsewhere")
+    small_study.planned(root, base=quiet)  # how a run is carried out is no part of the study
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("text")
+    with pytest.raises(UserError, match="not empty and holds no study"):
+        small_study.planned(tmp_path)
+    with pytest.raises(UserError, match="holds no study"):
+        read_rows(tmp_path)
