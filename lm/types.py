@@ -6,7 +6,7 @@ Dimension letters (shape suffixes of names, and the capitals of einsum strings):
     D  model width         N  query heads         K  key/value heads
     G  query heads per key/value head             H  head size
     F  feed-forward width  V  vocabulary          L  layers
-    P  predicted places    M  sequences in a row
+    P  predicted positions M  sequences in a row
 """
 
 import dataclasses
@@ -26,24 +26,25 @@ class Inputs:
     """What a model reads: rows of tokens, on the host or on the device. Only `tokens` is always there.
 
     Without `segments` a row is one text; without `positions` they count from 0. `prefix` marks (1) the tokens that every query of their
-    segment sees, in a prefix LM. `places` say where each token stood in its row before the loader permuted the sequence axis, the same for
-    all rows (None: where it stands). `predict` are the places in the row whose outputs predict something (None: all), `pool` the places
-    that stand for whole sequences (None: one sequence a row, at its first or last token as the head says). An encoder-decoder's
-    `encoder_` fields are its encoder's stream, and a decoder's segment reads the encoder's segment of the same number.
+    segment sees, in a prefix LM. `original_index` is each token's index in its row before the loader permuted the sequence axis, the same
+    for all rows (None: not permuted). `predict` are the indices in the row whose outputs predict something (None: all).
+    `sequence_positions` are the indices that stand for whole sequences (None: one sequence a row, at its first or last token as the head
+    says). An encoder-decoder's `encoder_` fields are its encoder's stream, and a decoder's segment reads the encoder's segment of the
+    same number.
     """
 
     tokens: Int[AnyArray, "B T"]
     segments: Optional[Int[AnyArray, "#B T"]] = None
     positions: Optional[Int[AnyArray, "#B T"]] = None
     prefix: Optional[Int[AnyArray, "B T"]] = None
-    places: Optional[Int[AnyArray, "B T"]] = None
+    original_index: Optional[Int[AnyArray, "B T"]] = None
     token_types: Optional[Int[AnyArray, "B T"]] = None
     predict: Optional[Int[AnyArray, "B P"]] = None
-    pool: Optional[Int[AnyArray, "B M"]] = None
+    sequence_positions: Optional[Int[AnyArray, "B M"]] = None
     encoder_tokens: Optional[Int[AnyArray, "B S"]] = None
     encoder_segments: Optional[Int[AnyArray, "#B S"]] = None
     encoder_positions: Optional[Int[AnyArray, "#B S"]] = None
-    encoder_places: Optional[Int[AnyArray, "#B S"]] = None
+    encoder_original_index: Optional[Int[AnyArray, "#B S"]] = None
 
 
 @jax.tree_util.register_dataclass
@@ -53,9 +54,9 @@ class Batch:
 
     `positions` restart at 0 with each document; `segments` number the documents of a row from 1, and 0 is padding.
     `weights` weigh the loss of predicting `targets`; padding and the last position of a segment weigh 0 where no target exists.
-    Target p of a row is predicted at place predict[p], or at place p where `predict` is None (then P = T).
-    `labels` are classes of whole sequences, one for each place of `pool`, weighed by `label_weights`. Fields that an objective does not
-    need are None; see Inputs for the rest.
+    Target p of a row is predicted at index predict[p], or at index p where `predict` is None (then P = T).
+    `labels` are classes of whole sequences, one for each of `sequence_positions`, weighed by `label_weights`. Fields that an objective
+    does not need are None; see Inputs for the rest.
     """
 
     tokens: Int[AnyArray, "B T"]
@@ -64,16 +65,16 @@ class Batch:
     segments: Int[AnyArray, "B T"]
     positions: Int[AnyArray, "B T"]
     prefix: Optional[Int[AnyArray, "B T"]] = None
-    places: Optional[Int[AnyArray, "B T"]] = None
+    original_index: Optional[Int[AnyArray, "B T"]] = None
     token_types: Optional[Int[AnyArray, "B T"]] = None
     predict: Optional[Int[AnyArray, "B P"]] = None
-    pool: Optional[Int[AnyArray, "B M"]] = None
+    sequence_positions: Optional[Int[AnyArray, "B M"]] = None
     labels: Optional[Int[AnyArray, "B M"]] = None
     label_weights: Optional[Float[AnyArray, "B M"]] = None
     encoder_tokens: Optional[Int[AnyArray, "B S"]] = None
     encoder_segments: Optional[Int[AnyArray, "B S"]] = None
     encoder_positions: Optional[Int[AnyArray, "B S"]] = None
-    encoder_places: Optional[Int[AnyArray, "B S"]] = None
+    encoder_original_index: Optional[Int[AnyArray, "B S"]] = None
 
     @property
     def inputs(self) -> Inputs:
@@ -86,8 +87,8 @@ class Batch:
 class Outputs:
     """What a model returns; what nobody reads is not computed under jit.
 
-    `logits` float32 over the vocabulary, at the places of `predict`; None without a vocabulary head. `heads` by name: [B, M, labels] per
-    sequence, [B, T, labels] per token, float32. `pooled` is tanh(dense(state)) at the places of `pool`, where the model has a pooler.
+    `logits` float32 over the vocabulary, at the indices of `predict`; None without a vocabulary head. `heads` by name: [B, M, labels] per
+    sequence, [B, T, labels] per token, float32. `pooled` is tanh(dense(state)) at `sequence_positions`, where the model has a pooler.
     `hidden` are the last stack's states after its final norm, `encoded` an encoder-decoder's encoder's. `aux`: statistics by name.
     """
 

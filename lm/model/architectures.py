@@ -17,7 +17,7 @@ from lm.model.block import Stored
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
 from lm.model.mask import Mask
-from lm.model.positions import order, places_of
+from lm.model.positions import order, original_index_of
 from lm.model.transformer import Transformer
 from lm.model.weights import merge
 from lm.sharding import STACK_AXES, Names, shardings
@@ -86,7 +86,7 @@ class Model:
                 context = context._replace(memory_BSD=encoded_BSD, memory_mask=self._memory_mask(inputs, context.mask))
             x_BTD, _, own = module.decode(tokens_BT, positions_BT, context, Stored(), types_BT, compute_dtype)
             aux = {**{f"encoder_{name}": value for name, value in aux.items()}, **own}
-        heads, pooled_BMD = module.read_out(x_BTD, lambda token: _places(inputs, token))
+        heads, pooled_BMD = module.read_out(x_BTD, lambda token: _sequence_positions(inputs, token))
         logits_BPV = None
         if self.config.vocabulary_head:
             x_BPD = x_BTD if inputs.predict is None else jnp.take_along_axis(x_BTD, inputs.predict[..., None], axis=1)
@@ -100,21 +100,23 @@ class Model:
         segments_BT, positions_BT = (None, None) if joined else (inputs.segments, inputs.positions)
         prefix_BT = inputs.prefix if self.config.architecture == "prefix_lm" else None
         kind: Any = "full" if self.config.architecture == "encoder" else "causal"
-        return self._within(inputs.tokens, segments_BT, positions_BT, inputs.places, kind, prefix_BT)
+        return self._within(inputs.tokens, segments_BT, positions_BT, inputs.original_index, kind, prefix_BT)
 
-    def _within(self, tokens_BT: Any, segments_BT: Any, positions_BT: Any, places_BT: Any, kind: Any, prefix_BT: Any = None) -> Mask:
-        """The mask within one stream. Positions without segments may count anything, so that nothing follows from places."""
-        place_BT = places_of(places_BT, tokens_BT.shape[1])
-        known_BT = place_BT if positions_BT is None or segments_BT is not None else None
-        positions_BT = place_BT if positions_BT is None else positions_BT
-        window, permuted = self.config.attention.window, places_BT is not None
+    def _within(
+        self, tokens_BT: Any, segments_BT: Any, positions_BT: Any, original_index_BT: Any, kind: Any, prefix_BT: Any = None
+    ) -> Mask:
+        """The mask within one stream. Positions without segments may count anything, so that nothing follows from the original index."""
+        index_BT = original_index_of(original_index_BT, tokens_BT.shape[1])
+        known_BT = index_BT if positions_BT is None or segments_BT is not None else None
+        positions_BT = index_BT if positions_BT is None else positions_BT
+        window, permuted = self.config.attention.window, original_index_BT is not None
         twice = (positions_BT, positions_BT, segments_BT, segments_BT, prefix_BT, known_BT, known_BT)
         return Mask(*twice, kind=kind, window=window, permuted=permuted)
 
     def _encode(self, module: Any, inputs: Inputs, dtype: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         tokens_BS, segments_BS = inputs.encoder_tokens, inputs.encoder_segments
         assert tokens_BS is not None
-        mask = self._within(tokens_BS, segments_BS, inputs.encoder_positions, inputs.encoder_places, "full")
+        mask = self._within(tokens_BS, segments_BS, inputs.encoder_positions, inputs.encoder_original_index, "full")
         return module.encode(tokens_BS, mask.q_position_BT, Context(mask), None, dtype)
 
     def _memory_mask(self, inputs: Inputs, mask: Mask) -> Mask:
@@ -125,7 +127,7 @@ class Model:
             q_segment_BT = None
         elif q_segment_BT is None:
             q_segment_BT = jnp.ones_like(mask.q_position_BT)
-        k_position_BS = places_of(inputs.encoder_places, inputs.encoder_tokens.shape[1])  # which decide nothing
+        k_position_BS = original_index_of(inputs.encoder_original_index, inputs.encoder_tokens.shape[1])  # which decide nothing
         return Mask(mask.q_position_BT, k_position_BS, q_segment_BT, k_segment_BS, kind="full")
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32, *, memory: int = 0) -> kv.Cache:
@@ -160,8 +162,8 @@ class Model:
         cache, slot_BT = kv.advance(cache, positions_BT, real_BT)
         prefix_BT = real_BT.astype(jnp.int32) if self.config.architecture == "prefix_lm" else None
         # Padding is later than every real query.
-        place_BT, window = positions_BT[:1], self.config.attention.window
-        mask = Mask(positions_BT, positions_BT, None, None, prefix_BT, place_BT, place_BT, window=window)
+        index_BT, window = positions_BT[:1], self.config.attention.window
+        mask = Mask(positions_BT, positions_BT, None, None, prefix_BT, index_BT, index_BT, window=window)
         context, module = Context(mask, slot_BT=slot_BT), merge(self._graphdef, self._abstract, params)
         if self.config.architecture == "encoder_decoder":
             encoded_BSD, _ = self._encode(module, inputs, compute_dtype)
@@ -211,16 +213,16 @@ class Model:
             raise UserError(f"{length} tokens, and the learned positions end at max_length={self.config.max_length}: shorten the text")
 
 
-def _places(inputs: Inputs, token: str) -> jax.Array:
-    """[B, M]: the places that stand for sequences; without `pool` one a row, its first token or its last real one."""
-    if inputs.pool is not None:
-        return jnp.asarray(inputs.pool)
+def _sequence_positions(inputs: Inputs, token: str) -> jax.Array:
+    """Returns the indices [B, M] that stand for sequences; by default one a row, its first token or its last real one."""
+    if inputs.sequence_positions is not None:
+        return jnp.asarray(inputs.sequence_positions)
     batch, length = inputs.tokens.shape
-    place_BT = places_of(inputs.places, length)
+    original_index_BT = original_index_of(inputs.original_index, length)
     if token == "first":
-        return jnp.broadcast_to(jnp.argmin(place_BT, axis=1, keepdims=True), (batch, 1))
+        return jnp.broadcast_to(jnp.argmin(original_index_BT, axis=1, keepdims=True), (batch, 1))
     real_BT = jnp.ones((batch, length), bool) if inputs.segments is None else jnp.broadcast_to(inputs.segments > 0, (batch, length))
-    return jnp.argmax(jnp.where(real_BT, place_BT, -1), axis=1, keepdims=True)
+    return jnp.argmax(jnp.where(real_BT, original_index_BT, -1), axis=1, keepdims=True)
 
 
 def build(config: ModelConfig, execution: Execution = Execution()) -> Model:

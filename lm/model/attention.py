@@ -138,5 +138,5 @@ def with_bias(context: Context, relative: Relative, dtype: Any, execution: Execu
     """The context with T5's bias, which the plain kernel gets as an array, made once for all layers."""
     bias_BNTS = None
     if choose_for(context.mask, dtype, execution, head_dim, relative=True) == "xla":
-        bias_BNTS = relative.bias_BNTS(*context.mask.distance_places())
+        bias_BNTS = relative.bias_BNTS(*context.mask.distance_indices())
     return context._replace(relative=relative, bias_BNTS=bias_BNTS)

@@ -26,9 +26,9 @@ class Mask:
     `full` masks lack the first condition. `window` counts the query's own position. Segments of None mean that all belong together.
     Arrays may have a leading axis of 1.
 
-    Places say where tokens stand in their rows, the same for all rows: inside a segment they lie as far apart as positions do, so that
-    whole blocks of keys can be passed over at once. None where rows differ, as with cached keys. The arrays are in the order of places
-    unless `permuted`.
+    The original index is a token's index in its row before any permutation, the same for all rows. Inside a segment two tokens' indices
+    differ as their positions do, so that whole blocks of keys can be passed over at once. None where rows differ, as with cached keys.
+    The arrays are in the order of the original index unless `permuted`.
     """
 
     q_position_BT: Int[AnyArray, "B T"]
@@ -36,8 +36,8 @@ class Mask:
     q_segment_BT: Optional[Int[AnyArray, "B T"]] = None
     k_segment_BS: Optional[Int[AnyArray, "B S"]] = None
     k_prefix_BS: Optional[Int[AnyArray, "B S"]] = None  # 1 for keys that every query of their segment sees
-    q_place_BT: Optional[Int[AnyArray, "1 T"]] = None
-    k_place_BS: Optional[Int[AnyArray, "1 S"]] = None
+    q_original_index_BT: Optional[Int[AnyArray, "1 T"]] = None
+    k_original_index_BS: Optional[Int[AnyArray, "1 S"]] = None
     kind: Literal["causal", "full"] = dataclasses.field(default="causal", metadata={"static": True})
     window: Optional[int] = dataclasses.field(default=None, metadata={"static": True})
     permuted: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -47,11 +47,11 @@ class Mask:
         """Whether positions decide anything, and not segments alone."""
         return self.kind == "causal" or self.window is not None
 
-    def distance_places(self) -> tuple[AnyArray, AnyArray]:
-        """What tells how far a query stands from a key: places, which are the same for all rows, or else positions."""
-        if self.q_place_BT is None or self.k_place_BS is None:
+    def distance_indices(self) -> tuple[AnyArray, AnyArray]:
+        """Returns what distances of queries and keys are computed from: the original index, the same for all rows, or else positions."""
+        if self.q_original_index_BT is None or self.k_original_index_BS is None:
             return self.q_position_BT, self.k_position_BS
-        return self.q_place_BT, self.k_place_BS
+        return self.q_original_index_BT, self.k_original_index_BS
 
     def visible(self) -> Optional[Bool[Array, "B T S"]]:
         """True where a query sees a key; None when it sees all of them."""

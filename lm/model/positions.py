@@ -95,6 +95,6 @@ def order(length: int) -> Int[Array, "1 T"]:
     return jnp.arange(length, dtype=jnp.int32)[None]
 
 
-def places_of(places: Optional[Any], length: int) -> Any:
-    """Where each token of a row stood before the loader permuted the sequence axis, [1, T]: all rows are permuted alike."""
-    return order(length) if places is None else places[:1]
+def original_index_of(original_index: Optional[Any], length: int) -> Any:
+    """Returns each token's index in its row before the loader permuted the sequence axis, [1, T]: all rows are permuted alike."""
+    return order(length) if original_index is None else original_index[:1]

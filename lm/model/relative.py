@@ -20,10 +20,12 @@ class Relative:
     furthest: int = dataclasses.field(metadata={"static": True})
     both_ways: bool = dataclasses.field(metadata={"static": True})
 
-    def bucket_BTS(self, q_place_BT: Int[AnyArray, "B T"], k_place_BS: Int[AnyArray, "B S"]) -> Int[Array, "B T S"]:
-        return bucket(q_place_BT[:, :, None] - k_place_BS[:, None, :], self.buckets, self.furthest, both_ways=self.both_ways)
+    def bucket_BTS(self, q_original_index_BT: Int[AnyArray, "B T"], k_original_index_BS: Int[AnyArray, "B S"]) -> Int[Array, "B T S"]:
+        return bucket(
+            q_original_index_BT[:, :, None] - k_original_index_BS[:, None, :], self.buckets, self.furthest, both_ways=self.both_ways
+        )
 
-    def bias_BNTS(self, q_place_BT: Int[AnyArray, "B T"], k_place_BS: Int[AnyArray, "B S"]) -> Float[Array, "B N T S"]:
-        """What is added to the logits; places that are the same for all rows give one table for all of them."""
-        rows_BTSN = self.table_RN.at[self.bucket_BTS(q_place_BT, k_place_BS)].get(mode="promise_in_bounds")
+    def bias_BNTS(self, q_original_index_BT: Int[AnyArray, "B T"], k_original_index_BS: Int[AnyArray, "B S"]) -> Float[Array, "B N T S"]:
+        """What is added to the logits; an original index, the same for all rows, gives one table for all of them."""
+        rows_BTSN = self.table_RN.at[self.bucket_BTS(q_original_index_BT, k_original_index_BS)].get(mode="promise_in_bounds")
         return jnp.moveaxis(rows_BTSN, -1, 1)

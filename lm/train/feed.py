@@ -24,8 +24,9 @@ class Stream(Protocol):
 
 LENGTH, PREDICTED, SEQUENCES, ENCODER = "length", "predicted", "sequences", "encoder_length"  # the second axis of each optional field
 OPTIONAL = {
-    "prefix": LENGTH, "token_types": LENGTH, "predict": PREDICTED, "pool": SEQUENCES, "labels": SEQUENCES, "label_weights": SEQUENCES,
-    "places": LENGTH, "encoder_tokens": ENCODER, "encoder_segments": ENCODER, "encoder_positions": ENCODER, "encoder_places": ENCODER,
+    "prefix": LENGTH, "original_index": LENGTH, "token_types": LENGTH, "predict": PREDICTED,
+    "sequence_positions": SEQUENCES, "labels": SEQUENCES, "label_weights": SEQUENCES,
+    "encoder_tokens": ENCODER, "encoder_segments": ENCODER, "encoder_positions": ENCODER, "encoder_original_index": ENCODER,
 }  # fmt: skip
 
 

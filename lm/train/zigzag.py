@@ -5,8 +5,8 @@ et al. 2024, section 3.3.2). With W = 2, of a row of 8 tokens, the devices hold
 
     device 0   0 1 6 7        device 1   2 3 4 5
 
-Nothing reads an index: positions and segments travel with their tokens, `places` say where each token stood, and the places that `predict`
-and `pool` name are those of the permuted row.
+Nothing reads an array index: positions and segments travel with their tokens, `original_index` is each token's index before the
+permutation, and `predict` and `sequence_positions` hold indices of the permuted row.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from lm.rows import RowShape
 from lm.types import Batch
 
 ENCODER = "encoder_"
-POINTERS = ("predict", "pool")  # their values are places in the row
-PER_SEQUENCE = ("labels", "label_weights")  # one for each place of `pool`
-PER_PREDICTION = ("targets", "weights")  # one for each place of `predict`, or for each token where there is none
+POINTERS = ("predict", "sequence_positions")  # their values are indices in the row
+PER_SEQUENCE = ("labels", "label_weights")  # one for each of `sequence_positions`
+PER_PREDICTION = ("targets", "weights")  # one for each of `predict`, or for each token where there is none
 
 
 def zigzag(length: int, ways: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def zigzag(length: int, ways: int) -> np.ndarray:
 
 def fields(row: RowShape) -> tuple[str, ...]:
     """The optional fields of Batch that a permuted batch of such rows has."""
-    return (*row.fields, "places", *(("encoder_places",) if row.encoder_length else ()))
+    return (*row.fields, "original_index", *(("encoder_original_index",) if row.encoder_length else ()))
 
 
 def permute(batch: Batch, ways: int) -> Batch:
@@ -42,11 +42,11 @@ def permute(batch: Batch, ways: int) -> Batch:
     if ways == 1:
         return batch
     order = zigzag(batch.tokens.shape[1], ways)
-    stood = {"places": np.broadcast_to(order, batch.tokens.shape)}
+    original = {"original_index": np.broadcast_to(order, batch.tokens.shape)}
     encoder_order = order
     if batch.encoder_tokens is not None:
         encoder_order = zigzag(batch.encoder_tokens.shape[1], ways)
-        stood["encoder_places"] = np.broadcast_to(encoder_order, batch.encoder_tokens.shape)
+        original["encoder_original_index"] = np.broadcast_to(encoder_order, batch.encoder_tokens.shape)
     now = np.argsort(order).astype(np.int32)  # where the token of each place stands now
     whole = PER_SEQUENCE if batch.predict is None else (*PER_SEQUENCE, *PER_PREDICTION)
 
@@ -57,4 +57,4 @@ def permute(batch: Batch, ways: int) -> Batch:
             return now[values]
         return values[:, encoder_order if name.startswith(ENCODER) else order]
 
-    return dataclasses.replace(batch, **{name: moved(name, values) for name, values in vars(batch).items()} | stood)
+    return dataclasses.replace(batch, **{name: moved(name, values) for name, values in vars(batch).items()} | original)

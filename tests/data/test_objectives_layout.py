@@ -41,7 +41,7 @@ def test_every_row_has_the_promised_shape(tmp_path, case, packing):
     shape = row_shape(config(case[0], packing=packing), case[1])
     predicted = shape.length if shape.predicted is None else shape.predicted
     sizes = {"targets": predicted, "weights": predicted, "predict": predicted}
-    sizes |= dict.fromkeys(("pool", "labels", "label_weights"), shape.sequences)
+    sizes |= dict.fromkeys(("sequence_positions", "labels", "label_weights"), shape.sequences)
     sizes |= dict.fromkeys(("encoder_tokens", "encoder_segments", "encoder_positions"), shape.encoder_length)
     batch = stream(tmp_path, case, packing=packing)[1]
     for field in dataclasses.fields(Batch):

@@ -48,12 +48,12 @@ def test_a_pair_is_laid_out_as_bert_does():
             assert len(tokens) == 23
             np.testing.assert_array_equal(batch.positions[row][at], np.arange(23))
             assert np.flatnonzero(tokens == CLS).tolist() == [0]
-            assert batch.tokens[row, batch.pool[row, k]] == CLS
-            assert batch.segments[row, batch.pool[row, k]] == k + 1
+            assert batch.tokens[row, batch.sequence_positions[row, k]] == CLS
+            assert batch.segments[row, batch.sequence_positions[row, k]] == k + 1
             first, second = np.flatnonzero(tokens == SEP)
             assert second == 22
             np.testing.assert_array_equal(types, np.arange(23) > first)
-    assert batch.pool.shape == batch.labels.shape == (2, 2)
+    assert batch.sequence_positions.shape == batch.labels.shape == (2, 2)
     assert (batch.weights == 1).all()
     restored = batch.tokens.copy()
     np.put_along_axis(restored, batch.predict, batch.targets, axis=1)
@@ -89,7 +89,7 @@ def test_both_losses_weigh_the_same_as_in_bert():
 
 def test_without_pairs_there_is_one_text_and_no_label():
     text, batch = made([25] * 3, [0, 1, 2], C.MaskedLM(next_sentence=False))
-    assert batch.labels is batch.pool is batch.token_types is None
+    assert batch.labels is batch.sequence_positions is batch.token_types is None
     restored = batch.tokens.copy()
     np.put_along_axis(restored, batch.predict, batch.targets, axis=1)
     for row in range(3):

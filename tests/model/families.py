@@ -76,7 +76,7 @@ def rows(config: ModelConfig, segments: np.ndarray = PACKED, encoder_segments: n
     given: dict[str, Any] = {
         "segments": pair(segments),
         "positions": pair(positions_of(segments)),
-        "pool": pair(np.array([0, 5], np.int32)),
+        "sequence_positions": pair(np.array([0, 5], np.int32)),
     }
     if config.architecture == "prefix_lm":
         given["prefix"] = pair(PREFIXES)

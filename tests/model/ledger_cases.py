@@ -73,6 +73,6 @@ def abstract(row: RowShape, rows: int = 2) -> Inputs:
         ids(row.length),
         prefix=ids(row.length) if row.prefix else None,
         predict=None if row.predicted is None else ids(row.predicted),
-        pool=ids(row.sequences) if row.sequences else None,
+        sequence_positions=ids(row.sequences) if row.sequences else None,
         encoder_tokens=ids(row.encoder_length) if row.encoder_length else None,
     )

@@ -66,7 +66,7 @@ SEGMENTS = {"q_segment_BT": jnp.ones((1, 128), int), "k_segment_BS": jnp.ones((1
 
 
 def placed(**changes):
-    return Mask(LINE, LINE, **{"q_place_BT": LINE, "k_place_BS": LINE, **changes})
+    return Mask(LINE, LINE, **{"q_original_index_BT": LINE, "k_original_index_BS": LINE, **changes})
 
 
 ORDER = "takes indices for positions"

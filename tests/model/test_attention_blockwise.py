@@ -15,7 +15,7 @@ from lm.train.zigzag import zigzag
 
 BATCH, LENGTH, HEADS, KV_HEADS, SIZE = 2, 14, 4, 2, 4
 LINE = jnp.arange(LENGTH, dtype=jnp.int32)[None]
-PLACED = {"q_place_BT": LINE, "k_place_BS": LINE}
+PLACED = {"q_original_index_BT": LINE, "k_original_index_BS": LINE}
 PACKED = jnp.array([[1] * 5 + [2] * 6 + [0] * 3, [1] * LENGTH])
 RESTARTED = jnp.where(PACKED == 1, LINE, jnp.where(PACKED == 2, LINE - 5, LINE - 11))
 TEXTS = {"q_segment_BT": PACKED, "k_segment_BS": PACKED}
@@ -53,7 +53,7 @@ def both(mask, block, dtype, biased):
 
     def as_products(table, *qkv):
         relative = None if table is None else Relative(table, 8, 10, both_ways=WAYS[mask.kind])
-        bias = None if relative is None else relative.bias_BNTS(*mask.distance_places())
+        bias = None if relative is None else relative.bias_BNTS(*mask.distance_indices())
         attended = xla_attention(*qkv, mask, bias_BNTS=bias, scale=0.7)
         return jnp.sum(jnp.sin(attended)), attended
 
@@ -92,7 +92,7 @@ def test_parts_are_merged_by_their_log_sum_exp():
             parts = []
             for first in (0, 6):
                 keys = slice(first, first + 8 if first else 6)
-                mask = Mask(LINE, LINE[:, keys], q_place_BT=LINE, k_place_BS=LINE[:, keys])
+                mask = Mask(LINE, LINE[:, keys], q_original_index_BT=LINE, k_original_index_BS=LINE[:, keys])
                 parts.append(blockwise.attention(q, k[:, keys], v[:, keys], mask, block=4))
             total = jnp.logaddexp(parts[0][1], parts[1][1])
             return sum(x * jnp.exp(log_sum - total)[..., None] for x, log_sum in parts)
@@ -132,7 +132,7 @@ def test_memory_grows_with_the_length_and_not_its_square(policy, biased):
         table = jax.ShapeDtypeStruct((8, HEADS), jnp.float32)
 
         def loss(q, k, v, table, line):
-            mask = Mask(line, line, line, line, q_place_BT=line, k_place_BS=line)
+            mask = Mask(line, line, line, line, q_original_index_BT=line, k_original_index_BS=line)
             relative = Relative(table, 8, 10, both_ways=False) if biased else None
             return jnp.sum(jnp.sin(blockwise.attention(q, k, v, mask, relative=relative, block=64)[0]))
 
@@ -148,7 +148,7 @@ def test_memory_grows_with_the_length_and_not_its_square(policy, biased):
 @pytest.mark.parametrize("window", [None, 1, 5])
 @pytest.mark.parametrize("prefix", [False, True])
 def test_no_block_that_a_query_sees_is_passed_over(kind, window, prefix):
-    rng, rule = np.random.default_rng(0), Rule(kind, window, 1.0, by_place=True)
+    rng, rule = np.random.default_rng(0), Rule(kind, window, 1.0, by_original_index=True)
     for _ in range(30):
         q, k = (rng.permutation(24)[None, :4] for _ in range(2))
         mask = Mask(q, k, k_prefix_BS=np.ones((1, 4), int) if prefix else None, kind=kind, window=window)
@@ -163,7 +163,7 @@ def test_zigzag_gives_each_device_the_same_work(ways, chunk):
     block = block_of(chunk, BLOCK)
     blocks = zigzag(2 * ways * chunk, ways).reshape(2 * ways, -1, block)  # chunk by chunk
     early, late = blocks.min(axis=-1).ravel(), blocks.max(axis=-1).ravel()
-    rule = Rule("causal", None, 1.0, by_place=True)
+    rule = Rule("causal", None, 1.0, by_original_index=True)
     ends = np.stack([early, late], axis=1)
     needed = np.array([[bool(rule.needed(q[None], k[None], prefix=False)) for k in ends] for q in ends])
     count = len(ends) // ways

@@ -20,7 +20,7 @@ QUICK = {"xla_backend_optimization_level": 0}  # half the time to compile
 FLOAT32 = 2e-5  # of a leaf's largest magnitude: another order of summation
 JOINED = dataclasses.replace(LLAMA, attention=dataclasses.replace(LLAMA.attention, documents="joined"))
 RELATIVE = dataclasses.replace(T5_10, architecture="decoder")
-POOLED = ("pool", "predict")  # places in the row
+POOLED = ("sequence_positions", "predict")  # places in the row
 
 
 def moved(inputs: Inputs, ways: int) -> tuple[Inputs, np.ndarray]:
@@ -28,9 +28,9 @@ def moved(inputs: Inputs, ways: int) -> tuple[Inputs, np.ndarray]:
     order, values = zigzag(LENGTH, ways), vars(inputs)
     now = np.argsort(order).astype(np.int32)
     changed = {name: now[x] if name in POOLED else x[:, order] for name, x in values.items() if x is not None}
-    stood = np.tile(order, (len(inputs.tokens), 1))
-    encoder = None if inputs.encoder_tokens is None else stood
-    return Inputs(**changed | {"places": stood, "encoder_places": encoder}), order
+    index = np.tile(order, (len(inputs.tokens), 1))
+    encoder = None if inputs.encoder_tokens is None else index
+    return Inputs(**changed | {"original_index": index, "encoder_original_index": encoder}), order
 
 
 def next_token(model, inputs, order):
@@ -86,7 +86,7 @@ def test_the_order_of_the_sequence_says_nothing(name):
     config, kernel = ORDERED[name]
     inputs = rows(config)
     if name == "last token":  # which the batch does not name
-        inputs = dataclasses.replace(inputs, pool=None)
+        inputs = dataclasses.replace(inputs, sequence_positions=None)
     if name == "joined":
         inputs = dataclasses.replace(inputs, positions=None)
     permuted, order = moved(inputs, 3)

@@ -80,8 +80,8 @@ def unpacked(inputs, start, stop, encoder_start, encoder_stop):
         value = getattr(inputs, field.name)
         span = (encoder_start, encoder_stop) if field.name.startswith("encoder_") else (start, stop)
         fill = 9 if field.name.endswith("tokens") else 0
-        made[field.name] = value if value is None or field.name == "pool" else alone(value, *span, fill)
-    made["pool"] = np.zeros_like(inputs.pool)
+        made[field.name] = value if value is None or field.name == "sequence_positions" else alone(value, *span, fill)
+    made["sequence_positions"] = np.zeros_like(inputs.sequence_positions)
     return Inputs(**made)
 
 
@@ -181,13 +181,13 @@ def test_segments_positions_and_places_have_the_defaults_that_inputs_states():
     close(run(LLAMA, Inputs(plain.tokens)).logits, run(LLAMA, plain).logits, FLOAT32)
     config = FAMILIES["reward"]
     inputs = rows(config, np.where(np.arange(LENGTH) < 7, 1, 0).astype(np.int32))
-    default = run(config, dataclasses.replace(inputs, pool=None)).heads["reward"]
-    given = run(config, dataclasses.replace(inputs, pool=np.array([[6], [6]], np.int32))).heads["reward"]
+    default = run(config, dataclasses.replace(inputs, sequence_positions=None)).heads["reward"]
+    given = run(config, dataclasses.replace(inputs, sequence_positions=np.array([[6], [6]], np.int32))).heads["reward"]
     np.testing.assert_array_equal(default, given)
     assert default.shape == (2, 1, 1)
     bert = FAMILIES["bert"]
     inputs = rows(bert)
-    first = run(bert, dataclasses.replace(inputs, pool=None)).pooled
+    first = run(bert, dataclasses.replace(inputs, sequence_positions=None)).pooled
     np.testing.assert_array_equal(first, packed("bert").pooled[:, :1])
 
 

@@ -78,7 +78,7 @@ def test_pairs_turn_by_their_angle_and_the_rest_of_a_head_stays():
 def test_distance_alone_counts(config):
     """A document that starts later in its row, or counts its places from another number, says the same."""
     shift, base = 4, rows(config, ONE, ONE)
-    plain = run(config, dataclasses.replace(base, pool=None)).logits
+    plain = run(config, dataclasses.replace(base, sequence_positions=None)).logits
     segments = np.where(np.arange(LENGTH) < shift, 1, 2).astype(np.int32)[None].repeat(2, 0)
     ids = np.roll(base.tokens, shift, axis=1)
     encoder = {}

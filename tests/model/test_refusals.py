@@ -89,7 +89,7 @@ def test_an_encoder_has_no_cache_and_learned_positions_limit_one():
 def test_labels_without_one_head_for_them():
     labels = np.zeros((2, 2), np.int32)
     inputs = rows(GPT2)
-    given = {"labels": labels, "label_weights": labels.astype(np.float32), "pool": inputs.pool}
+    given = {"labels": labels, "label_weights": labels.astype(np.float32), "sequence_positions": inputs.sequence_positions}
     batch = Batch(inputs.tokens, inputs.tokens, np.ones(inputs.tokens.shape, np.float32), inputs.segments, inputs.positions, **given)
     scores = jnp.zeros((2, 2, 3))
     for heads, message in (({}, "0 of the model's outputs .none."), ({"a": scores, "b": scores}, "2 of the model's outputs .a, b.")):

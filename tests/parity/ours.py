@@ -30,7 +30,7 @@ def batch_of(config: ModelConfig, rows: Rows) -> Batch:
         segments=rows.mask,
         positions=order,
         token_types=rows.token_types if config.token_types else None,
-        pool=np.zeros_like(rows.labels) if labelled else None,
+        sequence_positions=np.zeros_like(rows.labels) if labelled else None,
         labels=rows.labels if labelled else None,
         label_weights=np.ones(rows.labels.shape, np.float32) if labelled else None,
         encoder_tokens=rows.encoder_tokens,

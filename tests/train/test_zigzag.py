@@ -41,14 +41,14 @@ def test_everything_travels_with_its_token(name):
             before, after = getattr(batch, prefix + field, None), getattr(moved, prefix + field, None)
             assert (before is None) == (after is None)
             if before is not None:
-                np.testing.assert_array_equal(after, np.take_along_axis(before, getattr(moved, prefix + "places"), axis=1))
+                np.testing.assert_array_equal(after, np.take_along_axis(before, getattr(moved, prefix + "original_index"), axis=1))
     if batch.predict is None:
-        np.testing.assert_array_equal(moved.targets, np.take_along_axis(batch.targets, moved.places, axis=1))
+        np.testing.assert_array_equal(moved.targets, np.take_along_axis(batch.targets, moved.original_index, axis=1))
     else:
-        np.testing.assert_array_equal(np.take_along_axis(moved.places, moved.predict, axis=1), batch.predict)
+        np.testing.assert_array_equal(np.take_along_axis(moved.original_index, moved.predict, axis=1), batch.predict)
         np.testing.assert_array_equal(moved.targets, batch.targets)
-    if batch.pool is not None:
-        np.testing.assert_array_equal(np.take_along_axis(moved.places, moved.pool, axis=1), batch.pool)
+    if batch.sequence_positions is not None:
+        np.testing.assert_array_equal(np.take_along_axis(moved.original_index, moved.sequence_positions, axis=1), batch.sequence_positions)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -57,7 +57,7 @@ def test_the_loader_permutes_where_the_mesh_splits_the_sequence(name):
     case, mesh = CASES[name], make_mesh(MeshConfig(data=4, context=WAYS))
     abstract = abstract_batch(case.row, (2, 8), mesh)
     block = to_device([case.batch(8)], 2, jax.tree.map(lambda x: x.sharding, abstract))
-    assert {f.name for f in dataclasses.fields(Batch) if getattr(block, f.name) is not None} >= {"places", *fields(case.row)}
+    assert {f.name for f in dataclasses.fields(Batch) if getattr(block, f.name) is not None} >= {"original_index", *fields(case.row)}
     for expected, found in zip(jax.tree.leaves(abstract), jax.tree.leaves(block), strict=True):
         assert (expected.shape, expected.dtype, expected.sharding) == (found.shape, found.dtype, found.sharding)
     np.testing.assert_array_equal(block.tokens[0], permute(case.batch(8), WAYS).tokens)

@@ -66,12 +66,12 @@ def batch(
     begin = (row.at % shape.length)[sequences.starts]  # of each sequence in its row
     fields: dict[str, Any] = {}
     if objective.next_sentence:
-        pool = place(single(label, every), rows, count, shape.sequences)
+        per_sequence = place(single(label, every), rows, count, shape.sequences)
         fields = {
             "token_types": row.fill(sequences.place >= (cut + 2)[sequences.owner]),
-            "pool": pool.fill(begin),
-            "labels": pool.fill(label),
-            "label_weights": pool.fill(targets.lengths, 0, np.float32),
+            "sequence_positions": per_sequence.fill(begin),
+            "labels": per_sequence.fill(label),
+            "label_weights": per_sequence.fill(targets.lengths, 0, np.float32),
         }
     return Batch(
         tokens=row.fill(sequences.values, ids.pad),

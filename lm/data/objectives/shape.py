@@ -182,7 +182,7 @@ def row_shape(config: "DataConfig", architecture: str) -> RowShape:
             predicted=examples * masked_per_example(length // examples, objective),
             sequences=examples if pair else 0,
             document_tokens=length,
-            fields=("predict", "token_types", "pool", "labels", "label_weights") if pair else ("predict",),
+            fields=("predict", "token_types", "sequence_positions", "labels", "label_weights") if pair else ("predict",),
         )
     space = room(config)
     if architecture == "encoder_decoder":

@@ -18,7 +18,7 @@ class Queries(NamedTuple):
 
     x_BTNH: jax.Array
     position_BT: jax.Array
-    place_BT: jax.Array
+    original_index_BT: jax.Array
     segment_BT: Optional[jax.Array] = None
 
 
@@ -28,7 +28,7 @@ class Keys(NamedTuple):
     k_BSKH: jax.Array
     v_BSKH: jax.Array
     position_BS: jax.Array
-    place_BS: jax.Array
+    original_index_BS: jax.Array
     segment_BS: Optional[jax.Array] = None
     prefix_BS: Optional[jax.Array] = None
     real_BS: Optional[jax.Array] = None  # False where a block is filled up; None: all are
@@ -49,16 +49,19 @@ class Rule:
     kind: Literal["causal", "full"]
     window: Optional[int]
     scale: float
-    by_place: bool  # whether places are those of all rows, and tell which blocks no query sees
+    by_original_index: bool  # whether the original index is known, and tells which blocks no query sees
     block: int = BLOCK
     ways: int = 1  # devices of the context axis
     ring: bool = False  # keys are passed round them, instead of gathered first
 
-    def needed(self, q_place_BT: jax.Array, k_place_BS: jax.Array, prefix: bool) -> Any:
-        """Whether some query of a block may see some key of another: by places alone, which are the same for all rows."""
-        if not self.by_place:
+    def needed(self, q_original_index_BT: jax.Array, k_original_index_BS: jax.Array, prefix: bool) -> Any:
+        """Whether some query of a block may see some key of another: by the original index alone, which is the same for all rows."""
+        if not self.by_original_index:
             return True
-        longest, shortest = jnp.max(q_place_BT) - jnp.min(k_place_BS), jnp.min(q_place_BT) - jnp.max(k_place_BS)
+        longest, shortest = (
+            jnp.max(q_original_index_BT) - jnp.min(k_original_index_BS),
+            jnp.min(q_original_index_BT) - jnp.max(k_original_index_BS),
+        )
         needed: Any = longest >= 0 if self.kind == "causal" and not prefix else True
         if self.window is not None:
             needed &= (shortest < self.window) & (longest > -self.window)
@@ -76,14 +79,16 @@ def block_of(chunk: int, most: int) -> int:
 
 
 def described(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, scale: Optional[float]) -> tuple[Rule, Queries, Keys]:
-    q_place_BT, k_place_BS = (jnp.asarray(places) for places in mask.distance_places())
+    q_original_index_BT, k_original_index_BS = (jnp.asarray(index) for index in mask.distance_indices())
     scale = 1 / math.sqrt(q_BTNH.shape[-1]) if scale is None else scale
-    rule = Rule(mask.kind, mask.window, scale, by_place=mask.q_place_BT is not None and mask.k_place_BS is not None)
+    rule = Rule(
+        mask.kind, mask.window, scale, by_original_index=mask.q_original_index_BT is not None and mask.k_original_index_BS is not None
+    )
     segmented = mask.q_segment_BT is not None and mask.k_segment_BS is not None
     q_segment_BT, k_segment_BS = (jnp.asarray(x) if segmented else None for x in (mask.q_segment_BT, mask.k_segment_BS))
     prefix_BS = None if mask.k_prefix_BS is None else jnp.asarray(mask.k_prefix_BS)
-    queries = Queries(q_BTNH, jnp.asarray(mask.q_position_BT), q_place_BT, q_segment_BT)
-    return rule, queries, Keys(k_BSKH, v_BSKH, jnp.asarray(mask.k_position_BS), k_place_BS, k_segment_BS, prefix_BS)
+    queries = Queries(q_BTNH, jnp.asarray(mask.q_position_BT), q_original_index_BT, q_segment_BT)
+    return rule, queries, Keys(k_BSKH, v_BSKH, jnp.asarray(mask.k_position_BS), k_original_index_BS, k_segment_BS, prefix_BS)
 
 
 def split(x: jax.Array, block: int) -> jax.Array:

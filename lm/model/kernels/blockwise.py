@@ -131,7 +131,7 @@ def finish(sums: Sums, like_BTNH: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _if(rule: Rule, q: Queries, k: Keys, work: Callable, state: Any) -> Any:
-    needed = rule.needed(q.place_BT, k.place_BS, k.prefix_BS is not None)
+    needed = rule.needed(q.original_index_BT, k.original_index_BS, k.prefix_BS is not None)
     return work(state) if needed is True else jax.lax.cond(needed, work, lambda state: state, state)
 
 
@@ -151,7 +151,7 @@ def _logits(rule: Rule, relative: Optional[Relative], q: Queries, k: Keys) -> tu
     """Logits of a block, float32 or wider, and where they are visible, [B or 1, 1, 1, T, S]; None: everywhere."""
     logits_BKGTS = _product("BKGTH,BKSH->BKGTS", q.x_BTNH, k.k_BSKH) * rule.scale
     if relative is not None:
-        bias_BNTS = relative.bias_BNTS(q.place_BT, k.place_BS)
+        bias_BNTS = relative.bias_BNTS(q.original_index_BT, k.original_index_BS)
         logits_BKGTS = logits_BKGTS + bias_BNTS.reshape(bias_BNTS.shape[0], *logits_BKGTS.shape[1:])
     mask = Mask(q.position_BT, k.position_BS, q.segment_BT, k.segment_BS, k.prefix_BS, kind=rule.kind, window=rule.window)
     visible_BTS = mask.visible()
@@ -232,7 +232,7 @@ def _pulled(rule: Rule, relative: Optional[Relative], q: Queries, given: Cotange
 
 def _of_buckets(relative: Relative, q: Queries, k: Keys, d_logits_BKGTS: jax.Array) -> jax.Array:
     """Each row's gradient towards the bias of each bucket, as a product: a scatter is slow on accelerators."""
-    bucket_BTS = relative.bucket_BTS(q.place_BT, k.place_BS)
+    bucket_BTS = relative.bucket_BTS(q.original_index_BT, k.original_index_BS)
     chosen_BTSR = jax.nn.one_hot(bucket_BTS, relative.table_RN.shape[0], dtype=d_logits_BKGTS.dtype)
     d_BNTS = d_logits_BKGTS.reshape(d_logits_BKGTS.shape[0], -1, *d_logits_BKGTS.shape[3:])
     if bucket_BTS.shape[0] == 1:

@@ -112,6 +112,6 @@ def _disorder(mask: Mask, ways: int) -> Optional[str]:
         return None
     if mask.permuted:
         return "takes indices for positions and the sequence is permuted"
-    if mask.q_place_BT is None or mask.q_place_BT.shape[1] != mask.k_position_BS.shape[1]:
+    if mask.q_original_index_BT is None or mask.q_original_index_BT.shape[1] != mask.k_position_BS.shape[1]:
         return "takes indices for positions, which cached keys and positions of their own are not"
     return None
