@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lm import files
+from lm.data.splitmix import GOLDEN, mix
 from lm.errors import UserError
 
 
@@ -31,16 +32,10 @@ def seed_of(*parts: Any) -> int:
 
 
 def shuffled(count: int, *key: Any) -> np.ndarray:
-    """A permutation of range(count) that depends on the key only: int64 [count].
-
-    Sorts by splitmix64 (Steele, Lea, Flood 2014) of the index: numpy does not promise that its own permutations stay the
-    same between versions, and data must not change with a library.
-    """
+    """Returns a permutation of range(count) that depends on the key only: int64 [count], sorted by splitmix64 of the index."""
     with np.errstate(over="ignore"):
-        x = np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed_of(*key))
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(x ^ (x >> np.uint64(31)), kind="stable")
+        x = np.arange(count, dtype=np.uint64) * GOLDEN + np.uint64(seed_of(*key))
+    return np.argsort(mix(x), kind="stable")
 
 
 @contextlib.contextmanager

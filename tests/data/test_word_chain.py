@@ -9,8 +9,9 @@ import pytest
 from lm import config as config_lib
 from lm.data import corpora, info, pipeline
 from lm.data.config import Component, DataConfig, WordChain
-from lm.data.corpora.permutation import Permutation, stream, uniform
+from lm.data.corpora.permutation import Permutation
 from lm.data.corpora.word_chain import BLOCK, Language, WordChainSource
+from lm.data.splitmix import streams, uniform
 from lm.errors import UserError
 
 SMALL = WordChain(words=3_000, words_per_document=40, train_documents=300, validation_documents=20)
@@ -49,7 +50,7 @@ def test_permuted_numbers_are_spread_evenly_and_forget_their_order():
 
 
 def test_uniform_numbers_have_their_moments_and_streams_differ():
-    drawn = uniform(stream(3, np.arange(2))[:, None], np.arange(100_000))
+    drawn = uniform(streams(3, np.arange(2))[:, None], np.arange(100_000))
     assert (drawn >= 0).all()
     assert (drawn < 1).all()
     assert np.allclose(drawn.mean(axis=1), 0.5, atol=4 / (12 * 100_000) ** 0.5)
@@ -98,7 +99,7 @@ def test_a_document_is_the_same_whatever_is_read_with_it(lag):
 
 def test_fresh_words_follow_zipfs_law():
     language, draws = Language(SMALL), 200_000
-    counts = counts_of(language.fresh(uniform(stream(0, np.asarray([1])), np.arange(draws))), SMALL.words)
+    counts = counts_of(language.fresh(uniform(streams(0, np.asarray([1])), np.arange(draws))), SMALL.words)
     p = np.arange(1, SMALL.words + 1) ** -1.5
     expected = draws * p / p.sum()
     assert np.allclose(expected, draws * language.probability)

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
+from lm.data.splitmix import GOLDEN, mix
+
 SHINGLE_LINES = 5
 HASHES = 128
 ROWS = 2  # minima per band: 64 bands of 2 find 93% of the pairs at resemblance .2 and 99.8% at .3
 THRESHOLD = 0.2  # estimated resemblance from which two documents belong together
-
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmix64 (Steele et al. 2014)
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def clusters(texts: Sequence[str]) -> np.ndarray:
@@ -40,7 +39,7 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
     """MinHash signatures, [documents, HASHES] uint64."""
     shingles, starts = _shingles(texts)
     draws = np.random.default_rng(0).integers(0, 2**63, HASHES, dtype=np.uint64)
-    columns = [np.minimum.reduceat((shingles ^ draw) * _SPREAD, starts) for draw in _mix(draws)]
+    columns = [np.minimum.reduceat((shingles ^ draw) * GOLDEN, starts) for draw in mix(draws)]
     return np.stack(columns, axis=1)
 
 
@@ -62,14 +61,8 @@ def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     shingles = np.zeros(len(owner), np.uint64)
     for j in range(SHINGLE_LINES):
         inside = offset + j < counts[owner]
-        shingles = _mix(shingles * _SPREAD + np.where(inside, line[np.minimum(first_line + j, len(lines))], np.uint64(0)))
+        shingles = mix(shingles * GOLDEN + np.where(inside, line[np.minimum(first_line + j, len(lines))], np.uint64(0)))
     return shingles, starts
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * _MIX[0]
-    x = (x ^ (x >> np.uint64(27))) * _MIX[1]
-    return x ^ (x >> np.uint64(31))
 
 
 def _pairs(signature: np.ndarray) -> np.ndarray:
@@ -80,7 +73,7 @@ def _pairs(signature: np.ndarray) -> np.ndarray:
     """
     found = []
     for band in range(0, HASHES, ROWS):
-        key = _mix(signature[:, band] * _SPREAD + signature[:, band + 1])
+        key = mix(signature[:, band] * GOLDEN + signature[:, band + 1])
         order = np.argsort(key, kind="stable")
         same = key[order][1:] == key[order][:-1]
         position = np.arange(len(order))

@@ -26,7 +26,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lm.data.config import WordChain
-from lm.data.corpora.permutation import Permutation, stream, uniform
+from lm.data.corpora.permutation import Permutation
+from lm.data.splitmix import streams, uniform
 from lm.data.store import digest, seed_of
 from lm.errors import UserError
 
@@ -156,7 +157,7 @@ class WordChainSource:
         """
         if min(documents) < 0:
             raise IndexError(f"document {min(documents)}: they are numbered from 0")
-        keys, lag = stream(self._key, np.asarray(documents, np.uint64)), self._chain.lag
+        keys, lag = streams(self._key, np.asarray(documents, np.uint64)), self._chain.lag
         counts = self._counts(uniform(keys, np.zeros(len(keys), np.uint64)))
         rounds = -(-counts // lag)  # of the interleaved chains; the last may be cut short
         sizes = rounds * lag

@@ -9,23 +9,8 @@ import dataclasses
 import numpy as np
 
 from lm.data.objectives.ragged import Ragged
+from lm.data.splitmix import advance, mix, uniform
 from lm.data.store import seed_of
-
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-def mix(x: np.ndarray) -> np.ndarray:
-    """uint64 -> uint64, a bijection that scatters."""
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
-def advance(keys: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """The key of number `index` >= 0 under each key."""
-    with np.errstate(over="ignore"):
-        return mix(keys + _STEP * (index.astype(np.uint64) + np.uint64(1)))
 
 
 def row_keys(fingerprint: str, seed: int, epochs: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -45,11 +30,11 @@ class Draws:
 
     def at(self, stream: str, owner: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Number `index` of the sequence `owner`."""
-        return (advance(self._stream(stream)[owner], index) >> np.uint64(11)) * 2.0**-53
+        return uniform(self._stream(stream)[owner], index)
 
     def each(self, stream: str) -> np.ndarray:
         """[n]: one for each sequence."""
-        return (advance(self._stream(stream), np.zeros(1, np.uint64)) >> np.uint64(11)) * 2.0**-53
+        return uniform(self._stream(stream), np.zeros(1, np.uint64))
 
     def values(self, stream: str, ragged: Ragged) -> np.ndarray:
         """[total]: one for each value of the sequences."""
@@ -57,7 +42,7 @@ class Draws:
 
     def table(self, stream: str, width: int) -> np.ndarray:
         """[n, width]"""
-        return (advance(self._stream(stream)[:, None], np.arange(width)[None]) >> np.uint64(11)) * 2.0**-53
+        return uniform(self._stream(stream)[:, None], np.arange(width)[None])
 
     def integers(self, stream: str, count: np.ndarray) -> np.ndarray:
         """[n]: uniform in 0..count-1 (0 where count is 0)."""

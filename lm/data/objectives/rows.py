@@ -12,12 +12,13 @@ import numpy as np
 from lm.data.config import DataConfig
 from lm.data.objectives import bart, causal, fim, layout, masked, pairs, prefix, spans
 from lm.data.objectives import config as C
-from lm.data.objectives.draws import Draws, advance
+from lm.data.objectives.draws import Draws
 from lm.data.objectives.layout import Examples
 from lm.data.objectives.ragged import Ragged, group_before, single
 from lm.data.objectives.shape import Room, require, room, row_shape
 from lm.data.objectives.special import SpecialIds
 from lm.data.packing import Plan
+from lm.data.splitmix import advance
 from lm.data.tokenizer import Tokenizer
 from lm.rows import RowShape
 from lm.types import Batch
