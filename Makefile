@@ -52,15 +52,16 @@ lint: $(STAMP)  ## ruff
 types: $(STAMP)  ## mypy
 	@$(BIN)/mypy
 
-check: lint types test  ## what to run before a commit; CI also runs layouts, hosts, parity and preflight
+check: lint types test  ## what to run before a commit; CI also runs parity and preflight
 
-nightly: $(STAMP)  ## the long checks: both studies, the default one killed at random moments, published analyses, hosts, preflights (an hour)
+nightly: $(STAMP)  ## the long checks: both studies, the default one killed at random moments, published analyses, layouts, hosts, preflights, mutants
 	@$(BIN)/python -m experiments chinchilla
 	@$(BIN)/python tests/nightly/kill_study.py chinchilla --reference runs/chinchilla
 	@$(BIN)/python -m experiments chinchilla_bpe
 	@$(BIN)/python tests/nightly/replicate.py $(SCALING_DATA)
 	@$(BIN)/python -m tests.nightly.coverage
-	@$(MAKE) hosts preflight
+	@$(BIN)/python -m tests.nightly.mutants
+	@$(MAKE) layouts hosts preflight
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 
 constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12, after `make parity preflight` in them

@@ -2,18 +2,32 @@
 
 import collections
 import os
+import shutil
 import signal
+import tempfile
 from importlib.metadata import version
 
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Most of the time of the tests is XLA's. They prove what our code says, for which its older generator of loops, twice as quick, does too.
-if version("jaxlib").startswith("0.10."):  # later ones have the new one alone, and end at flags that they do not know
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-# Eight virtual devices on two busy cores may come to a collective more than 40 s apart, after which XLA would end the process.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=300".strip()
+_FLAGS = [
+    os.environ.get("XLA_FLAGS", ""),
+    # Tests run each program a few times: compiling it well takes longer than what it saves.
+    "--xla_backend_optimization_level=0",
+    # Eight virtual devices on two busy cores may come to a collective more than 40 s apart, after which XLA would end the process.
+    "--xla_cpu_collective_call_terminate_timeout_seconds=300",
+]
+if version("jaxlib").startswith("0.10."):  # later ones have the new generator of loops alone, and end at flags that they do not know
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # the older one takes half the time
+os.environ["XLA_FLAGS"] = " ".join(filter(None, _FLAGS))
+# What one process of a test run has compiled, the others read: pytest's own, and those that tests start.
+_CACHE = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _CACHE = tempfile.mkdtemp(prefix="lm-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 from jaxtyping import install_import_hook
@@ -30,6 +44,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Functions of arrays, and not lm.types: JAX also builds pytrees of shapes, shardings and None.
 CHECKED = ("lm.infer.sampling", "lm.losses", "lm.model.positions", "lm.scaling.laws.law", "lm.scaling.fits.objectives")
 install_import_hook(CHECKED, "runtime_types.typechecked")
+
+
+def pytest_unconfigure():
+    if _CACHE is not None:  # in the process that made it: the others found its name in the environment
+        shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -178,23 +178,6 @@ def test_no_two_test_files_have_one_name():
     assert sorted(names) == sorted(set(names))
 
 
-def test_no_module_is_long():
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules().values()}
-    assert {path: length for path, length in lengths.items() if length > 300} == {}
-
-
-def test_no_function_is_long():
-    wrong = []
-    for path in modules().values():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                documented = ast.get_docstring(node, clean=False) is not None
-                start = node.body[0].end_lineno if documented else node.lineno - 1
-                if node.end_lineno - start > 45:
-                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {node.end_lineno - start} lines")
-    assert wrong == []
-
-
 def python(*arguments):
     start = time.monotonic()
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
