@@ -1,7 +1,8 @@
 """The typed fields of configurations: what their hints mean, and their values to and from JSON (imports no jax).
 
 A configuration is a tree of frozen dataclasses whose fields are scalars, `Literal`s, tuples, dataclasses, `Optional`s of these, or a
-`Union` of dataclasses: a strategy, known by the ClassVar `name` of its members and written as `{"name": "wsd", "cooldown": 0.3}`.
+`Union` of dataclasses: a strategy, known by the ClassVar `name` of its members and written as `{"name": "wsd", "cooldown": 0.3}`. One
+member may have the ClassVar `needs_name = False`: it is written without its name, as it was when there was no other member.
 lm.config is the public face.
 """
 
@@ -74,6 +75,9 @@ def member(hint: Any, name: Optional[str], path: str) -> Any:
     """The dataclass that `name` chooses; a hint with one dataclass needs no name."""
     options = alternatives(hint)
     members = {option.name: option for option in options} if len(options) > 1 else {name: options[0]}
+    unnamed = [option for option in options if not getattr(option, "needs_name", True)]
+    if name is None and unnamed:
+        return unnamed[0]
     if name not in members:
         raise wrong_type(path, hint, name, nearest=[str(known) for known in members])
     return members[name]
@@ -119,7 +123,8 @@ def plain_defaults(cls: type) -> dict[str, Any]:
 
 
 def strategy_name(value: Any, hint: Any) -> dict[str, str]:
-    return {"name": type(value).name} if len(alternatives(hint)) > 1 else {}
+    """Returns what of a strategy's JSON says which it is."""
+    return {"name": type(value).name} if len(alternatives(hint)) > 1 and getattr(value, "needs_name", True) else {}
 
 
 def build(hint: Any, value: Any, path: str, root: type) -> Any:

@@ -83,7 +83,8 @@ def _parsed(old: Any, hint: Any, text: str, path: str, root: type) -> Any:
     options = fields.alternatives(hint)
     if len(options) > 1:
         chosen = fields.member(hint, text, path)
-        return old if old and old["name"] == text else {"name": text, **fields.plain_defaults(chosen)}
+        same = bool(old) and fields.member(hint, old.get("name"), path) is chosen
+        return old if same else {"name": text, **fields.plain_defaults(chosen)}
     if fields.is_group(hint):
         raise UserError(f"{path} is a group; set one of its fields: {', '.join(fields.of(options[0]))}")
     if fields.is_tuple(hint):
