@@ -17,6 +17,7 @@ from lm.model.block import Stored
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
 from lm.model.mask import Mask
+from lm.model.parts.positions import limit
 from lm.model.positions import order, original_index_of
 from lm.model.transformer import Transformer
 from lm.model.weights import merge
@@ -142,10 +143,9 @@ class Model:
         if self.config.architecture == "encoder":
             raise UserError("an encoder-only model does not continue texts: it has no causal stack")
         attention, layers = self.config.attention, self.config.num_layers
-        kv_heads = attention.num_kv_heads or attention.num_heads
         slots = min(length, attention.window or length)
         memory_slots = memory if self.config.architecture == "encoder_decoder" else None
-        return kv.empty(layers, batch, slots, kv_heads, attention.head_dim, dtype, memory=memory_slots)
+        return kv.empty(layers, batch, slots, attention.kv_heads, attention.head_dim, dtype, memory=memory_slots)
 
     def prefill(
         self, params: Params, inputs: Inputs, lengths_B: Int[Array, " B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
@@ -209,8 +209,9 @@ class Model:
             raise UserError(f"encoder_tokens are for an encoder-decoder and this is architecture={self.config.architecture}")
 
     def _check_length(self, length: int) -> None:
-        if self.config.positions == "learned" and length > self.config.max_length:
-            raise UserError(f"{length} tokens, and the learned positions end at max_length={self.config.max_length}: shorten the text")
+        most = limit(self.config)
+        if most is not None and length > most:
+            raise UserError(f"{length} tokens, and the {self.config.positions} positions end at max_length={most}: shorten the text")
 
 
 def _sequence_positions(inputs: Inputs, token: str) -> jax.Array:

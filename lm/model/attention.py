@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Optional
 import jax
 from flax import nnx
 
-from lm.errors import UserError
 from lm.model.cache import write
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
@@ -46,24 +45,14 @@ class Attention(nnx.Module):
 
     def __init__(self, config: ModelConfig, execution: Execution, *, key: jax.Array, cross: bool = False):
         attention, rules = config.attention, execution.rules
-        size, heads = attention.head_dim, attention.num_heads
-        kv_heads = attention.num_kv_heads or heads
-        if heads % kv_heads:
-            raise UserError(f"num_heads={heads} is no multiple of num_kv_heads={kv_heads}")
         self.execution, self.cross = execution, cross
         self.scale = attention.scale
-        width, query = {"embed": config.d_model}, {"heads": heads, "head_dim": size}
-        shared = {"kv_heads": kv_heads, "head_dim": size}
-        options: dict[str, Any] = {"rules": rules, "bias": attention.bias}
-        # Whatever the scale, first logits vary as they do under head_dim^-1/2.
-        gain = 1.0 if attention.scale is None else size**-0.5 / attention.scale
-        self.query = Linear(width, query, key=key_for(key, "query"), bias_init=attention.qk_bias_init, gain=gain, **options)
-        self.key = Linear(width, shared, key=key_for(key, "key"), bias_init=attention.qk_bias_init, **options)
-        self.value = Linear(width, shared, key=key_for(key, "value"), **options)
-        self.out = Linear(query, width, key=key_for(key, "out"), gain=0.0 if config.zero_init_outputs else 1.0, **options)
-        # Queries and keys normalised per head (Dehghani et al. 2023, section 2.1), with RMSNorm.
-        self.query_norm = RMSNorm(size, config.norm_epsilon, key=key, rules=rules) if attention.qk_norm else None
-        self.key_norm = RMSNorm(size, config.norm_epsilon, key=key, rules=rules) if attention.qk_norm else None
+        linears = attention.linears(config.d_model, config.out_gain)
+        self.query, self.key, self.value, self.out = (
+            Linear(linears[name], key=key_for(key, name), rules=rules) for name in ("query", "key", "value", "out")
+        )
+        norms = [RMSNorm(attention.head_dim, config.norm_epsilon, key=key, rules=rules) if attention.qk_norm else None for _ in range(2)]
+        self.query_norm, self.key_norm = norms
 
     def __call__(self, x_BTD: jax.Array, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[jax.Array, Optional[KeyValue]]:
         q_BTNH = self.query(x_BTD)

@@ -1,39 +1,24 @@
 """What a model is: frozen dataclasses without jax, so that plans and `--help` need no accelerator library."""
 
 import dataclasses
-from typing import Literal, Optional
+import math
+from typing import Any, Literal, Optional, Union
+
+from lm.model.parts.attention import AttentionConfig
+from lm.model.parts.component import Component
+from lm.model.parts.mlp import Activation, MLPConfig
+from lm.model.parts.norm import Norm
+
+__all__ = [
+    "MLP", "Activation", "Architecture", "AttentionConfig", "AttentionKernel", "ContextForm", "MLPConfig", "ModelConfig", "Norm",
+    "OutputConfig", "Positions", "RopeScaling",
+]  # fmt: skip
 
 Architecture = Literal["decoder", "prefix_lm", "encoder_decoder", "encoder"]
-Norm = Literal["rmsnorm", "layernorm"]
 Positions = Literal["rope", "learned", "sinusoidal", "relative", "none"]
 AttentionKernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 ContextForm = Literal["gather", "ring"]
-Activation = Literal["gelu", "gelu_exact", "silu", "relu", "squared_relu"]
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionConfig:
-    """Grouped-query attention: `num_heads` query heads share `num_kv_heads` key/value heads of size `head_dim`."""
-
-    num_heads: int = 4
-    num_kv_heads: Optional[int] = None  # None: as many as query heads
-    head_dim: int = 16
-    qk_norm: bool = False
-    bias: bool = False
-    qk_bias_init: float = 0.0  # first value of query and key biases; above 0, fresh heads with rotary positions look at near keys
-    scale: Optional[float] = None  # of the products of queries and keys; None: head_dim^-1/2. T5 has 1
-    window: Optional[int] = None  # a query sees this many keys at most, its own included
-    documents: Literal["isolated", "joined"] = "isolated"  # whether packed documents see each other
-
-
-@dataclasses.dataclass(frozen=True)
-class MLPConfig:
-    """Feed-forward layer of width `d_ff`; `gated` multiplies by a second projection (GLU)."""
-
-    d_ff: int = 256
-    activation: Activation = "gelu"
-    gated: bool = False
-    bias: bool = False
+MLP = Union[MLPConfig]  # kinds of feed-forward layer (lm.model.parts.component.FeedForward); the first needs no name in a configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +68,7 @@ class ModelConfig:
     shared_stacks: bool = False  # one stack is both encoder and decoder; only cross-attention is the decoder's own
     max_length: int = 128  # sequence length of training; a hard limit with learned positions only
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
-    mlp: MLPConfig = dataclasses.field(default_factory=MLPConfig)
+    mlp: MLP = dataclasses.field(default_factory=MLPConfig)
     norm: Norm = "rmsnorm"
     norm_epsilon: float = 1e-6
     norm_placement: Literal["pre", "post"] = "pre"  # norm(x) enters each layer, or norm(x + layer(x)) leaves it
@@ -113,3 +98,24 @@ class ModelConfig:
     def pools(self) -> bool:
         """Whether there is a pooler."""
         return self.pooler or any(output.pooled for output in self.outputs)
+
+    @property
+    def out_gain(self) -> float:
+        """The gain of projections that write to the residual stream."""
+        return 0.0 if self.zero_init_outputs else 1.0
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """What its blocks are made of, by option."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Component)}
+
+    def tensor_sizes(self) -> dict[str, int]:
+        """Returns the sizes that the mesh axis `tensor` must divide, by option."""
+        inner = {f"{name}.{key}": size for name, part in self.components.items() for key, size in part.tensor_sizes().items()}
+        return {**inner, "vocab_size": self.vocab_size}
+
+    def split(self, ways: int) -> "ModelConfig":
+        """Returns what one of `ways` devices of the mesh axis `tensor` computes."""
+        parts: dict[str, Any] = {name: part.split(ways) for name, part in self.components.items()}
+        return dataclasses.replace(self, vocab_size=math.ceil(self.vocab_size / ways), **parts)

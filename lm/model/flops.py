@@ -6,10 +6,12 @@ rematerialisation are left out.
 """
 
 import dataclasses
-from typing import Optional, Union
+from typing import Union
 
 from lm.model import counts
 from lm.model.config import ModelConfig
+from lm.model.parts.heads import heads
+from lm.model.parts.stacks import Member, Stream, members, streams
 from lm.rows import RowShape
 
 TRAINING = 3  # forward passes' worth of products in a training step
@@ -21,7 +23,7 @@ class Ledger:
 
     `flops_per_token`: training FLOPs of a row over the tokens of text that it consumes, by convention:
 
-        6nd            6 x total parameters x places. An encoder_decoder's weights count on the stream that they read: 6 (N_enc S +
+        6nd            6 x total parameters x positions. An encoder_decoder's weights count on the stream that they read: 6 (N_enc S +
                        N_dec T + cross-attention's K and V x S + head x P), with N of the blocks and norms, and no table but the head
         6nd_naive      of an encoder_decoder: 6 x total parameters x tokens of text
         matmul_full    every matrix product as it is computed, attention over all pairs of query and key
@@ -33,79 +35,61 @@ class Ledger:
 
 
 def ledger(config: ModelConfig, row: Union[RowShape, int]) -> Ledger:
-    """Counts for rows of a shape, each row one document; a number is the length of a row of which all places are text and predicted."""
+    """Returns the counts for rows of a shape, each row one document; a number is the length of a row that is all text and all predicted."""
     row = RowShape(row) if isinstance(row, int) else row
     params = counts.parameters(config)
     dense = 2 * dense_products(config, row) / row.text
     flops = {"6nd": 6.0 * (params["total"] * row.length / row.text)}
     if config.architecture == "encoder_decoder":
         flops = {"6nd": 6.0 * _by_streams(config, row) / row.text, "6nd_naive": 6.0 * params["total"]}
-    per_pair = 4 * config.attention.num_heads * config.attention.head_dim  # q k and weights v, two FLOPs each
     for name, visible in (("matmul_full", False), ("matmul_causal", True)):
-        attention = sum(per_pair * layers * (pairs / row.text) for layers, pairs in attention_pairs(config, row, visible=visible))
-        flops[name] = TRAINING * (dense + attention)
+        paired = sum(2 * products * (pairs / row.text) for products, pairs in _pairs(config, row, visible=visible))
+        flops[name] = TRAINING * (dense + paired)
     return Ledger(params, flops)
 
 
 def dense_products(config: ModelConfig, row: RowShape) -> int:
-    """Multiply-adds of a row's forward pass with the weights: each kernel x the places that it reads."""
-    query, key_value, mlp = counts.query_kernels(config), counts.key_value_kernels(config), counts.mlp_kernels(config)
-    products = config.num_layers * (query + key_value + mlp) * row.length
-    if config.architecture == "encoder_decoder":
-        products += counts.encoder_layers(config) * (query + key_value + mlp) * row.encoder_length
-        products += config.num_layers * (query * row.length + key_value * row.encoder_length)  # cross-attention
-    products += counts.head_kernels(config) * predicted(row)
-    products += (counts.pooler_kernels(config) + counts.output_kernels(config, "sequence")) * row.sequences
-    return products + counts.output_kernels(config, "token") * row.length
+    """Returns the multiply-adds of a row's forward pass with the weights."""
+    products = 0
+    for stream in streams(config, row):
+        for part in members(config, stream.stack.cross):
+            keys = stream.memory if part.reads_memory else stream.length
+            products += stream.stack.layers * part.component.products(config.d_model, stream.length, keys)
+    counted = {"predicted": predicted(row), "sequences": row.sequences, "length": row.length}
+    return products + sum(head.linear.kernel * counted[head.reads] for head in heads(config).values())
 
 
 def predicted(row: RowShape) -> int:
-    """Places that the vocabulary's head reads."""
+    """Returns the number of positions that the vocabulary's head reads."""
     return row.length if row.predicted is None else row.predicted
 
 
-def attention_pairs(config: ModelConfig, row: RowShape, *, visible: bool) -> list[tuple[int, float]]:
-    """(layers, pairs of query and key in a row) of each kind of attention: all pairs, or those that the mask shows."""
-    own = visible_pairs(config, row.length, row.prefix) if visible else row.length**2
-    kinds = [(config.num_layers, own)]
-    if config.architecture == "encoder_decoder":
-        encoder = _full_pairs(row.encoder_length, config.attention.window) if visible else row.encoder_length**2
-        kinds += [(config.num_layers, row.length * row.encoder_length), (counts.encoder_layers(config), encoder)]
-    return kinds
+def _pairs(config: ModelConfig, row: RowShape, *, visible: bool) -> list[tuple[int, float]]:
+    """Returns (multiply-adds per pair in all layers, pairs in a row) of each component: all its pairs, or those that the mask shows."""
+    found = []
+    for stream in streams(config, row):
+        for part in members(config, stream.stack.cross):
+            if part.component.products_per_pair:
+                found.append((stream.stack.layers * part.component.products_per_pair, _pairs_of(part, stream, visible)))
+    return found
 
 
-def visible_pairs(config: ModelConfig, length: int, prefix: float = 0.0) -> float:
-    """Pairs that the mask of the decoder's stream, or the only one, shows in `length` places of one document."""
-    window = config.attention.window
-    if config.architecture == "encoder":
-        return _full_pairs(length, window)
-    return _causal_pairs(length, window) + (_prefix_pairs(prefix, window) if config.architecture == "prefix_lm" else 0)
-
-
-def _causal_pairs(length: int, window: Optional[int]) -> float:
-    """Of each query with itself and the keys before it, within the window."""
-    width = min(window or length, length)
-    return width * (width + 1) / 2 + (length - width) * width
-
-
-def _prefix_pairs(prefix: float, window: Optional[int]) -> float:
-    """Of each query in a prefix with the keys of the prefix after it. A mean of many lengths gives a lower bound."""
-    width = min(window or prefix, prefix)
-    return max(width - 1, 0) * (prefix - width / 2)
-
-
-def _full_pairs(length: int, window: Optional[int]) -> float:
-    """Of each query with every key on either side, within the window."""
-    return 2 * _causal_pairs(length, window) - length
+def _pairs_of(part: Member, stream: Stream, visible: bool) -> float:
+    if part.reads_memory:
+        return stream.length * stream.memory
+    return part.component.visible_pairs(stream.length, causal=stream.causal, prefix=stream.prefix) if visible else stream.length**2
 
 
 def _by_streams(config: ModelConfig, row: RowShape) -> int:
-    """Parameters x places that read them, for an encoder_decoder."""
-    own = counts.stream_parameters(config)
-    key_value = config.num_layers * counts.key_value_kernels(config)
-    return (
-        own["encoder"] * row.encoder_length
-        + (own["decoder"] - key_value) * row.length
-        + key_value * row.encoder_length
-        + counts.head_kernels(config) * predicted(row)
-    )
+    """Returns parameters x positions that read them, for an encoder-decoder."""
+    total = sum(head.linear.kernel * predicted(row) for head in heads(config).values() if head.reads == "predicted")
+    for stream in streams(config, row):
+        linears = [
+            linear
+            for part in members(config, stream.stack.cross)
+            if part.reads_memory
+            for linear in part.component.linears(config.d_model).values()
+        ]
+        read_memory = stream.stack.layers * sum(linear.kernel for linear in linears if linear.reads == "keys")
+        total += (sum(counts.stack_weights(config, stream.stack)) - read_memory) * stream.length + read_memory * stream.memory
+    return total

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lm.errors import UserError
 from lm.model.config import ModelConfig, RopeScaling
+from lm.model.parts.positions import rotated_size
 from lm.model.weights import at_least_float32
 from lm.types import AnyArray
 
@@ -21,18 +21,9 @@ class Rope(NamedTuple):
     sin: Float[Array, "B T 1 R"]  # negative in the first half
 
 
-def turned(config: ModelConfig) -> int:
-    """R: how many of a head's first dimensions rotary positions turn, rounded down. UserError unless they make pairs."""
-    size = int(config.attention.head_dim * config.rotary_fraction)
-    if size < 2 or size % 2:
-        head = f"head_dim={config.attention.head_dim} x rotary_fraction={config.rotary_fraction:g}"
-        raise UserError(f"{head} is {size}, which is {'odd' if size % 2 else 'nothing'}, and rotary positions turn pairs: make it even")
-    return size
-
-
 def rope(positions_BT: Int[AnyArray, "B T"], config: ModelConfig, dtype: Any = jnp.float32) -> Rope:
     """Pair j of position t turns by t * theta^(-2j / R) radians (Su et al. 2021, equation 34); `dtype` is what the layers compute in."""
-    size, dtype = turned(config), at_least_float32(dtype)
+    size, dtype = rotated_size(config), at_least_float32(dtype)
     frequency = config.rope_theta ** (-np.arange(0, size, 2, dtype=np.float64) / size)
     if config.rope_scaling is not None:
         frequency = scaled(frequency, config.rope_scaling)

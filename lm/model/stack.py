@@ -14,7 +14,7 @@ from lm.model.config import ModelConfig
 from lm.model.execution import Execution, Remat, remat
 from lm.model.mask import Mask
 from lm.model.norm import make_norm
-from lm.model.positions import rope, sinusoidal, turned
+from lm.model.positions import rope, sinusoidal
 from lm.model.relative import Relative
 from lm.model.weights import Embedding, at_least_float32, key_for, read
 from lm.sharding import constrain
@@ -29,8 +29,6 @@ class Stack(nnx.Module):
     def __init__(self, config: ModelConfig, execution: Execution, layers: int, std: float, *, key: jax.Array, cross: bool = False):
         rules, width = execution.rules, config.d_model
         self.config, self.execution, self.layers = config, execution, layers
-        if config.positions == "rope":
-            turned(config)  # refuses what does not make pairs
         learned, relative = config.positions == "learned", config.positions == "relative"
         rows, heads = {"positions": config.max_length}, config.attention.num_heads
         self.position = Embedding(rows, width, std, key=key_for(key, "position"), rules=rules) if learned else None

@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lm.model.activations import activate
 from lm.model.attention import Context
 from lm.model.block import Aux, Stored
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
-from lm.model.heads import Bias, OutputHeads, check
-from lm.model.mlp import activate
+from lm.model.heads import Bias, OutputHeads
 from lm.model.norm import make_norm
+from lm.model.parts.heads import heads
+from lm.model.refusals import check
 from lm.model.stack import Stack
 from lm.model.weights import Embedding, Linear, at_least_float32, key_for
 from lm.sharding import constrain, is_split, resplit
@@ -41,20 +43,19 @@ class Transformer(nnx.Module):
 
     def _make_heads(self, key: jax.Array) -> None:
         config, rules = self.config, self.execution.rules
-        width, dense = {"embed": config.d_model}, {"features": config.d_model}
-        head_key, gain = key_for(key, "head"), 0.0 if config.zero_init_outputs else 1.0
-        head: Any = Bias(config.vocab_size, key=head_key, rules=rules) if config.head_bias and config.tied_head else None
-        if config.vocabulary_head and not config.tied_head:
-            head = Linear(width, {"vocab": config.vocab_size}, key=head_key, rules=rules, bias=config.head_bias, gain=gain)
-        self.head = head
-        transform: Any = (None, None)
-        if config.head_transform:
-            norm = make_norm(config.norm, config.d_model, config.norm_epsilon, key=key, rules=rules)
-            transform = (Linear(width, dense, key=key_for(key, "head_transform"), rules=rules, bias=True), norm)
-        self.head_transform, self.head_transform_norm = transform
-        pooler: Any = Linear(width, dense, key=key_for(key, "pooler"), rules=rules, bias=True) if config.pools else None
-        self.pooler = pooler
-        self.outputs = OutputHeads(config.outputs, config.d_model, key=key_for(key, "outputs"), rules=rules) if config.outputs else None
+        specs = {name: head.linear for name, head in heads(config).items()}
+
+        def linear(name: str) -> Any:
+            return Linear(specs[name], key=key_for(key, name), rules=rules) if name in specs else None
+
+        if config.tied_head:
+            self.head: Any = Bias(config.vocab_size, key=key_for(key, "head"), rules=rules) if config.head_bias else None
+        else:
+            self.head = linear("head")
+        self.head_transform, self.pooler = linear("head_transform"), linear("pooler")
+        norm: Any = make_norm(config.norm, config.d_model, config.norm_epsilon, key=key, rules=rules) if config.head_transform else None
+        self.head_transform_norm = norm
+        self.outputs = OutputHeads(config, key=key_for(key, "outputs"), rules=rules) if config.outputs else None
 
     def encode(self, tokens_BS: Any, positions_BS: Any, context: Context, token_types_BS: Any, dtype: Any) -> tuple[jax.Array, Aux]:
         """(states_BSD of the encoder, statistics)."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from typing import Any, Optional
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from lm.errors import UserError
+from lm.model.parts.component import LinearSpec
 from lm.sharding import Names, Rules, constrain, is_split, resplit
 from lm.types import Params
 
@@ -80,30 +82,15 @@ def read(param: nnx.Param, dtype: Any, rules: Rules) -> jax.Array:
 
 
 class Linear(nnx.Module):
-    """`einsum(x, kernel) + bias`: the kernel contracts its first `len(ins)` dimensions with the last ones of x.
+    """`einsum(x, kernel) + bias`: the kernel contracts its first dimensions, `spec.ins`, with the last ones of x."""
 
-    `ins` and `outs` map logical axis names to sizes, in the kernel's order. The kernel starts with standard deviation gain x fan_in^-1/2.
-    """
-
-    def __init__(
-        self,
-        ins: dict[str, int],
-        outs: dict[str, int],
-        *,
-        key: jax.Array,
-        rules: Rules,
-        bias: bool = False,
-        bias_init: float = 0.0,
-        gain: float = 1.0,
-    ):
-        shape, axes = (*ins.values(), *outs.values()), (*ins, *outs)
-        fan_in = 1
-        for size in ins.values():
-            fan_in *= size
+    def __init__(self, spec: LinearSpec, *, key: jax.Array, rules: Rules):
+        ins, outs = spec.ins, spec.outs
+        shape, axes, fan_in = (*ins.values(), *outs.values()), (*ins, *outs), math.prod(ins.values())
         self.rules = rules
         self.contracted = len(ins)
-        self.kernel = declare(key, shape, axes, TruncatedNormal(gain * fan_in**-0.5) if gain else Constant(0.0))
-        self.bias = declare(key, tuple(outs.values()), tuple(outs), Constant(bias_init)) if bias else None
+        self.kernel = declare(key, shape, axes, TruncatedNormal(spec.gain * fan_in**-0.5) if spec.gain else Constant(0.0))
+        self.bias = declare(key, tuple(outs.values()), tuple(outs), Constant(spec.bias_init)) if spec.bias else None
 
     def __call__(self, x: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:
         """x [..., *ins] -> [..., *outs] in x's dtype, or in `accumulate` (the dtype of the products' sums)."""

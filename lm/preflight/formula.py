@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lm.data.objectives.shape import row_shape
 from lm.model import counts
 from lm.model.flops import ledger
+from lm.model.parts.stacks import streams
 from lm.preflight.topologies import Topology
 from lm.train.config import RunConfig
 from lm.train.memory import COMPUTE_BYTES, kept_bytes
@@ -80,9 +81,9 @@ def _sent(config: RunConfig) -> dict[str, float]:
     micro = config.execution.micro_batches
     weights, tables = _weights(config), _tables_weights(config)
     places = config.batch_size * (row.length + row.encoder_length) / (data * fsdp * stage * context)  # of a device, in a step
-    layers = model.num_layers + (model.encoder_layers or model.num_layers) * (model.architecture == "encoder_decoder")
-    attention = model.attention
-    key_value = 2 * (attention.num_kv_heads or attention.num_heads) * attention.head_dim / tensor
+    layers = sum(stream.stack.layers for stream in streams(model, row))
+    components = model.components.values()
+    keys = sum(component.key_numbers for component in components) / tensor
     again = 1.5 if config.execution.remat == "full" else 1.0
 
     def ring(ways: int) -> float:
@@ -95,8 +96,8 @@ def _sent(config: RunConfig) -> dict[str, float]:
         "fsdp": micro * (2 * wide + FLOAT32) * weights * ring(fsdp),  # gathered twice, gradients scattered
         # a tick passes a micro-batch on, forward and backward; rows come to the stages and go back; tables' gradients are summed
         "stage": ((2 * _ticks(config) * stage / flow + 4) * states + 2 * FLOAT32 * tables / fsdp) * (stage > 1),
-        "tensor": 8 * again * layers * states * ring(tensor),  # four sums of a layer's states
-        "context": 3 * layers * places * context * key_value * wide * ring(context),
+        "tensor": 4 * len(components) * again * layers * states * ring(tensor),  # each component sums its states, forward and backward
+        "context": 3 * layers * places * context * keys * wide * ring(context),
     }
     return {axis: count for axis, count in sent.items() if count}
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from lm.model.memory import activation_bytes, part_of
+from lm.model.memory import activation_bytes
 from lm.rows import RowShape
 from lm.train.config import RunConfig
 
@@ -27,6 +27,6 @@ def kept_bytes(config: RunConfig, shape: Mapping[str, int], row: RowShape, *, fu
         inputs = ticks * stages / flow * rows * (row.length + row.encoder_length) * config.model.d_model * compute
     elif stages > 1:
         times = ticks / passes
-    local = part_of(config.model, shape["tensor"])
+    local = config.model.split(shape["tensor"])
     kept = activation_bytes(local, rows, row, remat=how.remat, compute_bytes=compute, fused=fused, times=times)
     return (kept + inputs) / shape["context"]

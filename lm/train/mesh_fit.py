@@ -45,15 +45,11 @@ def _check_options(config: RunConfig, mesh: Mesh) -> None:
 def _check_model(config: RunConfig, mesh: Mesh) -> None:
     """Sizes of the model that the mesh splits. lm.sharding.shardings says the same of any array, by its own name."""
     model, ways, how = config.model, mesh.shape, config.execution
-    attention = model.attention
     groups = ways["stage"] * how.pipeline_repeats
     per_stage = "mesh.stage" if how.pipeline_repeats == 1 else "mesh.stage x execution.pipeline_repeats"
     width = ("mesh.fsdp x mesh.data (of execution.shard_optimizer)", ways["fsdp"] * ways["data"])
     sizes = [
-        ("attention.num_heads", attention.num_heads, "mesh.tensor", ways["tensor"]),
-        ("attention.num_kv_heads", attention.num_kv_heads or attention.num_heads, "mesh.tensor", ways["tensor"]),
-        ("mlp.d_ff", model.mlp.d_ff, "mesh.tensor", ways["tensor"]),
-        ("vocab_size", model.vocab_size, "mesh.tensor", ways["tensor"]),
+        *((name, size, "mesh.tensor", ways["tensor"]) for name, size in model.tensor_sizes().items()),
         ("d_model", model.d_model, *(width if how.shard_optimizer else ("mesh.fsdp", ways["fsdp"]))),
         ("num_layers", model.num_layers, per_stage, groups),
         ("encoder_layers", model.encoder_layers or model.num_layers, per_stage, groups),

@@ -10,7 +10,8 @@ from model.families import LENGTH, LLAMA, NEOX, ONE, T5_10, rows, run
 from model.small import close
 
 from lm.model.config import RopeScaling
-from lm.model.positions import bucket, rope, rotate, scaled, sinusoidal, turned
+from lm.model.parts.positions import rotated_size
+from lm.model.positions import bucket, rope, rotate, scaled, sinusoidal
 from lm.types import Inputs
 
 
@@ -63,7 +64,7 @@ def test_llama3s_frequencies_are_kept_divided_or_in_between():
 def test_pairs_turn_by_their_angle_and_the_rest_of_a_head_stays():
     attention = dataclasses.replace(NEOX.attention, head_dim=8)
     config = dataclasses.replace(NEOX, attention=attention, rope_scaling=RopeScaling(factor=2.0, original_length=64))
-    assert turned(config) == 4
+    assert rotated_size(config) == 4
     x = np.random.default_rng(0).standard_normal((1, 3, 2, 8)).astype(np.float32)
     places = np.array([[0, 2, 9]], np.int32)
     found = np.asarray(rotate(jnp.asarray(x), rope(places, config)))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from configs import decoder
-from lm.model.memory import activation_bytes, part_of
+from lm.model.memory import activation_bytes
 from lm.rows import RowShape
 from lm.train.memory import kept_bytes
 
@@ -20,7 +20,7 @@ def kept(remat="none", micro_batches=1, flow=None, **sizes):
 
 def test_rows_and_heads_are_split_as_ever():
     for tensor in (1, 2):
-        expected = activation_bytes(part_of(CONFIG.model, tensor), 64 // 8, ROW, remat="none", fused=True)
+        expected = activation_bytes(CONFIG.model.split(tensor), 64 // 8, ROW, remat="none", fused=True)
         assert kept(data=2, fsdp=2, micro_batches=2, tensor=tensor) == expected
 
 

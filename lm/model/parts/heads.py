@@ -1,0 +1,55 @@
+"""The linear layers that read the last states, and what a model's heads refuse (imports no jax). lm.model.heads computes them."""
+
+from typing import Literal, NamedTuple
+
+from lm.model.config import ModelConfig
+from lm.model.parts.component import LinearSpec, Refusals, sizes_of
+
+
+class Head(NamedTuple):
+    """A linear layer after the last stack, and the positions of a row that it reads: predicted ones, one per sequence, or all."""
+
+    linear: LinearSpec
+    reads: Literal["predicted", "sequences", "length"]
+
+
+def heads(config: ModelConfig) -> dict[str, Head]:
+    """Returns the linear layers after the last stack by their names. A tied head's kernel is the token table."""
+    width, dense = {"embed": config.d_model}, {"features": config.d_model}
+    found: dict[str, Head] = {}
+    if config.vocabulary_head:
+        found["head"] = Head(LinearSpec(width, {"vocab": config.vocab_size}, config.head_bias, gain=config.out_gain), "predicted")
+    if config.head_transform:
+        found["head_transform"] = Head(LinearSpec(width, dense, bias=True), "predicted")
+    if config.pools:
+        found["pooler"] = Head(LinearSpec(width, dense, bias=True), "sequences")
+    return found | {f"outputs/{name}": head for name, head in outputs(config).items()}
+
+
+def outputs(config: ModelConfig) -> dict[str, Head]:
+    """Returns the linear layers of `config.outputs` by name."""
+    found: dict[str, Head] = {}
+    for output in config.outputs:
+        # A pooled state is the product of a dense layer, whose features are not split.
+        ins = {"features" if output.pooled else "embed": config.d_model}
+        reads: Literal["sequences", "length"] = "length" if output.per == "token" else "sequences"
+        found[output.name] = Head(LinearSpec(ins, {"labels": output.labels}, output.bias), reads)
+    return found
+
+
+def refusals(config: ModelConfig) -> Refusals:
+    """Returns what the options of heads may not be."""
+    names, parts = [output.name for output in config.outputs], config.head_bias or config.head_transform
+    plain = len(set(names)) == len(names) and all(name.isidentifier() for name in names)
+    headless = not config.vocabulary_head
+    labels = {f"{i}.labels": output.labels for i, output in enumerate(config.outputs)}
+    return [
+        *sizes_of("model.outputs", labels),
+        (config.tied_head and headless, "model.tied_head without model.vocabulary_head: there is no head to tie"),
+        (
+            parts and headless,
+            "model.head_bias and head_transform are parts of the vocabulary's head: set vocabulary_head, or leave them out",
+        ),
+        (not plain, f"model.outputs are called {names}: give each a plain name of its own"),
+        (headless and not names and not config.pooler, "the model has no head: set model.vocabulary_head or model.outputs"),
+    ]
