@@ -10,7 +10,7 @@ from lm.train.config import RunConfig
 
 def preflight(configs: Iterable[RunConfig], topology: Topology, *, timeout: float, say: Say, progress: Say) -> int:
     """Says the table of the shapes; 0 if all of them fit. Runs of one shape share an executable, so it is compiled once."""
-    from lm.train.state import shape_of  # imports jax
+    from lm.train.derived import shape_of  # imports jax
 
     shapes: dict[RunConfig, list[RunConfig]] = {}
     for config in configs:

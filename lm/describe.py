@@ -1,4 +1,4 @@
-"""What a run would be: its parameters, FLOPs, steps and memory, as text. Nothing is allocated or trained."""
+"""Describes a run before it is trained: its parameters, FLOPs, steps and memory, as text. Nothing is allocated."""
 
 import math
 from typing import Any, Optional
@@ -12,14 +12,15 @@ from lm.model.flops import ledger, predicted
 from lm.model.weights import flatten
 from lm.rows import RowShape
 from lm.sharding import Names
+from lm.train.build import Parts
 from lm.train.config import RunConfig
+from lm.train.derived import hyper_of, row_of, tokens_per_step, total_steps
 from lm.train.memory import kept_bytes
 from lm.train.placement import abstract_state, on_one_device
-from lm.train.state import hyper_of, row_of, tokens_per_step, total_steps
 
 
 def parameter_table(model: Model, mesh: Mesh) -> str:
-    """One line per weight: path, shape, logical axes, how it is split over the mesh, initial distribution."""
+    """Returns one line per weight: path, shape, logical axes, how it is split over the mesh, initial distribution, count."""
     trees = (model.abstract(), model.axes(), model.shardings(mesh), model.initials())
     rows = [("parameter", "shape", "axes", "split over", "initial", "count")]
     for path in flatten(trees[0]):
@@ -31,7 +32,7 @@ def parameter_table(model: Model, mesh: Mesh) -> str:
 
 
 def _split(axes: Names, spec: PartitionSpec, mesh: Mesh) -> str:
-    """Such as "embed/fsdp=8": the logical axes that are split, and the mesh axes that split them."""
+    """Names the logical axes that are split and the mesh axes that split them, such as "embed/fsdp=8"."""
     words = []
     for name, entry in zip(axes, spec, strict=False):
         over = [f"{axis}={mesh.shape[axis]}" for axis in ([entry] if isinstance(entry, str) else entry or ()) if mesh.shape[axis] > 1]
@@ -39,8 +40,9 @@ def _split(axes: Names, spec: PartitionSpec, mesh: Mesh) -> str:
     return " ".join(words) or "-"
 
 
-def describe(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
-    """The text of `--dry_run`; UserError for a budget without a step. `fused` says that attention never holds its [T, T] weights."""
+def describe(parts: Parts) -> str:
+    """Returns the text of `--dry_run`; UserError for a token budget that holds no step."""
+    config, model, mesh = parts.config, parts.model, parts.mesh
     per_step, steps, warmup = tokens_per_step(config), total_steps(config), int(hyper_of(config).warmup_steps)
     row = row_of(config)
     counts = ledger(config.model, row)
@@ -48,12 +50,12 @@ def describe(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str
     lines = [
         parameter_table(model, mesh),
         "",
-        *_parameters(counts.params),
-        "row         " + places(row, config.data.objective.name),
+        *_parameter_counts(counts.params),
+        "row         " + row_text(row, config.data.objective.name),
         f"steps       {steps:,} of {config.batch_size} rows x {row.text:,} = {per_step:,} tokens of text; warm-up {warmup:,}",
         f"tokens      {steps * per_step:,} ({steps * per_step / counts.params['total']:.1f} per parameter)",
         "FLOPs       " + ", ".join(f"{name} {count:.4g}" for name, count in flops.items()) + " (whole run)",
-        "memory      " + memory(config, model, mesh, fused=fused),
+        "memory      " + memory(parts),
         f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}: "
         + ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
         *_pipeline(model),
@@ -70,15 +72,15 @@ def _pipeline(model: Model) -> list[str]:
     return [f"pipeline    {counts}: {schedule.bubble:.1%} of {schedule.ticks} ticks idle"]
 
 
-def _parameters(params: dict[str, int]) -> list[str]:
-    """The total with its groups, and the other ways to count."""
+def _parameter_counts(params: dict[str, int]) -> list[str]:
+    """Two lines: the total with its groups, and the other conventions."""
     others = ("total", "non_embedding", "matmul")
     groups = ", ".join(f"{name} {count:,}" for name, count in params.items() if name not in others)
     return [f"parameters  {params['total']:,}: {groups}", "            " + ", ".join(f"{name} {params[name]:,}" for name in others[1:])]
 
 
-def places(row: RowShape, objective: str) -> str:
-    """What an objective makes of a row's text, in places, room for the longest draws included."""
+def row_text(row: RowShape, objective: str) -> str:
+    """Says what an objective makes of a row's text: places (with room for the longest draws), predictions, labels."""
     two = row.encoder_length > 0
     parts = [f"encoder {row.encoder_length:,}"] if two else []
     parts += [f"{'decoder ' if two else ''}{row.length:,} places", f"{predicted(row):,} predicted"]
@@ -87,11 +89,12 @@ def places(row: RowShape, objective: str) -> str:
     return f"{row.text:,} tokens of text under {objective}: " + ", ".join(parts)
 
 
-def memory(config: RunConfig, model: Model, mesh: Mesh, *, fused: bool) -> str:
-    """Bytes of one device, by formula."""
-    state = abstract_state(config, model, mesh)
+def memory(parts: Parts) -> str:
+    """Says how many bytes one device holds, by formula."""
+    config, mesh = parts.config, parts.mesh
+    state = abstract_state(config, parts.model, mesh)
     weights, moments = on_one_device(state.params), on_one_device(state.opt_state)
-    kept = kept_bytes(config, mesh.shape, row_of(config), fused=fused)
+    kept = kept_bytes(config, mesh.shape, row_of(config), fused=parts.fused)
     fixed = 2 * weights + moments
     return f"{_bytes(fixed + kept)} per device: {_bytes(fixed)} weights, gradients, moments; about {_bytes(kept)} activations"
 

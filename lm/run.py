@@ -116,8 +116,9 @@ def profile_steps(text: Optional[str]) -> Optional[tuple[int, int]]:
     return int(first), int(last)
 
 
-def main() -> int:
-    arguments = parse(sys.argv[1:])
+def main(argv: Optional[list[str]] = None) -> int:
+    """Runs the command with these arguments (default: those of the process) and returns its exit status."""
+    arguments = parse(sys.argv[1:] if argv is None else argv)
     spec = arguments.values.get("config")
     if "help" in arguments.switches:
         config = config_lib.apply_overrides(load(spec) if spec else RunConfig(), arguments.overrides)
@@ -133,12 +134,15 @@ def main() -> int:
     workdir = arguments.values.get("workdir")
     if workdir is None and "dry_run" not in arguments.switches:
         raise UserError("--workdir is missing: say where the run's record, metrics and checkpoints go")
-    from lm import runner  # imports jax
-
     if "dry_run" in arguments.switches:
-        print(runner.describe(config))
+        from lm.describe import describe  # imports jax
+        from lm.train.build import build
+
+        print(describe(build(config)))
         return 0
     assert workdir is not None
+    from lm import runner  # imports jax
+
     with distributed.joined(hosts):
         log = functools.partial(print, flush=True) if distributed.is_first() else None
         record = runner.train_run(config, Path(workdir), profile=profile, log=log, table=distributed.is_first())

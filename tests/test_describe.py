@@ -12,7 +12,7 @@ from lm.model.architectures import build
 from lm.model.flops import ledger
 from lm.optim.config import Adafactor
 from lm.sharding import make_mesh
-from lm.train.state import row_of, total_steps
+from lm.train.derived import row_of, total_steps
 
 FILES = ("decoder", "prefix_lm", "encoder_decoder", "encoder")
 MESH = make_mesh(MeshConfig(), jax.devices()[:1])

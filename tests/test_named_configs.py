@@ -16,7 +16,7 @@ from lm.model.architectures import build
 from lm.model.config import AttentionConfig
 from lm.model.execution import Execution
 from lm.model.flops import ledger
-from lm.train.state import total_steps
+from lm.train.derived import total_steps
 
 FILES = ("decoder", "prefix_lm", "encoder_decoder", "encoder")
 MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}

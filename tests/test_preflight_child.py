@@ -13,11 +13,12 @@ import jax
 import pytest
 
 from configs import decoder
-from lm import runner
 from lm.errors import UserError
 from lm.preflight import child, job, wheels
 from lm.preflight.topologies import parse
-from lm.train import state
+from lm.train import program
+from lm.train.build import build
+from lm.train.derived import shape_of
 
 ROOT = Path(__file__).parent.parent
 TOPOLOGY = parse("tpu:v5e:2x2")
@@ -39,12 +40,13 @@ def test_it_lowers_what_a_run_compiles(monkeypatch):
     of_run = []
 
     def lower(*arguments, **options):
-        of_run.append(state_lower(*arguments, **options))
+        of_run.append(lower_of_run(*arguments, **options))
         return of_run[-1]._replace(init=Uncompiled(), run=Uncompiled())
 
-    state_lower = state.lower
-    monkeypatch.setattr(state, "lower", lower)
-    runner.build(config).program()
+    lower_of_run = program.lower
+    monkeypatch.setattr(program, "lower", lower)
+    parts = build(config)
+    program.compile_program(shape_of(config), parts.model, parts.mesh)
     monkeypatch.undo()
     _, lowered = child.lower(config, jax.devices())
     assert lowered.run.as_text() == of_run[0].run.as_text()

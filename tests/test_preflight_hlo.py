@@ -11,8 +11,8 @@ from lm.mesh import MeshConfig
 from lm.model.flops import ledger
 from lm.preflight.hlo import Collective, analyse
 from lm.preflight.hlo_text import parse
-from lm.runner import build
-from lm.train import state
+from lm.train import derived, program
+from lm.train.build import build
 from lm.train.config import ExecutionConfig
 
 MESH = types.SimpleNamespace(shape={"data": 2, "fsdp": 1, "tensor": 4})
@@ -224,9 +224,9 @@ def test_a_compiled_step_has_the_products_of_the_ledger(unroll):
     how = ExecutionConfig(unroll=unroll, micro_batches=2, attention="xla")
     config = dataclasses.replace(case.config, mesh=MeshConfig(data=1), execution=how, batch_size=4)
     parts = build(config, jax.devices()[:1])
-    lowered = state.lower(config, parts.model, parts.mesh)
+    lowered = program.lower(config, parts.model, parts.mesh)
     with jax.set_mesh(parts.mesh):
         text = lowered.run.compile({"xla_backend_optimization_level": 0}).as_text()
-    row = state.row_of(config)
+    row = derived.row_of(config)
     expected = ledger(config.model, row).flops_per_token["matmul_full"] * row.text * config.batch_size
     assert analyse(text, parts.mesh).flops == pytest.approx(expected, rel=1e-12)

@@ -57,22 +57,24 @@ def evaluate_loss(
 
     import jax
 
-    from lm import runner
+    from lm.data import pipeline
+    from lm.evals.evaluator import make_evaluator
     from lm.train import checkpoint
+    from lm.train.build import build
 
-    parts = runner.build(config)
+    parts = build(config)
     target = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         parts.model.abstract(),
         parts.model.shardings(parts.mesh),
     )
     params, found = checkpoint.restore_params(workdir, target, step)
-    data = runner.prepare_data(config.data, config.data_dir, lambda line: None)
+    data = pipeline.prepare(config.data, config.data_dir, lambda line: None)
     if data.fingerprint != saved["data"]["fingerprint"]:
         raise UserError(
             f"{config.data_dir} holds other text than the run was trained on ({data.fingerprint}): name the right one with --data_dir"
         )
-    result = runner.make_evaluator(parts, data)(params, "final")
+    result = make_evaluator(config, parts.model, parts.mesh, data)(params, "final")
     return {"run": saved["id"], "step": found, "data": data.fingerprint, "likelihood": config.likelihood, **result}
 
 

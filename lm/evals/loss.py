@@ -28,7 +28,7 @@ from lm.losses import negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import EvalConfig, RunConfig
 from lm.train.feed import put, wait_on_virtual_devices
-from lm.train.state import compiler_options
+from lm.train.program import compiler_options
 from lm.types import Batch, Params
 
 ROWS = 16  # windows per call of the compiled function, rounded up to what devices and pipelines divide

@@ -20,8 +20,9 @@ from lm.evals.loss import ROWS, in_calls, results
 from lm.losses import label_logits, negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import RunConfig
+from lm.train.derived import layout_of
 from lm.train.feed import put
-from lm.train.state import compiler_options, layout_of
+from lm.train.program import compiler_options
 from lm.types import Batch, Params
 
 

@@ -15,12 +15,12 @@ from typing import Any, Optional
 import jax
 
 from lm import config as config_lib
-from lm import runner
 from lm.errors import UserError
 from lm.preflight import refusal, report
 from lm.preflight.targets import target_text
 from lm.preflight.topologies import Topology, parse
-from lm.train import state
+from lm.train import derived, program
+from lm.train.build import Parts, build
 from lm.train.config import RunConfig
 
 ORPHANED = 3  # exit status when the parent is gone
@@ -44,11 +44,11 @@ def devices_of(topology: Topology) -> list:
     return list(get_topology_desc(platform="tpu", topology_name=f"{chip.name}:{'x'.join(map(str, shape))}", **options).devices)
 
 
-def lower(config: RunConfig, devices: list) -> tuple[runner.Parts, state.Lowered]:
+def lower(config: RunConfig, devices: list) -> tuple[Parts, program.Lowered]:
     """What `lm.run` would compile for these devices: the same `build`, and the same functions of the same shape."""
-    shape = state.shape_of(config)
-    parts = runner.build(config, devices)
-    return parts, state.lower(shape, parts.model, parts.mesh)
+    shape = derived.shape_of(config)
+    parts = build(config, devices)
+    return parts, program.lower(shape, parts.model, parts.mesh)
 
 
 def preflight(config: RunConfig, topology: Topology, hlo: Optional[str] = None) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def preflight(config: RunConfig, topology: Topology, hlo: Optional[str] = None) 
     found = report.before(config, topology, parts, lowered)
     try:
         with jax.set_mesh(parts.mesh):
-            compiled = lowered.run.compile((state.compiler_options(parts.mesh) or {}) | OPTIONS[topology.kind])
+            compiled = lowered.run.compile((program.compiler_options(parts.mesh) or {}) | OPTIONS[topology.kind])
     except jax.errors.JaxRuntimeError as error:
         needs = refusal.out_of_memory(str(error))
         if needs is None:

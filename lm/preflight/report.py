@@ -10,10 +10,11 @@ from lm.model.flops import ledger
 from lm.preflight.hlo import analyse
 from lm.preflight.roofline import Place, bandwidth, estimate
 from lm.preflight.topologies import Topology
-from lm.runner import Parts, execution_of
+from lm.train.build import Parts, execution_of
 from lm.train.config import RunConfig
+from lm.train.derived import row_of, tokens_per_step
 from lm.train.placement import on_one_device
-from lm.train.state import Lowered, row_of, tokens_per_step
+from lm.train.program import Lowered
 
 
 def before(config: RunConfig, topology: Topology, parts: Parts, lowered: Lowered) -> dict[str, Any]:

@@ -22,14 +22,15 @@ from lm.errors import UserError
 from lm.optim.schedules import is_decayed, rate_ratio
 from lm.train import checkpoint, environment, pretrained, record
 from lm.train.config import MEASURE, RunConfig
+from lm.train.derived import hyper_of, row_of, shape_of, tokens_per_step, total_steps
 from lm.train.eval_steps import evaluation_steps
 from lm.train.feed import Stream, put, to_device, wait_on_virtual_devices
 from lm.train.metrics import Diverged, StepMetrics, open_log
 from lm.train.profiler import Profiler
+from lm.train.program import Program
 from lm.train.progress import Log, Progress
 from lm.train.record import Facts, Record
 from lm.train.signals import Stop
-from lm.train.state import Program, hyper_of, row_of, shape_of, tokens_per_step, total_steps
 from lm.types import Batch, Hyper, Params, TrainState
 
 Evaluate = Callable[[Params, str], dict[str, float]]  # (parameters, "curve" or "final") -> numbers, MEASURE[config.likelihood] among them

@@ -15,6 +15,7 @@ from lm.train.placement import Layout
 from lm.types import Batch, Hyper, Params, TrainState
 
 Metrics = dict[str, jax.Array]
+Sums = tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]  # of the loss, and of the weights, with the model's statistics
 Step = Callable[[TrainState, Any, Batch, Hyper], tuple[TrainState, Metrics]]
 
 
@@ -38,7 +39,7 @@ def make_step(
     def step(state: TrainState, frozen: Any, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
         weights = layout.gather(state.params)  # stated at both ends of a step, or the compiler spreads the split over the forward pass
-        (loss_sum, weight_sum, aux), grad_sums = accumulate(loss_fn, weights, frozen, batch, key, micro_batches)
+        (loss_sum, (weight_sum, aux)), grad_sums = accumulate(loss_fn, weights, frozen, batch, key, micro_batches)
         inverse = jnp.where(weight_sum > 0, 1.0 / jnp.maximum(weight_sum, 1e-30), 0.0)
         grads = layout.split(jax.tree.map(lambda g: g * inverse, grad_sums))
         params, moments = layout.split(weights), layout.to_device(state.opt_state)
@@ -61,36 +62,36 @@ def make_step(
     return step
 
 
-def accumulate(loss_fn: LossFn, params: Any, frozen: Any, batch: Batch, key: jax.Array, micro_batches: int):
-    """Sums of loss, weight and gradients over micro-batches: ((loss_sum, weight_sum, aux), grad_sums).
+def accumulate(loss_fn: LossFn, params: Params, frozen: Any, batch: Batch, key: jax.Array, micro_batches: int) -> tuple[Sums, Params]:
+    """Adds up loss, weight and gradients over micro-batches.
 
-    Entries of `aux` whose name ends in `_sum` are sums too; others are statistics, and their mean over micro-batches is returned.
     Row r goes to micro-batch r mod micro_batches, so that rows stay on the device that holds them when the batch is sharded.
+
+    Returns:
+      ((loss_sum, (weight_sum, aux)), grad_sums). Entries of `aux` whose name ends in `_sum` are sums too; others are statistics, and their
+      mean over micro-batches is returned.
     """
 
-    def value_and_grad(micro: Batch, key: jax.Array):
-        def with_aux(params):
-            loss_sum, weight_sum, aux = loss_fn(params, frozen, micro, key)
-            return loss_sum, (weight_sum, aux)
+    def loss(params: Params, micro: Batch, key: jax.Array):
+        loss_sum, weight_sum, aux = loss_fn(params, frozen, micro, key)
+        return loss_sum, (weight_sum, aux)
 
-        (loss_sum, (weight_sum, aux)), grads = jax.value_and_grad(with_aux, has_aux=True)(params)
-        return (loss_sum, weight_sum, aux), grads
-
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
     if micro_batches == 1:
-        return value_and_grad(batch, key)
+        return value_and_grad(params, batch, key)
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(x.shape[0] // micro_batches, micro_batches, *x.shape[1:]).swapaxes(0, 1)
 
     def body(total, inputs):
         micro, index = inputs
-        return jax.tree.map(jnp.add, total, value_and_grad(micro, jax.random.fold_in(key, index))), None
+        return jax.tree.map(jnp.add, total, value_and_grad(params, micro, jax.random.fold_in(key, index))), None
 
     micros = jax.tree.map(split, batch)
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(value_and_grad, jax.tree.map(lambda x: x[0], micros), key))
-    ((loss_sum, weight_sum, aux), grads), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(value_and_grad, params, jax.tree.map(lambda x: x[0], micros), key))
+    ((loss_sum, (weight_sum, aux)), grads), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
     aux = {name: value if name.endswith("_sum") else value / micro_batches for name, value in aux.items()}
-    return (loss_sum, weight_sum, aux), grads
+    return (loss_sum, (weight_sum, aux)), grads
 
 
 def named(tree: Any) -> list[tuple[str, Any]]:

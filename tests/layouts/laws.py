@@ -15,8 +15,8 @@ from model.small import params_of
 from lm.mesh import MeshConfig
 from lm.model.architectures import Model
 from lm.model.weights import flatten
-from lm.runner import build
-from lm.train import placement, state
+from lm.train import placement, program
+from lm.train.build import build
 from lm.train.config import ExecutionConfig, RunConfig
 from lm.train.feed import to_device, wait_on_virtual_devices
 from lm.types import Hyper, Params, TrainState
@@ -59,18 +59,18 @@ def descent(*_: Any) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: jax.tree.map(jnp.zeros_like, params), update)
 
 
-def lowered(config: RunConfig, model: Model, mesh: Any) -> state.Lowered:
-    """lm.train.state.lower, with descent for the optimizer."""
+def lowered(config: RunConfig, model: Model, mesh: Any) -> program.Lowered:
+    """lm.train.program.lower, with descent for the optimizer."""
 
     def as_weights(config: Any, state: Any, params: Any, axes: Any, where: Any, elsewhere: Any) -> Any:
         return where
 
     with (
-        mock.patch.object(state, "make_optimizer", descent),
+        mock.patch.object(program, "make_optimizer", descent),
         mock.patch.object(placement, "make_optimizer", descent),
         mock.patch.object(placement, "state_shardings", as_weights),
     ):
-        return state.lower(config, model, mesh)
+        return program.lower(config, model, mesh)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,10 +13,11 @@ from layouts.table import LAYOUTS
 
 from lm.preflight.hlo import analyse
 from lm.preflight.hlo_text import parse
-from lm.runner import build
 from lm.sharding import RULES
+from lm.train.build import build
+from lm.train.derived import row_of
+from lm.train.feed import abstract_batch
 from lm.train.placement import abstract_state, on_one_device
-from lm.train.state import abstract_batch, row_of
 
 EXACT = 1.05  # scales and biases without a width are whole everywhere
 ROWS, LENGTH, VOCAB, LAYERS, WIDTH, HIDDEN = 8, 16, 1056, 16, 128, 512

@@ -14,7 +14,7 @@ from lm.errors import UserError
 from lm.model.weights import flatten
 from lm.optim.config import Adafactor, AdamW, OptimConfig
 from lm.optim.optimizer import make_optimizer
-from lm.runner import build
+from lm.train.build import build
 from lm.train.placement import abstract_state, layout_of_update
 
 OPTIMIZERS = {

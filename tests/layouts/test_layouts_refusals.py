@@ -6,7 +6,7 @@ import pytest
 from layouts.laws import of
 
 from lm.errors import UserError
-from lm.runner import build
+from lm.train.build import build
 
 
 def changed(part: str, **fields):

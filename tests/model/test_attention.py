@@ -21,7 +21,7 @@ from lm.model.kernels.choose import choose, platform_of
 from lm.model.kernels.plain import xla_attention
 from lm.model.mask import Mask
 from lm.model.positions import rope, rotate
-from lm.runner import build
+from lm.train.build import build
 from lm.train.config import ExecutionConfig, RunConfig
 
 

@@ -93,7 +93,7 @@ def main() -> None:
 
     from lm.preflight.child import OPTIONS, devices_of, lower
     from lm.preflight.topologies import parse
-    from lm.train.state import compiler_options
+    from lm.train.program import compiler_options
 
     topology, folder, *names = sys.argv[1:]
     devices = devices_of(parse(topology))

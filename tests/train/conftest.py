@@ -8,8 +8,8 @@ from lm.mesh import MeshConfig
 from lm.optim.config import OptimConfig
 from lm.sharding import make_mesh
 from lm.train.config import ExecutionConfig, LogConfig, RunConfig
+from lm.train.program import compile_program
 from lm.train.record import Facts
-from lm.train.state import compile_program
 from tests.train.stub import StubModel, StubStream
 
 CONFIG = RunConfig(

@@ -8,7 +8,7 @@ import pytest
 
 from lm.errors import UserError
 from lm.train import checkpoint
-from lm.train.state import compile_program
+from lm.train.program import compile_program
 from tests.train.conftest import CONFIG
 from tests.train.stub import StubModel
 

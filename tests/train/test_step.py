@@ -16,8 +16,9 @@ from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.optim.adamw import adamw
 from lm.optim.config import Adafactor, OptimConfig
 from lm.sharding import make_mesh
+from lm.train.derived import hyper_of, shape_of, total_steps
 from lm.train.feed import to_device
-from lm.train.state import compile_program, hyper_of, shape_of, total_steps
+from lm.train.program import compile_program
 from lm.train.step import accumulate, make_step
 from lm.types import TrainState
 from tests.train.conftest import CONFIG

@@ -1,0 +1,18 @@
+"""The evaluator of a run, by the kind of held-out likelihood that its configuration has."""
+
+from typing import Any, Union
+
+from jax.sharding import Mesh
+
+from lm.data.pipeline import Data
+from lm.evals.loss import LossEvaluator
+from lm.evals.pairs import PairEvaluator
+from lm.train.config import RunConfig
+
+Evaluator = Union[LossEvaluator, PairEvaluator]
+
+
+def make_evaluator(config: RunConfig, model: Any, mesh: Mesh, data: Data) -> Evaluator:
+    """Returns the evaluator of `config.likelihood`: of whole documents, or of the targets of the objective's pairs."""
+    kind: type[Evaluator] = PairEvaluator if config.likelihood == "pairs" else LossEvaluator
+    return kind(config, model, mesh, data)
