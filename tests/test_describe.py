@@ -7,15 +7,12 @@ import jax
 import pytest
 
 from lm import describe
-from lm.mesh import MeshConfig
-from lm.model.architectures import build
 from lm.model.flops import ledger
 from lm.optim.config import Adafactor
-from lm.sharding import make_mesh
+from lm.train.build import build
 from lm.train.derived import row_of, total_steps
 
 FILES = ("decoder", "prefix_lm", "encoder_decoder", "encoder")
-MESH = make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 def tiny(file):
@@ -25,7 +22,7 @@ def tiny(file):
 @pytest.mark.parametrize("file", FILES)
 def test_a_run_is_described_by_its_ledger(file, tmp_path):
     config = dataclasses.replace(tiny(file), data_dir=str(tmp_path))
-    text = describe.describe(config, build(config.model), MESH, fused=False)
+    text = describe.describe(build(config, jax.devices()[:1]))
     counts, row = ledger(config.model, row_of(config)), row_of(config)
     tokens = total_steps(config) * config.batch_size * row.text
     assert f"parameters  {counts.params['total']:,}: embedding" in text
@@ -46,7 +43,7 @@ def test_adafactor_needs_less_memory_than_adam_and_more_than_nothing():
     weights = 4 * ledger(wide, 128).params["total"]
     bytes_of = {}
     for name, config in (("adam", adam), ("adafactor", factored)):
-        text = describe.memory(config, build(config.model), MESH, fused=False)
+        text = describe.memory(build(config, jax.devices()[:1]))
         bytes_of[name] = float(text.split(": ")[1].split(" ")[0]) * 1e6
     assert bytes_of["adam"] == pytest.approx(4 * weights, abs=0.1e6)
     assert 2 * weights < bytes_of["adafactor"] < 2.6 * weights

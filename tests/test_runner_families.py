@@ -12,7 +12,10 @@ from lm.errors import UserError
 from lm.evals.__main__ import evaluate_loss
 from lm.run import report
 from lm.train import checkpoint, metrics
+from lm.train.build import build
 from lm.train.config import RunConfig
+from lm.train.derived import row_of
+from lm.train.placement import abstract_state
 
 STEPS, ROWS, LENGTH, BROKEN = 24, 8, 32, 13
 COMMON = [
@@ -57,7 +60,7 @@ def test_it_learns_and_says_what_its_loss_is_of(finished, capsys):
     assert record["final"]["nats_per_token"] < np.log(config.model.vocab_size) - 0.5
     assert record["curve"][-1]["nats_per_token"] > 0
     assert record["tokens"]["document"] == STEPS * ROWS * LENGTH
-    row = runner.row_of(config)
+    row = row_of(config)
     streams = {"t5": (row.length, row.encoder_length), "bert": (0, row.length)}.get(name, (row.length, 0))
     assert (record["tokens"]["decoder_stream"], record["tokens"]["encoder_stream"]) == tuple(STEPS * ROWS * n for n in streams)
     assert ("label_loss" in rows[0]) == ("label_accuracy" in record["final"]) == (name == "bert")
@@ -93,7 +96,8 @@ def test_it_resumes_bit_for_bit(finished, monkeypatch, tmp_path):
     assert again["resumes"][0]["step"] == 8
     for key in ("final", "curve", "tokens", "flops"):
         assert again[key] == record[key], key
-    target = runner.build(config).program().abstract
+    parts = build(config)
+    target = abstract_state(config, parts.model, parts.mesh)
     a, b = (checkpoint.named_arrays(checkpoint.restore(folder, target).state) for folder in (straight, tmp_path))
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)

@@ -10,8 +10,10 @@ import pytest
 from lm import runner
 from lm.config import apply_overrides
 from lm.data.pipeline import TrainStream
+from lm.describe import describe
 from lm.evals.__main__ import evaluate_loss
 from lm.train import checkpoint, metrics
+from lm.train.build import build, execution_of
 from lm.train.config import RunConfig
 from lm.train.layer_order import layer_order
 from lm.train.placement import abstract_state
@@ -83,8 +85,8 @@ def test_a_run_goes_on_on_another_mesh_as_if_it_had_never_stopped(first, then, c
     found = runner.train_run(configs[then], tmp_path)
     assert (found["status"], found["resumes"][0]["step"], found["id"]) == ("completed", SAVED, expected["id"])
     assert found["final"]["nats"] == pytest.approx(expected["final"]["nats"], rel=1e-5)
-    target = configs["plain"]
-    target = runner.build(target).program().abstract
+    parts = build(configs["plain"])
+    target = abstract_state(configs["plain"], parts.model, parts.mesh)
     close(*(checkpoint.named_arrays(checkpoint.restore(place, target).state) for place in (tmp_path, folder)))
     for a, b in zip(metrics.read(tmp_path), metrics.read(folder), strict=True):  # norms are vectors in the order of layers
         for name in b:
@@ -96,11 +98,11 @@ def test_a_run_goes_on_on_another_mesh_as_if_it_had_never_stopped(first, then, c
 
 
 def test_a_dry_run_says_how_long_stages_idle(configs):
-    assert "pipeline    2 stages x 2 groups of layers, 4 micro-batches in turn: 11.1% of 9 ticks idle" in runner.describe(
-        configs["pipeline"]
+    assert "pipeline    2 stages x 2 groups of layers, 4 micro-batches in turn: 11.1% of 9 ticks idle" in describe(
+        build(configs["pipeline"])
     )
     more = dataclasses.replace(configs["pipeline"].execution, pipeline_micro_batches=8)
-    assert runner.execution_of(more, runner.build(configs["pipeline"]).mesh).pipeline.bubble == 1 / 17
+    assert execution_of(more, build(configs["pipeline"]).mesh).pipeline.bubble == 1 / 17
 
 
 T5 = ["model.architecture=encoder_decoder", "data.objective=span_corruption", "model.vocab_size=272", "model.encoder_layers=8"]
@@ -110,7 +112,7 @@ T5 = ["model.architecture=encoder_decoder", "data.objective=span_corruption", "m
 def test_the_stored_form_is_the_state_of_a_run_without_a_pipeline(optimizer, configs):
     def state_of(changes):
         config = apply_overrides(configs["plain"], [*T5, *optimizer[:1], *changes])
-        parts = runner.build(config)
+        parts = build(config)
         return abstract_state(config, parts.model, parts.mesh), parts.model.axes()
 
     expected, _ = state_of([])

@@ -18,6 +18,7 @@ from lm.optim.config import Adafactor, OptimConfig
 from lm.sharding import make_mesh
 from lm.train.derived import hyper_of, shape_of, total_steps
 from lm.train.feed import to_device
+from lm.train.mesh_fit import check_mesh_fit
 from lm.train.program import compile_program
 from lm.train.step import accumulate, make_step
 from lm.types import TrainState
@@ -122,9 +123,9 @@ def test_impossible_batches_are_refused(mesh):
         total_steps(dataclasses.replace(CONFIG, batch_size=0))
     wrong = dataclasses.replace(CONFIG, execution=dataclasses.replace(CONFIG.execution, micro_batches=3))
     with pytest.raises(UserError, match="multiple of 3"):
-        compile_program(wrong, MODEL, mesh)
+        check_mesh_fit(wrong, mesh)
     with pytest.raises(UserError, match=r"rows of 12 places, no multiple of 2 x mesh\.context=16"):
-        compile_program(dataclasses.replace(CONFIG, data=DataConfig(sequence_length=12)), MODEL, make_mesh(MeshConfig(context=8)))
+        check_mesh_fit(dataclasses.replace(CONFIG, data=DataConfig(sequence_length=12)), make_mesh(MeshConfig(context=8)))
 
 
 def test_adafactor_trains_on_split_weights_as_on_one_device():
