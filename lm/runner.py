@@ -9,6 +9,7 @@ from lm import config as config_lib
 from lm import distributed
 from lm.data import pipeline
 from lm.data.config import DataConfig
+from lm.data.stream import TrainStream
 from lm.describe import describe
 from lm.errors import UserError
 from lm.evals.evaluator import make_evaluator
@@ -51,7 +52,7 @@ def train_run(
     distributed.first(lambda: prepare_data(config.data, config.data_dir, say) and None)  # the others open what the first has made
     data = prepare_data(config.data, config.data_dir, say)
     rows, model = local_rows(parts.mesh, config.batch_size), (config.model.architecture, config.model.vocab_size)
-    stream = pipeline.TrainStream(data, config.data, config.batch_size, config.seed, rows, *model)
+    stream = TrainStream(data, config.data, config.batch_size, config.seed, rows, *model)
     stream.require(total_steps(config))
     facts = facts_of(config, data)
     if before and before["id"] == facts.id and before["status"] in ("completed", "diverged"):

@@ -1,9 +1,10 @@
 """What a data set is: frozen dataclasses without jax or grain."""
 
 import dataclasses
-from typing import ClassVar, Literal, Optional, Union
+from typing import Literal, Optional, Union
 
 from lm.data.objectives.config import NextToken, Objective
+from lm.data.tokenizer import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,35 +34,6 @@ class Component:
     paths: tuple[str, ...] = ()
     weight: float = 1.0
     chain: Optional[WordChain] = None
-
-
-@dataclasses.dataclass(frozen=True)
-class ByteTokenizer:
-    """UTF-8 bytes shifted by the control ids: pad 0, end of document 1, mask 2; a byte b is b + 3."""
-
-    name: ClassVar[str] = "bytes"
-
-
-@dataclasses.dataclass(frozen=True)
-class SentencePieceTokenizer:
-    """SentencePiece trained on the corpus, with byte fallback and identity normalisation."""
-
-    name: ClassVar[str] = "sentencepiece"
-    vocab_size: int = 1024
-    model_type: Literal["bpe", "unigram"] = "bpe"
-    whitespace_pieces: bool = True  # allow whitespace-only pieces (indentation of code)
-    # Bytes of training documents, drawn in a fixed shuffled order, that the pieces are learned from. Where measured, on one core,
-    # 10 MB took BPE some seconds and unigram more than 3 minutes (2 MB: 30 s).
-    training_bytes: int = 10_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class HuggingFaceTokenizer:
-    """A `tokenizer.json` file."""
-
-    name: ClassVar[str] = "huggingface"
-    path: str = ""
-    eos_token: Optional[str] = None  # spelling of the end-of-document token; None: the usual names are tried
 
 
 @dataclasses.dataclass(frozen=True)

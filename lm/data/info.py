@@ -7,7 +7,6 @@ from typing import Any, Optional
 from lm.data import tokens
 from lm.data.config import DataConfig
 from lm.data.mixture import Mixture, Source, shares
-from lm.data.objectives.config import Pairs
 from lm.data.store import digest, read_json
 
 
@@ -18,8 +17,7 @@ def index_path(config: DataConfig, data_dir: str) -> str:
         if component["chain"] is None:  # which other corpora do not have
             del component["chain"]
     tokenizer = {"name": config.tokenizer.name, **dataclasses.asdict(config.tokenizer)}
-    pairs = [config.objective.separator] if isinstance(config.objective, Pairs) else []
-    return os.path.join(data_dir, "prepared", digest("prepared", 1, components, tokenizer, *pairs) + ".json")
+    return os.path.join(data_dir, "prepared", digest("prepared", 1, components, tokenizer, *config.objective.token_key) + ".json")
 
 
 def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:

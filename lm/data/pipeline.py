@@ -8,17 +8,11 @@ import numpy as np
 
 from lm.data import tokens
 from lm.data.config import DataConfig
-from lm.data.info import index_path, info, with_rows
+from lm.data.info import index_path, with_rows
 from lm.data.mixture import Mixture, Source, shares
-from lm.data.objectives.config import NextToken, Objective, Pairs, special_ids
-from lm.data.objectives.pairs import PairTokenizer
 from lm.data.store import digest, read_json, write_json
-from lm.data.stream import TrainStream, held_out, held_out_rows
 from lm.data.tokenizer import Log, Tokenizer
 from lm.data.tokenizer import build as build_tokenizer
-from lm.errors import UserError
-
-__all__ = ["Data", "Documents", "TrainStream", "build", "held_out", "held_out_rows", "info", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,16 +57,6 @@ class Data:
         ]
         return sum(each)
 
-    def require_vocabulary(self, vocab_size: int, objective: Objective = NextToken()) -> None:
-        """Raises UserError if a model of this vocabulary cannot read the data, or has no room for the objective's own ids above the text's.
-
-        JAX would clamp ids beyond the vocabulary without a word.
-        """
-        text, special = self.tokenizer.vocab_size, special_ids(objective, self.tokenizer.mask_id is not None)
-        if text + special > vocab_size:
-            ids = f"{text} ids" + (f" and objective {objective.name} needs {special} more" if special else "")
-            raise UserError(f"the tokenizer has {ids} but the model a vocabulary of {vocab_size}; set model.vocab_size={text + special}")
-
 
 def prepare(config: DataConfig, data_dir: str, log: Log = print) -> Data:
     """Prepares corpora, tokenizer and token caches, or opens what an earlier call left; every artefact appears whole or not at all.
@@ -87,9 +71,7 @@ def prepare(config: DataConfig, data_dir: str, log: Log = print) -> Data:
 
 def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Data:
     """`prepare`, from prepared corpora: `.fingerprint`, `.info`, `.split("train" | "validation")` with random access to text."""
-    tokenizer = build_tokenizer(config.tokenizer, corpora, data_dir, log)
-    if isinstance(config.objective, Pairs):
-        tokenizer = PairTokenizer(tokenizer, config.objective.separator)
+    tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log))
     train = [tokens.prepare(corpus, "train", tokenizer, data_dir, log) for corpus in corpora]
     validation = [tokens.prepare(corpus, "validation", tokenizer, data_dir, log) for corpus in corpora]
     weights, fingerprints = shares(config), [corpus.fingerprint for corpus in corpora]

@@ -1,4 +1,4 @@
-"""The batches of a run, and held-out rows.
+"""The batches of a run.
 
 The batch of step k is rows kB..(k+1)B of an endless sequence of rows, and row g lies in epoch g // R, at the place that Grain's
 `index_shuffle` gives it; what an objective draws for it depends on (data set, seed, epoch, place in the epoch). So a batch is a pure
@@ -6,10 +6,9 @@ function of (data set, seed, k): no state to save, no matter how many hosts, and
 its own rows only.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import grain
 import numpy as np
@@ -17,16 +16,14 @@ from grain.experimental import index_shuffle
 
 from lm.data import packing
 from lm.data.config import DataConfig
-from lm.data.mixture import Mixture, Source, require_unique
-from lm.data.objectives.config import NextToken, special_ids
+from lm.data.mixture import Mixture, require_unique
 from lm.data.objectives.draws import row_keys
-from lm.data.objectives.rows import row_maker
+from lm.data.objectives.examples import PackedRows
+from lm.data.objectives.shape import row_maker
+from lm.data.pipeline import Data
 from lm.data.store import seed_of
 from lm.errors import UserError
 from lm.types import Batch
-
-if TYPE_CHECKING:
-    from lm.data.pipeline import Data
 
 
 class TrainStream:
@@ -42,7 +39,7 @@ class TrainStream:
 
     def __init__(
         self,
-        data: "Data",
+        data: Data,
         config: DataConfig,
         batch_size: int,
         seed: int,
@@ -54,9 +51,9 @@ class TrainStream:
             raise UserError(f"batch_size={batch_size}: give 1 or more")
         self._data, self._config, self._seed, self._batch_size = data, config, seed, batch_size
         if vocab_size is None:
-            vocab_size = data.tokenizer.vocab_size + special_ids(config.objective, data.tokenizer.mask_id is not None)
-        data.require_vocabulary(vocab_size, config.objective)
-        self._lay_out = row_maker(config, architecture, data.tokenizer, vocab_size)
+            vocab_size = config.objective.vocabulary(data.tokenizer)
+        config.objective.require_vocabulary(data.tokenizer, vocab_size)
+        self._make_rows = row_maker(config, architecture, data.tokenizer, vocab_size)
         self._mixture = Mixture(data.mixture.sources, config)
         self._places = np.arange(batch_size) if rows is None else np.asarray(rows)
         self._local = len(self._places)
@@ -79,7 +76,7 @@ class TrainStream:
             return 0
         if self._mixture.algorithm == "concatenate":
             return len(rows) * self._mixture.length
-        return sum(int(plan.row_tokens()[chosen].sum()) for _, plan, chosen, _ in self._groups(rows))
+        return sum(int(packed.plan.row_tokens()[packed.rows_B].sum()) for packed, _ in self._groups(rows))
 
     def __getitem__(self, k: int) -> Batch:
         if k < 0:
@@ -107,24 +104,17 @@ class TrainStream:
         return [Batch(**{name: values[i : i + self._local] for name, values in fields.items()}) for i in firsts]
 
     def _rows(self, rows: np.ndarray) -> Batch:
-        keys = self._keys(rows)
-        parts = [(self._lay_out(flat, plan, chosen, keys[at]), at) for flat, plan, chosen, at in self._groups(rows)]
+        parts = [(self._make_rows(packed), at) for packed, at in self._groups(rows)]
         if len(parts) == 1:
             return parts[0][0]
         back = np.argsort(np.concatenate([at for _, at in parts]))
         names = [name for name, values in vars(parts[0][0]).items() if values is not None]
         return Batch(**{name: np.concatenate([getattr(part, name) for part, _ in parts])[back] for name in names})
 
-    def _keys(self, rows: np.ndarray) -> np.ndarray:
-        """uint64 [rows]: what the objective draws for each row depends on its key; next-token prediction draws nothing."""
-        if isinstance(self._config.objective, NextToken):
-            return rows
+    def _groups(self, rows: np.ndarray) -> Iterator[tuple[PackedRows, np.ndarray]]:
+        """Yields (rows of a plan, their places in `rows`) for every plan that some rows of the sequence come from."""
         epochs, places = np.divmod(rows, self.rows_per_epoch)
-        return row_keys(self._data.fingerprint, self._seed, epochs, places)
-
-    def _groups(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, packing.Plan, np.ndarray, np.ndarray]]:
-        """(flat tokens, plan, rows of that plan, places in `rows`) for every plan that some rows of the sequence come from."""
-        epochs, places = np.divmod(rows, self.rows_per_epoch)
+        keys = row_keys(self._data.fingerprint, self._seed, epochs, places)
         last = self.rows_per_epoch - 1
         slots = [
             index_shuffle(place, max_index=last, seed=self._epoch_seed(epoch), rounds=4)
@@ -134,10 +124,10 @@ class TrainStream:
         if (source == source[0]).all() and (epoch == epoch[0]).all():
             groups = [(int(source[0]), int(epoch[0]), np.arange(len(rows)))]
         else:
-            keys = sorted(set(zip(source.tolist(), epoch.tolist(), strict=True)))
-            groups = [(s, e, np.flatnonzero((source == s) & (epoch == e))) for s, e in keys]
+            plans = sorted(set(zip(source.tolist(), epoch.tolist(), strict=True)))
+            groups = [(s, e, np.flatnonzero((source == s) & (epoch == e))) for s, e in plans]
         for s, e, at in groups:
-            yield self._mixture.sources[s].cache.flat, self._plan(s, e), row[at], at
+            yield PackedRows(self._mixture.sources[s].cache.flat, self._plan(s, e), row[at], keys[at]), at
 
     def _shuffle_seed(self, epoch: int) -> int:
         return seed_of("rows", self._data.fingerprint, self._seed, epoch) & 0xFFFFFFFF
@@ -173,34 +163,3 @@ def _flat(blocks: _Blocks, options: grain.ReadOptions) -> Iterator[Batch]:
             yield from block
     finally:
         iterator.close()
-
-
-def held_out(data: "Data", config: DataConfig, architecture: str, vocab_size: int, rows: int, seed: int = 0) -> Batch:
-    """`rows` fixed rows of the validation split under `config.objective`: the same for every run of the same text, objective and seed.
-
-    Under one `vocab_size` the pairs do not depend on the architecture; `loss_on_inputs` is taken off, so that only targets weigh.
-    Raises UserError if the split holds fewer rows (`held_out_rows`).
-    """
-    held, config = _validation(data, config)
-    available = held.mixture.rows_per_epoch
-    if rows > available:
-        raise UserError(f"the validation split has {available:,} rows of {config.sequence_length} tokens, not {rows:,}; ask for fewer")
-    return TrainStream(held, config, rows, seed, architecture=architecture, vocab_size=vocab_size)[0]
-
-
-def held_out_rows(data: "Data", config: DataConfig) -> int:
-    """Rows that `held_out` can give."""
-    return _validation(data, config)[0].mixture.rows_per_epoch
-
-
-def _validation(data: "Data", config: DataConfig) -> tuple["Data", DataConfig]:
-    """The data set whose training documents are the validation split, and the configuration that reads all of it."""
-    targets_only: dict[str, Any] = {"loss_on_inputs": False} if getattr(config.objective, "loss_on_inputs", False) else {}
-    config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, **targets_only), unique_tokens=None)
-    caches = data.validation.caches
-    sources = [Source(cache, each.fingerprint, each.share) for cache, each in zip(caches, data.mixture.sources, strict=True)]
-    try:
-        mixture = Mixture(sources, config)
-    except UserError as error:
-        raise UserError(f"validation split: {error}") from error
-    return dataclasses.replace(data, fingerprint=data.fingerprint + " held out", mixture=mixture), config

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lm.data.objectives import inputs_of
+from lm.data.objectives.next_token import inputs_of
 from lm.errors import UserError
 from lm.losses import negative_log_likelihood
 from lm.sharding import RULES

@@ -1,7 +1,7 @@
 """Held-out likelihood of an objective's targets: nats per target token on fixed rows of the validation split.
 
 For every architecture and objective but a decoder's next token. The rows are the first of the validation split under the objective and
-a fixed seed (lm.data.stream.held_out), so every architecture of one vocabulary scores the same pairs. A row's result does not depend on
+a fixed seed (lm.data.held_out), so every architecture of one vocabulary scores the same pairs. A row's result does not depend on
 its batch: the loss is the same whatever the batch size, the mesh and the packing of training.
 """
 
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lm.data.pipeline import Data, held_out, held_out_rows
+from lm.data.held_out import held_out, held_out_rows
+from lm.data.pipeline import Data
 from lm.errors import UserError
 from lm.evals.loss import ROWS, in_calls, results
 from lm.losses import label_logits, negative_log_likelihood

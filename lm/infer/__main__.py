@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Optional
 from lm import config as config_lib
 from lm.data import info
 from lm.data.config import SentencePieceTokenizer
-from lm.data.objectives.config import FillInTheMiddle, MixtureOfDenoisers, NextToken, Pairs, PrefixLM
 from lm.errors import UserError, run_cli
 from lm.mesh import MeshConfig
 from lm.train import record
@@ -87,7 +86,7 @@ def continuations(
 
     import jax
 
-    from lm.data.objectives.special import SpecialIds
+    from lm.data.objectives.base import SpecialIds
     from lm.infer.decode import generate
     from lm.infer.prompts import prompt_ids, written
     from lm.model import architectures
@@ -105,14 +104,13 @@ def continuations(
         model, params, prompts, max_new_tokens=max_tokens, sampler=sampler, eos_id=tokenizer.eos_id, start_id=tokenizer.eos_id, seed=seed,
         compute_dtype=config.compute_dtype,
     )  # fmt: skip
-    continues = blank is None and isinstance(config.data.objective, (NextToken, PrefixLM, FillInTheMiddle, MixtureOfDenoisers))
+    continues = blank is None and config.data.objective.continues_text
     return [prompt * continues + written(row, special) for row in rows]
 
 
 def _tokenizer(config: RunConfig, data_dir: str, data: dict[str, Any]) -> Any:
     """The run's tokenizer; UserError if it has to be read from data that is not there, or is another one by now."""
     from lm.data import pipeline
-    from lm.data.objectives.pairs import PairTokenizer
     from lm.data.tokenizer import build
 
     chosen = config.data.tokenizer
@@ -121,9 +119,7 @@ def _tokenizer(config: RunConfig, data_dir: str, data: dict[str, Any]) -> Any:
             raise UserError(f"{data_dir} lacks the data that the run's tokenizer was trained on: name the right one with --data_dir")
         tokenizer = pipeline.prepare(config.data, data_dir, lambda line: None).tokenizer
     else:
-        tokenizer = build(chosen, [], data_dir)
-        if isinstance(config.data.objective, Pairs):
-            tokenizer = PairTokenizer(tokenizer, config.data.objective.separator)
+        tokenizer = config.data.objective.tokenizer(build(chosen, [], data_dir))
     if tokenizer.fingerprint != data["tokenizer"]["fingerprint"]:
         raise UserError(f"the {chosen.name} tokenizer is not the one that the run was trained with: restore it, or name its --data_dir")
     return tokenizer

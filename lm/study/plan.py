@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from lm.data.objectives.config import special_ids
 from lm.errors import UserError
 from lm.model.flops import ledger
 from lm.model.memory import activation_bytes
@@ -169,7 +168,7 @@ def _problems(study: Design, data: dict[str, Any]) -> Iterator[str]:
             )
     ids = data["tokenizer"]["vocab_size"]
     for objective, vocab_size in dict.fromkeys((cell.config.data.objective, cell.config.model.vocab_size) for cell in study.cells()):
-        special = special_ids(objective)
+        special = objective.special_ids()
         if ids + special > vocab_size:
             more = f", objective {objective.name} needs {special} more," if special else ""
             yield f"the tokenizer has {ids} ids{more} and base.model.vocab_size is {vocab_size}; raise the latter"

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Literal, Optional
 
 from lm.data.config import DataConfig
-from lm.data.objectives.config import NextToken
 from lm.mesh import MeshConfig
 from lm.model.config import AttentionKernel, ContextForm, ModelConfig
 from lm.optim.config import OptimConfig
@@ -85,5 +84,4 @@ class RunConfig:
 
         Losses are comparable within a class only, and those of pairs within one objective.
         """
-        is_text = self.model.architecture == "decoder" and isinstance(self.data.objective, NextToken)
-        return "text" if is_text else "pairs"
+        return self.data.objective.likelihood if self.model.architecture == "decoder" else "pairs"

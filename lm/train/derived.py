@@ -1,12 +1,9 @@
 """What follows from a run's configuration: rows, steps, the step's scalars, and the shape by which runs share compiled programs."""
 
 import dataclasses
-from typing import Any
-
 import numpy as np
 
 from lm.data.config import DataConfig
-from lm.data.objectives.config import Pairs
 from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.optim.schedules import warmup_steps
@@ -69,5 +66,5 @@ def shape_of(config: RunConfig, *, evaluation: EvalConfig = EvalConfig()) -> Run
 
 def layout_of(data: DataConfig) -> DataConfig:
     """Returns the part of a data configuration that decides the shape of its rows. Packed and padded rows of documents have one shape."""
-    packing: Any = "best_fit" if isinstance(data.objective, Pairs) else "concatenate"  # pairs come in no other way
-    return DataConfig(sequence_length=data.sequence_length, packing=packing, objective=data.objective)
+    objective = data.objective
+    return DataConfig(sequence_length=data.sequence_length, packing=objective.packing or "concatenate", objective=objective)

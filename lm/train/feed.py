@@ -16,7 +16,7 @@ from lm.types import Batch
 
 
 class Stream(Protocol):
-    """What training needs of the data (lm.data.pipeline.TrainStream)."""
+    """What training needs of the data (lm.data.stream.TrainStream)."""
 
     def iterate(self, start: int, stop: int) -> Iterable[Batch]: ...
     def document_tokens(self, start: int, stop: int) -> int: ...

@@ -1,6 +1,10 @@
 """Every objective under every architecture that it trains, and small inputs for the transforms."""
 
 import dataclasses
+import functools
+import os
+import tempfile
+import typing
 
 import numpy as np
 from fake_corpus import Corpus, corpus, quiet, text
@@ -8,10 +12,10 @@ from fake_corpus import Corpus, corpus, quiet, text
 from lm.data import pipeline
 from lm.data.config import DataConfig
 from lm.data.objectives import config as C
+from lm.data.objectives.base import SpecialIds
 from lm.data.objectives.draws import Draws
 from lm.data.objectives.ragged import Ragged
-from lm.data.objectives.shape import LEGAL
-from lm.data.objectives.special import SpecialIds
+from lm.data.stream import TrainStream
 from lm.data.tokenizer import Bytes
 
 VOCABULARY = 384
@@ -36,21 +40,34 @@ def fields(objective):
     return {field.name for field in dataclasses.fields(objective)}
 
 
-def variants():
-    """(objective, architecture): defaults, packed, isolated, and loss on the inputs."""
-    for kind, architectures in LEGAL.items():
+def product():
+    """Every (objective, architecture), with a row of one chunk, of several, of isolated documents, and with loss on the inputs."""
+    for kind in typing.get_args(C.Objective):
         options = [{}]
         if "examples_per_row" in fields(kind):
             options.append({"examples_per_row": 4})
         if "documents" in fields(kind):
             options.append({"examples_per_row": 2, "documents": "isolated"})
-        for each in options:
-            for architecture in architectures:
-                yield kind(**each), architecture
+        for number, each in enumerate(options):
+            for architecture in kind.architectures:
+                yield number, kind(**each), architecture
                 if architecture == "decoder" and "loss_on_inputs" in fields(kind):
-                    yield kind(**each, loss_on_inputs=True), architecture
-    yield C.MaskedLM(next_sentence=False), "encoder"
-    yield C.BartNoise(deletion=0.1, rotation=0.5, infilling=0.0), "encoder_decoder"
+                    yield number, kind(**each, loss_on_inputs=True), architecture
+
+
+def variants():
+    """A cover of `product` in which every two of objective, architecture, options and loss meet (OBJECTIVES=all: all of it)."""
+    kinds, chosen = typing.get_args(C.Objective), []
+    for number, objective, architecture in product():
+        column = 1 if objective.loss_on_inputs else ("decoder", "prefix_lm", "encoder_decoder", "encoder").index(architecture)
+        alone = len(objective.architectures) == 1 or "documents" not in fields(objective)
+        if alone or number == (kinds.index(type(objective)) + column) % 3 or os.environ.get("OBJECTIVES") == "all":
+            chosen.append((objective, architecture))
+    return [
+        *chosen,
+        (C.MaskedLM(next_sentence=False), "encoder"),
+        (C.BartNoise(deletion=0.1, rotation=0.5, infilling=0.0), "encoder_decoder"),
+    ]
 
 
 def label(case):
@@ -65,18 +82,26 @@ def config(objective, length=64, packing="concatenate"):
     return DataConfig(sequence_length=length, objective=objective, allow_epochs=True, packing=packing)
 
 
-def prepared(tmp_path, data_config, documents=150):
+DIRECTORY = tempfile.TemporaryDirectory()  # of all tests of a process: text is made into tokens once
+
+
+@functools.cache
+def prepared(data_config, documents=150):
     if isinstance(data_config.objective, C.Pairs):
         train = [f"{text(4, i)} {i}\t{text(3, -i)}" for i in range(documents)]
-        source = Corpus(train, [f"{text(4, i)}\t{text(3, -i)}" for i in range(40)], fingerprint="pairs")
+        source = Corpus(train, [f"{text(4, i)}\t{text(3, -i)}" for i in range(40)], fingerprint=f"pairs {documents}")
     else:
-        source = Corpus(list(corpus(documents).split("train")), [text(40, -i) for i in range(40)])
-    return pipeline.build(data_config, [source], str(tmp_path), quiet)
+        train = list(corpus(documents).split("train"))
+        source = Corpus(train, [text(40, -i) for i in range(40)], fingerprint=f"fake {documents}")
+    return pipeline.build(data_config, [source], DIRECTORY.name, quiet)
 
 
-def stream(tmp_path, case, batch_size=4, seed=0, packing="concatenate", **process):
+def stream(case, batch_size=4, seed=0, packing="concatenate", **process):
     objective, architecture = case
     data_config = config(objective, packing=packing)
-    return pipeline.TrainStream(
-        prepared(tmp_path, data_config), data_config, batch_size, seed, architecture=architecture, vocab_size=VOCABULARY, **process
-    )
+    return TrainStream(prepared(data_config), data_config, batch_size, seed, architecture=architecture, vocab_size=VOCABULARY, **process)
+
+
+def pairs_of(objective, text, keys, vocab_size=VOCABULARY):
+    """(inputs, targets) of chunks that lie in a row each."""
+    return objective.pairs(text, keys, ids(objective, vocab_size), np.arange(len(text)))

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objective_cases import EOS, VOCABULARY, chunks, draws, ids
+from objective_cases import EOS, VOCABULARY, chunks, draws, ids, pairs_of
 
-from lm.data.objectives import bart, fim, prefix, spans
+from lm.data.objectives import bart, denoising
 from lm.data.objectives import config as C
+from lm.data.objectives.denoising import span_counts
 from lm.data.objectives.ragged import Ragged, group_before, join
-from lm.data.objectives.rows import corrupted
-from lm.data.objectives.shape import denoiser_lengths, raw_length
-from lm.data.objectives.shape import spans as span_counts
 
 LENGTHS = st.lists(st.integers(2, 70), min_size=1, max_size=12)
 
@@ -48,7 +46,7 @@ def filled_in(inputs, targets, objective):
 def test_filling_in_what_span_corruption_took_out_gives_the_document(lengths, seed, noise):
     objective = C.SpanCorruption(*noise)
     text = chunks(lengths, seed)
-    inputs, targets = corrupted(objective, text, draws(len(lengths), seed), ids(objective))
+    inputs, targets = pairs_of(objective, text, draws(len(lengths), seed))
     for i, n in enumerate(lengths):
         document, runs = filled_in(inputs[i], targets[i], objective)
         np.testing.assert_array_equal(document, text[i])
@@ -66,9 +64,10 @@ def test_filling_in_what_span_corruption_took_out_gives_the_document(lengths, se
     [(568, 512, 114, 85, 28), (284, 256, 58, 43, 14), (141, 128, 29, 21, 7), (70, 64, 14, 10, 3)],
 )
 def test_t5s_lengths(raw, inputs, targets, noise, parts):
-    assert raw_length(inputs) == raw
+    objective = C.SpanCorruption()
+    assert objective.lengths(raw + 1)[0].most > inputs  # no longer text fits in T5's inputs
     assert span_counts(raw, 0.15, 3.0) == (noise, parts)
-    streams = corrupted(C.SpanCorruption(), chunks([raw] * 3), draws(3), ids(C.SpanCorruption()))
+    streams = pairs_of(C.SpanCorruption(), chunks([raw] * 3), draws(3))
     assert [stream.lengths.tolist() for stream in streams] == [[inputs] * 3, [targets] * 3]
 
 
@@ -82,7 +81,7 @@ def test_spans_are_uniform_partitions():
     """8 tokens with 4 of noise in 2 spans: 3 x 3 ways, all equally likely."""
     n = 18_000
     text = chunks([8] * n)
-    noise = spans.span_noise(text, np.full(n, 4), np.full(n, 2), draws(n)).reshape(n, 8)
+    noise = denoising.span_noise(text, np.full(n, 4), np.full(n, 2), draws(n)).reshape(n, 8)
     seen = collections.Counter(map(bytes, noise))
     assert len(seen) == 9
     assert not noise[:, 0].any()
@@ -95,7 +94,7 @@ def test_spans_are_uniform_partitions():
 def test_iid_denoising_is_inverted_and_ends_in_a_final_sentinel(lengths, seed, density):
     objective = C.Denoising(density)
     text = chunks(lengths, seed)
-    inputs, targets = corrupted(objective, text, draws(len(lengths), seed), ids(objective))
+    inputs, targets = pairs_of(objective, text, draws(len(lengths), seed))
     for i in range(len(lengths)):
         document, runs = filled_in(inputs[i], targets[i], objective)
         np.testing.assert_array_equal(document, text[i])
@@ -110,7 +109,7 @@ def test_t5s_example_of_denoising():
     objective, words = C.Denoising(), ["Thank", "you", "for", "inviting", "me", "to", "your", "party", "last", "week"]
     text = Ragged(np.arange(10, 10 + len(words)), np.asarray([len(words)]))
     noise = np.isin(words, ["for", "inviting", "last"])
-    inputs, targets = spans.around(noise, *spans.runs(noise, text), text, ids(objective))
+    inputs, targets = denoising.around(noise, *denoising.runs(noise, text), text, ids(objective))
     names = {**dict(enumerate(words, 10)), VOCABULARY - 1: "<X>", VOCABULARY - 2: "<Y>"}
     assert " ".join(names[i] for i in inputs.values) == "Thank you <X> me to your party <Y> week"
     assert " ".join(names[i] for i in targets.values) == "<X> for inviting <Y> last"
@@ -119,7 +118,7 @@ def test_t5s_example_of_denoising():
 def test_iid_denoising_drops_15_percent_independently():
     objective, n = C.Denoising(), 200_000
     text = chunks([200] * (n // 200))
-    inputs, targets = corrupted(objective, text, draws(len(text)), ids(objective))
+    inputs, targets = pairs_of(objective, text, draws(len(text)))
     dropped = (targets.values < VOCABULARY - 100).sum() - len(text)  # without the ends
     assert abs(dropped / n - 0.15) < 4 * np.sqrt(0.15 * 0.85 / n)
     runs = is_sentinel(inputs.values, objective).sum()
@@ -130,7 +129,7 @@ def test_iid_denoising_drops_15_percent_independently():
 def test_runs_beyond_the_last_sentinel_stay():
     objective = C.Denoising(0.4, sentinels=4)
     text = chunks([200] * 20)
-    inputs, targets = corrupted(objective, text, draws(20), ids(objective))
+    inputs, targets = pairs_of(objective, text, draws(20))
     for i in range(20):
         document, runs = filled_in(inputs[i], targets[i], objective)
         np.testing.assert_array_equal(document, text[i])
@@ -141,14 +140,14 @@ def test_runs_beyond_the_last_sentinel_stay():
 @settings(max_examples=30, deadline=None)
 def test_a_prefix_and_its_rest_are_the_chunk(lengths, seed):
     text = chunks(lengths, seed)
-    inputs, targets = prefix.split(text, draws(len(lengths), seed))
+    inputs, targets = pairs_of(C.PrefixLM(), text, draws(len(lengths), seed))
     assert (inputs.lengths >= 1).all()
     assert (targets.lengths >= 1).all()
     np.testing.assert_array_equal(join(inputs, targets).values, text.values)
 
 
 def test_prefixes_are_uniform():
-    inputs, _ = prefix.split(chunks([5] * 8000), draws(8000))
+    inputs, _ = pairs_of(C.PrefixLM(), chunks([5] * 8000), draws(8000))
     counts = np.bincount(inputs.lengths, minlength=6)[1:]
     assert counts.sum() == 8000
     assert ((counts[:4] - 2000) ** 2 / 2000).sum() < 16.3  # chi-square, 3 degrees of freedom, p = 0.001
@@ -158,13 +157,13 @@ def test_prefixes_are_uniform():
 def test_ul2_mixes_its_denoisers_evenly_and_names_the_mode():
     objective, n = C.MixtureOfDenoisers(), 7000
     text, keys = chunks([60] * n), draws(n)
-    inputs, targets = corrupted(objective, text, keys, ids(objective))
-    which = spans.choose(objective, keys)
+    inputs, targets = pairs_of(objective, text, keys)
+    which = objective.choose(keys)
     counts = np.bincount(which, minlength=7)
     assert ((counts - n / 7) ** 2 / (n / 7)).sum() < 22.5  # 6 degrees of freedom, p = 0.001
     modes = VOCABULARY - 1 - objective.sentinels - np.asarray([C.MODES.index(each.mode) for each in objective.denoisers])
     np.testing.assert_array_equal(inputs.values[inputs.starts], modes[which])
-    lengths = np.asarray([denoiser_lengths(60, each, True) for each in objective.denoisers])[which]
+    lengths = np.asarray([objective.denoiser_lengths(60, each) for each in objective.denoisers])[which]
     np.testing.assert_array_equal(np.stack([inputs.lengths, targets.lengths], axis=1), lengths)
     for i in range(200):
         if objective.denoisers[which[i]].mode == "S":
@@ -176,7 +175,7 @@ def test_ul2_mixes_its_denoisers_evenly_and_names_the_mode():
 
 def test_ul2s_rates_are_relative():
     objective = C.MixtureOfDenoisers(tuple(dataclasses.replace(each, rate=3.0 if each.mode == "S" else 0.5) for each in C.SEVEN_DENOISERS))
-    which = spans.choose(objective, draws(6000))
+    which = objective.choose(draws(6000))
     assert abs((which == 2).mean() - 0.5) < 4 * np.sqrt(0.25 / 6000)
 
 
@@ -188,7 +187,7 @@ def test_the_pieces_of_a_permuted_document_put_back_give_the_document(lengths, s
     pieces = chunks(lengths, seed)
     whole = np.random.default_rng(seed).random(len(pieces)) < 0.5
     pieces.values[(pieces.starts + pieces.lengths - 1)[whole]] = EOS
-    out = fim.permute(objective, pieces, np.zeros(len(pieces), np.int64), draws(len(pieces), seed), ids(objective))
+    out = objective.permuted(pieces, draws(len(pieces), seed), ids(objective), np.zeros(len(pieces), np.int64))
     for i in range(len(pieces)):
         tokens = out[i].tolist()
         if pre not in tokens:
@@ -204,7 +203,7 @@ def test_the_pieces_of_a_permuted_document_put_back_give_the_document(lengths, s
 def test_half_of_the_documents_are_permuted_half_of_them_suffix_first():
     objective, n = C.FillInTheMiddle(documents_per_row=1), 8000
     pieces = chunks([30] * n)
-    out = fim.permute(objective, pieces, np.arange(n), draws(n), ids(objective))
+    out = objective.permuted(pieces, draws(n), ids(objective), np.arange(n))
     first, second = out.values[out.starts], out.values[out.starts + 1]
     moved = first == VOCABULARY - 1
     assert abs(moved.mean() - 0.5) < 4 * np.sqrt(0.25 / n)
@@ -215,14 +214,14 @@ def test_half_of_the_documents_are_permuted_half_of_them_suffix_first():
 
 def test_a_row_permutes_no_more_documents_than_it_has_room_for():
     objective = C.FillInTheMiddle(rate=1.0, documents_per_row=2)
-    out = fim.permute(objective, chunks([10] * 12), np.repeat([0, 1, 5], 4), draws(12), ids(objective))
+    out = objective.permuted(chunks([10] * 12), draws(12), ids(objective), np.repeat([0, 1, 5], 4))
     assert (out.lengths - 10).tolist() == [4, 4, 0, 0] * 3
 
 
 def test_infilling_masks_30_percent_in_poisson_spans():
     n, length = 400, 500
     text, keys = chunks([length] * n), draws(n)
-    lengths, real = bart.span_lengths(np.full(n, 150), 3.0, keys)
+    lengths, real = bart.poisson_spans(np.full(n, 150), 3.0, keys)
     assert (lengths.sum(axis=1) == 150).all()
     last = np.cumsum(real[:, ::-1], axis=1)[:, ::-1] == 1  # cut to the share: not Poisson
     full = lengths[real & ~last]
@@ -255,32 +254,32 @@ def sentences(tokens, ends):
 
 def test_sentences_are_permuted_whole():
     objective = C.BartNoise(infilling=0.0)
-    special = ids(objective)
+    closing = bart.closing_tokens(ids(objective), objective.sentence_ends)
     text = chunks([60] * 40)
     text.values[np.random.default_rng(0).random(len(text.values)) < 0.15] = ord(".") + 3
     text.values[text.starts + text.lengths - 1] = EOS
-    inputs, targets = corrupted(objective, text, draws(40), special)
+    inputs, targets = pairs_of(objective, text, draws(40))
     changed = 0
     for i in range(40):
         np.testing.assert_array_equal(targets[i], np.append(text[i], EOS))
-        assert sentences(inputs[i][:-1], special.ends_sentence) == sentences(text[i], special.ends_sentence)
+        assert sentences(inputs[i][:-1], closing) == sentences(text[i], closing)
         changed += (inputs[i] != targets[i]).any()
     assert changed > 35
-    assert special.ends_sentence.nonzero()[0].tolist() == [EOS, ord(".") + 3]
+    assert closing.nonzero()[0].tolist() == [EOS, ord(".") + 3]
 
 
 def test_deletion_and_rotation():
     text = chunks([100] * 300)
-    deleted, _ = corrupted(C.BartNoise(infilling=0.0, deletion=0.2, permute_sentences=False), text, draws(300), ids(C.BartNoise()))
+    deleted, _ = pairs_of(C.BartNoise(infilling=0.0, deletion=0.2, permute_sentences=False), text, draws(300))
     share = 1 - (deleted.lengths - 1).sum() / 30_000
     assert abs(share - 0.2) < 4 * np.sqrt(0.16 / 30_000)
-    turned, _ = corrupted(C.BartNoise(infilling=0.0, rotation=0.5, permute_sentences=False), text, draws(300), ids(C.BartNoise()))
+    turned, _ = pairs_of(C.BartNoise(infilling=0.0, rotation=0.5, permute_sentences=False), text, draws(300))
     by = []
     for i in range(300):
         tokens = turned[i][:-1]
         by.append(next(k for k in range(100) if (np.roll(tokens, k) == text[i]).all()))
     assert abs(np.mean([k > 0 for k in by]) - 0.495) < 4 * np.sqrt(0.25 / 300)
-    nothing, _ = corrupted(C.BartNoise(infilling=0.0, permute_sentences=False), text, draws(300), ids(C.BartNoise()))
+    nothing, _ = pairs_of(C.BartNoise(infilling=0.0, permute_sentences=False), text, draws(300))
     np.testing.assert_array_equal(nothing.keep(nothing.values != EOS).values, text.values)
 
 

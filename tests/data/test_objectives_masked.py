@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from objective_cases import VOCABULARY, chunks, config, draws, ids, prepared
 
-from lm.data import pipeline
 from lm.data.objectives import config as C
-from lm.data.objectives import masked
 from lm.data.objectives.shape import row_shape
+from lm.data.stream import TrainStream
 from lm.data.tokenizer import Bytes
 
 CLS, SEP, MASK = VOCABULARY - 1, VOCABULARY - 2, Bytes.mask_id
@@ -18,12 +17,12 @@ def made(lengths, rows, objective, others=None, seed=0):
     rows = np.asarray(rows)
     shape = row_shape(config(objective, length=max(lengths) * objective.examples_per_row), "encoder")
     special, keys = ids(objective), draws(len(lengths), seed)
-    return text, masked.batch(objective, text, others or chunks(lengths, 1), rows, rows.max() + 1, keys, special, shape)
+    return text, objective.batch(text, others or chunks(lengths, 1), rows, rows.max() + 1, keys, special, shape)
 
 
 def test_15_percent_are_predicted_and_80_10_10_of_them_masked_replaced_kept():
     text = chunks([128] * 1000)
-    noisy, chosen = masked.corrupt(C.MaskedLM(), text, draws(1000), ids(C.MaskedLM()))
+    noisy, chosen = C.MaskedLM().corrupt(text, draws(1000), ids(C.MaskedLM()))
     assert (text.keep(chosen).lengths == 19).all()  # round(0.15 x 128)
     per_place = chosen.reshape(1000, 128).mean(axis=0)
     assert np.abs(per_place - 19 / 128).max() < 5 * np.sqrt(19 / 128 / 1000)
@@ -97,13 +96,14 @@ def test_without_pairs_there_is_one_text_and_no_label():
 
 
 @pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
-def test_a_negative_second_part_is_text_of_another_row_of_the_epoch(tmp_path, packing):
+def test_a_negative_second_part_is_text_of_another_row_of_the_epoch(packing):
     objective = C.MaskedLM(examples_per_row=2)
     data_config = config(objective, length=64, packing=packing)
-    stream = pipeline.TrainStream(prepared(tmp_path, data_config), data_config, 32, 0, architecture="encoder")
-    ((flat, plan, own, _),) = stream._groups(np.arange(32))
+    stream = TrainStream(prepared(data_config), data_config, 32, 0, architecture="encoder")
+    ((packed, _),) = stream._groups(np.arange(32))
+    plan, own = packed.plan, packed.rows_B
     index, segments, _ = plan.gather(np.arange(len(plan)))
-    text = np.where(segments > 0, flat.take(index).astype(np.int64), -1)  # of all rows of the epoch
+    text = np.where(segments > 0, packed.flat.take(index).astype(np.int64), -1)  # of all rows of the epoch
     batch, labels = stream[0], []
     restored = batch.tokens.copy()
     for row, place, target in zip(*np.nonzero(batch.weights), batch.targets[batch.weights > 0], strict=True):
@@ -123,5 +123,5 @@ def test_a_tokenizer_without_a_mask_gets_one_below_the_other_ids():
     special = ids(C.MaskedLM())
     special.tokenizer.mask_id = None
     assert special.mask == VOCABULARY - 3
-    assert C.special_ids(C.MaskedLM(), mask_id=False) == 3
-    assert C.special_ids(C.MaskedLM()) == 2
+    assert C.MaskedLM().special_ids(mask_id=False) == 3
+    assert C.MaskedLM().special_ids() == 2

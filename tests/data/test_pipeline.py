@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from fake_corpus import Corpus, corpus, quiet
 
-from lm.data import objectives, packing, pipeline
+from lm.data import packing, pipeline
 from lm.data.config import Component, DataConfig, SentencePieceTokenizer
 from lm.data.info import info
+from lm.data.objectives.next_token import inputs_of
+from lm.data.stream import TrainStream
 from lm.errors import UserError
 from lm.types import Batch
 
@@ -22,7 +24,7 @@ def prepared(tmp_path, config=CONFIG, documents=60):
 
 
 def stream(tmp_path, config=CONFIG, batch_size=4, seed=0, documents=60, **process):
-    return pipeline.TrainStream(prepared(tmp_path, config, documents), config, batch_size, seed, **process)
+    return TrainStream(prepared(tmp_path, config, documents), config, batch_size, seed, **process)
 
 
 def assert_same(one, two):
@@ -70,7 +72,7 @@ def test_batches_are_int32_and_float32_in_c_order(tmp_path):
 def test_an_epoch_predicts_every_token_once_from_the_token_before(tmp_path, packed):
     config = dataclasses.replace(CONFIG, packing=packed)
     data = prepared(tmp_path, config)
-    batches = pipeline.TrainStream(data, config, 1, seed=3)
+    batches = TrainStream(data, config, 1, seed=3)
     eos, seen = data.tokenizer.eos_id, []
     for k in range(batches.rows_per_epoch):
         batch = batches[k]
@@ -101,13 +103,13 @@ def test_an_epoch_predicts_every_token_once_from_the_token_before(tmp_path, pack
 def test_a_whole_document_is_read_as_in_training(tmp_path):
     data = prepared(tmp_path, dataclasses.replace(CONFIG, sequence_length=1024, packing="best_fit"))
     config = dataclasses.replace(CONFIG, sequence_length=1024, packing="best_fit")
-    batches = pipeline.TrainStream(data, config, 1, seed=0)
+    batches = TrainStream(data, config, 1, seed=0)
     documents = {data.train[i].tobytes(): data.train[i] for i in range(len(data.train))}
     batch = batches[0]
     for segment in range(1, batch.segments.max() + 1):
         at = batch.segments[0] == segment
         document = documents[batch.targets[0][at].tobytes()]
-        np.testing.assert_array_equal(batch.tokens[0][at], objectives.inputs_of(document, data.tokenizer.eos_id))
+        np.testing.assert_array_equal(batch.tokens[0][at], inputs_of(document, data.tokenizer.eos_id))
 
 
 def test_epochs_hold_the_same_tokens_in_another_order(tmp_path):
@@ -173,13 +175,13 @@ def test_batch_one_million_costs_what_batch_0_costs(tmp_path, monkeypatch):
 
 def test_a_mixture_draws_its_exact_counts(tmp_path):
     data = prepared(tmp_path, MIXED)
-    batches = pipeline.TrainStream(data, MIXED, 1, seed=0)
+    batches = TrainStream(data, MIXED, 1, seed=0)
     mixture = batches._mixture
     for epoch in range(2):
         rows = np.arange(epoch * mixture.rows_per_epoch, (epoch + 1) * mixture.rows_per_epoch)
         drawn = [0, 0]
-        for flat, _, chosen, _ in batches._groups(rows):
-            drawn[0 if flat is mixture.sources[0].cache.flat else 1] += len(chosen)
+        for packed, at in batches._groups(rows):
+            drawn[0 if packed.flat is mixture.sources[0].cache.flat else 1] += len(at)
         assert drawn == mixture.counts.tolist()
         assert abs(drawn[0] - 2 * drawn[1]) <= 2
 
@@ -219,7 +221,7 @@ def test_info_for_plans_is_the_data_set_s_own(tmp_path):
     for config in variants():
         data = prepared(tmp_path, config)
         assert info(config, str(tmp_path)) == data.info
-        assert data.info["rows_per_epoch"] == pipeline.TrainStream(data, config, 4, 0).rows_per_epoch
+        assert data.info["rows_per_epoch"] == TrainStream(data, config, 4, 0).rows_per_epoch
     text = [corpus(60, seed) for seed in range(2)]
     assert data.info["bytes"]["train"] == sum(len(d.encode()) for each in text for d in each.split("train"))
     assert data.info["tokens"]["train"] == data.info["bytes"]["train"] + 120
@@ -249,13 +251,6 @@ def test_validation_documents_are_whole_shuffled_and_mixed_by_share(tmp_path):
     assert alone != sorted(alone, key=corpora[0].split("validation").index)
 
 
-def test_a_model_s_vocabulary_must_hold_the_tokenizer_s(tmp_path):
-    data = prepared(tmp_path)
-    data.require_vocabulary(259)
-    with pytest.raises(UserError, match=r"set model\.vocab_size=259"):
-        data.require_vocabulary(256)
-
-
 def test_prefetching_keeps_no_thread_after_it_is_left(tmp_path):
     import threading
 
@@ -272,5 +267,5 @@ def test_prefetching_keeps_no_thread_after_it_is_left(tmp_path):
 def test_a_batch_is_held_fixed(tmp_path):
     """The data of a step never changes between versions of this project or of its libraries."""
     data = pipeline.build(CONFIG, [Corpus([str(i) * 30 for i in range(20)])], str(tmp_path), quiet)
-    targets = pipeline.TrainStream(data, CONFIG, 2, seed=5)[3].targets
+    targets = TrainStream(data, CONFIG, 2, seed=5)[3].targets
     assert [data.tokenizer.decode(row) for row in targets] == ["444444444444499", "010101010101616"]

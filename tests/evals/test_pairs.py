@@ -9,6 +9,7 @@ import pytest
 
 from lm.config import apply_overrides
 from lm.data import pipeline
+from lm.data.held_out import held_out
 from lm.errors import UserError
 from lm.evals.pairs import PairEvaluator
 from lm.losses import negative_log_likelihood
@@ -46,7 +47,7 @@ def evaluate(config, params, data, devices=1, which="final", **options):
 
 def test_it_is_the_plain_sum_over_the_held_out_rows(case, data):
     config, params, found = case
-    batch = pipeline.held_out(data, config.data, config.model.architecture, config.model.vocab_size, found["rows"])
+    batch = held_out(data, config.data, config.model.architecture, config.model.vocab_size, found["rows"])
     outputs = jax.jit(build(config.model).apply)(params, batch.inputs)
     nll = np.asarray(negative_log_likelihood(outputs.logits, batch.targets)[0], np.float64)
     assert found["tokens"] == batch.weights.sum()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm.data.objectives import config as C
-from lm.data.objectives.special import SpecialIds
+from lm.data.objectives.base import SpecialIds
 from lm.data.tokenizer import Bytes
 from lm.errors import UserError
 from lm.infer.prompts import prompt_ids, written
@@ -40,12 +40,13 @@ def test_prompts(objective, architecture, text, expected):
 def test_prompts_are_what_training_lays_out():
     """The inputs of a pair, as the layout of training rows has them, are the prompt of their text."""
     from lm.data.objectives import layout
+    from lm.data.objectives.examples import Examples
     from lm.data.objectives.ragged import Ragged
     from lm.rows import RowShape
 
     body = prompt_ids("ab", ids(C.Pairs()), "encoder_decoder")
     inputs, targets = Ragged(np.asarray(body), np.asarray([3])), Ragged(np.asarray([B, EOS]), np.asarray([2]))
-    examples = layout.Examples(inputs, targets, np.asarray([0]), 1)
+    examples = Examples(inputs, targets, np.asarray([0]), 1)
     prompt = prompt_ids("ab", ids(C.Pairs()), "prefix_lm")
     row = layout.causal(examples, RowShape(8, predicted=4, fields=("prefix", "predict")), EOS, 0)
     assert row.tokens[0, : len(prompt)].tolist() == prompt

@@ -9,8 +9,8 @@ from lm.data import packing
 from lm.data.config import DataConfig
 from lm.data.objectives.config import MaskedLM, NextToken, Objective, PrefixLM, SpanCorruption
 from lm.data.objectives.draws import row_keys
-from lm.data.objectives.rows import row_maker
-from lm.data.objectives.shape import row_shape
+from lm.data.objectives.examples import PackedRows
+from lm.data.objectives.shape import row_maker, row_shape
 from lm.data.tokenizer import Bytes
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.model.outputs import next_sentence
@@ -55,7 +55,7 @@ class Case:
         plan = packing.concatenate(np.cumsum(lengths) - lengths, lengths, self.text)
         chosen = np.arange(rows)
         make = row_maker(self.data, self.model.architecture, Bytes(), VOCAB)
-        return make(flat, plan, chosen, row_keys("layouts", seed, np.zeros_like(chosen), chosen))
+        return make(PackedRows(flat, plan, chosen, row_keys("layouts", seed, np.zeros_like(chosen), chosen)))
 
 
 LLAMA = ModelConfig(**SIZES, attention=heads(num_kv_heads=4, num_heads=8, head_dim=4), mlp=MLPConfig(64, activation="silu", gated=True))

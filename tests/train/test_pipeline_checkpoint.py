@@ -9,7 +9,7 @@ import pytest
 
 from lm import runner
 from lm.config import apply_overrides
-from lm.data.pipeline import TrainStream
+from lm.data.stream import TrainStream
 from lm.describe import describe
 from lm.evals.__main__ import evaluate_loss
 from lm.train import checkpoint, metrics

@@ -1,14 +1,60 @@
-"""Given pairs: a tokenizer that keeps the two parts of a document apart, and the pairs of a row's pieces (imports no jax)."""
+"""Given pairs: `input SEPARATOR target` lines, and the tokenizer that keeps the two parts apart."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import SupportsInt, Union
+from typing import ClassVar, Literal, Optional, SupportsInt, Union
 
 import numpy as np
 
+from lm.data.objectives.base import Objective, SpecialIds
+from lm.data.objectives.draws import Draws
+from lm.data.objectives.examples import Room
 from lm.data.objectives.ragged import Ragged, join, single
 from lm.data.store import digest
 from lm.data.tokenizer import Tokenizer
 from lm.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs(Objective):
+    """Given pairs: every document of the corpus is one, `input SEPARATOR target`, split at the first separator (a line of a TSV file).
+
+    Its parts are tokenised apart, and joined in the token cache by the padding's id, which text never yields. Both end in the
+    end-of-document id. Rows hold whole pairs (data.packing="best_fit"); a pair longer than a row is cut into pieces of a row's
+    length, and the piece with the separator is what is left of it.
+    """
+
+    name: ClassVar[str] = "pairs"
+    packing: ClassVar[Optional[Literal["concatenate", "best_fit"]]] = "best_fit"
+    shortest_chunk: ClassVar[int] = 1
+
+    separator: str = "\t"  # between input and target
+    loss_on_inputs: bool = False  # of a decoder: predict the inputs too
+
+    @property
+    def token_key(self) -> tuple[str, ...]:
+        return (self.separator,)
+
+    def tokenizer(self, base: Tokenizer) -> Tokenizer:
+        return PairTokenizer(base, self.separator)
+
+    def require_options(self, chunk: int) -> None:
+        if not self.separator:
+            raise UserError("objective pairs needs a separator, such as a tab")
+
+    def room(self, length: int) -> Room:
+        return Room(length, length, length, length / 2)
+
+    def pairs(self, chunks: Ragged, draws: Draws, ids: SpecialIds, rows: np.ndarray) -> tuple[Ragged, Ragged]:
+        """Returns (inputs, targets) of documents, or of as much as a row holds; where no target is left, both are empty."""
+        assert isinstance(ids.tokenizer, PairTokenizer)
+        positions = np.where(chunks.values == ids.tokenizer.separator_id, chunks.position, len(chunks.values))
+        at = np.full(len(chunks), len(chunks.values))
+        np.minimum.at(at, chunks.owner, positions)
+        whole = at < chunks.lengths
+        split_at = np.where(whole, at, 0)
+        inputs = join(chunks.part(np.zeros_like(at), split_at), single(ids.eos, whole))
+        return inputs, chunks.part(np.where(whole, split_at + 1, 0), np.where(whole, chunks.lengths, 0))
 
 
 class PairTokenizer:
@@ -42,14 +88,3 @@ class PairTokenizer:
         """The text without the separator."""
         array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
         return self.base.decode(array[array != self.separator_id])
-
-
-def split(pieces: Ragged, separator_id: int, eos_id: int) -> tuple[Ragged, Ragged]:
-    """(inputs, targets) of whole documents, or of as much as a row holds; where no target is left, both are empty."""
-    places = np.where(pieces.values == separator_id, pieces.place, len(pieces.values))
-    at = np.full(len(pieces), len(pieces.values))
-    np.minimum.at(at, pieces.owner, places)
-    whole = at < pieces.lengths
-    split_at = np.where(whole, at, 0)
-    inputs = join(pieces.part(np.zeros_like(at), split_at), single(eos_id, whole))
-    return inputs, pieces.part(np.where(whole, split_at + 1, 0), np.where(whole, pieces.lengths, 0))

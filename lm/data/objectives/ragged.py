@@ -29,8 +29,8 @@ class Ragged:
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     @functools.cached_property
-    def place(self) -> np.ndarray:
-        """The place of each value in its sequence."""
+    def position(self) -> np.ndarray:
+        """The position of each value in its sequence."""
         return np.arange(len(self.values)) - np.repeat(self.starts, self.lengths)
 
     def with_values(self, values: np.ndarray) -> "Ragged":
@@ -42,7 +42,7 @@ class Ragged:
 
     def part(self, begin: np.ndarray, end: np.ndarray) -> "Ragged":
         """Values begin[i] : end[i] of each sequence."""
-        return self.keep((self.place >= begin[self.owner]) & (self.place < end[self.owner]))
+        return self.keep((self.position >= begin[self.owner]) & (self.position < end[self.owner]))
 
     def select(self, chosen: np.ndarray) -> "Ragged":
         """The sequences where `chosen` [n] is true."""
@@ -80,5 +80,5 @@ def ranks(draws: np.ndarray, ragged: Ragged) -> np.ndarray:
     """The rank of each value's draw in 0..1 among its sequence's: [total]. Those below k are k values drawn without replacement."""
     order = np.argsort(ragged.owner + draws, kind="stable")
     ranks = np.empty(len(order), np.int64)
-    ranks[order] = ragged.place
+    ranks[order] = ragged.position
     return ranks
