@@ -1,6 +1,7 @@
 """What follows from a run's configuration: rows, steps, the step's scalars, and the shape by which runs share compiled programs."""
 
 import dataclasses
+
 import numpy as np
 
 from lm.data.config import DataConfig
