@@ -1,14 +1,15 @@
-"""Adafactor as T5 uses it (Shazeer & Stern 2018, algorithms 4 to 6; no momentum): per layer of a stacked weight, on kernels as matrices."""
+"""Adafactor as T5 uses it (Shazeer & Stern 2018, algorithms 4 to 6; no momentum): optax's, per layer of a stacked weight, on kernels as
+matrices."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lm.optim.adamw import clip_by_global_norm, decay_and_descend, groups
-from lm.optim.config import Adafactor, OptimConfig
+from lm.optim.config import Adafactor
 from lm.sharding import STACK_AXES
 from lm.types import Params
 
@@ -29,22 +30,11 @@ class AdafactorState(NamedTuple):
     moments: Params
 
 
-def adafactor(config: OptimConfig, params: Params, axes: Params) -> optax.GradientTransformationExtraArgs:
-    """Clip, Adafactor's moments and scales, decoupled decay on matrices, minus the scheduled rate.
-
-    As in lm.optim.adamw, `params` may be abstract, and rate, decay, warm-up and horizon are read from `hyper`.
-    """
-    assert isinstance(config.optimizer, Adafactor)
-    decayed = jax.tree.map(lambda group: group == "matrix", groups(params, axes))
-    parts = [] if config.clip_norm is None else [clip_by_global_norm(config.clip_norm)]
-    return optax.chain(*parts, scale_by_adafactor(config.optimizer, axes), decay_and_descend(config.schedule, decayed))
-
-
 def factored_dims(shape: tuple[int, ...], names: tuple, smallest: int) -> Optional[tuple[Dims, Dims]]:
-    """The dimensions of a weight that are its rows and those that are its columns; None for what is no matrix, or has too small a side.
+    """Returns the dimensions of a weight that are its rows and those that are its columns.
 
-    `head_dim` belongs to the heads before it: [embed, heads, head_dim] is a matrix of embed x (heads head_dim), as T5 stores it, and a
-    bias [heads, head_dim] a vector.
+    None stands for what is no matrix, or has a side of fewer than `smallest` numbers. `head_dim` belongs to the heads before it:
+    [embed, heads, head_dim] is a matrix of embed x (heads head_dim), as T5 stores it, and a bias [heads, head_dim] a vector.
     """
     sides: list[Dims] = []
     for dim, name in enumerate(names):
@@ -52,15 +42,15 @@ def factored_dims(shape: tuple[int, ...], names: tuple, smallest: int) -> Option
             sides[-1] += (dim,)
         elif name not in STACK_AXES:
             sides.append((dim,))
-    sizes = [math.prod(shape[dim] for dim in side) for side in sides]
+    sizes = [_size(shape, side) for side in sides]
     return (sides[0], sides[1]) if len(sides) == 2 and min(sizes) >= smallest else None
 
 
 def scale_by_adafactor(config: Adafactor, axes: Params) -> optax.GradientTransformationExtraArgs:
-    """g -> the update before the learning rate: g over its root mean square, limited, times the weight's scale.
+    """Divides gradients by their root mean square, limits the result, and multiplies it by the weight's scale.
 
-    Means decay by 1 - t^-decay_exponent at update t = 1, 2, ..., and the extra argument `step` is t - 1. Limit and scale are, like the
-    means, per layer of a stacked weight.
+    Means, limit and scale are per layer of a stacked weight. The update takes the extra argument `step`, the number of updates before:
+    means decay by 1 - (step + 1)^-decay_exponent.
     """
 
     def first(w: Any, names: tuple) -> Moments:
@@ -75,38 +65,54 @@ def scale_by_adafactor(config: Adafactor, axes: Params) -> optax.GradientTransfo
 
     def update(updates, state, params=None, *, step, **unused):
         del unused
-        decay = 1.0 - (step + 1.0) ** -config.decay_exponent
         tree: Any = jax.tree.structure(updates)
-        each = zip(jax.tree.leaves(updates), *(tree.flatten_up_to(other) for other in (params, state.moments, axes)), strict=True)
-        found = [_update(config, decay, *of_one) for of_one in each]
+        weights = zip(jax.tree.leaves(updates), *(tree.flatten_up_to(other) for other in (params, state.moments, axes)), strict=True)
+        found = [_per_layer(config, step, names)(g, w, moments) for g, w, moments, names in weights]
         return tree.unflatten([u for u, _ in found]), AdafactorState(tree.unflatten([moments for _, moments in found]))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _update(config: Adafactor, decay: Any, g: jax.Array, w: jax.Array, old: Any, names: tuple) -> tuple[jax.Array, Moments]:
-    squared = jnp.square(g) + config.epsilon
-    dims = factored_dims(w.shape, names, config.smallest_factored)
-    if dims is None:
-        whole = decay * old.whole + (1.0 - decay) * squared
-        new, u = Moments(whole=whole), g * jax.lax.rsqrt(whole)
-    else:
-        rows, columns = dims
-        row = decay * old.row + (1.0 - decay) * jnp.mean(squared, axis=columns)
-        column = decay * old.column + (1.0 - decay) * jnp.mean(squared, axis=rows)
-        new = Moments(row=row, column=column)
-        of_row = jnp.expand_dims(row, columns)
-        u = g * jax.lax.rsqrt(of_row / jnp.mean(of_row, axis=rows, keepdims=True)) * jax.lax.rsqrt(jnp.expand_dims(column, rows))
-    own = tuple(dim for dim, name in enumerate(names) if name not in STACK_AXES)
-    if config.clipping is not None:
-        u = u / jnp.maximum(1.0, _rms(u, own) / config.clipping)
-    if config.scale_by_weight:
-        u = u * jnp.maximum(_rms(w, own), config.smallest_scale)
-    return u, new
+def _per_layer(config: Adafactor, step: jax.Array, names: tuple) -> Callable[[Any, Any, Moments], tuple[jax.Array, Moments]]:
+    """Returns (gradient, weight, moments) -> (update, moments) for a weight with these logical axes: optax's transforms of each layer."""
+    parts = [
+        optax.scale_by_factored_rms(
+            min_dim_size_to_factor=config.smallest_factored, decay_rate=config.decay_exponent, epsilon=config.epsilon
+        )
+    ]
+    parts += [] if config.clipping is None else [optax.clip_by_block_rms(config.clipping)]
+    parts += [optax.scale_by_param_block_rms(config.smallest_scale)] if config.scale_by_weight else []
+    adafactor = optax.chain(*parts)
+    own = tuple(name for name in names if name not in STACK_AXES)
+
+    def update(g: jax.Array, w: jax.Array, old: Moments) -> tuple[jax.Array, Moments]:
+        dims = factored_dims(w.shape, own, config.smallest_factored)
+        shape = (w.size,) if dims is None else tuple(_size(w.shape, side) for side in dims)
+        fields = _fields(shape)
+        factored, *others = adafactor.init(w.reshape(shape))
+        factored = factored._replace(count=step, **{field: getattr(old, name).ravel() for name, field in fields.items()})
+        u, (factored, *_) = adafactor.update(g.reshape(shape), (factored, *others), w.reshape(shape))
+        new = {name: getattr(factored, field).reshape(getattr(old, name).shape) for name, field in fields.items()}
+        return u.reshape(w.shape), Moments(**new)
+
+    for _ in names[: len(names) - len(own)]:
+        update = jax.vmap(update)
+    return update
+
+
+def _fields(shape: tuple[int, ...]) -> dict[str, str]:
+    """Maps fields of Moments to those of optax's state, for a vector or a matrix: optax's `v_row` is the mean over the longer side."""
+    if len(shape) == 1:
+        return {"whole": "v"}
+    shorter, longer = ("row", "column") if shape[0] <= shape[1] else ("column", "row")
+    return {shorter: "v_row", longer: "v_col"}
 
 
 def state_shardings(config: Adafactor, params: Params, axes: Params, where: Params) -> AdafactorState:
-    """Moments lie as their weights do, without the dimensions that they are means over; `where` are the weights' NamedShardings."""
+    """Returns the shardings of the state: moments lie as their weights do, without the dimensions that they are means over.
+
+    `where` are the weights' NamedShardings.
+    """
 
     def place(w: Any, names: tuple, sharding: Any) -> Moments:
         dims = factored_dims(w.shape, names, config.smallest_factored)
@@ -123,5 +129,5 @@ def _without(values: tuple, gone: Dims) -> tuple:
     return tuple(value for dim, value in enumerate(values) if dim not in gone)
 
 
-def _rms(x: jax.Array, own: Dims) -> jax.Array:
-    return jnp.sqrt(jnp.mean(jnp.square(x), axis=own, keepdims=True))
+def _size(shape: tuple[int, ...], dims: Dims) -> int:
+    return math.prod(shape[dim] for dim in dims)

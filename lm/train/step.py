@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lm.losses import LossFn
-from lm.optim.adamw import learning_rate
+from lm.optim.descent import learning_rate
 from lm.optim.schedules import Schedule
 from lm.sharding import STACK_AXES
 from lm.train.placement import Layout

@@ -130,7 +130,7 @@ MUTANTS = (
     ),
     Mutant(
         "vectors are decayed and matrices are not",
-        "lm/optim/adamw.py",
+        "lm/optim/optimizer.py",
         'decayed = jax.tree.map(lambda group: group == "matrix"',
         'decayed = jax.tree.map(lambda group: group == "vector"',
         ("tests/optim",),

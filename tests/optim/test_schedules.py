@@ -15,14 +15,14 @@ DECAYING = [Cosine(), WSD(), WSD(cooldown=0.2, final=0.1), Linear()]
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=str)
-@pytest.mark.parametrize(("warmup", "total"), [(0, 1), (0, 50), (5, 50), (50, 50), (100, 1_000_000)])
-def test_host_and_device_agree(schedule, warmup, total):
-    steps = np.unique(np.linspace(0, total, 40).astype(np.int32))
-    host = rate_ratio(schedule, steps, warmup, total)
-    device = jax.jit(functools.partial(rate_ratio, schedule, xp=jnp))(steps, warmup, total)
-    assert host.dtype == device.dtype == np.float32
-    np.testing.assert_allclose(host, device, rtol=1e-5, atol=1e-6)
-    assert np.all((host >= 0) & (host <= 1))
+def test_host_and_device_agree(schedule):
+    compiled = jax.jit(functools.partial(rate_ratio, schedule, xp=jnp))
+    for warmup, total in [(0, 1), (0, 50), (5, 50), (50, 50), (100, 1_000_000)]:
+        steps = np.linspace(0, total, 40).astype(np.int32)
+        host, device = rate_ratio(schedule, steps, warmup, total), compiled(steps, warmup, total)
+        assert host.dtype == device.dtype == np.float32
+        np.testing.assert_allclose(host, device, rtol=1e-5, atol=1e-6)
+        assert np.all((host >= 0) & (host <= 1))
 
 
 @pytest.mark.parametrize("schedule", [schedule for schedule in ALL if schedule != Rsqrt(rising=False)], ids=str)

@@ -13,8 +13,8 @@ from lm.losses import pretraining
 from lm.mesh import MeshConfig
 from lm.model.architectures import build
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
-from lm.optim.adamw import adamw
 from lm.optim.config import Adafactor, OptimConfig
+from lm.optim.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train.derived import hyper_of, shape_of, total_steps
 from lm.train.feed import to_device
@@ -48,7 +48,7 @@ def test_accumulated_sums_are_those_of_the_whole_batch():
 def test_without_targets_the_gradient_is_zero():
     params = jax.jit(MODEL.init)(jax.random.key(0))
     config = OptimConfig(weight_decay=0.0)
-    optimizer = adamw(config, params, MODEL.axes())
+    optimizer = make_optimizer(config, params, MODEL.axes())
     step = jax.jit(make_step(pretraining(MODEL.apply), optimizer, config.schedule))
     empty = dataclasses.replace(uneven_batch(), weights=np.zeros((8, 16), np.float32))
     state, metrics = step(

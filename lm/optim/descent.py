@@ -1,4 +1,4 @@
-"""AdamW as a chain of optax transforms whose peak rate, decay, warm-up and horizon are arguments of the compiled step."""
+"""What every optimizer does with its direction: decoupled weight decay on matrices, and a step at the scheduled rate."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lm.optim.config import OptimConfig
 from lm.optim.schedules import Schedule, rate_ratio
 from lm.sharding import STACK_AXES
 from lm.types import Hyper, Params
@@ -34,21 +33,16 @@ def _group(path: tuple, leaf: Any, axes: tuple) -> Group:
     return "vector" if is_vector or sum(axis not in STACK_AXES for axis in axes) < 2 else "matrix"
 
 
-def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scales all gradients by min(1, max_norm / global norm) (Pascanu et al. 2013). A non-finite norm makes every gradient non-finite."""
-
-    def update(updates, state, params=None):
-        del params
-        scale = max_norm / jnp.maximum(optax.tree.norm(updates), max_norm)
-        return jax.tree.map(lambda g: g * scale, updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+def learning_rate(schedule: Schedule, step: jax.Array, hyper: Hyper) -> jax.Array:
+    """Returns the rate of update `step`, a float32 scalar on the device."""
+    return hyper.learning_rate * rate_ratio(schedule, step, hyper.warmup_steps, hyper.total_steps, xp=jnp)
 
 
 def decay_and_descend(schedule: Schedule, decayed: Params) -> optax.GradientTransformationExtraArgs:
-    """u -> -rate(step) (u + weight_decay w) with the decay on the weights marked True in `decayed` (Loshchilov & Hutter 2019, algorithm 2).
+    """Transforms u into -rate(step) (u + weight_decay w), with the decay on the weights marked True in `decayed`.
 
-    As in optax.adamw the decay is multiplied by the scheduled rate. Extra arguments: `step` (int32) and `hyper` (Hyper).
+    The decay is decoupled (Loshchilov & Hutter 2019, algorithm 2) and, as in optax.adamw, multiplied by the scheduled rate. The update
+    takes the extra arguments `step` (int32) and `hyper` (Hyper): optax's schedules do not take a traced horizon.
     """
 
     def update(updates, state, params=None, *, step, hyper: Hyper, **unused):
@@ -62,19 +56,3 @@ def decay_and_descend(schedule: Schedule, decayed: Params) -> optax.GradientTran
         return jax.tree.map(leaf, updates, params, decayed), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
-def learning_rate(schedule: Schedule, step: jax.Array, hyper: Hyper) -> jax.Array:
-    """The rate of update `step`, a float32 scalar on the device."""
-    return hyper.learning_rate * rate_ratio(schedule, step, hyper.warmup_steps, hyper.total_steps, xp=jnp)
-
-
-def adamw(config: OptimConfig, params: Params, axes: Params) -> optax.GradientTransformationExtraArgs:
-    """Clip, Adam moments (Kingma & Ba 2015), decoupled decay on matrices, minus the scheduled rate.
-
-    `params` may be abstract. Peak rate, decay, warm-up and horizon are read from `hyper` at each update, not from `config`.
-    """
-    decayed = jax.tree.map(lambda group: group == "matrix", groups(params, axes))
-    parts = [] if config.clip_norm is None else [clip_by_global_norm(config.clip_norm)]
-    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
-    return optax.chain(*parts, adam, decay_and_descend(config.schedule, decayed))
