@@ -34,10 +34,11 @@ TRAINING = [
     text(200, seed) + CODE[300 * seed : 300 * seed + 3000] + " ".join(SPECIAL) + "</s></s>\n\t\r\n    \u2581 <pad><mask>" * 20
     for seed in range(30)
 ]
-SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 anything = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"])),  # all of Unicode but lone surrogates, which no UTF-8 text has
+    # all of Unicode but lone surrogates, which no UTF-8 text has
+    st.lists(st.integers(0, 0x10F7FF).map(lambda i: chr(i if i < 0xD800 else i + 0x800))).map("".join),
     st.lists(st.one_of(st.sampled_from(SPECIAL), st.text(max_size=3), st.sampled_from([" ", "\n", "    ", "\t"]))).map("".join),
 )
 
