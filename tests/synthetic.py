@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from lm.analysis import runs
+from lm.scaling.runs import Runs
 from lm.study.rows import Row
 
 LAW = (25.0, 88.0, 0.8, 0.35, 0.35)  # A, B, E, alpha, beta: about the scale of the default study, nats per byte
@@ -60,3 +62,12 @@ def study(law=LAW, sigma=0.0, seed=0, widths=WIDTHS, budgets=BUDGETS, replicas=T
                 gap = 0.03 * ((math.log(factor) - 0.2) ** 2 - 0.2**2)
                 rows.append(row(w, budget, role="bracket", factor=factor, penalty=gap, **common))
     return rows
+
+
+def table(rows, n="matmul", c="matmul_causal") -> Runs:
+    """The table of runs of a study planned in matmul + causal attention."""
+    return runs.runs_of(rows, n, c, "matmul_causal")
+
+
+def cells(rows, n="matmul", c="matmul_causal") -> Runs:
+    return table(rows, n, c).cells()

@@ -15,8 +15,8 @@ from lm.scaling.approaches import curves, isoflop, profiles
 from lm.scaling.fits import fit, solver
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.laws.law import Chinchilla
-from lm.scaling.points import Cells
 from lm.scaling.results import Refusal
+from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 NAME = "synthetic"
@@ -49,16 +49,15 @@ def true_tokens(surface: tuple[float, ...], flops: np.ndarray) -> np.ndarray:
     return (flops / 6) ** (alpha / (alpha + beta)) / g
 
 
-def cells(surface: tuple[float, ...], width: float, centre: np.ndarray) -> Cells:
+def cells(surface: tuple[float, ...], width: float, centre: np.ndarray) -> Runs:
     """The noise-free design."""
     steps = np.linspace(-1, 1, 15)
     log_d = np.log(true_tokens(surface, BUDGETS) * centre)[:, None] + np.log(width) * steps
     log_c = np.broadcast_to(np.log(BUDGETS)[:, None], log_d.shape)
     log_n, log_d, log_c = (v.ravel() for v in (log_c - np.log(6) - log_d, log_d, log_c))
     loss = solver.loss(Chinchilla(), np.array(surface), np.exp(np.stack([log_n, log_d], axis=1)))
-    labels = tuple((f"{i}",) for i in range(len(loss)))
-    sizes = tuple((("cell", i),) for i in range(len(loss)))
-    return Cells(labels, sizes, np.exp(log_c), log_n, log_d, log_c, np.log(loss), np.ones(len(loss)))
+    n, d, c = np.exp(log_n), np.exp(log_d), np.exp(log_c)
+    return Runs({"N": n, "D": d, "C": c, "M": d / n}, loss, tuple(map(str, range(len(loss)))), budget=c)
 
 
 def approach_2(surface: tuple[float, ...], width: float, centre: np.ndarray) -> tuple[float, float]:
@@ -75,7 +74,7 @@ def refused(surface: tuple[float, ...], width: float, centre: np.ndarray) -> int
     """Budgets whose minimum the analysis of a study refuses, because it lies outside the sampled sizes."""
     made = cells(surface, width, centre)
     noise = Refusal("no_replicas", "no noise")
-    found, _ = isoflop.fit_isoflop(profiles.by_budget(made), made.noise_weight, made.log_c, noise, AnalysisSettings(draws=10))
+    found, _ = isoflop.fit_isoflop(profiles.by_budget(made), made, noise, AnalysisSettings(draws=10))
     return sum(isinstance(budget.n_star, Refusal) for budget in found.budgets)
 
 
@@ -102,7 +101,7 @@ def recovery_checks() -> list[Check]:
     surface = SURFACES["chinchilla"]
     made = cells(surface, 10.0, np.ones(5))
     kept = made.take(np.arange(len(made)) % 15 % 3 == 1)
-    fitted = fit.fit(Chinchilla(), fit.Points(kept.x, kept.log_loss, np.ones(len(kept))), HuberLog())
+    fitted = fit.fit(Chinchilla(), fit.Points(kept.log_x(("N", "D")), kept.log_loss, np.ones(len(kept))), HuberLog())
     names = Chinchilla().names
     if isinstance(fitted, Refusal):
         return [within(f"noise-free fit, relative error of {name}", fitted, 0.0, 1e-6) for name in names]

@@ -15,15 +15,17 @@ from lm.analysis.conventions import ConventionRow, convention_table, profiles_of
 from lm.analysis.envelope import Envelope, fit_envelope
 from lm.analysis.forecast import Forecast
 from lm.analysis.known import Known, compare
+from lm.analysis.runs import Exclusion, missing_convention, runs_of, usable
 from lm.analysis.score import Score, score
 from lm.analysis.truth import Truth
 from lm.errors import UserError
-from lm.scaling import points, results
+from lm.scaling import results
 from lm.scaling.approaches import profiles
 from lm.scaling.approaches.isoflop import Isoflop, fit_isoflop
 from lm.scaling.approaches.parametric import Parametric, fit_parametric
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Caution, Refusal, result
+from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row, one_likelihood
 
@@ -37,7 +39,7 @@ class Analysis:
     schema: int
     settings: dict[str, Any]
     used: tuple[str, ...]  # ids of the runs behind the numbers
-    excluded: tuple[points.Exclusion, ...]
+    excluded: tuple[Exclusion, ...]
     noise: Union[NoiseModel, Refusal]
     sigma: dict[str, Union[results.Estimate, Refusal]]  # planned budget -> relative seed sd
     envelope: Union[Envelope, Refusal]  # approach 1
@@ -101,58 +103,47 @@ def analyse(
     truth: Optional[Truth] = None,
 ) -> Analysis:
     """Fits everything to the rows of a study; the same rows and settings give the same digits on the same machine."""
-    used, excluded = points.split(rows)
+    used, excluded = usable(rows)
     if not used:
         raise UserError("no run of the study has completed: `status` says what is missing, `run` trains it")
     one_likelihood(used)
     for convention in (settings.planned_c, settings.c):
-        if missing := points.has_convention(used, settings.n, convention):
+        if missing := missing_convention(used, settings.n, convention):
             raise UserError(f"{missing.reason}; choose another convention of the analysis")
-    noise = fit_noise(used, settings)
-    planned, cells = (points.cells(used, settings.n, c) for c in (settings.planned_c, settings.c))
+    runs = runs_of(used, settings.n, settings.c, settings.planned_c)
+    noise, cells = fit_noise(runs, settings), runs.cells()
     made = profiles_of(cells, settings)
-    two: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else _isoflop(made, cells, planned, noise, settings)
-    three = fit_parametric(planned, cells, noise, settings)
+    two: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else fit_isoflop(made, cells, noise, settings)[0]
+    three = fit_parametric(cells, noise, settings)
     brackets = fit_brackets(used, noise, settings)
-    classes = shape_classes(profiles.by_budget(planned), planned, noise, settings)
+    classes = shape_classes(profiles.by_budget(cells), cells, noise, settings)
     checked = () if isinstance(two, Refusal) else check_budgets(two, settings) + without_runs(rows, used)
     return Analysis(
         schema=SCHEMA, settings=dataclasses.asdict(settings), used=tuple(row.id for row in used), excluded=tuple(excluded), noise=noise,
-        sigma={f"{b:.6g}": noise if isinstance(noise, Refusal) else noise.at(_measured(planned, b)) for b in _budgets(planned)},
+        sigma={f"{b:.6g}": noise if isinstance(noise, Refusal) else noise.at(c) for b, c in _budgets(cells)},
         envelope=fit_envelope(used, noise, settings), isoflop=two, parametric=three, checks=checked, shape_classes=classes,
-        brackets=brackets, isoflop_without_gaps=_adjusted(cells, planned, brackets, two, noise, settings),
+        brackets=brackets, isoflop_without_gaps=_adjusted(cells, brackets, two, noise, settings),
         conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, two, settings),
         cautions=_cautions(classes, three, checked), versions={"jax": jax.__version__, "numpy": np.__version__},
         known=None if truth is None else compare(truth, cells, three, noise, settings),
     )  # fmt: skip
 
 
-def _isoflop(
-    made: list[profiles.Profile], cells: points.Cells, planned: points.Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
-) -> Isoflop:
-    return fit_isoflop(made, cells.noise_weight, planned.log_c, noise, settings)[0]
-
-
 def _adjusted(
-    cells: points.Cells,
-    planned: points.Cells,
-    brackets: Sequence[Bracket],
-    two: Union[Isoflop, Refusal],
-    noise: Union[NoiseModel, Refusal],
-    settings: AnalysisSettings,
+    cells: Runs, brackets: Sequence[Bracket], two: Union[Isoflop, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
 ) -> Union[Isoflop, Refusal]:
     """Approach 2 again, without the gaps of the learning-rate rule."""
     moved = two if isinstance(two, Refusal) else without_gaps(cells, brackets, two)
-    made = moved if isinstance(moved, Refusal) else profiles_of(moved, settings)
-    return made if isinstance(made, Refusal) else _isoflop(made, cells, planned, noise, settings)
+    if isinstance(moved, Refusal):
+        return moved
+    made = profiles_of(moved, settings)
+    return made if isinstance(made, Refusal) else fit_isoflop(made, moved, noise, settings)[0]
 
 
-def _budgets(cells: points.Cells) -> list[float]:
-    return sorted(set(cells.budget.tolist()))
-
-
-def _measured(cells: points.Cells, budget: float) -> float:
-    return math.exp(cells.log_c[cells.budget == budget].mean())
+def _budgets(cells: Runs) -> list[tuple[float, float]]:
+    """Every planned budget and the FLOPs that its cells have, in the convention of the plan."""
+    assert cells.budget is not None  # the rows of a study have budgets
+    return [(b, math.exp(cells.log_planned_c[cells.budget == b].mean())) for b in sorted(set(cells.budget.tolist()))]
 
 
 def _score(

@@ -11,11 +11,13 @@ from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
-from lm.scaling import points
+from lm.analysis.runs import BRACKET
+from lm.analysis.runs import size as size_of
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.results import Answer, Estimate, Refusal, result
+from lm.scaling.runs import Runs, Size
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row
 
@@ -41,13 +43,13 @@ class Bracket:
 
 def fit_brackets(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[Bracket, ...]:
     """Every bracketed cell of usable `rows`, in planned order."""
-    groups: dict[tuple[float, points.Size, int], list[Row]] = {}
+    groups: dict[tuple[float, Size, int], list[Row]] = {}
     for row in rows:
-        if row.role == points.BRACKET:
-            groups.setdefault((row.budget, points.size(row), row.seed), []).append(row)
+        if row.role == BRACKET:
+            groups.setdefault((row.budget, size_of(row), row.seed), []).append(row)
     found = []
     for (budget, size, seed), members in groups.items():
-        rule = [r for r in rows if r.role != points.BRACKET and (r.budget, points.size(r), r.seed) == (budget, size, seed)]
+        rule = [r for r in rows if r.role != BRACKET and (r.budget, size_of(r), r.seed) == (budget, size, seed)]
         if rule:
             found.append(_bracket(rule[0], sorted([rule[0], *members], key=lambda r: r.learning_rate), noise, settings))
     return tuple(found)
@@ -101,7 +103,7 @@ def _vertex(c: np.ndarray, u: np.ndarray) -> _Best:
     return _Best(best, np.maximum(-(c[:, 1] * best + c[:, 2] * best**2), 0.0), ~inside)
 
 
-def without_gaps(cells: points.Cells, found: Sequence[Bracket], fitted: Isoflop) -> Union[points.Cells, Refusal]:
+def without_gaps(cells: Runs, found: Sequence[Bracket], fitted: Isoflop) -> Union[Runs, Refusal]:
     """Cells with the rule's gap taken from their log loss: interpolated in log N - log N*(C) between the brackets, constant beyond them.
 
     Where a bracket has no vertex the least gap that it shows stands in.
@@ -119,4 +121,4 @@ def without_gaps(cells: points.Cells, found: Sequence[Bracket], fitted: Isoflop)
     offsets = np.array(sorted(placed))
     gaps = np.array([np.mean(placed[offset]) for offset in offsets])
     taken = np.interp(cells.log_n - np.interp(cells.log_c, log_c, log_star), offsets, gaps)
-    return dataclasses.replace(cells, log_loss=cells.log_loss - taken)
+    return dataclasses.replace(cells, loss=np.exp(cells.log_loss - taken))

@@ -6,13 +6,14 @@ from typing import Any, Union
 
 import numpy as np
 
-from lm.scaling import points
+from lm.analysis.runs import BRACKET
+from lm.analysis.runs import size as size_of
 from lm.scaling.approaches import curves
 from lm.scaling.approaches.isoflop import Isoflop, IsoflopBudget
 from lm.scaling.approaches.profiles import Profile
 from lm.scaling.intervals.noise import NoiseModel
-from lm.scaling.points import Cells
 from lm.scaling.results import Refusal, result
+from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row
 
@@ -81,17 +82,17 @@ def _check(budget: IsoflopBudget, settings: AnalysisSettings) -> BudgetCheck:
 
 def without_runs(planned: Sequence[Row], used: Sequence[Row]) -> tuple[BudgetCheck, ...]:
     """A failed check for every budget of the plan of which no run can be used."""
-    known = {row.budget for row in used if row.role != points.BRACKET}
+    known = {row.budget for row in used if row.role != BRACKET}
     failed = []
     for budget in sorted({row.budget for row in planned} - known):
-        sizes = len({points.size(row) for row in planned if row.budget == budget})
+        sizes = len({size_of(row) for row in planned if row.budget == budget})
         why = f"none of its {sizes} planned sizes has a run that fits may use"
         failed.append(BudgetCheck(budget, 0, 0, False, (), False, (why,)))
     return tuple(failed)
 
 
 def shape_classes(
-    profiles: Sequence[Profile], cells: Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+    profiles: Sequence[Profile], cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
 ) -> Union[tuple[ShapeClass, ...], Refusal]:
     """Mean residuals by shape field and value, over the budgets whose parabola has residual degrees of freedom.
 
@@ -101,7 +102,7 @@ def shape_classes(
     """
     if isinstance(noise, Refusal):
         return noise
-    sigma = noise.sigma(cells.log_c) * cells.noise_weight
+    sigma = noise.sigma(cells.log_planned_c) * cells.noise_weight
     parts = [_residual_parts(profile, cells, sigma) for profile in profiles if len(profile.log_n) >= settings.min_points]
     found: list[ShapeClass] = []
     seen: set[tuple[tuple[int, ...], ...]] = set()
@@ -116,7 +117,7 @@ def shape_classes(
     return tuple(found)
 
 
-def _residual_parts(profile: Profile, cells: Cells, sigma: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+def _residual_parts(profile: Profile, cells: Runs, sigma: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
     """Sizes, relative residuals [k], and their covariance under seed noise [k, k]."""
     fit = curves.through(profile, cells.noise_weight)
     design = np.stack([np.ones_like(fit.u), fit.u, fit.u**2], axis=1)

@@ -8,10 +8,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Union
 
-from lm.scaling import points
+from lm.analysis.runs import missing_convention, runs_of
 from lm.scaling.approaches import isoflop, parametric, profiles
+from lm.scaling.fitted_law import Surface
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.results import Answer, Refusal, result
+from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row
 
@@ -32,10 +34,11 @@ class ConventionRow:
     parametric_b: Answer
 
 
-def profiles_of(cells: points.Cells, settings: AnalysisSettings) -> Union[list[profiles.Profile], Refusal]:
+def profiles_of(cells: Runs, settings: AnalysisSettings) -> Union[list[profiles.Profile], Refusal]:
     """The profiles under the settings' convention of C."""
     if settings.c == settings.planned_c:
         return profiles.by_budget(cells)
+    assert cells.budget is not None  # the rows of a study have budgets
     return profiles.interpolated(cells, len(set(cells.budget.tolist())))
 
 
@@ -43,43 +46,40 @@ def convention_table(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], set
     """Every pair of conventions that the runs record."""
     table: list[ConventionRow] = []
     for n in N_CONVENTIONS:
-        missing = points.has_convention(rows, n, settings.planned_c)
+        missing = missing_convention(rows, n, settings.planned_c)
         if missing is not None:
             table += [ConventionRow(n, c, _grouping(c, settings), missing, missing, missing, missing) for c in C_CONVENTIONS]
             continue
-        planned = points.cells(rows, n, settings.planned_c)
-        law = parametric.fit_law(planned, noise, settings, settings.draws if n == settings.n else settings.table_draws, "main")
+        cells = runs_of(rows, n, settings.planned_c, settings.planned_c).cells()
+        law = parametric.fit_law(cells, noise, settings, settings.draws if n == settings.n else settings.table_draws, "main")
         law = law if isinstance(law, Refusal) else parametric.unidentified(law, settings) or law
-        table += [_row(rows, planned, law, noise, dataclasses.replace(settings, n=n, c=c)) for c in C_CONVENTIONS]
+        table += [_row(rows, law, noise, dataclasses.replace(settings, n=n, c=c)) for c in C_CONVENTIONS]
     return tuple(table)
 
 
 def _row(
     rows: Sequence[Row],
-    planned: points.Cells,
-    law: Union[parametric.Fitted, Refusal],
+    law: Union[Surface, Refusal],
     noise: Union[NoiseModel, Refusal],
     settings: AnalysisSettings,
 ) -> ConventionRow:
     grouping = _grouping(settings.c, settings)
-    missing = points.has_convention(rows, settings.n, settings.c)
+    missing = missing_convention(rows, settings.n, settings.c)
     if missing is not None:
         return ConventionRow(settings.n, settings.c, grouping, missing, missing, missing, missing)
-    cells = points.cells(rows, settings.n, settings.c)
-    two = isoflop_exponents(cells, planned, noise, settings)
-    return ConventionRow(settings.n, settings.c, grouping, *two, *parametric.path_exponents(law, cells, settings))
+    cells = runs_of(rows, settings.n, settings.c, settings.planned_c).cells()
+    two = isoflop_exponents(cells, noise, settings)
+    return ConventionRow(settings.n, settings.c, grouping, *two, *parametric.path_exponents(law, cells))
 
 
 def _grouping(c: str, settings: AnalysisSettings) -> str:
     return "planned budgets" if c == settings.planned_c else "interpolated in C"
 
 
-def isoflop_exponents(
-    cells: points.Cells, planned: points.Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
-) -> tuple[Answer, Answer]:
-    """Approach 2's exponents; sigma(C) is read at C as planned."""
+def isoflop_exponents(cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[Answer, Answer]:
+    """Approach 2's exponents."""
     made = profiles_of(cells, settings)
     if isinstance(made, Refusal):
         return made, made
-    got, _ = isoflop.fit_isoflop(made, cells.noise_weight, planned.log_c, noise, settings)
+    got, _ = isoflop.fit_isoflop(made, cells, noise, settings)
     return got.a, got.b

@@ -12,10 +12,12 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.scaling import points
+from lm.analysis.runs import BRACKET
+from lm.analysis.runs import size as size_of
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.results import Answer, Line, Refusal, result
+from lm.scaling.runs import Size
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row
 
@@ -67,11 +69,11 @@ class Curve:
 
 def curves(rows: Sequence[Row], settings: AnalysisSettings) -> list[Curve]:
     """One curve per size: of its longest run (ties: the first planned), by increasing N. Sizes with fewer than two points are left out."""
-    longest: dict[points.Size, Row] = {}
+    longest: dict[Size, Row] = {}
     for row in rows:
-        best = longest.get(points.size(row))
-        if row.role != points.BRACKET and (best is None or row.tokens > best.tokens):
-            longest[points.size(row)] = row
+        best = longest.get(size_of(row))
+        if row.role != BRACKET and (best is None or row.tokens > best.tokens):
+            longest[size_of(row)] = row
     found = []
     for row in longest.values():
         kept = [p for p in row.curve if not p["decayed"] and p["lr_ratio"] >= 1 - _CONSTANT and p[row.measure] > 0 and p["tokens"] > 0]

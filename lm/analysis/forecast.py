@@ -11,12 +11,14 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.scaling import points
+from lm.analysis.runs import BRACKET, missing_convention, runs_of, usable
 from lm.scaling.approaches import isoflop, parametric, profiles
-from lm.scaling.fits import frontier
+from lm.scaling.fits import frontier, solver
+from lm.scaling.fitted_law import Surface
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Answer, Estimate, Refusal, result
+from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row
 
@@ -55,21 +57,21 @@ class Forecast:
 
 def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSettings) -> Union[Forecast, Refusal]:
     """The forecast of the grid cells in `planned` (whatever they measured is not read) from usable runs in `known`."""
-    rows, _ = points.split(known)
+    rows, _ = usable(known)
     targets = [row for row in planned if row.role == "grid"]
     if not rows or not targets:
         return Refusal("too_few_points", "a forecast needs completed runs of the smaller budgets and planned cells of the largest")
-    missing = points.has_convention(rows, settings.n, settings.planned_c) or points.has_convention(targets, settings.n, settings.planned_c)
+    missing = missing_convention(rows, settings.n, settings.planned_c) or missing_convention(targets, settings.n, settings.planned_c)
     if missing is not None:
         return missing
-    noise = fit_noise(rows, settings)
-    cells = points.cells(rows, settings.n, settings.planned_c)
+    runs = runs_of(rows, settings.n, settings.planned_c, settings.planned_c)
+    noise, cells = fit_noise(runs, settings), runs.cells()
     log_x = np.log([[row.params[settings.n], row.tokens] for row in targets])
     log_c = np.log([row.flops[settings.planned_c] for row in targets])
     law = parametric.fit_law(cells, noise, settings, settings.draws, "forecast", span=False)
     problem = law if isinstance(law, Refusal) else parametric.unidentified(law, settings)
     losses, sigma = _losses(law, cells, noise, log_x, log_c, settings)
-    fitted, minima = isoflop.fit_isoflop(profiles.by_budget(cells), cells.noise_weight, cells.log_c, noise, settings)
+    fitted, minima = isoflop.fit_isoflop(profiles.by_budget(cells), cells, noise, settings)
     centre = np.array([log_c.mean()])
     power, last = _baselines(fitted, float(centre[0]))
     return Forecast(
@@ -79,15 +81,15 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
             CellForecast(row.id, float(row.params[settings.n]), float(row.tokens), float(row.flops[settings.planned_c]), loss, sd)
             for row, loss, sd in zip(targets, losses, sigma, strict=True)
         ),
-        n_star=problem or _law_star(law, cells, centre, "log_n", settings), n_star_isoflop=_isoflop_star(fitted, minima, centre, settings),
-        loss_star=_law_star(law, cells, centre, "log_loss", settings), baseline_power_law=power, baseline_last_budget=last,
-        known_budgets=tuple(sorted(set(cells.budget.tolist()))),
+        n_star=problem or _law_star(law, cells, centre, "log_n"), n_star_isoflop=_isoflop_star(fitted, minima, centre, settings),
+        loss_star=_law_star(law, cells, centre, "log_loss"), baseline_power_law=power, baseline_last_budget=last,
+        known_budgets=tuple(sorted({float(row.budget) for row in rows if row.role != BRACKET})),
     )  # fmt: skip
 
 
 def _losses(
-    law: Union[parametric.Fitted, Refusal],
-    cells: points.Cells,
+    law: Union[Surface, Refusal],
+    cells: Runs,
     noise: Union[NoiseModel, Refusal],
     log_x: np.ndarray,
     log_c: np.ndarray,
@@ -98,25 +100,22 @@ def _losses(
     shown: list[Optional[float]] = [None] * len(log_c) if sigma is None else [float(s) for s in sigma]
     if isinstance(law, Refusal):
         return [law] * len(log_c), shown
-    drawn = law.fit.log_loss(log_x, law.drawn)
+    drawn = np.log(solver.loss(law.law, law.draws, np.exp(log_x)))
     residual_sd = float(np.sqrt(np.sum(law.fit.residuals**2) / max(len(cells) - 5, 1)))
     spread = np.full(drawn.shape, residual_sd)
     if isinstance(noise, NoiseModel):
-        typical = float(np.sqrt(np.mean((noise.sigma(cells.log_c) * cells.noise_weight) ** 2)))
+        typical = float(np.sqrt(np.mean((noise.sigma(cells.log_planned_c) * cells.noise_weight) ** 2)))
         spread = noise.draws(log_c, len(drawn), settings.seed) * max(1.0, residual_sd / typical)
     ends = drawn + spread * bootstrap.generator(settings.seed, "forecast seeds").standard_normal(drawn.shape)
     best = np.exp(law.fit.log_loss(log_x))
-    return [bootstrap.estimate(best[i], np.exp(ends[:, i]), settings.level, METHOD) for i in range(len(best))], shown
+    refused = law.refused if isinstance(noise, Refusal) else None  # noise widened to the residuals stands for a law that misses
+    return [bootstrap.estimate(best[i], np.exp(ends[:, i]), settings.level, METHOD, refused) for i in range(len(best))], shown
 
 
-def _law_star(
-    law: Union[parametric.Fitted, Refusal], cells: points.Cells, log_c: np.ndarray, which: str, settings: AnalysisSettings
-) -> Answer:
+def _law_star(law: Union[Surface, Refusal], cells: Runs, log_c: np.ndarray, which: str) -> Answer:
     if isinstance(law, Refusal):
         return law
-    cost = frontier.cost_of(cells)
-    best, drawn = (np.exp(getattr(frontier.optimum(p, cost, log_c), which)[:, 0]) for p in (law.natural, law.draws))
-    return bootstrap.estimate(best[0], drawn, settings.level, law.method)
+    return law.answer_of(np.exp(getattr(law.path(frontier.cost_of(cells), log_c), which)[:, 0]))
 
 
 def _isoflop_star(fitted: isoflop.Isoflop, minima: list[isoflop.Minimum], log_c: np.ndarray, settings: AnalysisSettings) -> Answer:

@@ -5,14 +5,15 @@ from typing import Optional, Union
 import numpy as np
 
 from lm.analysis.truth import Truth, ideal
-from lm.scaling.approaches.parametric import PARAMETRIC, Parametric
+from lm.scaling.approaches.isoflop import PARAMETRIC
+from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.fits import fit
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.laws.loss_laws import NoIrreducible
-from lm.scaling.points import Cells
 from lm.scaling.results import Answer, Estimate, Refusal, result
+from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 WIDEST = 0.15  # of an interval of E that says something, over the truth
@@ -36,7 +37,7 @@ class Known:
 
 
 def compare(
-    truth: Truth, cells: Cells, three: Union[Parametric, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+    truth: Truth, cells: Runs, three: Union[Parametric, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
 ) -> Known:
     """`three` is the fit to the losses of `cells`."""
     floor, alpha, beta = (three if isinstance(three, Refusal) else three.parameters[name] for name in ("E", "alpha", "beta"))
@@ -62,23 +63,23 @@ def verdict(floor: Answer, truth: float, width: Optional[float], covered: bool) 
     return f"E is {found}: {bounds}, {'covers' if covered else 'misses'} the truth, {truth:.4f}, and {wide}"
 
 
-def fit_above(truth: float, cells: Cells, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> dict[str, Answer]:
+def fit_above(truth: float, cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> dict[str, Answer]:
     """Exponents of A / N^alpha + B / D^beta through the losses less the truth; noise is that of the losses, so it weighs more near it."""
     loss = np.exp(cells.log_loss)
     if low := int((loss <= truth).sum()):
         reason = f"{low} runs have a loss of {loss.min():.4f} or less, at or below the least that is possible: data or oracle are wrong"
         return dict.fromkeys(("alpha", "beta"), Refusal("unidentified", reason))
     stretch = loss / (loss - truth)  # of a relative error
-    sigma = (noise.sigma(cells.log_c) if isinstance(noise, NoiseModel) else 1.0) * cells.noise_weight * stretch
-    points = fit.Points(cells.x, np.log(loss - truth), (1 / sigma) / np.mean(1 / sigma))
+    sigma = (noise.sigma(cells.log_planned_c) if isinstance(noise, NoiseModel) else 1.0) * cells.noise_weight * stretch
+    points = fit.Points(cells.log_x(("N", "D")), np.log(loss - truth), (1 / sigma) / np.mean(1 / sigma))
     made = fit.fit(NoIrreducible(), points, HuberLog(settings.delta))
     if isinstance(made, Refusal):
         return dict.fromkeys(("alpha", "beta"), made)
     if isinstance(noise, Refusal):
         return {name: Estimate(made.natural[name], None, None, settings.level, PARAMETRIC, noise) for name in ("alpha", "beta")}
-    scale = noise.draws(cells.log_c, settings.draws, settings.seed) * cells.noise_weight * stretch
+    scale = noise.draws(cells.log_planned_c, settings.draws, settings.seed) * cells.noise_weight * stretch
     normal = bootstrap.generator(settings.seed, "above the truth").standard_normal((settings.draws, len(cells)))
-    ends = fit.refit(made, made.log_loss(cells.x) + scale * normal)
+    ends = fit.refit(made, made.log_loss(points.log_x) + scale * normal)
     drawn = made.law.natural(ends.theta, points.centre)
     columns = {name: made.law.names.index(name) for name in ("alpha", "beta")}
     return {name: bootstrap.estimate(made.natural[name], drawn[:, at], settings.level, PARAMETRIC) for name, at in columns.items()}

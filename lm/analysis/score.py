@@ -7,7 +7,7 @@ from typing import Optional, Union
 import numpy as np
 
 from lm.analysis.forecast import CellForecast, Forecast
-from lm.scaling import points
+from lm.analysis.runs import usable
 from lm.scaling.approaches.isoflop import IsoflopBudget
 from lm.scaling.results import Estimate, Refusal, result, value_of
 from lm.scaling.settings import AnalysisSettings
@@ -58,7 +58,7 @@ class Score:
 
 def score(forecast: Forecast, rows: Sequence[Row], measured: Optional[IsoflopBudget], settings: AnalysisSettings) -> Union[Score, Refusal]:
     """Compares with usable `rows`; `measured` is approach 2's profile of the forecast budget, for N* and the regret."""
-    loss = {row.id: row.loss for row in points.split(rows)[0]}
+    loss = {row.id: row.loss for row in usable(rows)[0]}
     cells = [_cell(cell, loss[cell.id]) for cell in forecast.cells if cell.id in loss and isinstance(cell.loss, Estimate)]
     missing = tuple(cell.id for cell in forecast.cells if cell.id not in loss)
     if not cells:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
+from lm.scaling.fitted_law import rising, spans
 from lm.scaling.results import Caution, Estimate, Refusal
 from lm.scaling.runs import Runs
 
@@ -19,18 +20,16 @@ if TYPE_CHECKING:
     from lm.scaling.laws.law import Law
 
 Found = Union[Refusal, Caution]
-SPAN = 8.0  # factor that N and D each have to span for five parameters
 PER_PARAMETER = 4  # rows a parameter below which a caution is given
 OFF_CENTRE = 2.0  # factor between N* and the middle of the sampled sizes
 CONVENTIONS = 1.5  # factor by which FLOPs per token may leave their trend in N
-FAILED = 0.1  # share of draws without a positive exponent
 STEPS = ((3.0, "extrapolation"), (30.0, "far_extrapolation"), (math.inf, "extreme_extrapolation"))  # factor beyond the sampled range
 
 
 def before(runs: Runs, law: "Law") -> tuple[Found, ...]:
     """What the rows themselves do not support, whatever the fit."""
     k = len(law.names)
-    checks = (_count(runs, k), _one_budget(runs, law), *_spans(runs, law), _mid_schedule(runs), _conventions(runs), _curves(runs))
+    checks = (_count(runs, k), _one_budget(runs, law), *spans(runs, law), _mid_schedule(runs), _conventions(runs), _curves(runs))
     return tuple(found for found in checks if found is not None)
 
 
@@ -50,18 +49,6 @@ def _one_budget(runs: Runs, law: "Law") -> Optional[Found]:
     return Refusal("unidentified", "all rows have one compute: nothing says how the optimum moves; add two budgets, eight times apart")
 
 
-def _spans(runs: Runs, law: "Law") -> list[Found]:
-    if len(law.names) < 5 or not {"N", "D"} <= set(law.inputs):
-        return []
-    found: list[Found] = []
-    for name in ("N", "D"):
-        factor = float(runs.inputs[name].max() / runs.inputs[name].min())
-        if factor < SPAN * (1 - 1e-9):
-            what = f"{name} spans a factor {factor:.1f}; {len(law.names)} parameters need {SPAN:g}"
-            found.append(Refusal("unidentified", f"{what}: add runs with other {name}, or fit a law of fewer parameters"))
-    return found
-
-
 def _mid_schedule(runs: Runs) -> Optional[Found]:
     if runs.decayed is None or runs.decayed.all() or not runs.decayed.any():
         return None
@@ -77,7 +64,7 @@ def _conventions(runs: Runs) -> Optional[Found]:
     from lm.scaling.fits import frontier
 
     log_n = np.log(runs.n)
-    apart = np.log(runs.c / runs.d) - frontier.cost_of_runs(runs).log_flops_per_token(log_n)
+    apart = np.log(runs.c / runs.d) - frontier.cost_of(runs).log_flops_per_token(log_n)
     widest = float(np.exp(np.abs(apart - np.median(apart)).max()))
     if widest < CONVENTIONS:
         return None
@@ -100,25 +87,9 @@ def after(made: "Surface", runs: Runs, profiled: "tuple[ProfileInterval, ...]" =
     """What the fitted law does not support; `profiled` are the profiles that were made of it."""
     found: list[Found] = list(made.fit.cautions)
     found += [Caution("unidentified", interval.answer.reason) for interval in profiled if isinstance(interval.answer, Refusal)]
-    found += [refused for refused in (_exponents(made), _projection(made)) if refused]
+    found += [refused for refused in (rising(made), _projection(made)) if refused]
     found += _centred(made, runs)
     return tuple(found)
-
-
-def _exponents(made: "Surface") -> Optional[Found]:
-    """Loss must fall with N and with D, in the optimum and in nearly all draws."""
-    for name, symbol in (("alpha", "N"), ("beta", "D")):
-        if name not in made.law.names:
-            continue
-        i = made.law.names.index(name)
-        if made.values[i] <= 0:
-            return Refusal(
-                "unidentified", f"the best fit has {name} = {made.values[i]:.3g}: loss does not fall with {symbol}; widen {symbol}"
-            )
-        lost = float(np.mean(made.draws[:, i] <= 0))
-        if lost > FAILED:
-            return Refusal("unidentified", f"{lost:.0%} of the draws have {name} of 0 or less: widen {symbol}, or add seeds")
-    return None
 
 
 def _projection(made: "Surface") -> Optional[Found]:
@@ -140,7 +111,7 @@ def _centred(made: "Surface", runs: Runs) -> list[Found]:
     if not budgets:
         return []
     log_c = np.array([np.log(runs.c[index]).mean() for index in budgets])
-    star = np.exp(made.allocate(frontier.cost_of_runs(runs), log_c)[0].log_n[0])
+    star = np.exp(made.allocate(frontier.cost_of(runs), log_c)[0].log_n[0])
     return _placed([(float(runs.budget[i[0]]), runs.n[i], float(s)) for i, s in zip(budgets, star, strict=True)])
 
 

@@ -125,5 +125,5 @@ def exponent(law: Law, natural: np.ndarray, runs: Runs) -> Optional[float]:
     log_c = np.log([runs.c.min(), runs.c.max()])
     if not {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"} or log_c[0] == log_c[1]:
         return None
-    best = frontier.allocate(law, natural, frontier.cost_of_runs(runs), log_c).log_n[0]
+    best = frontier.allocate(law, natural, frontier.cost_of(runs), log_c).log_n[0]
     return float((best[1] - best[0]) / (log_c[1] - log_c[0]))

@@ -9,7 +9,8 @@ import numpy as np
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fits.projection import Projected, project
-from lm.scaling.intervals import resampling
+from lm.scaling.intervals import bootstrap, resampling
+from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.intervals.resampling import Resampling, Rows
 from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Answer, Refusal
@@ -21,6 +22,7 @@ class Surface:
     """The optimum and its draws, in the law's own parameters. `sampled` is the range of each input that was measured.
 
     `left_out` holds the fits without one row, or run, each, where intervals are BCa's; `refused` says why there are no intervals.
+    `simulated` are the log losses behind the draws and `minima` the objectives there, where the strategy draws losses and not weights.
     """
 
     fit: fit.Fit
@@ -32,6 +34,8 @@ class Surface:
     projected: Optional[Projected] = None  # where variable projection ended
     left_out: Optional[np.ndarray] = None  # [J, k]
     refused: Optional[Refusal] = None
+    simulated: Optional[np.ndarray] = None  # [R, n]
+    minima: Optional[np.ndarray] = None  # [R]
 
     @property
     def law(self) -> Law:
@@ -55,26 +59,37 @@ class Surface:
     def answer(self, value: float, drawn: np.ndarray, left_out: Optional[np.ndarray] = None) -> Answer:
         """A number with the interval of its draws [R]: percentiles, or BCa's where the values with a unit left out [J] are given."""
         if left_out is None or self.refused is not None:
-            return resampling.percentile(value, drawn, self.level, self.method, self.refused)
+            return bootstrap.estimate(value, drawn, self.level, self.method, self.refused)
         return resampling.bca(value, drawn, left_out, self.level, self.method)
 
     def allocate(self, cost: frontier.Cost, log_c: np.ndarray) -> tuple[frontier.Optimum, frontier.Optimum]:
         """log N*, log D*, log L* at each C [m]: of the optimum [1, m], of the draws [R, m]."""
-        best, drawn = (frontier.allocate(self.law, p, cost, log_c) for p in (self.values[None], self.draws))
-        return best, drawn
+        return _allocated(self.law, self.values[None], cost, log_c), _allocated(self.law, self.draws, cost, log_c)
 
     def path(self, cost: frontier.Cost, log_c: np.ndarray) -> frontier.Optimum:
         """log N*, log D*, log L* at each C [m] of `stacked`: [1 + R + J, m], columns of which `answer_of` reads."""
-        return frontier.allocate(self.law, self.stacked, cost, log_c)
+        return _allocated(self.law, self.stacked, cost, log_c)
 
     def parameters(self) -> dict[str, Answer]:
         """Every parameter with its interval."""
         return {name: self.answer_of(column) for name, column in zip(self.law.names, self.stacked.T, strict=True)}
 
 
-def points_of(runs: Runs, law: Law) -> fit.Points:
-    """What a law is fitted to, each point with weight 1."""
-    return fit.Points(runs.log_x(law.inputs), np.log(runs.loss), np.ones(len(runs)))
+def _allocated(law: Law, values: np.ndarray, cost: frontier.Cost, log_c: np.ndarray) -> frontier.Optimum:
+    """The optimum at each C, to rounding for Hoffmann's law."""
+    return frontier.optimum(values, cost, log_c) if isinstance(law, Chinchilla) else frontier.allocate(law, values, cost, log_c)
+
+
+def points_of(runs: Runs, law: Law, weights: Optional[np.ndarray] = None) -> fit.Points:
+    """What a law is fitted to, each point with weight 1 unless `weights` [n] are given."""
+    return fit.Points(runs.log_x(law.inputs), np.log(runs.loss), np.ones(len(runs)) if weights is None else weights)
+
+
+def weights_of(cells: Runs, noise: Union[NoiseModel, Refusal], objective: Objective) -> np.ndarray:
+    """[n] weights of mean 1: by the noise of each cell, sigma(C) / sqrt(seeds), in the objective's power."""
+    relative = noise.sigma(cells.log_planned_c) * cells.noise_weight if isinstance(noise, NoiseModel) else cells.noise_weight
+    weights = relative**-objective.power
+    return weights / weights.mean()
 
 
 def fit_surface(
@@ -85,22 +100,83 @@ def fit_surface(
     draws: int = 1000,
     level: float = 0.8,
     seed: int = 0,
+    noise: Union[NoiseModel, Refusal, None] = None,
 ) -> Union[Surface, Refusal]:
-    """Fits a law from all of its starts and from where variable projection ends; again to `draws` resamples from three places each."""
-    points, resampling = points_of(runs, law), resampling.resolve(runs)
-    if len(points.log_loss) <= len(law.names):
-        return Refusal("too_few_points", f"{len(runs)} rows for {len(law.names)} parameters: {len(law.names) + 1} are the least")
+    """Fits a law to the cells of a table, from all of the law's starts and from where variable projection ends: approach 3.
+
+    Replicas are merged and cells weigh by their noise. The law is fitted again to `draws` resamples from three places each.
+
+    Args:
+        runs: rows of a CSV file or of a study, replicas merged or not.
+        noise: seed noise (default: what the seeds of `runs` measure).
+    """
+    noise = fit_noise(runs) if noise is None else noise
+    cells, resampling = runs.cells(), resampling.resolve(runs, noise)
+    if len(cells) <= len(law.names):
+        return Refusal("too_few_points", f"{len(cells)} rows for {len(law.names)} parameters: {len(law.names) + 1} are the least")
+    points = points_of(cells, law, weights_of(cells, noise, objective))
     projected = project(law, points, objective)
     made = fit.fit(law, points, objective, None if projected is None else projected.theta[None])
     if isinstance(made, Refusal):
         return made
-    log_loss, weights = resampling.draw(made, runs, draws, seed)
+    log_loss, weights = resampling.draw(made, cells, draws, seed)
     ends = fit.refit(made, log_loss, weights)
     centre = made.points.centre
-    sampled = {name: (float(runs.inputs[name].min()), float(runs.inputs[name].max())) for name in law.inputs}
-    left_out = law.natural(_left_out(made, resampling.units(runs)), centre) if resampling.bca else None
-    values, drawn, refused = law.natural(made.theta, centre), law.natural(ends.theta, centre), resampling.refusal(made, runs)
-    return Surface(made, values, drawn, resampling.name, level, sampled, projected, left_out, refused)
+    return Surface(
+        fit=made,
+        values=law.natural(made.theta, centre),
+        draws=law.natural(ends.theta, centre),
+        method=resampling.name,
+        level=level,
+        sampled={name: (float(cells.inputs[name].min()), float(cells.inputs[name].max())) for name in law.inputs},
+        projected=projected,
+        left_out=law.natural(_left_out(made, resampling.units(cells)), centre) if resampling.bca else None,
+        refused=resampling.refusal(made, cells),
+        simulated=log_loss if weights is None else None,
+        minima=ends.value if weights is None else None,
+    )
+
+
+SPAN = 8.0  # factor that N and D each have to span for five parameters
+LOST = 0.1  # share of draws without a positive exponent above which there is none
+
+
+def spans(runs: Runs, law: Law, least: float = SPAN) -> list[Refusal]:
+    """Refuses five parameters or more where N or D spans too little."""
+    if len(law.names) < 5 or not {"N", "D"} <= set(law.inputs):
+        return []
+    found = []
+    for name in ("N", "D"):
+        factor = float(runs.inputs[name].max() / runs.inputs[name].min())
+        if factor < least * (1 - 1e-9):
+            what = f"{name} spans a factor {factor:.1f}; {len(law.names)} parameters need {least:g}"
+            found.append(Refusal("unidentified", f"{what}: add runs with other {name}, or fit a law of fewer parameters"))
+    return found
+
+
+def lost_draws(made: Surface) -> float:
+    """Share of the draws in which loss does not fall with N or with D."""
+    columns = [made.law.names.index(name) for name in ("alpha", "beta") if name in made.law.names]
+    return float(np.mean(np.any(made.draws[:, columns] <= 0, axis=1))) if columns else 0.0
+
+
+def rising(made: Surface, most: float = LOST) -> Optional[Refusal]:
+    """Refuses exponents where loss does not fall with N or with D, in the optimum or in too many draws."""
+    for name, symbol in (("alpha", "N"), ("beta", "D")):
+        value = made.fit.natural.get(name, 1.0)
+        if value <= 0:
+            return Refusal("unidentified", f"the best fit has {name} = {value:.3g}: loss does not fall with {symbol}; widen {symbol}")
+    if (lost := lost_draws(made)) > most:
+        return Refusal("unidentified", f"{lost:.0%} of the draws have an exponent of 0 or less: widen N or D, or add seeds")
+    return None
+
+
+def lack_of_fit(made: Surface, cells: Runs, noise: Union[NoiseModel, Refusal]) -> Optional[float]:
+    """The root mean square residual in seed standard deviations, per degree of freedom; None without a noise model."""
+    if isinstance(noise, Refusal):
+        return None
+    z = made.fit.residuals / (noise.sigma(cells.log_planned_c) * cells.noise_weight)
+    return float(np.sqrt(np.sum(z**2) / (len(z) - len(made.law.names))))
 
 
 def _left_out(made: fit.Fit, units: np.ndarray) -> np.ndarray:

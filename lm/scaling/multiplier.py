@@ -18,7 +18,6 @@ from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fitted_law import points_of
 from lm.scaling.intervals import bootstrap
-from lm.scaling.intervals.resampling import percentile
 from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Answer, Caution, Refusal, result
 from lm.scaling.runs import Runs
@@ -174,7 +173,7 @@ def _solve(law: Law, stacked: list[np.ndarray], tables: tuple[Runs, Runs], log_c
     steps = np.linspace(-_REACH, _REACH, _GRID)
     path = _frontier(law, stacked[1], tables[1], log_c + steps)
     found = np.array([_crossing(row, steps, at) for row, at in zip(path, target, strict=True)])
-    loss = percentile(math.exp(target[0]), np.exp(target[1:]), level, METHOD)
+    loss = bootstrap.estimate(math.exp(target[0]), np.exp(target[1:]), level, METHOD)
     if not np.isfinite(found[0]):
         return Refusal("extrapolation", "B does not reach A's loss between 1/30 and 30 times the compute: compare them at another C"), loss
     lost = float(np.mean(~np.isfinite(found[1:])))
@@ -182,7 +181,7 @@ def _solve(law: Law, stacked: list[np.ndarray], tables: tuple[Runs, Runs], log_c
     refused = None
     if lost > _MAX_LOST:
         refused = Refusal("interval", f"{lost:.0%} of the draws put X beyond 30 times: add seeds, or budgets around C")
-    return percentile(
+    return bootstrap.estimate(
         x, np.where(np.isfinite(drawn), drawn, math.inf) if refused is None and not lost else drawn, level, METHOD, refused
     ), loss
 
@@ -191,7 +190,7 @@ def _frontier(law: Law, natural: np.ndarray, runs: Runs, log_c: np.ndarray) -> n
     """[R, m] log of the lowest loss at each C."""
     if tuple(law.inputs) == ("C",):
         return np.log(solver.loss(law, natural, np.exp(log_c)[:, None]))
-    cost = frontier.cost_of_runs(runs)
+    cost = frontier.cost_of(runs)
     if isinstance(law, Chinchilla):
         return frontier.optimum(natural, cost, log_c).log_loss
     return frontier.allocate(law, natural, cost, log_c).log_loss

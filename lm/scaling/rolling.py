@@ -106,7 +106,7 @@ def _allocation(made: fit.Fit, reference: fit.Fit, used: Runs, runs: Runs) -> Al
     law = made.law
     if not {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"}:
         return None, None, None, None, None
-    cost, log_c = frontier.cost_of_runs(runs), math.log(float(runs.c.max()))
+    cost, log_c = frontier.cost_of(runs), math.log(float(runs.c.max()))
     natural, truth = (law.natural(one.theta[None], one.points.centre) for one in (made, reference))
     from lm.scaling.filters import exponent
 

@@ -1,4 +1,4 @@
-"""A table of runs from anywhere: a CSV file, a pandas data frame, or any mapping of names to columns (numpy only).
+"""The table of runs that every fit reads, from a study, a CSV file, a pandas data frame or any mapping of names to columns (numpy only).
 
 Each row is one measured point: parameters N, tokens D, a loss, and where they are known the FLOPs C, the training run that the point
 belongs to, its seed, its planned budget, and whether its learning rate had decayed. Without a column of FLOPs C = 6 N D.
@@ -13,7 +13,6 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling.points import Cells
 
 _SHOWN = 5  # rows that an error names
 
@@ -33,22 +32,32 @@ class Columns:
     inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+Size = tuple[tuple[str, int], ...]  # the fields of a model's shape, by name
+
+
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """Columns [n] in the order of the table. `inputs` holds N, D, C, M = D / N and what was asked for, by name.
+    """Columns [n] in the order of the table: what a CSV file, a data frame or a study holds, and what every fit reads.
 
-    `run` and `seed` name the training run and the seed of a point (each point its own run where no column says otherwise); `budget` is the
-    planned C; `counted` says that C was measured rather than taken as 6 N D.
+    `inputs` holds N, D, C, M = D / N and what was asked for, by name. `run` and `seed` name the training run and the seed of a point (each
+    point is its own run where no column says otherwise). `counted` says that C was measured rather than taken as 6 N D.
+
+    `size` names the model of a row where N does not; rows of one budget and size are replicas. `planned_c` is C in the convention that
+    budgets are planned in, where `inputs["C"]` counts otherwise: seed noise is a function of it. In a table of cells (`cells`) `members`
+    are the runs that each row is the mean of.
     """
 
     inputs: Mapping[str, np.ndarray]
     loss: np.ndarray
     run: tuple[str, ...]
     seed: Optional[tuple[str, ...]] = None
-    budget: Optional[np.ndarray] = None
+    budget: Optional[np.ndarray] = None  # planned FLOPs
     decayed: Optional[np.ndarray] = None
     counted: bool = False
     source: str = "table"
+    size: Optional[tuple[Size, ...]] = None
+    planned_c: Optional[np.ndarray] = None
+    members: Optional[tuple[tuple[str, ...], ...]] = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -66,6 +75,46 @@ class Runs:
         return self.inputs["C"]
 
     @property
+    def log_n(self) -> np.ndarray:
+        return np.log(self.n)
+
+    @property
+    def log_d(self) -> np.ndarray:
+        return np.log(self.d)
+
+    @property
+    def log_c(self) -> np.ndarray:
+        return np.log(self.c)
+
+    @property
+    def log_planned_c(self) -> np.ndarray:
+        """log C at which seed noise is read."""
+        return np.log(self.c if self.planned_c is None else self.planned_c)
+
+    @property
+    def log_loss(self) -> np.ndarray:
+        return np.log(self.loss)
+
+    @property
+    def ids(self) -> tuple[tuple[str, ...], ...]:
+        """The runs behind each row."""
+        return tuple((run,) for run in self.run) if self.members is None else self.members
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """[n] how many runs each row is the mean of."""
+        return np.array([len(ids) for ids in self.ids], float)
+
+    @property
+    def noise_weight(self) -> np.ndarray:
+        """[n] factor on the relative seed standard deviation of a row: 1 / sqrt(seeds)."""
+        return 1 / np.sqrt(self.seeds)
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        return tuple((("params", round(n)),) for n in self.n.tolist()) if self.size is None else self.size
+
+    @property
     def groups(self) -> np.ndarray:
         """[n] index of the run of each point, in order of first appearance."""
         index = {name: i for i, name in enumerate(dict.fromkeys(self.run))}
@@ -81,34 +130,51 @@ class Runs:
         """The points of a boolean mask or of indices, in order."""
         index = np.flatnonzero(which) if np.asarray(which).dtype == bool else np.asarray(which, int)
 
-        def part(values: Optional[np.ndarray]) -> Optional[np.ndarray]:
-            return None if values is None else values[index]
+        def part(values: Any) -> Any:
+            if values is None or isinstance(values, np.ndarray):
+                return None if values is None else values[index]
+            return tuple(values[i] for i in index)
 
-        return dataclasses.replace(
-            self, inputs={name: column[index] for name, column in self.inputs.items()}, loss=self.loss[index],
-            run=tuple(self.run[i] for i in index), seed=None if self.seed is None else tuple(self.seed[i] for i in index),
-            budget=part(self.budget), decayed=part(self.decayed),
-        )  # fmt: skip
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        kept = {name: values if name in ("inputs", "counted", "source") else part(values) for name, values in columns.items()}
+        return Runs(**(kept | {"inputs": {name: column[index] for name, column in self.inputs.items()}}))
 
-    def cells(self) -> Cells:
-        """End points merged over seeds: rows of equal budget, N and D (approach 2 reads these). UserError without budgets."""
-        if self.budget is None:
-            raise UserError("approach 2 needs a column of planned budgets: name it with --budget=COLUMN")
-        groups: dict[tuple[float, float], list[int]] = {}
+    def replicas(self) -> list[np.ndarray]:
+        """Indices of the rows of each cell, in order of first appearance: rows that differ in their seed alone.
+
+        Where sizes are named a cell is one size of one budget; in other tables all inputs, the budget and the schedule's end are equal.
+        Without seeds every row is a cell.
+        """
+        if self.seed is None:
+            return [np.array([i]) for i in range(len(self))]
+        cells: dict[tuple[Any, ...], list[int]] = {}
         for i in range(len(self)):
-            groups.setdefault((float(self.budget[i]), float(self.n[i])), []).append(i)
-        members = list(groups.values())
+            budget = None if self.budget is None else float(self.budget[i])
+            decayed = None if self.decayed is None else bool(self.decayed[i])
+            what = (self.size[i],) if self.size is not None else tuple(float(column[i]) for column in self.inputs.values())
+            cells.setdefault((budget, decayed, *what), []).append(i)
+        return [np.array(rows) for rows in cells.values()]
+
+    def cells(self) -> "Runs":
+        """The table with the replicas of each cell merged into one row: means of logarithms."""
+        if self.members is not None:
+            return self
+        groups = self.replicas()
+        first = self.take(np.array([rows[0] for rows in groups], int))
 
         def mean(column: np.ndarray) -> np.ndarray:
-            return np.array([np.mean(np.log(column[group])) for group in members])
+            return np.array([column[g[0]] if np.all(column[g] == column[g[0]]) else np.exp(np.mean(np.log(column[g]))) for g in groups])
 
-        return Cells(
-            ids=tuple(tuple(self.run[i] for i in group) for group in members),
-            sizes=tuple((("params", round(n)),) for _, n in groups),
-            budget=np.array([budget for budget, _ in groups]),
-            log_n=mean(self.n), log_d=mean(self.d), log_c=mean(self.c), log_loss=mean(self.loss),
-            seeds=np.array([len(group) for group in members], float),
-        )  # fmt: skip
+        members = tuple(tuple(self.run[i] for i in rows) for rows in groups)
+        return dataclasses.replace(
+            first,
+            inputs={name: mean(column) for name, column in self.inputs.items()},
+            loss=mean(self.loss),
+            planned_c=None if self.planned_c is None else mean(self.planned_c),
+            run=tuple(" and ".join(dict.fromkeys(runs)) for runs in members),
+            seed=None,
+            members=members,
+        )
 
 
 Frame = Union[Mapping[str, Sequence[Any]], Any]

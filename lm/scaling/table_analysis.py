@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from lm.scaling import diagnostics
-from lm.scaling.approaches import isoflop, profiles
+from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.approaches.hull import Hull, fit_hull
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.fits import frontier
 from lm.scaling.fits.objectives import OBJECTIVES, Objective
-from lm.scaling.fitted_law import Surface, fit_surface
+from lm.scaling.fitted_law import Surface, fit_surface, lack_of_fit
 from lm.scaling.intervals import noise
 from lm.scaling.intervals.resampling import RESAMPLINGS, Resampling
 from lm.scaling.laws import catalogue
@@ -119,11 +119,12 @@ def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> Table
 def fit_profiles(runs: Runs, settings: TableSettings) -> Union[Isoflop, Refusal]:
     """Approach 2 over the table's planned budgets, the replicas of a cell merged."""
     cells = runs.cells()
+    found = profiles.by_budget(cells)
     chosen = AnalysisSettings(
         n="params", c="counted" if runs.counted else "6nd", planned_c="table", level=settings.level, draws=settings.draws,
         seed=settings.seed, curve=settings.curve, regression=settings.regression,
     )  # fmt: skip
-    return isoflop.fit_isoflop(profiles.by_budget(cells), cells.noise_weight, cells.log_c, noise.fit_table_noise(runs), chosen)[0]
+    return isoflop.fit_isoflop(found, cells, noise.fit_noise(runs), chosen)[0]
 
 
 def _described(settings: TableSettings) -> dict[str, Any]:
@@ -137,10 +138,12 @@ def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
     found = diagnostics.before(runs, law)
     if refused := next((one for one in found if isinstance(one, Refusal)), None):
         return refused
-    made = fit_surface(runs, law, objective, settings.resampling, settings.draws, settings.level, settings.seed)
+    seeds, cells = noise.fit_noise(runs), runs.cells()
+    made = fit_surface(runs, law, objective, settings.resampling, settings.draws, settings.level, settings.seed, seeds)
     if isinstance(made, Refusal):
         return made
-    return described(runs, made, settings, found + diagnostics.after(made, runs))
+    lack = parametric.lack_cautions(lack_of_fit(made, cells, seeds))
+    return described(cells, made, settings, found + diagnostics.after(made, cells) + lack)
 
 
 def described(runs: Runs, made: Surface, settings: TableSettings, found: tuple[diagnostics.Found, ...] = ()) -> LawFit:
@@ -173,15 +176,11 @@ def allocates(law: Law) -> bool:
 
 
 def exponents(made: Surface, runs: Runs, refused: Optional[Refusal] = None) -> dict[str, Answer]:
-    """Slopes of log N* and log D* on log C over the table's compute."""
+    """Returns a and b of N* ~ C^a, D* ~ C^b; empty for a law that allocates nothing."""
     if not allocates(made.law):
         return {}
-    if refused:
-        return {"a": refused, "b": refused}
-    log_c = np.linspace(np.log(runs.c.min()), np.log(runs.c.max()), 9)
-    slope = np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1))[1]
-    path = made.path(frontier.cost_of_runs(runs), log_c)
-    return {"a": made.answer_of(path.log_n @ slope), "b": made.answer_of(path.log_d @ slope)}
+    a, b = (refused, refused) if refused else parametric.path_exponents(made, runs)
+    return {"a": a, "b": b}
 
 
 def allocations(made: Surface, runs: Runs, targets: tuple[float, ...]) -> tuple[Allocation, ...]:
@@ -190,7 +189,7 @@ def allocations(made: Surface, runs: Runs, targets: tuple[float, ...]) -> tuple[
         return ()
     decades = 10.0 ** np.arange(np.ceil(np.log10(runs.c.min())), np.floor(np.log10(runs.c.max())) + 1)
     flops = sorted({*decades.tolist(), *targets})
-    path = made.path(frontier.cost_of_runs(runs), np.log(flops))
+    path = made.path(frontier.cost_of(runs), np.log(flops))
     found = []
     for i, c in enumerate(flops):
         columns = (path.log_n[:, i], path.log_d[:, i], path.log_loss[:, i], (path.log_d - path.log_n)[:, i])

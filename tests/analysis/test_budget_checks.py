@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from lm.analysis import brackets, budget_checks, conventions
-from lm.scaling import points
+from lm.analysis import brackets, budget_checks, conventions, runs
 from lm.scaling.approaches import isoflop, profiles
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
@@ -48,8 +47,8 @@ def test_sizes_closer_than_the_noise_are_tied():
 def test_a_shape_class_that_stands_apart_is_warned_of(penalty, warned):
     """One size in the middle of the grid is 4% worse than its N says, at noise of .5%."""
     rows = synthetic.study(sigma=0.005, seed=4, classes={40: penalty})
-    cells = points.cells(rows, "matmul", "matmul_causal")
-    found = budget_checks.shape_classes(profiles.by_budget(cells), cells, fit_noise(rows, SETTINGS), SETTINGS)
+    cells = synthetic.cells(rows)
+    found = budget_checks.shape_classes(profiles.by_budget(cells), cells, fit_noise(synthetic.table(rows), SETTINGS), SETTINGS)
     named = {(shape.field, shape.value): shape for shape in found}
     assert named["d_model", 40].warned == warned
     if warned:
@@ -62,8 +61,8 @@ def test_shape_classes_have_unit_variance_under_noise_alone():
     z = []
     for seed in range(60):
         rows = synthetic.study(sigma=0.01, seed=seed)
-        cells = points.cells(rows, "matmul", "matmul_causal")
-        found = budget_checks.shape_classes(profiles.by_budget(cells), cells, fit_noise(rows, SETTINGS), SETTINGS)
+        cells = synthetic.cells(rows)
+        found = budget_checks.shape_classes(profiles.by_budget(cells), cells, fit_noise(synthetic.table(rows), SETTINGS), SETTINGS)
         z.append(next(shape.z for shape in found if (shape.field, shape.value) == ("d_model", 40)))
     assert abs(np.mean(z)) < 3 / math.sqrt(60)
     assert 0.7 < np.std(z) < 1.5
@@ -71,7 +70,7 @@ def test_shape_classes_have_unit_variance_under_noise_alone():
 
 def test_a_bracket_finds_the_best_rate_and_the_rules_gap():
     rows = synthetic.study(brackets=True)
-    noise = fit_noise(synthetic.study(sigma=0.002), SETTINGS)
+    noise = fit_noise(synthetic.table(synthetic.study(sigma=0.002)), SETTINGS)
     found = brackets.fit_brackets(rows, noise, SETTINGS)
     assert len(found) == 3
     for bracket in found:
@@ -98,7 +97,7 @@ def test_gaps_along_the_size_axis_are_taken_out_of_the_exponent():
         return 0.02 * max(math.log(row.params["matmul"]) - np.polyval(line, math.log(row.budget)), 0.0)
 
     spoilt = [dataclasses.replace(row, loss=row.loss * math.exp(gap(row))) for row in clean]
-    cells = points.cells(spoilt, "matmul", "matmul_causal")
+    cells = synthetic.cells(spoilt)
     first = fitted(spoilt)
     chosen = [spoilt[i] for i in (0, 3, 5, 6)]
     made = [
@@ -107,7 +106,7 @@ def test_gaps_along_the_size_axis_are_taken_out_of_the_exponent():
         for row in chosen
     ]  # fmt: skip
     moved = brackets.without_gaps(cells, made, first)
-    clean_cells = points.cells(clean, "matmul", "matmul_causal")
+    clean_cells = synthetic.cells(clean)
     assert np.abs(moved.log_loss - clean_cells.log_loss).max() < 0.4 * np.abs(cells.log_loss - clean_cells.log_loss).max()
     assert isinstance(brackets.without_gaps(cells, (), first), Refusal)
 
@@ -115,18 +114,18 @@ def test_gaps_along_the_size_axis_are_taken_out_of_the_exponent():
 def test_interpolated_budgets_agree_with_the_law_under_another_count():
     rows = synthetic.study()
     settings = dataclasses.replace(SETTINGS, c="6nd", n="matmul")
-    cells = points.cells(rows, "matmul", "6nd")
+    cells = synthetic.cells(rows, "matmul", "6nd")
     made = conventions.profiles_of(cells, settings)
-    got, _ = isoflop.fit_isoflop(made, cells.noise_weight, cells.log_c, Refusal("no_replicas", ""), settings)
+    got, _ = isoflop.fit_isoflop(made, cells, Refusal("no_replicas", ""), settings)
     assert abs(got.a.value - 0.5) < 0.01
     for profile in made:  # no extrapolation, three budgets a size
         for size, ids in zip(profile.sizes, profile.ids, strict=True):
-            own = [math.log(r.flops["6nd"]) for r in rows if points.size(r) == size and r.role == "grid"]
+            own = [math.log(r.flops["6nd"]) for r in rows if runs.size(r) == size and r.role == "grid"]
             assert min(own) - 1e-6 <= profile.log_c <= max(own) + 1e-6
             assert len({r.budget for r in rows if r.id in ids}) >= 3
 
 
 def test_interpolation_needs_sizes_that_are_shared_between_budgets():
     widths = ((16, 18, 20, 22, 24, 26), (28, 30, 32, 34, 36, 38), (40, 42, 44, 46, 48, 50), (52, 54, 56, 58, 60, 62))
-    cells = points.cells(synthetic.study(widths=widths, replicas=False), "matmul", "6nd")
+    cells = synthetic.cells(synthetic.study(widths=widths, replicas=False), "matmul", "6nd")
     assert profiles.interpolated(cells, 4).kind == "too_few_points"

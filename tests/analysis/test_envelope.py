@@ -7,7 +7,6 @@ import numpy as np
 import synthetic
 
 from lm.analysis import envelope
-from lm.scaling import points
 from lm.scaling.fits.frontier import cost_of
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
@@ -23,13 +22,13 @@ def wide():
 
 
 def test_the_envelope_of_many_sizes_has_the_exponent_of_its_law():
-    made = envelope.fit_envelope(wide(), fit_noise(synthetic.study(sigma=0.002), SETTINGS), SETTINGS)
+    made = envelope.fit_envelope(wide(), fit_noise(synthetic.table(synthetic.study(sigma=0.002)), SETTINGS), SETTINGS)
     assert made.interior_sizes >= 6
     assert isinstance(made.a, Estimate)
     assert abs(made.a.value - 0.5) < 0.06  # the steps of a staircase of ten sizes
     assert made.a.low < made.a.value < made.a.high
     assert made.b.low < made.b.value < made.b.high
-    cost = cost_of(points.cells(wide(), "matmul", "matmul_causal"))  # N* and D* are of one run: together they cost C
+    cost = cost_of(synthetic.cells(wide()))  # N* and D* are of one run: together they cost C
     spent = cost.log_flops_per_token(np.log(made.n_line.value)) + np.log(made.d_line.value)
     np.testing.assert_allclose(spent, np.log(made.n_line.flops), atol=0.01)
 

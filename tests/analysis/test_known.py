@@ -15,7 +15,7 @@ from lm.data.corpora.word_chain import WordChainSource
 from lm.data.corpora.word_entropy import Oracle
 from lm.errors import UserError
 from lm.report import truths
-from lm.scaling import points, results
+from lm.scaling import results
 from lm.scaling.approaches import parametric
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
@@ -37,8 +37,8 @@ def fitted(few_starts_in_module):
     """A small study of LAW against its floor."""
     settings = AnalysisSettings(draws=100)
     rows = synthetic.study(law=LAW, sigma=0.0005, seed=4)
-    cells, noise = points.cells(rows, "matmul", "matmul_causal"), fit_noise(rows, settings)
-    three = parametric.fit_parametric(cells, cells, noise, settings)
+    cells, noise = synthetic.cells(rows), fit_noise(synthetic.table(rows), settings)
+    three = parametric.fit_parametric(cells, noise, settings)
     return known.compare(TRUE, cells, three, noise, settings)
 
 
@@ -77,7 +77,7 @@ def test_an_interval_that_misses_or_is_wide_identifies_nothing():
 
 
 def test_losses_below_the_least_possible_are_refused():
-    cells = points.cells(synthetic.study(law=LAW), "matmul", "matmul_causal")
+    cells = synthetic.cells(synthetic.study(law=LAW))
     got = known.fit_above(2.0, cells, Refusal("no_replicas", "none"), AnalysisSettings())
     assert isinstance(got["alpha"], Refusal)
     assert "data or oracle are wrong" in got["alpha"].reason

@@ -15,8 +15,9 @@ import time
 
 import numpy as np
 
+from lm.scaling import coverage
 from lm.scaling.fits import constrained, fit, frontier
-from lm.scaling.intervals import coverage, profile_likelihood, resampling
+from lm.scaling.intervals import profile_likelihood, resampling
 from tests.scaling import known
 
 LEVELS = (0.8, 0.95)

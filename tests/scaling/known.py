@@ -5,11 +5,10 @@ import math
 import numpy as np
 import synthetic
 
-from lm.scaling import runs
+from lm.scaling import coverage, runs
 from lm.scaling.fits import fit
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.fitted_law import points_of
-from lm.scaling.intervals import coverage
 from lm.scaling.laws.law import Chinchilla
 
 EPOCH = (477.83, 2143.42, 1.8172, 0.3473, 0.3672)  # A, B, E, alpha, beta: Besiroglu et al. 2024, at the optimum

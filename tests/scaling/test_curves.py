@@ -90,7 +90,5 @@ def test_fifteen_published_exponents_by_akima():
         table = {name: [float(row[name]) for row in rows if row["config"] == config] for name in ("n", "tokens", "loss", "flops")}
         cells = from_frame(table, Columns("n", "tokens", "loss", budget="flops")).cells()
         settings = AnalysisSettings(curve="akima", draws=2)
-        made, _ = isoflop.fit_isoflop(
-            profiles.by_budget(cells), cells.noise_weight, np.log(cells.budget), Refusal("no_replicas", ""), settings
-        )
+        made, _ = isoflop.fit_isoflop(profiles.by_budget(cells), cells, Refusal("no_replicas", ""), settings)
         assert made.a.value == pytest.approx(a, abs=0.006), config

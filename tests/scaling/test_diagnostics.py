@@ -136,7 +136,7 @@ def approach_two(log_loss):
     cells = table.cells()
     quiet = Refusal("no_replicas", "")
     settings = AnalysisSettings(n="params", c="6nd", planned_c="table", draws=20)
-    return isoflop.fit_isoflop(profiles.by_budget(cells), cells.noise_weight, cells.log_c, quiet, settings)[0]
+    return isoflop.fit_isoflop(profiles.by_budget(cells), cells, quiet, settings)[0]
 
 
 def test_concave_profiles_and_minima_at_the_edge():
@@ -163,6 +163,6 @@ def test_extrapolation_is_marked_as_it_grows():
 
 
 def test_no_replicas_and_no_runs_to_resample_say_what_suffices():
-    assert "--seed-column" in noise.fit_table_noise(GOOD).reason
+    assert "--seed-column" in noise.fit_noise(GOOD).reason
     few = runs.from_frame({"N": [1e6, 2e6], "D": [1e7, 2e7], "loss": [3.0, 2.9]})
     assert "20 suffice" in resampling.Rows().refusal(a_surface(DESIGN.values).fit, few).reason

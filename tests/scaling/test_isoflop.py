@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from lm.scaling import points
+from lm.scaling import runs
 from lm.scaling.approaches import isoflop, profiles
 from lm.scaling.fits.frontier import cost_of, optimum
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
@@ -18,14 +18,14 @@ SETTINGS = AnalysisSettings(draws=300)
 
 
 def fitted(rows, settings=SETTINGS, noise=None):
-    noise = fit_noise(rows, settings) if noise is None else noise
-    cells = points.cells(rows, settings.n, settings.c)
-    return isoflop.fit_isoflop(profiles.by_budget(cells), cells.noise_weight, cells.log_c, noise, settings)[0]
+    noise = fit_noise(synthetic.table(rows), settings) if noise is None else noise
+    cells = synthetic.cells(rows)
+    return isoflop.fit_isoflop(profiles.by_budget(cells), cells, noise, settings)[0]
 
 
 def truth(rows, law=synthetic.LAW):
     """N*, D* per budget and their exponents under the law, with C as counted."""
-    cells = points.cells(rows, "matmul", "matmul_causal")
+    cells = synthetic.cells(rows)
     log_c = np.array([cells.log_c[cells.budget == b].mean() for b in sorted(set(cells.budget.tolist()))])
     best = optimum(np.array([law]), cost_of(cells), log_c)
     return np.exp(best.log_n[0]), np.polyfit(log_c, best.log_n[0], 1)[0], np.polyfit(log_c, best.log_d[0], 1)[0]
@@ -34,7 +34,7 @@ def truth(rows, law=synthetic.LAW):
 def test_noise_is_found_where_it_was_put():
     sigmas = []
     for seed in range(40):
-        noise = fit_noise(synthetic.study(sigma=0.015, seed=seed), SETTINGS)
+        noise = fit_noise(synthetic.table(synthetic.study(sigma=0.015, seed=seed)), SETTINGS)
         assert noise.dof == 20
         sigmas.append(noise.at(2e11).value)
     assert abs(np.mean(sigmas) / 0.015 - 1) < 3 * 0.2 / math.sqrt(40)  # relative sd of a sample sd at 14-20 degrees of freedom: under .2
@@ -43,7 +43,7 @@ def test_noise_is_found_where_it_was_put():
 def test_noise_intervals_widen_where_no_cell_was_repeated():
     covered, widths = [], []
     for seed in range(60):
-        noise = fit_noise(synthetic.study(sigma=0.015, seed=100 + seed), SETTINGS)
+        noise = fit_noise(synthetic.table(synthetic.study(sigma=0.015, seed=100 + seed)), SETTINGS)
         known, far = noise.at(2e11), noise.at(3.2e12)
         covered.append(known.covers(0.015))
         widths.append((math.log(known.high / known.low), math.log(far.high / far.low)))
@@ -53,7 +53,7 @@ def test_noise_intervals_widen_where_no_cell_was_repeated():
 
 def test_without_replicas_noise_is_refused_and_intervals_come_from_residuals():
     rows = synthetic.study(sigma=0.005, replicas=False)
-    assert fit_noise(rows, SETTINGS).kind == "no_replicas"
+    assert fit_noise(synthetic.table(rows), SETTINGS).kind == "no_replicas"
     assert fitted(rows).a.method == isoflop.RESIDUAL
 
 
@@ -118,6 +118,12 @@ def test_draws_and_intervals_repeat_to_the_last_digit():
     assert fitted(rows).a != fitted(rows, dataclasses.replace(SETTINGS, seed=1)).a
 
 
+def _cells(count):
+    """As many cells of one seed each."""
+    ones = np.ones(count)
+    return runs.Runs({"N": ones, "D": ones, "C": ones}, ones, tuple(map(str, range(count))))
+
+
 def _profile(law, flops, log_d):
     """15 sizes at C = 6 N D, noise-free."""
     log_n = np.log(flops / 6) - log_d
@@ -148,7 +154,7 @@ def test_the_bias_of_approach_2_is_the_published_one(alpha, beta, width, shift, 
 
     grid = np.linspace(-math.log(width), math.log(width), 15)
     made = [_profile(law, c, np.log(best_d(c) * shift) + grid) for c in (1e17, 1e18, 1e19, 1e20, 1e21)]
-    fits, minima = isoflop.fit_isoflop(made, np.ones(15), np.zeros(15), Refusal("no_replicas", ""), dataclasses.replace(SETTINGS, draws=20))
+    fits, minima = isoflop.fit_isoflop(made, _cells(15), Refusal("no_replicas", ""), dataclasses.replace(SETTINGS, draws=20))
     good = [m for m in minima if isinstance(m.result.n_star, Estimate)]
     log_d = math.log(1e24 / 6) - isoflop.extrapolate(good, "n_star", np.array([math.log(1e24)]))[0][0]
     assert abs(100 * (math.exp(log_d) / best_d(1e24) - 1) - published) < 0.01

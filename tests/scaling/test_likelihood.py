@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from lm.scaling import runs
+from lm.scaling.coverage import Design
 from lm.scaling.fits import constrained
 from lm.scaling.intervals import likelihood
-from lm.scaling.intervals.coverage import Design
 from lm.scaling.laws.loss_laws import ComputePower
 from lm.scaling.results import Estimate
 from tests.scaling import known

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from lm.scaling import points
 from lm.scaling.approaches import parametric
 from lm.scaling.fits.frontier import cost_of, optimum
-from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
@@ -19,13 +17,8 @@ SETTINGS = AnalysisSettings(draws=200)
 NAMES = ("A", "B", "E", "alpha", "beta")
 
 
-def cells_of(rows):
-    return points.cells(rows, "matmul", "matmul_causal")
-
-
 def fitted(rows, settings=SETTINGS):
-    cells = cells_of(rows)
-    return parametric.fit_parametric(cells, cells, fit_noise(rows, settings), settings)
+    return parametric.fit_parametric(synthetic.cells(rows), fit_noise(synthetic.table(rows), settings), settings)
 
 
 def test_a_law_comes_back_from_its_study_without_noise():
@@ -50,19 +43,18 @@ def test_intervals_of_the_exponent_cover(few_starts):
     covered = []
     for seed in range(30):
         rows = synthetic.study(sigma=0.01, seed=seed)
-        got = parametric.fit_law(cells_of(rows), fit_noise(rows, SETTINGS), SETTINGS, 60, "main")
-        drawn = parametric.exponents(got.draws)
-        covered.append(bootstrap.estimate(parametric.exponents(got.natural)[0], drawn, 0.8, "").covers(0.5))
+        got = parametric.fit_law(synthetic.cells(rows), fit_noise(synthetic.table(rows), SETTINGS), SETTINGS, 60, "main")
+        covered.append(got.estimate(parametric.exponents).covers(0.5))
     assert abs(np.mean(covered) - 0.8) < 0.22
 
 
 @pytest.mark.parametrize("narrow", ["N", "D"])
 def test_five_parameters_need_a_factor_eight_in_n_and_d(narrow):
     rows = synthetic.study()
-    cells = cells_of(rows)
+    cells = synthetic.cells(rows)
     column = cells.log_n if narrow == "N" else cells.log_d
     kept = cells.take(np.abs(column - np.median(column)) < math.log(7.5) / 2)
-    refused = parametric.fit_parametric(kept, kept, Refusal("no_replicas", ""), SETTINGS)
+    refused = parametric.fit_parametric(kept, Refusal("no_replicas", ""), SETTINGS)
     assert refused.kind == "unidentified"
     assert refused.reason.startswith(narrow)
 
@@ -89,7 +81,7 @@ def test_loss_that_does_not_fall_with_size_has_no_exponent():
 def test_the_optimum_at_6nd_is_the_closed_form():
     """N* = G (C/6)^a with a = beta / (alpha + beta), G = (alpha A / (beta B))^(1 / (alpha + beta)) (Hoffmann et al. 2022, eq. 4)."""
     law = (406.4, 410.7, 1.69, 0.34, 0.28)
-    cells = points.cells(synthetic.study(), "total", "6nd")
+    cells = synthetic.cells(synthetic.study(), "total", "6nd")
     log_c = np.log([1e11, 1e12, 1e13])
     best = optimum(np.array([law]), cost_of(cells), log_c)
     g = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)

@@ -9,10 +9,9 @@ import pytest
 
 from lm.errors import UserError
 from lm.scaling import __main__ as command
-from lm.scaling import results
+from lm.scaling import coverage, results
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fitted_law import Surface
-from lm.scaling.intervals import coverage
 from lm.scaling.laws.catalogue import LAWS
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.planning import cells, optimum, power, spread, table_plan
@@ -39,7 +38,7 @@ def study():
     ends = fit.refit(made, design.simulate(300, 1), extra=0)
     sampled = {name: (float(runs.inputs[name].min()), float(runs.inputs[name].max())) for name in ("N", "D")}
     surface = Surface(made, np.array(known.EPOCH), made.law.natural(ends.theta, made.points.centre), "simulated studies", 0.8, sampled)
-    return runs, surface, frontier.cost_of_runs(runs)
+    return runs, surface, frontier.cost_of(runs)
 
 
 def test_a_budget_is_split_by_the_closed_form(study):

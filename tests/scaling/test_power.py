@@ -7,9 +7,9 @@ import pytest
 
 from lm.errors import UserError
 from lm.scaling import __main__ as command
-from lm.scaling import results
+from lm.scaling import coverage, results
 from lm.scaling.fits import fit
-from lm.scaling.intervals import bootstrap, coverage
+from lm.scaling.intervals import bootstrap
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.planning import cells, power
 from lm.scaling.results import Refusal

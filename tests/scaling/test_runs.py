@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lm.errors import UserError
+from lm.scaling.approaches import profiles
 from lm.scaling.runs import Columns, from_frame, read_csv
 
 GOOD = {"N": [1e8, 2e8, 4e8], "D": [2e9, 4e9, 8e9], "loss": [3.2, 3.0, 2.8]}
@@ -39,6 +40,7 @@ def test_points_of_one_run_share_a_group_and_taking_keeps_order():
 def test_seeds_of_a_cell_are_merged_as_logarithms():
     table = {"N": [1e8, 1e8, 2e8], "D": [2e9, 2e9, 1e9], "loss": [3.0, 3.3, 2.8], "C": [1e18] * 3, "s": [0, 1, 0]}
     cells = from_frame(table, Columns(budget="C", seed="s")).cells()
+    assert cells.ids == (("row 0", "row 1"), ("row 2",))
     assert cells.seeds.tolist() == [2, 1]
     np.testing.assert_allclose(np.exp(cells.log_loss), [np.sqrt(3.0 * 3.3), 2.8])
 
@@ -67,7 +69,7 @@ def test_what_a_fit_lacks_is_named():
     with pytest.raises(UserError, match=r"needs U: .*--input=U=COLUMN"):
         made.log_x(("N", "D", "U"))
     with pytest.raises(UserError, match="--budget=COLUMN"):
-        made.cells()
+        profiles.by_budget(made.cells())
 
 
 def test_files_that_are_none(tmp_path):

@@ -74,7 +74,7 @@ def test_the_optimum_of_any_law_is_the_closed_form_where_there_is_one():
 def test_an_optimum_far_beyond_the_table_is_not_held_at_an_end_of_the_search():
     """Sizes of 1e6 to 1e8, compute a million times theirs and a millionth of it."""
     runs = from_frame({"N": [1e6, 1e7, 1e8], "D": [1e8, 1e8, 1e8], "loss": [3.0, 2.9, 2.8]})
-    cost, log_c = frontier.cost_of_runs(runs), np.log([1e8, 1e17, 1e23])
+    cost, log_c = frontier.cost_of(runs), np.log([1e8, 1e17, 1e23])
     a, b, _, alpha, beta = TRUTH
     expected = (np.log(alpha * a / (beta * b)) + beta * (log_c - np.log(6))) / (alpha + beta)
     for found in (frontier.allocate(Chinchilla(), TRUTH[None], cost, log_c), frontier.optimum(TRUTH[None], cost, log_c)):

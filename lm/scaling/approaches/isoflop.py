@@ -19,6 +19,7 @@ from lm.scaling.approaches.profiles import Profile
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.results import Answer, Estimate, Line, Refusal, result
+from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 PARAMETRIC, RESIDUAL = "parametric bootstrap", "residual bootstrap"
@@ -171,19 +172,29 @@ def _common_fields(profile: Profile) -> dict[str, Any]:
 
 def fit_isoflop(
     profiles: Sequence[Profile],
-    noise_weight: np.ndarray,
-    log_c: np.ndarray,
+    cells: Runs,
     noise: Union[NoiseModel, Refusal],
     settings: AnalysisSettings,
     draws: Optional[int] = None,
     sigma: Optional[np.ndarray] = None,
 ) -> tuple[Isoflop, list[Minimum]]:
-    """All budgets and the exponents. `noise_weight` and `log_c` [cells] belong to the cells that the profiles mix. `sigma` [draws + 1,
-    cells] is another model's relative seed sd in the place of `noise`: the estimate, then draws of it."""
-    draws = draws or settings.draws
+    """Approach 2: the minimum of every profile, and the exponents.
+
+    Args:
+        profiles: of `cells`, by planned budget or interpolated.
+        cells: the table whose rows the profiles mix.
+        noise: relative seed standard deviation sigma(C); intervals come from residuals where it is refused.
+        settings: how curves are fitted and intervals are read.
+        draws: bootstrap draws (default: settings.draws).
+        sigma: [draws + 1, cells] another model's relative standard deviation instead of `noise`: the estimate, then draws of it.
+
+    Returns:
+        The result, and the minimum of each profile with its draws.
+    """
+    draws, log_c = draws or settings.draws, cells.log_planned_c
     if sigma is None and isinstance(noise, NoiseModel):
         sigma = np.concatenate([noise.sigma(log_c)[None], noise.draws(log_c, draws, settings.seed)])
-    fitted = [fit_budget(profile, noise_weight, sigma, settings, draws) for profile in profiles]
+    fitted = [fit_budget(profile, cells.noise_weight, sigma, settings, draws) for profile in profiles]
     good = [m for m in fitted if isinstance(m.result.n_star, Estimate)]
     budgets = tuple(m.result for m in fitted)
     if len(good) < MIN_BUDGETS:

@@ -6,8 +6,9 @@ from typing import Union
 
 import numpy as np
 
-from lm.scaling.points import Cells, Size
+from lm.errors import UserError
 from lm.scaling.results import Refusal
+from lm.scaling.runs import Runs, Size
 
 _TARGETS_MIN_SIZES = 5
 _BUDGETS_PER_SIZE = 3
@@ -37,29 +38,42 @@ class Profile:
         return variance.mean() / variance
 
 
-def by_budget(cells: Cells) -> list[Profile]:
-    """The profiles as planned: cells of one budget. Right in the convention that budgets are planned in, and in no other."""
+def by_budget(cells: Runs) -> list[Profile]:
+    """The profiles as planned: cells of one budget, those of one size averaged. UserError for a table without planned budgets.
+
+    Right in the convention that budgets are planned in, and in no other.
+    """
+    if cells.budget is None:
+        raise UserError("approach 2 needs a column of planned budgets: name it with --budget=COLUMN")
+    names = cells.n.tolist() if cells.size is None else cells.size
+    log_n, log_d, log_c = cells.log_n, cells.log_d, cells.log_c
     found = []
     for budget in sorted(set(cells.budget.tolist())):
-        index = np.flatnonzero(cells.budget == budget)
-        index = index[np.argsort(cells.log_n[index], kind="stable")]
-        found.append(_profile(cells, budget, float(cells.log_c[index].mean()), index, np.eye(len(cells))[index], cells.log_d[index]))
+        sizes: dict[object, list[int]] = {}
+        for i in np.flatnonzero(cells.budget == budget):
+            sizes.setdefault(names[i], []).append(int(i))
+        groups = sorted((np.array(rows) for rows in sizes.values()), key=lambda rows: float(log_n[rows[0]]))
+        mix = np.zeros((len(groups), len(cells)))
+        for row, group in zip(mix, groups, strict=True):
+            row[group] = cells.seeds[group] / cells.seeds[group].sum()
+        found.append(_profile(cells, budget, float(log_c[np.concatenate(groups)].mean()), groups, mix, mix @ log_d))
     return found
 
 
-def interpolated(cells: Cells, budgets: int) -> Union[list[Profile], Refusal]:
+def interpolated(cells: Runs, budgets: int) -> Union[list[Profile], Refusal]:
     """Profiles at `budgets` common log-spaced values of C, in any convention, without the planned labels.
 
     Each size that ran at three budgets or more gets log loss as a parabola in log C (least squares), read at the common values within
     the size's own range only; D follows from the size's FLOPs per token. The common values span where at least five sizes have data.
     """
     groups = [np.flatnonzero([size == other for other in cells.sizes]) for size in dict.fromkeys(cells.sizes)]
+    log_c = cells.log_c
     groups = [g for g in groups if len(g) >= _BUDGETS_PER_SIZE]
     if len(groups) < _TARGETS_MIN_SIZES:
         reason = f"{len(groups)} sizes ran at {_BUDGETS_PER_SIZE} budgets or more; {_TARGETS_MIN_SIZES} are needed to interpolate in C"
         return Refusal("too_few_points", reason)
-    low = np.sort([cells.log_c[g].min() for g in groups])[_TARGETS_MIN_SIZES - 1]
-    high = np.sort([cells.log_c[g].max() for g in groups])[-_TARGETS_MIN_SIZES]
+    low = np.sort([log_c[g].min() for g in groups])[_TARGETS_MIN_SIZES - 1]
+    high = np.sort([log_c[g].max() for g in groups])[-_TARGETS_MIN_SIZES]
     if not high - low >= math.log(_MIN_RANGE):
         factor = math.exp(max(high - low, 0.0))
         reason = f"{_TARGETS_MIN_SIZES} sizes at once cover a factor {factor:.2g} of compute, not {_MIN_RANGE:g}: share more sizes"
@@ -67,33 +81,31 @@ def interpolated(cells: Cells, budgets: int) -> Union[list[Profile], Refusal]:
     return [_common(cells, groups, float(target)) for target in np.linspace(low, high, budgets)]
 
 
-def _common(cells: Cells, groups: list[np.ndarray], target: float) -> Profile:
+def _common(cells: Runs, groups: list[np.ndarray], target: float) -> Profile:
     """The profile at log C = target, of the sizes whose range holds it."""
-    slack = 1e-9
-    inside = [g for g in groups if cells.log_c[g].min() - slack <= target <= cells.log_c[g].max() + slack]
-    inside.sort(key=lambda g: float(cells.log_n[g[0]]))
+    slack, log_c = 1e-9, cells.log_c
+    inside = [g for g in groups if log_c[g].min() - slack <= target <= log_c[g].max() + slack]
+    inside.sort(key=lambda g: float(cells.n[g[0]]))
     mix = np.zeros((len(inside), len(cells)))
     for row, group in zip(mix, inside, strict=True):
-        u = cells.log_c[group] - target
+        u = log_c[group] - target
         root = np.sqrt(cells.seeds[group])
         design = np.stack([np.ones_like(u), u, u * u], axis=1)
         row[group] = np.linalg.pinv(design * root[:, None])[0] * root
-    index = np.array([g[0] for g in inside])
-    log_d = np.array([target - np.mean(cells.log_c[g] - cells.log_d[g]) for g in inside])
-    made = _profile(cells, math.exp(target), target, index, mix, log_d)
-    ids = tuple(tuple(name for i in g for name in cells.ids[i]) for g in inside)
-    return dataclasses.replace(made, ids=ids, seeds=np.array([cells.seeds[g].sum() for g in inside]))
+    log_d = np.array([target - np.mean(log_c[g] - cells.log_d[g]) for g in inside])
+    return _profile(cells, math.exp(target), target, inside, mix, log_d)
 
 
-def _profile(cells: Cells, budget: float, log_c: float, index: np.ndarray, mix: np.ndarray, log_d: np.ndarray) -> Profile:
+def _profile(cells: Runs, budget: float, log_c: float, groups: list[np.ndarray], mix: np.ndarray, log_d: np.ndarray) -> Profile:
+    first = np.array([g[0] for g in groups], int)
     return Profile(
         budget=float(budget),
         log_c=log_c,
-        sizes=tuple(cells.sizes[i] for i in index),
-        ids=tuple(cells.ids[i] for i in index),
-        log_n=cells.log_n[index],
+        sizes=tuple(cells.sizes[i] for i in first),
+        ids=tuple(tuple(name for i in g for name in cells.ids[i]) for g in groups),
+        log_n=cells.log_n[first],
         log_d=log_d,
         log_loss=mix @ cells.log_loss,
-        seeds=cells.seeds[index],
+        seeds=np.array([cells.seeds[g].sum() for g in groups]),
         mix=mix,
     )

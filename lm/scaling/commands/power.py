@@ -10,7 +10,7 @@ from lm.errors import UserError
 from lm.scaling.results import to_json
 
 if TYPE_CHECKING:
-    from lm.scaling.intervals.coverage import Design
+    from lm.scaling.coverage import Design
 
 HELP = "power of a design before it is run"
 PRIOR = {"A": 477.83, "B": 2143.42, "E": 1.8172, "alpha": 0.3473, "beta": 0.3672}
@@ -74,7 +74,7 @@ def design_of(args: argparse.Namespace, prior: dict[str, float]) -> "Design":
     """The design that the arguments describe."""
     import numpy as np
 
-    from lm.scaling.intervals.coverage import Design
+    from lm.scaling.coverage import Design
     from lm.scaling.intervals.resampling import PORIAN
     from lm.scaling.laws.law import Chinchilla
     from lm.scaling.planning import power

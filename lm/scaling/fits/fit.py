@@ -13,6 +13,7 @@ import numpy as np
 from lm.scaling.fits import solver
 from lm.scaling.fits.objectives import Objective
 from lm.scaling.laws.law import Law
+from lm.scaling.laws.points import Points
 from lm.scaling.results import Caution, Refusal
 
 KEPT = 128  # starts that go through the exact phase
@@ -20,23 +21,6 @@ AGREE = 1e-9  # relative difference of objectives at which two starts count as a
 MOVED = 1e-3  # distance in coordinates that counts as having left the start
 RANK = 1e-7  # smallest singular value of the column-scaled Jacobian, relative to the largest
 _VARIANTS = (0.7, 1.3)  # the optimum's coordinates times these are further starts of a resample
-
-
-@dataclasses.dataclass(frozen=True)
-class Points:
-    """What a law is fitted to: log inputs [n, p], log loss [n], weights [n] of the objective's terms (mean 1)."""
-
-    log_x: np.ndarray
-    log_loss: np.ndarray
-    weights: np.ndarray
-
-    @property
-    def centre(self) -> np.ndarray:
-        return self.log_x.mean(axis=0)
-
-    def design(self, law: Law) -> np.ndarray:
-        """What the law's `log_loss` reads."""
-        return law.design(self.log_x, self.centre)
 
 
 @dataclasses.dataclass(frozen=True)

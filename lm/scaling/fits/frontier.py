@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lm.scaling.laws.law import Law
-from lm.scaling.points import Cells
 from lm.scaling.runs import Runs
 
 REACH = np.log(30.0)  # how far beyond the sampled sizes an optimum is looked for
@@ -43,18 +42,18 @@ class Cost(NamedTuple):
         return self.coefficients[0] + self.coefficients[1] * u + self.coefficients[2] * u * u
 
 
-def cost_of(cells: Cells) -> Cost:
-    """FLOPs per token as a smooth function of N, from the counts of the runs themselves."""
-    return _cost(cells.log_n, cells.log_d, cells.log_c)
-
-
-def _cost(log_n: np.ndarray, log_d: np.ndarray, log_c: np.ndarray) -> Cost:
+def cost_of(runs: Runs) -> Cost:
+    """FLOPs per token as a smooth function of N by the counts of the runs themselves; 6 N where the table counts no FLOPs."""
+    log_n, log_c = runs.log_n, runs.log_c
+    sampled = (float(log_c.min()), float(log_c.max()))
+    if not runs.counted:
+        return six_nd(runs.n.min(), runs.n.max())._replace(sampled=sampled)
     centre = float(log_n.mean())
     u = log_n - centre
     degree = min(2, len(set(np.round(u, 9).tolist())) - 1)
     coefficients = np.zeros(3)
-    coefficients[: degree + 1] = np.polynomial.polynomial.polyfit(u, log_c - log_d, degree)
-    return Cost(coefficients, centre, float(log_n.min()), float(log_n.max()), (float(log_c.min()), float(log_c.max())))
+    coefficients[: degree + 1] = np.polynomial.polynomial.polyfit(u, log_c - runs.log_d, degree)
+    return Cost(coefficients, centre, float(log_n.min()), float(log_n.max()), sampled)
 
 
 class Optimum(NamedTuple):
@@ -88,14 +87,6 @@ def optimum(natural: np.ndarray, cost: Cost, log_c: np.ndarray) -> Optimum:
 def six_nd(low: float, high: float) -> Cost:
     """C = 6 N D, for sizes looked for between 30 times below `low` and 30 times above `high`."""
     return Cost(np.array([np.log(6.0), 1.0, 0.0]), 0.0, float(np.log(low)), float(np.log(high)))
-
-
-def cost_of_runs(runs: Runs) -> Cost:
-    """C as the table counts it; 6 N D where it does not."""
-    if not runs.counted:
-        plain = six_nd(runs.n.min(), runs.n.max())
-        return plain._replace(sampled=(float(np.log(runs.c.min())), float(np.log(runs.c.max()))))
-    return _cost(np.log(runs.n), np.log(runs.d), np.log(runs.c))
 
 
 def allocate(law: Law, natural: np.ndarray, cost: Cost, log_c: np.ndarray, fixed: Mapping[str, float] = MappingProxyType({})) -> Optimum:

@@ -5,7 +5,7 @@ reweighted least squares majorises it (0 < pull non-increasing in |r|).
 """
 
 import dataclasses
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,6 +13,10 @@ from jaxtyping import Array, Float
 
 class Objective(Protocol):
     def __hash__(self) -> int: ...
+
+    @property
+    def power(self) -> int:
+        """A term whose noise has the standard deviation s weighs 1 / s^power: 1 under a cost that is nearly absolute, 2 under squares."""
 
     def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]: ...
 
@@ -26,6 +30,7 @@ class HuberLog:
     """Huber's cost of log predicted - log observed: r^2 / 2 up to delta, then delta |r| - delta^2 / 2 (Hoffmann et al. 2022, eq. 3)."""
 
     delta: float = 1e-3
+    power: ClassVar[int] = 1
 
     def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return predicted - observed
@@ -41,6 +46,8 @@ class HuberLog:
 @dataclasses.dataclass(frozen=True)
 class SquaredLog:
     """r^2 of log predicted - log observed."""
+
+    power: ClassVar[int] = 2
 
     def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return predicted - observed
@@ -69,6 +76,7 @@ class QuantileLog:
     lies below, (1 - q) |r| where it lies above; rounded by a parabola within 1e-6 of 0."""
 
     q: float = 0.5
+    power: ClassVar[int] = 1
 
     def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return predicted - observed

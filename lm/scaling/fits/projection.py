@@ -11,9 +11,9 @@ import numpy as np
 from scipy.optimize import nnls
 
 from lm.scaling.fits import solver
-from lm.scaling.fits.fit import Points
 from lm.scaling.fits.objectives import Objective
 from lm.scaling.laws.law import Law
+from lm.scaling.laws.points import Points
 
 _KEPT = 24  # points of the grid that are set free
 

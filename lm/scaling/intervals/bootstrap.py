@@ -14,13 +14,16 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def quantiles(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Equal-tailed percentiles over the first axis."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    """Equal-tailed percentiles over the first axis.
+
+    They stand at p (R + 1) of R draws: a truth from the distribution of the draws is then covered at the nominal level, whatever R is.
+    """
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
     return low, high
 
 
 def estimate(value: float, draws: np.ndarray, level: float, method: str, refused: Optional[Refusal] = None) -> Estimate:
-    """A percentile interval; no interval where `refused` says so."""
+    """Returns a number with its equal-tailed percentile interval; without one where `refused` says so, or where draws failed."""
     if refused is None and not np.all(np.isfinite(draws)):
         refused = Refusal("interval", f"{np.mean(~np.isfinite(draws)):.0%} of the bootstrap fits failed")
     if refused is not None:

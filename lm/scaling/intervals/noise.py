@@ -7,17 +7,14 @@ the slope about 0: a few cells at neighbouring budgets do not determine it, and 
 
 import math
 import statistics
-from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
 
-from lm.scaling import points
 from lm.scaling.intervals.bootstrap import generator
 from lm.scaling.results import Estimate, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
-from lm.study.rows import Row
 
 _FLOOR = 1e-6  # relative sd below which seeds count as identical
 
@@ -63,31 +60,28 @@ class NoiseModel:
         return np.exp(coefficients[:, :1] + coefficients[:, 1:] * (np.asarray(log_c, float) - self.log_flops))
 
 
-def fit_noise(rows: Sequence[Row], settings: AnalysisSettings) -> Union[NoiseModel, Refusal]:
-    """sigma(C) from the cells of usable `rows` that ran with several seeds; C in the convention that budgets are planned in."""
-    found = replicated(rows, settings)
+def fit_noise(runs: Runs, settings: AnalysisSettings = AnalysisSettings()) -> Union[NoiseModel, Refusal]:
+    """sigma(C) from the cells of a table that ran with several seeds (`Runs.replicas`); C in the convention that budgets are planned in."""
+    if runs.seed is None:
+        return Refusal("no_replicas", "the table names no seeds: name their column with --seed-column=COLUMN, and repeat a few cells")
+    found = replicated(runs)
     if not found:
-        return Refusal("no_replicas", "no cell ran with more than one seed: add seeds to the cells of the smallest budget")
+        return Refusal("no_replicas", "no cell ran with more than one seed: three seeds of two cells of the smallest budget are the least")
     return _fit(found, settings)
 
 
-def fit_table_noise(runs: Runs, settings: AnalysisSettings = AnalysisSettings()) -> Union[NoiseModel, Refusal]:
-    """sigma(C) from a table whose rows name their seeds: rows of equal N, D and C with different seeds are replicas of a cell."""
-    if runs.seed is None:
-        return Refusal("no_replicas", "the table names no seeds: name their column with --seed-column=COLUMN, and repeat a few cells")
-    cells: dict[tuple[float, ...], dict[str, float]] = {}
-    for i, seed in enumerate(runs.seed):
-        key = tuple(float(column[i]) for column in runs.inputs.values())
-        cells.setdefault(key, {})[seed] = math.log(runs.loss[i])
-    names = tuple(runs.inputs)
-    found = []
-    for key, losses in cells.items():
-        if len(losses) > 1:
-            at = dict(zip(names, key, strict=True))
-            found.append(ReplicatedCell(at["C"], at["C"], at["N"], float(np.std(list(losses.values()), ddof=1)), len(losses) - 1))
-    if not found:
-        return Refusal("no_replicas", "no cell of the table ran with more than one seed: three seeds of two cells are the least that helps")
-    return _fit(tuple(found), settings)
+def replicated(runs: Runs) -> tuple[ReplicatedCell, ...]:
+    """The sample standard deviation over the seeds of each cell that has several."""
+    seeds, log_loss, flops = runs.seed or (), runs.log_loss, np.exp(runs.log_planned_c)
+    cells = []
+    for rows in runs.replicas():
+        by_seed = {seeds[i]: log_loss[i] for i in rows}
+        if len(by_seed) > 1:
+            first = rows[0]
+            budget = float(flops[first] if runs.budget is None else runs.budget[first])
+            sd = float(np.std(list(by_seed.values()), ddof=1))
+            cells.append(ReplicatedCell(budget, float(flops[first]), float(runs.n[first]), sd, len(by_seed) - 1))
+    return tuple(cells)
 
 
 def _fit(found: tuple[ReplicatedCell, ...], settings: AnalysisSettings) -> NoiseModel:
@@ -108,16 +102,3 @@ def _fit(found: tuple[ReplicatedCell, ...], settings: AnalysisSettings) -> Noise
     covariance = np.linalg.inv(information)
     pairs = ((float(covariance[0, 0]), float(covariance[0, 1])), (float(covariance[1, 0]), float(covariance[1, 1])))
     return NoiseModel(float(theta[0]), float(theta[1]), centre, pairs, int(dof.sum()), found, settings.level)
-
-
-def replicated(rows: Sequence[Row], settings: AnalysisSettings) -> tuple[ReplicatedCell, ...]:
-    """Sample sd over the seeds of each cell that has several; brackets are no replicas."""
-    loss = {row.id: math.log(row.loss) for row in rows}
-    kept = [row for row in rows if row.role != points.BRACKET and row.flops.get(settings.planned_c)]
-    merged = points.cells(kept, settings.n, settings.planned_c)
-    cells = []
-    for i, ids in enumerate(merged.ids):
-        if len(ids) > 1:
-            sd = float(np.std([loss[name] for name in ids], ddof=1))
-            cells.append(ReplicatedCell(float(merged.budget[i]), math.exp(merged.log_c[i]), math.exp(merged.log_n[i]), sd, len(ids) - 1))
-    return tuple(cells)

@@ -104,11 +104,15 @@ class ProfileInterval:
 
 
 def simulated(made: Fit, runs: Runs, resampling: Resampling, count: int, seed: int) -> np.ndarray:
-    """[R, n] log losses from the fitted law: the strategy's own where it makes losses, else residuals with random signs, inflated for the
-    fitted parameters (the wild bootstrap: their size may differ from row to row)."""
+    """[R, n] log losses from the fitted law: the strategy's own where it makes losses, else those of the wild bootstrap."""
     log_loss, weights = resampling.draw(made, runs, count, seed)
     if weights is None:
         return log_loss
+    return wild(made, count, seed)
+
+
+def wild(made: Fit, count: int, seed: int) -> np.ndarray:
+    """[R, n] the fitted log losses plus residuals with random signs, inflated for the fitted parameters (the wild bootstrap)."""
     n, k = len(made.points.log_loss), len(made.theta)
     signs = bootstrap.generator(seed, "wild signs").choice([-1.0, 1.0], (count, n))
     return made.log_loss(made.points.log_x) + signs * made.residuals / math.sqrt(1 - k / n)

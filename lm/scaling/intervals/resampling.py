@@ -2,13 +2,13 @@
 
 Each strategy resamples what a law was fitted to; the fits to its resamples are the draws. An interval is the equal-tailed percentiles of
 the draws, or, with `bca`, Efron's bias-corrected and accelerated percentiles (1987), whose acceleration comes from fits that leave out one
-row or one run at a time. `lm.scaling.intervals.coverage` measures which of them cover.
+row or one run at a time. `lm.scaling.coverage` measures which of them cover.
 """
 
 import dataclasses
 import math
 import statistics
-from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol, Union
 
 import numpy as np
 
@@ -43,14 +43,14 @@ class Resampling(Protocol):
     def units(self, runs: Runs) -> np.ndarray:
         """[n] index of what the acceleration of BCa leaves out together."""
 
-    def resolve(self, runs: Runs) -> "Resampling":
-        """The strategy for this table."""
+    def resolve(self, runs: Runs, noise: "Union[NoiseModel, Refusal]") -> "Resampling":
+        """Returns the strategy for this table, whose seeds measure `noise`."""
 
 
 class Strategy:
     """A strategy that is used as it stands."""
 
-    def resolve(self, runs: Runs) -> Any:  # a Resampling: itself, or what Measured chooses
+    def resolve(self, runs: Runs, noise: "Union[NoiseModel, Refusal]") -> Any:  # a Resampling: itself, or what Measured chooses
         return self
 
 
@@ -96,6 +96,7 @@ class WithinBudget(Strategy):
     """
 
     name: str = "residual bootstrap within budgets"
+    stream: str = "main"
     bca: ClassVar[bool] = False
     least: ClassVar[int] = 4  # rows of a budget
 
@@ -104,7 +105,7 @@ class WithinBudget(Strategy):
         noise, leverage = np.zeros((count, len(runs))), np.full(len(runs), min(len(made.law.names) / len(runs), 0.9))
         for value in sorted(set(budget.tolist())):
             index = np.flatnonzero(budget == value)
-            random = bootstrap.generator(seed, f"{self.name} {value:.6e}")
+            random = bootstrap.generator(seed, f"parametric residuals {self.stream} {value:.6e}")
             drawn = bootstrap.within_budget(made.residuals[index], leverage[index], count, random)
             noise[:, index] = drawn / math.sqrt(max(1 - 1 / len(index), 0.5))
         return made.log_loss(made.points.log_x) + noise, None
@@ -137,18 +138,19 @@ class Noise(Strategy):
 
     model: Optional[Sigma] = None
     name: str = "parametric bootstrap"
+    stream: str = "main"
     bca: ClassVar[bool] = False
 
     def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
-        model, log_c = self._model(runs), np.log(runs.c)
+        model, log_c = self._known(), runs.log_planned_c
         fitted = made.log_loss(made.points.log_x)
         own = getattr(model, "draws", None)
-        scale = model.sigma(log_c, fitted) if own is None else own(log_c, count, seed)
-        return fitted + scale * bootstrap.generator(seed, self.name).standard_normal((count, len(runs))), None
+        scale = (model.sigma(log_c, fitted) if own is None else own(log_c, count, seed)) * runs.noise_weight
+        return fitted + scale * bootstrap.generator(seed, f"parametric {self.stream}").standard_normal((count, len(runs))), None
 
     def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
         """Refuses where the residuals are far larger than the noise: the law, not the seeds, then limits what is known."""
-        scale = self._model(runs).sigma(np.log(runs.c), made.log_loss(made.points.log_x))
+        scale = self._known().sigma(runs.log_planned_c, made.log_loss(made.points.log_x)) * runs.noise_weight
         degrees = len(runs) - len(made.law.names)
         lack = math.sqrt(float(np.sum((made.residuals / scale) ** 2)) / degrees)
         if lack <= 2:
@@ -159,15 +161,17 @@ class Noise(Strategy):
     def units(self, runs: Runs) -> np.ndarray:
         return np.arange(len(runs))
 
-    def _model(self, runs: Runs) -> Sigma:
+    def resolve(self, runs: Runs, noise: "Union[NoiseModel, Refusal]") -> Resampling:
         if self.model is not None:
-            return self.model
-        from lm.scaling.intervals import noise
+            return self
+        if isinstance(noise, Refusal):
+            raise UserError(f"--interval=noise: {noise.reason}")
+        return dataclasses.replace(self, model=SigmaOfC(noise))
 
-        found = noise.fit_table_noise(runs)
-        if isinstance(found, Refusal):
-            raise UserError(f"--interval=noise: {found.reason}")
-        return SigmaOfC(found)
+    def _known(self) -> Sigma:
+        if self.model is None:
+            raise ValueError("no noise model: `resolve` takes that of the table")
+        return self.model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,15 +219,14 @@ class PorianNoise(Noise):
 
 @dataclasses.dataclass(frozen=True)
 class Measured(Rows):
-    """The default of tables: the parametric bootstrap with the noise that the table's seeds measure; without seeds, the bootstrap over runs
-    where rows share them, else over rows. The first covers at its level, the others at it or above (`python -m tests.nightly.coverage`)."""
+    """The default: the parametric bootstrap with the noise that seeds measure; without seeds, the bootstrap over runs where rows share
+    them, else over rows. The first covers at its level, the others at it or above (`python -m tests.nightly.coverage`)."""
 
-    def resolve(self, runs: Runs) -> Resampling:
-        from lm.scaling.intervals import noise
+    stream: str = "main"
 
-        found = noise.fit_table_noise(runs)
-        if not isinstance(found, Refusal) and found.dof >= LEAST_DEGREES:
-            return Noise(SigmaOfC(found))
+    def resolve(self, runs: Runs, noise: "Union[NoiseModel, Refusal]") -> Resampling:
+        if not isinstance(noise, Refusal) and noise.dof >= LEAST_DEGREES:
+            return Noise(SigmaOfC(noise), stream=self.stream)
         return ByRun() if len(set(runs.run)) < len(runs) else Rows()
 
 
@@ -259,24 +262,10 @@ def _budgets(runs: Runs) -> np.ndarray:
     return runs.budget
 
 
-def percentiles(draws: np.ndarray, ends: tuple[float, float]) -> tuple[float, float]:
-    """Quantiles at p (R + 1) of R draws, so that R draws and the truth, all from one distribution, are covered at the nominal level."""
-    low, high = np.quantile(draws, ends, method="weibull")
-    return float(low), float(high)
-
-
-def percentile(value: float, draws: np.ndarray, level: float, method: str, refused: Optional[Refusal] = None) -> Estimate:
-    """The equal-tailed percentile interval; none where `refused` says so, or where draws failed."""
-    if refused is not None or not np.all(np.isfinite(draws)):
-        return bootstrap.estimate(value, draws, level, method, refused)
-    low, high = percentiles(draws, ((1 - level) / 2, (1 + level) / 2))
-    return Estimate(float(value), low, high, level, method)
-
-
 def bca(value: float, draws: np.ndarray, left_out: np.ndarray, level: float, method: str) -> Estimate:
     """The BCa interval (Efron 1987): draws [R] and the values [J] with one unit left out."""
     if not (np.all(np.isfinite(draws)) and np.all(np.isfinite(left_out))):
-        return percentile(value, np.append(draws, np.nan), level, method)
+        return bootstrap.estimate(value, np.append(draws, np.nan), level, method)
     share = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
     bias = _NORMAL.inv_cdf(float(np.clip(share, 0.5 / len(draws), 1 - 0.5 / len(draws))))
     departure = left_out.mean() - left_out
@@ -286,5 +275,5 @@ def bca(value: float, draws: np.ndarray, left_out: np.ndarray, level: float, met
     for tail in ((1 - level) / 2, (1 + level) / 2):
         z = bias + _NORMAL.inv_cdf(tail)
         ends.append(_NORMAL.cdf(bias + z / max(1 - acceleration * z, 1e-3)))
-    low, high = percentiles(draws, (ends[0], ends[1]))
-    return Estimate(float(value), low, high, level, method)
+    low, high = np.quantile(draws, ends, method="weibull")
+    return Estimate(float(value), float(low), float(high), level, method)

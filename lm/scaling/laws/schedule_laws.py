@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lm.scaling.fits.fit import Points
+from lm.scaling.laws.points import Points
 
 BLOCKS = 64  # drops of the rate that a fit keeps apart
 

@@ -63,7 +63,7 @@ class Constant:
 
 def noise_of(surface: Surface, runs: Runs) -> tuple[Sigma, str]:
     """The noise that the table's seeds measure; without seeds, the sd of the fit's residuals."""
-    found = noise_lib.fit_table_noise(runs)
+    found = noise_lib.fit_noise(runs)
     if not isinstance(found, Refusal):
         return SigmaOfC(found), "sigma(C) of the table's seeds"
     r = surface.fit.residuals

@@ -13,10 +13,10 @@ from scipy import stats
 
 from lm.errors import UserError
 from lm.scaling.approaches import curves, profiles
+from lm.scaling.coverage import Design
 from lm.scaling.fits import frontier
 from lm.scaling.fitted_law import points_of
 from lm.scaling.intervals import bootstrap
-from lm.scaling.intervals.coverage import Design
 from lm.scaling.laws.law import Law
 from lm.scaling.planning.optimum import splits
 from lm.scaling.planning.spread import Local, variance
@@ -100,7 +100,7 @@ def planned(path: Union[str, pathlib.Path], params: str, tokens: str, budget: Op
 def power(design: Design, studies: int = _STUDIES, seed: int = 0) -> Power:
     """The power of a design: nothing is fitted, `studies` sets of losses are drawn for the IsoFLOP minima."""
     splits(design.law)
-    runs, cost = design.exact(), frontier.cost_of_runs(design.runs)
+    runs, cost = design.exact(), frontier.cost_of(design.runs)
     exponent, sd, log_n_sd = _of_law(design, runs, cost)
     missing = Refusal("missing", "no column of budgets: name it with --budget")
     minima = missing if runs.budget is None else isoflop(design, studies, seed)
@@ -135,7 +135,7 @@ def isoflop(design: Design, studies: int = _STUDIES, seed: int = 0) -> Union[Iso
     found = profiles.by_budget(cells)
     if min(len(p.log_n) for p in found) < 3 or len(found) < 2:
         return Refusal("too_few_points", "IsoFLOP minima need two budgets of three sizes at the least")
-    star = frontier.allocate(design.law, design.values[None], frontier.cost_of_runs(runs), np.array([p.log_c for p in found])).log_n[0]
+    star = frontier.allocate(design.law, design.values[None], frontier.cost_of(runs), np.array([p.log_c for p in found])).log_n[0]
     log_n, kept, rows = [], np.ones(studies, bool), []
     for profile, at in zip(found, star, strict=True):
         fit = curves.through(profile, cells.noise_weight, "parabola")

@@ -59,7 +59,7 @@ def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> Tab
     questions.check()
     splits(settings.law)
     made, cautions = _fitted(runs, settings)
-    cost = frontier.cost_of_runs(runs)
+    cost = frontier.cost_of(runs)
     sampled = (float(runs.c.min()), float(runs.c.max()))
     extra = questions.extra_flops
     return TablePlan(
