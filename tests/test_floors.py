@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ FLOORS = {
     "lm.infer": 3,
     "lm.evals": 4,
     "lm.hf": 4,
-    "lm.scaling": 4,
+    "lm.scaling": 0,
     "lm.study": 4,
     "lm.analysis": 5,
     "lm.report": 6,
@@ -51,6 +52,22 @@ FLOORS = {
     "launch": 7,
 }
 NEVER = [("lm.model", "lm.data"), ("lm.data", "lm.model"), ("lm.infer", "lm.train")]
+
+# The rooms of lm.scaling, from the ground up: a module imports from rooms before its own, or its own. Of lm they import lm.errors alone.
+ROOMS = [
+    ("results", "settings", "words"),
+    ("runs",),
+    ("laws",),
+    ("fits",),
+    ("intervals",),
+    ("fitted_law",),
+    ("approaches",),
+    ("coverage", "diagnostics", "filters", "multiplier", "rolling", "table_analysis"),
+    ("planning", "table_summary"),
+    ("page",),
+    ("commands",),
+    ("__main__",),
+]
 
 # Where a library may be imported; nowhere else under lm, configs, experiments or launch.
 LIBRARIES = {
@@ -113,8 +130,13 @@ def modules():
     return found
 
 
+@functools.cache
 def imports(name):
-    """Full names of what a module imports, anywhere in its body."""
+    """Full names of what a module imports, anywhere in its body, with their lines."""
+    return tuple(_imports(name))
+
+
+def _imports(name):
     path = modules()[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -149,6 +171,28 @@ def test_imports_point_down():
         if other in modules() and floor(other) > floor(name)
     ]
     assert wrong == []
+
+
+def test_rooms_of_scaling_stand_on_one_another():
+    order = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+
+    def number(name):
+        return order[name.split(".")[2]] if name != "lm.scaling" else 0
+
+    arrows = [
+        (name, other, f"{modules()[name].relative_to(ROOT)}:{line} imports {other}")
+        for name in modules()
+        if inside(name, "lm.scaling")
+        for other, line in imports(name)
+        if inside(other, "lm")
+    ]
+    wrong = [said for _, other, said in arrows if not inside(other, "lm.scaling") and other != "lm.errors"]
+    wrong += [said for name, other, said in arrows if inside(other, "lm.scaling") and number(other) > number(name)]
+    assert wrong == []
+    targets = {}
+    for name, other, _ in arrows:
+        targets.setdefault(name, set()).add(other)
+    list(graphlib.TopologicalSorter(targets).static_order())  # raises CycleError
 
 
 def test_parts_that_never_meet():

@@ -2,7 +2,7 @@
 
 from typing import Any, Optional
 
-from lm.scaling.page.words import answer
+from lm.scaling.words import answer
 
 NAMES = {"envelope": "approach 1 (envelope)", "isoflop": "approach 2 (IsoFLOP)", "parametric": "approach 3 (parametric)"}
 

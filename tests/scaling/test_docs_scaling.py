@@ -48,7 +48,7 @@ def test_commands_of_the_page_parse(line):
 
 
 def test_the_law_of_ones_own_is_a_law():
-    code = re.search(r"```python\n(from lm\.scaling\.formula.*?)```", PAGE, flags=re.DOTALL).group(1)
+    code = re.search(r"```python\n(from lm\.scaling\.laws\.formula.*?)```", PAGE, flags=re.DOTALL).group(1)
     found = {}
     exec(code, found)
     law = found["Mine"]()

@@ -82,7 +82,7 @@ def test_the_correlation_is_that_of_paired_residuals():
     assert made.correlation == pytest.approx(0.9, abs=0.2)
     a, b = tables(np.random.default_rng(1))
     other = dataclasses.replace(b, seed=tuple(f"other {s}" for s in b.seed))
-    alone = multiplier((a, other))
+    alone = measured((a, other))
     assert (alone.correlation, alone.pairs, alone.difference) == (None, 0, None)
     assert [caution.kind for caution in alone.cautions] == ["unpaired"]
 
@@ -106,10 +106,10 @@ def test_what_cannot_be_compared_is_refused():
     far = dataclasses.replace(b, inputs={**b.inputs, "C": b.c * 1e6})
     assert "share no range of compute" in multiplier.multiplier(a, far, law=LAW).reason
     worse = dataclasses.replace(b, loss=b.loss + 1.0)
-    never = multiplier((a, worse)).compute[0]
+    never = measured((a, worse)).compute[0]
     assert isinstance(never, Refusal)
     assert "compare them at another C" in never.reason
-    marked = multiplier((a, b), flops=(1e22,)).cautions
+    marked = measured((a, b), flops=(1e22,)).cautions
     assert [caution.kind for caution in marked] == ["extreme_extrapolation"]
 
 

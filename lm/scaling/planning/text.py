@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Union
 
-from lm.scaling.page.words import answer
 from lm.scaling.results import Answer, Refusal, encode
+from lm.scaling.words import answer
 
 if TYPE_CHECKING:
     from lm.scaling.planning.cells import NextCells
