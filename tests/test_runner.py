@@ -13,7 +13,7 @@ import pytest
 
 from lm import run, runner
 from lm.config import apply_overrides, identity, to_dict
-from lm.data.pipeline import TrainStream
+from lm.data.stream import TrainStream
 from lm.errors import UserError, run_cli
 from lm.evals.__main__ import evaluate_loss
 from lm.evals.__main__ import main as evaluate_command

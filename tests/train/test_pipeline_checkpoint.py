@@ -98,9 +98,7 @@ def test_a_run_goes_on_on_another_mesh_as_if_it_had_never_stopped(first, then, c
 
 
 def test_a_dry_run_says_how_long_stages_idle(configs):
-    assert "pipeline    2 stages x 2 groups of layers, 4 micro-batches in turn: 11.1% of 9 ticks idle" in describe(
-        build(configs["pipeline"])
-    )
+    assert "11.1% of 9 ticks" in describe(build(configs["pipeline"]))
     more = dataclasses.replace(configs["pipeline"].execution, pipeline_micro_batches=8)
     assert execution_of(more, build(configs["pipeline"]).mesh).pipeline.bubble == 1 / 17
 
