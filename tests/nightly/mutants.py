@@ -166,8 +166,8 @@ MUTANTS = (
     Mutant(
         "masked LM replaces by random tokens one time in five",
         "lm/data/objectives/masked.py",
-        "(fate < objective.replace_by_mask + objective.replace_by_random)",
-        "(fate < objective.replace_by_mask + 2 * objective.replace_by_random)",
+        "(fate < self.replace_by_mask + self.replace_by_random)",
+        "(fate < self.replace_by_mask + 2 * self.replace_by_random)",
         ("tests/data",),
     ),
     Mutant(
@@ -238,21 +238,36 @@ def stale(mutant: Mutant) -> Optional[str]:
     return f"there is no {missing[0]}" if missing else None
 
 
-def survives(mutant: Mutant, cache: str) -> tuple[bool, str]:
-    """Makes the mutant in a copy of the tree and runs its tests. Returns whether they all passed, and the last line that they print."""
+def survives(mutant: Mutant, cache: str) -> Optional[str]:
+    """Makes the mutant in a copy of the tree and runs its tests, up to the first that fails.
+
+    Returns:
+      The test that finds it; None where all pass.
+
+    Raises:
+      RuntimeError: pytest itself failed, or the test that finds the mutant fails without it.
+    """
     with tempfile.TemporaryDirectory(prefix="lm-mutant-") as folder:
         copy = Path(folder) / "tree"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
         path = copy / mutant.file
         path.write_text(path.read_text(encoding="utf-8").replace(mutant.before, mutant.after), encoding="utf-8")
-        environment = os.environ | {"PYTHONPATH": str(copy), "JAX_COMPILATION_CACHE_DIR": cache}
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-        command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "--durations=0", "--durations-min=1e6", "--tb=no", *mutant.tests]
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"{mutant.name}: pytest ended with status {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}")
-    return done.returncode == 0, lines[0] if lines else ""
+        done = _pytest(copy, mutant.tests, cache)
+        found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        if done.returncode not in (0, 1) or (done.returncode == 1) != bool(found):
+            raise RuntimeError(f"{mutant.name}: pytest ended with status {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}")
+        if not found:
+            return None
+    if _pytest(ROOT, (found[0],), cache).returncode:
+        raise RuntimeError(f"{mutant.name}: {found[0]} fails without it too")
+    return found[0]
+
+
+def _pytest(root: Path, tests: tuple[str, ...], cache: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": cache}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "--durations=0", "--durations-min=1e6", "--tb=no", *tests]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
 def main(argv: Optional[list[str]] = None) -> int:
@@ -273,9 +288,9 @@ def main(argv: Optional[list[str]] = None) -> int:
     with tempfile.TemporaryDirectory(prefix="lm-mutants-") as cache, concurrent.futures.ThreadPoolExecutor(args.processes) as pool:
         jobs = {pool.submit(survives, mutant, cache): mutant for mutant in chosen}
         for job in concurrent.futures.as_completed(jobs):
-            survived, by = job.result()
-            alive += [jobs[job].name] * survived
-            print(f"{'SURVIVES' if survived else 'found   '}  {jobs[job].name}  {by}", flush=True)
+            by = job.result()
+            alive += [jobs[job].name] * (by is None)
+            print(f"SURVIVES  {jobs[job].name}" if by is None else f"found     {jobs[job].name}  by {by}", flush=True)
     print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants found in {time.monotonic() - begin:.0f} s")
     return 1 if alive else 0
 
