@@ -33,9 +33,10 @@ WAYS = {
     "zero1_fsdp": ((4, 4), (8, 8)), "zero1_tensor": ((2, 2), (8, 8)), "accumulation_zero1": ((2, 2), (8, 8)),
     "tensor4": ((4, 4), (4, 4)), "sequence": ((4, 4), (4, 4)), "fsdp_tensor": ((8, 8), (8, 8)),
     "fsdp_sequence": ((4, 4), (4, 4)), "context_tensor_fsdp": ((4, 4), (4, 4)),
+    "zero1_fsdp_sequence": ((4, 4), (8, 8)),
     "stage2": ((2, 1), (2, 1)), "stage_fsdp_tensor": ((8, 4), (8, 4)), "stage_zero1": ((2, 1), (8, 4)),
 }  # fmt: skip
-QUICK = ("fsdp", "zero1", "sequence", "stage_fsdp_tensor")
+QUICK = ("zero1_fsdp_sequence", "stage_fsdp_tensor")
 COMPILED = [name for name in WAYS if name in QUICK or os.environ.get("LAYOUTS") == "all"]
 
 

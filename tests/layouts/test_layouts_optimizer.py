@@ -22,11 +22,8 @@ OPTIMIZERS = {
     "adafactor": OptimConfig(weight_decay=0.1, optimizer=Adafactor(smallest_factored=16)),
 }
 LAYOUTS = {
-    "zero1": of(data=8, shard_optimizer=True),
-    "zero1_fsdp_tensor": of(data=2, fsdp=2, tensor=2, shard_optimizer=True),
-    "zero1_stage": of(data=4, stage=2, shard_optimizer=True),
-    "fsdp_offload": of(data=2, fsdp=4, offload_optimizer=True),
-    "zero1_offload": of(data=8, shard_optimizer=True, offload_optimizer=True),
+    "data_fsdp_tensor": of(data=2, fsdp=2, tensor=2, shard_optimizer=True, offload_optimizer=True),
+    "data_stage": of(data=4, stage=2, shard_optimizer=True),
 }
 UPDATE = 1e-6  # of the leaf's largest entry
 
@@ -81,7 +78,7 @@ def test_the_same_gradients_make_the_same_update(alone, layout):
 
 
 def test_state_on_the_host_comes_from_there_and_goes_back():
-    parts = parts_of("adamw", LAYOUTS["zero1_offload"])
+    parts = parts_of("adamw", LAYOUTS["data_fsdp_tensor"])
     state = abstract_state(parts.config, parts.model, parts.mesh)
     kinds = {x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state) if x.ndim}
     assert kinds == {"pinned_host"}
@@ -89,7 +86,7 @@ def test_state_on_the_host_comes_from_there_and_goes_back():
 
 
 def test_a_backend_without_host_memory_is_refused(monkeypatch):
-    parts = parts_of("adamw", LAYOUTS["fsdp_offload"])
+    parts = parts_of("adamw", LAYOUTS["data_fsdp_tensor"])
     monkeypatch.setattr("lm.train.placement.HOST", "attic")
     with pytest.raises(UserError, match=r"execution\.offload_optimizer: cpu devices have no memory of kind attic"):
         abstract_state(parts.config, parts.model, parts.mesh)
