@@ -6,14 +6,14 @@ from typing import Optional
 
 @dataclasses.dataclass(frozen=True)
 class RowShape:
-    """Places in one row of a batch, padding included.
+    """The lengths of one row of a batch, padding included.
 
-    length           T, of the decoder's stream, or of the only one
-    encoder_length   S, of an encoder-decoder's encoder's stream; 0 without one
-    predicted        P, places that the vocabulary's head reads; None: all of `length`
-    sequences        M, places that heads per sequence read
+    length           T: positions of the decoder's stream, or of the only stream
+    encoder_length   S: positions of an encoder-decoder's encoder's stream; 0 without one
+    predicted        P: positions that the vocabulary's head reads; None: all of `length`
+    sequences        M: positions that heads per sequence read
     prefix           mean length of the part that every query of a prefix LM sees
-    document_tokens  tokens of text that a row consumes: D counts these; None: as many as `length`
+    document_tokens  tokens of text that a row consumes, which D counts; None: as many as `length`
     fields           names of the optional fields of Batch that are there
     """
 

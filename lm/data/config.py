@@ -1,4 +1,4 @@
-"""What a data set is: frozen dataclasses without jax or grain."""
+"""The configuration of a data set: frozen dataclasses without jax or grain."""
 
 import dataclasses
 from typing import Literal, Optional, Union
@@ -11,39 +11,34 @@ from lm.data.tokenizer import ByteTokenizer, HuggingFaceTokenizer, SentencePiece
 class WordChain:
     """Synthetic text of a known entropy rate (lm.data.corpora.word_chain): P(w' | w) = (1 - l) p(w') + l [w' = succ(w)], p(r) ~ r^-s."""
 
-    words: int = 1 << 22  # W, the vocabulary
-    exponent: float = 1.5  # s, Zipf's
-    successor: float = 0.5  # l, the chance that a word is the successor of the one `lag` places before
-    lag: int = 1
-    words_per_document: float = 512.0  # the mean: a document ends after each word with the same probability
+    words: int = 1 << 22  # W: words in the vocabulary
+    exponent: float = 1.5  # s: exponent of Zipf's law
+    successor: float = 0.5  # l: probability that a word is the successor of the word `lag` places before it
+    lag: int = 1  # words between a word and the one that it may follow from
+    words_per_document: float = 512.0  # mean; a document ends after each word with the same probability
     train_documents: int = 16_384
     validation_documents: int = 512
-    seed: int = 0  # of the spellings, the successors and the text
+    seed: int = 0  # seed of the spellings, the successors and the text
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """One corpus of a mixture.
+    """One corpus of a mixture."""
 
-    `corpus` is a name from lm.data.corpora ('python_sources', 'text_files', 'word_chain') or 'tfds:NAME[/CONFIG]'; `paths` are the files
-    of 'text_files'; `chain` describes 'word_chain' (None: WordChain()); `weight` is its share of the documents' tokens, exact over an
-    epoch of the mixture.
-    """
-
-    corpus: str = "python_sources"
-    paths: tuple[str, ...] = ()
-    weight: float = 1.0
-    chain: Optional[WordChain] = None
+    corpus: str = "python_sources"  # python_sources, text_files, word_chain or tfds:NAME[/CONFIG]
+    paths: tuple[str, ...] = ()  # files of the corpus text_files
+    weight: float = 1.0  # share of the training tokens relative to the other components', exact over an epoch of the mixture
+    chain: Optional[WordChain] = None  # parameters of the corpus word_chain; none: its defaults
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Text, its tokens, how they are packed into rows of `sequence_length` tokens of text, and what is predicted of them."""
+    """The text of a run, its tokens, how they are packed into rows, and what is predicted of them."""
 
     components: tuple[Component, ...] = (Component(),)
     tokenizer: Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer] = ByteTokenizer()
-    sequence_length: int = 128
-    packing: Literal["concatenate", "best_fit"] = "concatenate"
-    unique_tokens: Optional[int] = None  # nested subset of the corpus: the first documents, in shuffled order, that hold this many
+    sequence_length: int = 128  # tokens of text per row
+    packing: Literal["concatenate", "best_fit"] = "concatenate"  # documents cut at row ends, or whole documents and padding (best_fit)
+    unique_tokens: Optional[int] = None  # train on the first documents, in a fixed shuffled order, that hold this many tokens; none: all
     allow_epochs: bool = False  # whether a run may see a token twice
     objective: Objective = NextToken()

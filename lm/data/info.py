@@ -1,4 +1,4 @@
-"""What is known of a prepared data set without opening its text (imports neither jax nor grain, so that `plan` answers at once)."""
+"""The facts about a prepared data set, read without its text (imports neither jax nor grain, so that `plan` answers at once)."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from lm.data.store import digest, read_json
 
 
 def index_path(config: DataConfig, data_dir: str) -> str:
-    """Where a data set's counts lie. They depend on the text and how it becomes tokens, not on how tokens are packed into rows."""
+    """Returns the path of a data set's counts, which depend on the text and its tokenizer and not on the packing of tokens into rows."""
     components = [dataclasses.asdict(component) for component in config.components]
     for component in components:
         if component["chain"] is None:  # which other corpora do not have
@@ -21,11 +21,11 @@ def index_path(config: DataConfig, data_dir: str) -> str:
 
 
 def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
-    """The counts of a data set, or None if it is not prepared yet.
+    """Returns the counts of a data set, or None if it is not prepared yet.
 
     `fingerprint`; `tokenizer` (name, vocab_size, fingerprint); `documents`, `tokens`, `bytes` per split (tokens count the ends of
     documents); `components` (corpus, weight, fingerprint, the corpus's own info); and for this packing `rows_per_epoch` and
-    `tokens_per_epoch`: what a run may train on without seeing a token twice.
+    `tokens_per_epoch`, which a run may train on without seeing a token twice.
     Raises UserError if the data set cannot be used as configured.
     """
     index = read_json(index_path(config, data_dir))
@@ -40,4 +40,5 @@ def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
 
 
 def with_rows(index: dict[str, Any], mixture: Mixture) -> dict[str, Any]:
+    """Adds the rows and tokens of an epoch of a mixture to the counts."""
     return {**index, "rows_per_epoch": mixture.rows_per_epoch, "tokens_per_epoch": mixture.tokens_per_epoch}

@@ -27,7 +27,7 @@ class Source:
         return shuffled(len(self.cache), "order of documents", self.fingerprint)
 
     def documents(self, unique_tokens: float | None) -> np.ndarray:
-        """The first documents, in the fixed order, that together hold at least `unique_tokens` (None: all)."""
+        """Returns the first documents, in the fixed order, that together hold at least `unique_tokens` (None: all)."""
         if unique_tokens is None:
             return self.order
         held = np.cumsum(self.cache.lengths[self.order])
@@ -41,9 +41,9 @@ class Source:
 class Mixture:
     """Rows of `length` tokens from several sources.
 
-    An epoch of the mixture is as many rows as can be had in the given shares before any source repeats a row; `counts` [sources] rows of it
-    come from each source, exactly. Sources go round at their own pace: a row left out of one epoch comes first in the next.
-    With padded rows a source's rows are weighted by the tokens they hold.
+    An epoch of the mixture is the most rows that can be had in the given shares before any source repeats a row. Exactly `counts`
+    [sources] rows of it come from each source. Every source has epochs of its own: a row left out of one epoch of the mixture comes
+    first in the next. With padded rows a source's rows are weighted by the tokens they hold.
     """
 
     def __init__(self, sources: Sequence[Source], config: DataConfig):
@@ -70,17 +70,18 @@ class Mixture:
         return round(float(self.counts @ self.tokens_per_row))
 
     def locate(self, epochs: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(source, epoch of that source, row of that source's plan) of the slots of the mixture's epochs, each int64 [rows]."""
+        """Returns (source, epoch of that source, row of that source's plan) of slots in the mixture's epochs, each int64 [rows]."""
         source = np.searchsorted(self.first, slots, side="right") - 1
         row = epochs * self.counts[source] + slots - self.first[source]
         return source, row // self.rows[source], row % self.rows[source]
 
     def plan_key(self, source: int, seed: int, epoch: int) -> str:
+        """Returns the hash of everything that a plan depends on."""
         cache, documents = self.sources[source].cache, len(self.documents[source])
         return digest("plan", 1, cache.fingerprint, documents, self.length, self.algorithm, seed, epoch)
 
     def plan(self, source: int, seed: int, epoch: int) -> packing.Plan:
-        """The rows of one epoch of one source: its documents in an order of (seed, epoch), packed."""
+        """Returns the rows of one epoch of one source: its documents, in an order that depends on (seed, epoch), packed."""
         key, chosen, cache = self.plan_key(source, seed, epoch), self.documents[source], self.sources[source].cache
         chosen = chosen[shuffled(len(chosen), "documents", key)]
         plan = packing.ALGORITHMS[self.algorithm](cache.starts[chosen], cache.starts[chosen + 1] - cache.starts[chosen], self.length)
@@ -88,7 +89,7 @@ class Mixture:
 
 
 def _counts(rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Rows from each source in an epoch: the largest total, split by `apportion`, that no source has to repeat a row for."""
+    """Returns the rows from each source in an epoch: the largest total, split by `apportion`, for which no source repeats a row."""
     total = int(np.floor((rows / shares).min() * (1 + 1e-12)))
     while (apportion(total, shares) > rows).any():
         total -= 1
@@ -98,7 +99,7 @@ def _counts(rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def apportion(total: int, shares: np.ndarray) -> np.ndarray:
-    """Whole numbers that sum to `total` and lie within 1 of total x shares (largest remainders first; ties to the first)."""
+    """Returns whole numbers that sum to `total` and lie within 1 of total x shares (largest remainders first; ties to the first)."""
     exact = total * shares
     whole = np.floor(exact + 1e-9).astype(np.int64)
     whole[np.argsort(whole - exact, kind="stable")[: total - int(whole.sum())]] += 1
@@ -106,6 +107,7 @@ def apportion(total: int, shares: np.ndarray) -> np.ndarray:
 
 
 def shares(config: DataConfig) -> list[float]:
+    """Returns the weights of the components, scaled to sum to 1. Raises UserError unless all are positive."""
     weights = [component.weight for component in config.components]
     if not weights or not all(weight > 0 and np.isfinite(weight) for weight in weights):
         raise UserError("data.components needs at least one component, each with a positive weight")

@@ -1,4 +1,4 @@
-"""Plans that lay documents out in rows of a fixed length (imports neither jax nor grain).
+"""Plans that lay out documents in rows of a fixed length (imports neither jax nor grain).
 
 A plan is made of pieces, and a piece is a run of tokens of one document. A piece names the tokens that are *predicted*; their inputs are
 the tokens before them, so the piece that opens a document has the preceding end-of-document id as its first input:
@@ -24,14 +24,11 @@ from lm.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Row r is made of the pieces `row_starts[r] : row_starts[r + 1]`, whose lengths sum to `length`.
-
-    `sources` [pieces] is the index of a piece's first target in the flat tokens, -1 where the piece is padding.
-    """
+    """Rows of pieces: row r is made of the pieces `row_starts[r] : row_starts[r + 1]`, whose lengths sum to `length`."""
 
     length: int
     row_starts: np.ndarray  # int64 [rows + 1]
-    sources: np.ndarray  # int64 [pieces]
+    sources: np.ndarray  # int64 [pieces]: index of the first target in the flat tokens; -1: padding
     lengths: np.ndarray  # int32 [pieces]
     padded: bool  # whether any piece is padding
 
@@ -39,7 +36,7 @@ class Plan:
         return len(self.row_starts) - 1
 
     def gather(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(index, segments, positions), each [B, T], of some rows.
+        """Returns (index, segments, positions), each [B, T], of some rows.
 
         `index` is where each target lies in the flat tokens (1 under padding). Segments count from 1 in a row, 0 is padding;
         positions restart at 0 with each piece. No Python loop: the cost is one gather over B x T.
@@ -63,14 +60,14 @@ class Plan:
         return index.reshape(shape), segments.reshape(shape), positions.reshape(shape)
 
     def row_tokens(self) -> np.ndarray:
-        """Targets per row that are not padding: int64 [rows]."""
+        """Returns the targets of each row that are not padding: int64 [rows]."""
         if not self.padded:
             return np.full(len(self), self.length, np.int64)
         return np.add.reduceat(np.where(self.sources >= 0, self.lengths, 0), self.row_starts[:-1], dtype=np.int64)
 
 
 def concatenate(starts: np.ndarray, lengths: np.ndarray, length: int) -> Plan:
-    """Documents back to back, cut every `length` tokens; the last, incomplete row is left out.
+    """Lays out documents back to back, cut every `length` tokens; the last, incomplete row is left out.
 
     `starts`, `lengths` [documents]: where a document lies in the flat tokens, in the order in which the documents are laid out.
     """
@@ -90,7 +87,7 @@ def concatenate(starts: np.ndarray, lengths: np.ndarray, length: int) -> Plan:
 
 
 def best_fit(starts: np.ndarray, lengths: np.ndarray, length: int) -> Plan:
-    """Best-fit decreasing (Ding et al. 2024, arXiv:2404.10830): a document is cut only where it is longer than a row.
+    """Packs whole documents by best-fit decreasing (Ding et al. 2024, arXiv:2404.10830); only those longer than a row are cut.
 
     Whole rows are cut off long documents; what remains goes, longest first, to the row with the least room that holds it; rows are padded.
     Equal lengths are taken in the order given. The number of rows depends on the lengths alone, not on the order.
@@ -119,7 +116,7 @@ def best_fit(starts: np.ndarray, lengths: np.ndarray, length: int) -> Plan:
 
 
 def _assign(sizes: np.ndarray, length: int) -> np.ndarray:
-    """The bin of each item, bins numbered from 0. A bit set of the rooms in use finds the tightest bin in O(length / 64)."""
+    """Returns the bin of each item, from 0. A bit set of the rooms in use finds the tightest bin in O(length / 64)."""
     bins_by_room: list[list[int]] = [[] for _ in range(length + 1)]
     in_use, opened = 0, 0
     bins = np.empty(len(sizes), np.int64)
@@ -140,7 +137,7 @@ def _assign(sizes: np.ndarray, length: int) -> np.ndarray:
 
 
 def reordered(plan: Plan, order: np.ndarray) -> Plan:
-    """The same rows in another order."""
+    """Returns the same rows in another order."""
     count = np.diff(plan.row_starts)[order]
     ends = np.cumsum(count)
     pieces = np.arange(len(plan.sources)) + np.repeat(plan.row_starts[:-1][order] - (ends - count), count)
@@ -151,14 +148,14 @@ ALGORITHMS: dict[str, Callable[[np.ndarray, np.ndarray, int], Plan]] = {"concate
 
 
 def count_rows(lengths: np.ndarray, length: int, algorithm: str) -> int:
-    """Rows per epoch: the same for every order of the documents."""
+    """Returns the rows of an epoch: the same number for every order of the documents."""
     if algorithm == "concatenate":
         return int(lengths.sum()) // length
     return int(np.sum(lengths // length)) + int(_assign(-np.sort(-(lengths % length)[lengths % length > 0]), length).max(initial=-1)) + 1
 
 
 def cached(path: str, length: int, build: Callable[[], Plan]) -> Plan:
-    """The plan in the file `path`, or a new one, which is written there.
+    """Reads the plan in the file `path`, or builds it and writes it there.
 
     The file is a cache only: a damaged one (the archive has checksums) is made anew, and on a disk that cannot be written the plan
     stays in memory.
@@ -172,4 +169,5 @@ def cached(path: str, length: int, build: Callable[[], Plan]) -> Plan:
 
 
 def plan_path(data_dir: str, key: str) -> str:
+    """Returns the file of a plan (`Mixture.plan_key`)."""
     return os.path.join(data_dir, "plans", key + ".npz")

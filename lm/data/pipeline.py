@@ -1,4 +1,4 @@
-"""From a data configuration to a prepared data set."""
+"""Prepares the data set of a configuration: corpora, tokenizer, token caches and the mixture of their rows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -37,12 +37,12 @@ class Documents:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """A prepared data set. `fingerprint` names the text, its weights and its tokens; `info` is described at `lm.data.info.info`."""
+    """A prepared data set."""
 
     tokenizer: Tokenizer
-    fingerprint: str
-    info: dict[str, Any]
-    train: Documents  # those that the budget of unique tokens admits
+    fingerprint: str  # a hash of the text, its weights and its tokens
+    info: dict[str, Any]  # see lm.data.info.info
+    train: Documents  # those within the budget of unique tokens
     validation: Documents
     mixture: Mixture
     data_dir: str
@@ -70,7 +70,7 @@ def prepare(config: DataConfig, data_dir: str, log: Log = print) -> Data:
 
 
 def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Data:
-    """`prepare`, from prepared corpora: `.fingerprint`, `.info`, `.split("train" | "validation")` with random access to text."""
+    """Prepares a data set from prepared corpora: `.fingerprint`, `.info`, `.split("train" | "validation")` with random access to text."""
     tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log))
     train = [tokens.prepare(corpus, "train", tokenizer, data_dir, log) for corpus in corpora]
     validation = [tokens.prepare(corpus, "validation", tokenizer, data_dir, log) for corpus in corpora]

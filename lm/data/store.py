@@ -18,7 +18,7 @@ from lm.errors import UserError
 
 
 def digest(*parts: Any) -> str:
-    """16 hex digits of SHA-256 over the parts as canonical JSON; bytes are hashed as they are."""
+    """Returns 16 hex digits of SHA-256 over the parts as canonical JSON; bytes are hashed as they are."""
     sha = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=True).encode()
@@ -27,7 +27,7 @@ def digest(*parts: Any) -> str:
 
 
 def seed_of(*parts: Any) -> int:
-    """A 64-bit seed from any key. Hashed, so that (seed 0, epoch 1) and (seed 1, epoch 0) have nothing in common."""
+    """Returns a 64-bit seed from any key. It is hashed, so that (seed 0, epoch 1) and (seed 1, epoch 0) have nothing in common."""
     return int(digest(*parts), 16)
 
 
@@ -46,7 +46,7 @@ def _writing(path: str) -> Iterator[None]:
 
 
 def _remove_stale(path: str, seconds: float = 86_400.0) -> None:
-    """Removes what killed writers of `path` left behind; younger ones may be at work still."""
+    """Removes what killed writers of `path` left behind; younger files may belong to one that is at work."""
     for entry in os.scandir(os.path.dirname(path)):
         if entry.name.startswith(os.path.basename(path) + ".tmp") and time.time() - entry.stat().st_mtime > seconds:
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -81,12 +81,13 @@ def new_file(path: str) -> Iterator[str]:
 
 
 def write_json(path: str, value: Any) -> None:
+    """Writes a JSON file whole, with the directories above it."""
     with _writing(path):
         files.write_json(path, value)
 
 
 def read_json(path: str) -> Any:
-    """The parsed file, or None where there is none. Raises UserError if it is damaged."""
+    """Returns the parsed file, or None where there is none. Raises UserError if it is damaged."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)

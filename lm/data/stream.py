@@ -70,7 +70,7 @@ class TrainStream:
         require_unique(self._config, steps * self._batch_size, self.rows_per_epoch)
 
     def document_tokens(self, start: int, stop: int) -> int:
-        """Document tokens in the global batches of steps start..stop: D, without padding."""
+        """Returns the document tokens in the global batches of steps start..stop: D, without padding."""
         rows = np.arange(start * self._batch_size, stop * self._batch_size)
         if not len(rows):
             return 0
@@ -84,7 +84,7 @@ class TrainStream:
         return self._block(k, 1)[0]
 
     def iterate(self, start: int, stop: int, threads: int = 1, ahead: int = 2) -> Iterator[Batch]:
-        """Batches start..stop in order. Grain's threads read `ahead` blocks of some 16k tokens ahead; 0 threads read on demand."""
+        """Yields batches start..stop in order. Grain's threads read `ahead` blocks of some 16k tokens ahead; 0 threads read on demand."""
         self.require(stop)
         per_block = max(1, (1 << 14) // (self._local * self._mixture.length))
         blocks = _Blocks(functools.partial(self._span, stop, per_block), start, -(-(stop - start) // per_block))
@@ -95,7 +95,7 @@ class TrainStream:
         return self._block(first, min(per_block, stop - first))
 
     def _block(self, k: int, count: int) -> list[Batch]:
-        """Batches k..k+count, built together: the fixed cost of the numpy calls is shared."""
+        """Returns batches k..k+count, built together: the fixed cost of the numpy calls is shared."""
         self.require(k + count)
         steps = np.arange(k, k + count)[:, None] * self._batch_size
         rows = self._rows((steps + self._places).ravel())

@@ -33,10 +33,9 @@ class SentencePieceTokenizer:
     name: ClassVar[str] = "sentencepiece"
     vocab_size: int = 1024
     model_type: Literal["bpe", "unigram"] = "bpe"
-    whitespace_pieces: bool = True  # allow whitespace-only pieces (indentation of code)
-    # Bytes of training documents, drawn in a fixed shuffled order, that the pieces are learned from. Where measured, on one core,
-    # 10 MB took BPE some seconds and unigram more than 3 minutes (2 MB: 30 s).
-    training_bytes: int = 10_000_000
+    whitespace_pieces: bool = True  # whether pieces may be whitespace alone (indentation of code)
+    # Where measured, on one core, 10 MB took BPE some seconds and unigram more than 3 minutes (2 MB: 30 s).
+    training_bytes: int = 10_000_000  # bytes of training documents, in a fixed shuffled order, that the pieces are learned from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +43,8 @@ class HuggingFaceTokenizer:
     """A `tokenizer.json` file."""
 
     name: ClassVar[str] = "huggingface"
-    path: str = ""
-    eos_token: Optional[str] = None  # spelling of the end-of-document token; None: the usual names are tried
+    path: str = ""  # the file
+    eos_token: Optional[str] = None  # spelling of the end-of-document token; none: the usual names are tried
 
 
 Config = Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer]
@@ -53,9 +52,10 @@ Config = Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """`encode` gives int32 [tokens] without an end of document; `decode` drops control ids and replaces invalid UTF-8 by U+FFFD.
+    """Makes text into token ids and back.
 
-    Both raise UserError: `encode` on text that is not Unicode (lone surrogates), `decode` on ids beyond the vocabulary.
+    `encode` gives int32 [tokens] without an end of document; `decode` drops control ids and replaces invalid UTF-8 by U+FFFD. Both raise
+    UserError: `encode` on text that is not Unicode (lone surrogates), `decode` on ids beyond the vocabulary.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Tokenizer(Protocol):
 
 
 def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Tokenizer:
-    """The tokenizer of a data set, trained or loaded. `corpora` are the mixture's: `.fingerprint` and `.split("train")`."""
+    """Trains or loads the tokenizer of a data set. `corpora` are the mixture's: `.fingerprint` and `.split("train")`."""
     if isinstance(config, SentencePieceTokenizer):
         return SentencePiece(_trained(config, corpora, data_dir, log))
     if isinstance(config, HuggingFaceTokenizer):
@@ -184,7 +184,7 @@ def _trained(config: SentencePieceTokenizer, corpora: Sequence[Any], data_dir: s
 
 
 def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
-    """One thread and a fixed sample, so that the same corpus gives the same bytes."""
+    """Returns a SentencePiece model, trained on one thread and a fixed sample, so that the same corpus gives the same bytes."""
     import sentencepiece
 
     model = io.BytesIO()
@@ -217,7 +217,7 @@ def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
 
 
 def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
-    """Training documents in a fixed shuffled order, an equal share of the bytes from each corpus, in slices of 4,000 characters."""
+    """Yields training documents in a fixed shuffled order, an equal share of the bytes from each corpus, in slices of 4,000 characters."""
     for corpus in corpora:
         split, taken = corpus.split("train"), 0
         for i in shuffled(len(split), "tokenizer", corpus.fingerprint):
@@ -231,7 +231,7 @@ def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
 
 
 class HuggingFace:
-    """A `tokenizer.json` read by the `tokenizers` library. Whether it is lossless is the file's own affair."""
+    """A `tokenizer.json` read by the `tokenizers` library. Whether it is lossless depends on the file."""
 
     name = "huggingface"
     _eos_names = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")

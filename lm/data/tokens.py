@@ -27,22 +27,19 @@ _FILES = ("tokens.bin", "starts.npy", "bytes.npy")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenCache:
-    """`cache[i]` is document i: int32 ids, the last of them the end of document.
-
-    `flat` [1 + tokens] is one end-of-document id and then all documents; document i is `flat[starts[i] : starts[i + 1]]`.
-    `lengths` counts tokens with the end of document; `byte_counts` counts the UTF-8 bytes of the text.
-    """
+    """The tokens of a split, mapped into memory: `cache[i]` is document i, int32 ids, the last of them the end of document."""
 
     directory: str
     fingerprint: str
     eos_id: int
     vocab_size: int
-    flat: np.ndarray
+    flat: np.ndarray  # [1 + tokens]: one end-of-document id, then all documents; document i is flat[starts[i] : starts[i + 1]]
     starts: np.ndarray  # int64 [documents + 1]
-    byte_counts: np.ndarray  # int64 [documents]
+    byte_counts: np.ndarray  # int64 [documents]: UTF-8 bytes of the text
 
     @property
     def lengths(self) -> np.ndarray:
+        """Tokens of each document, with the end of document: int64 [documents]."""
         return np.diff(self.starts)
 
     @property
@@ -136,7 +133,7 @@ def _document(ids: np.ndarray, tokenizer: Tokenizer, i: int) -> np.ndarray:
 
 
 def _groups(documents: Any, characters: int = 1 << 20) -> Iterator[Sequence[str]]:
-    """Documents in order, in lists of about this many characters: what is encoded at once and held in memory."""
+    """Yields documents in order, in lists of about this many characters, which are encoded at once and held in memory."""
     group: list[str] = []
     size = 0
     for i in range(len(documents)):

@@ -9,9 +9,8 @@ import pytest
 from lm import config as config_lib
 from lm.data import corpora, info, pipeline
 from lm.data.config import Component, DataConfig, WordChain
-from lm.data.corpora.permutation import Permutation
 from lm.data.corpora.word_chain import BLOCK, Language, WordChainSource
-from lm.data.splitmix import streams, uniform
+from lm.data.splitmix import Permutation, streams, uniform
 from lm.errors import UserError
 
 SMALL = WordChain(words=3_000, words_per_document=40, train_documents=300, validation_documents=20)

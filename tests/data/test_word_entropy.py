@@ -7,7 +7,7 @@ import pytest
 
 from lm.data.config import WordChain
 from lm.data.corpora.word_chain import Language, WordChainSource
-from lm.data.corpora.word_entropy import Entropy, Oracle, entropy, stationary
+from lm.data.corpora.word_entropy import Entropy, Oracle, stationary
 
 SMALL = WordChain(words=300, words_per_document=26)
 
@@ -49,7 +49,7 @@ def test_the_rate_is_that_of_the_transitions(oracle):
 
 
 def test_without_successors_words_are_independent():
-    made = entropy(dataclasses.replace(SMALL, successor=0.0))
+    made = Oracle(dataclasses.replace(SMALL, successor=0.0)).entropy
     p = Language(SMALL).probability
     assert made.per_word == pytest.approx(-(p * np.log(p)).sum(), rel=1e-12)
     assert made.first_word == pytest.approx(made.per_word, rel=1e-12)
@@ -58,14 +58,14 @@ def test_without_successors_words_are_independent():
 def test_the_rate_at_65536_words():
     """One number for ever; other permutations of the words have other ones (seeds spread by 1.3%, about the same mean)."""
     chain = WordChain(words=65_536)
-    assert entropy(chain).rate == pytest.approx(0.455588, abs=1e-6)
-    rates = [entropy(dataclasses.replace(chain, seed=seed)).rate for seed in range(1, 9)]
+    assert Oracle(chain).entropy.rate == pytest.approx(0.455588, abs=1e-6)
+    rates = [Oracle(dataclasses.replace(chain, seed=seed)).entropy.rate for seed in range(1, 9)]
     assert np.mean(rates) == pytest.approx(0.4575, abs=0.006)
     assert np.std(rates) == pytest.approx(0.006, abs=0.004)
 
 
 def test_chains_side_by_side_have_the_same_rate(oracle):
-    assert entropy(dataclasses.replace(SMALL, lag=4)).rate == oracle.entropy.rate
+    assert Oracle(dataclasses.replace(SMALL, lag=4)).entropy.rate == oracle.entropy.rate
 
 
 def test_documents_cost_their_first_words_and_their_ends():

@@ -21,7 +21,7 @@ NAMES = ("python_sources", "text_files", "word_chain")
 
 
 def prepare(component: Component, data_dir: str, log: Callable[[str], object] = print) -> Union[Corpus, WordChainCorpus]:
-    """The corpus of a component, made under `data_dir` on the first call; a word chain is generated as it is read.
+    """Returns the corpus of a component, made under `data_dir` on the first call; a word chain is generated as it is read.
 
     Raises UserError for an unknown corpus, for text that cannot be used, and where `data_dir` cannot be written.
     """

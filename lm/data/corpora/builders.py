@@ -1,6 +1,6 @@
-"""The TFDS builders (importing this module takes half a second; no TensorFlow and no jax).
+"""The TFDS builders of corpora (importing this module takes half a second, and neither TensorFlow nor jax).
 
-They write array_record and are read by `as_data_source`:
+They write array_record, which is read by `as_data_source`:
 
     PythonSources(data_dir=DIR, file_format="array_record").download_and_prepare()
 """

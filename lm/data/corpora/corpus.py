@@ -1,6 +1,6 @@
 """A prepared corpus on disk: shards of text, their record and their fingerprint.
 
-Only what stands in the directory counts once it is there: packages installed later and files edited later change nothing.
+Once the directory is there only its content counts: packages installed later and files edited later change nothing.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Texts:
         return (self[i] for i in range(len(self)))
 
     def name(self, index: int) -> str:
-        """Where the document came from; '' if that was not recorded."""
+        """Returns the place that the document came from; '' if that was not recorded."""
         name = self._record(index).get("name", b"")
         return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
@@ -55,12 +55,11 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """`fingerprint`: 16 hex digits, a hash of the content. `info`: documents and bytes per split, what was dropped and why,
-    the shares of duplicates."""
+    """A corpus on disk, with two splits."""
 
     directory: str
-    fingerprint: str
-    info: dict
+    fingerprint: str  # 16 hex digits, a hash of the content
+    info: dict  # documents and bytes per split, the documents dropped by reason, the shares of duplicates
     parts: dict  # split -> split of the TFDS data set in `directory`
     feature: str = "text"
 
@@ -71,7 +70,7 @@ class Corpus:
 
 
 def load(directory: pathlib.Path) -> Optional[Corpus]:
-    """The corpus in a directory, or None. Raises UserError if a file of it is gone or has another size than recorded."""
+    """Returns the corpus in a directory, or None. Raises UserError if a file of it is gone or has another size than recorded."""
     try:
         record = read_json(str(directory / RECORD))
     except NotADirectoryError:
@@ -90,7 +89,7 @@ def load(directory: pathlib.Path) -> Optional[Corpus]:
 def prepare(directory: pathlib.Path, write: Callable[[str], dict], log: Callable[[str], object]) -> Corpus:
     """Loads the corpus, or has `write(temporary directory) -> record` make it; it appears whole or not at all.
 
-    Processes that want the same corpus wait for the first. What a killed process left is removed, never used.
+    Processes that want the same corpus wait for the first. Files that a killed process left are removed, never used.
     """
     corpus = load(directory)
     if corpus:
@@ -113,7 +112,7 @@ def prepare(directory: pathlib.Path, write: Callable[[str], dict], log: Callable
 
 
 def fingerprint(splits: Iterable[tuple[str, Iterable[str]]]) -> tuple[str, list[bytes]]:
-    """A hash of all texts in order, 16 hex digits, and the hash of each."""
+    """Returns a hash of all texts in order, 16 hex digits, and the hash of each."""
     whole, each = hashlib.sha256(), []
     for name, texts in splits:
         whole.update(name.encode())

@@ -1,4 +1,4 @@
-"""Documents on their way into a corpus: cleaning that every corpus shares, the split, and what leaks across it."""
+"""Documents on their way into a corpus: duplicates, the split into train and validation, and a measure of leakage across it."""
 
 import collections
 import dataclasses
@@ -18,11 +18,11 @@ LENGTHS = (20, 30, LONG_LINE, 60, 80)
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """`name` is unique in its corpus; `group` is what is held out as a whole (a distribution), '' for none."""
+    """One text of a corpus."""
 
-    name: str
+    name: str  # unique in its corpus
     text: str
-    group: str = ""
+    group: str = ""  # what is held out as a whole, such as a distribution; '': nothing
 
     @property
     def size(self) -> int:
@@ -36,7 +36,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Two lists of documents and the facts about how they came about."""
+    """The documents of the two splits, and the facts about them that a corpus records."""
 
     train: list[Document]
     validation: list[Document]
@@ -44,7 +44,7 @@ class Splits:
 
 
 def without_repeats(documents: Iterable[Document], dropped: collections.Counter) -> list[Document]:
-    """The first of each set of equal texts; the others are counted under 'exact duplicate'."""
+    """Returns the first of each set of equal texts, and counts the others under 'exact duplicate'."""
     first: dict[bytes, Document] = {}
     for document in documents:
         if first.setdefault(document.digest, document) is not document:
@@ -53,7 +53,7 @@ def without_repeats(documents: Iterable[Document], dropped: collections.Counter)
 
 
 def split(documents: Sequence[Document], dropped: collections.Counter, largest_group: float = 0.02) -> Splits:
-    """Splits by cluster of near-duplicates and by group, so that text of one side does not return on the other.
+    """Splits documents by cluster of near-duplicates and by group, so that text of one side does not return on the other.
 
     With groups, whole groups are held out, in the order of a hash of their names and none larger than `largest_group`
     of all bytes, until VALIDATION_SHARE is reached; a document of theirs that resembles a training document is dropped.
@@ -75,7 +75,7 @@ def split(documents: Sequence[Document], dropped: collections.Counter, largest_g
 
 
 def verbatim_shares(train: Sequence[Document], validation: Sequence[Document]) -> dict[int, tuple[float, int]]:
-    """By minimum length: the share of the validation's lines that stand in train too, and how many such lines it has.
+    """Returns, by minimum length, the share of the validation's lines that stand in train too, and the number of its lines.
 
     A line is compared without the blanks around it and counts as often as it occurs.
     """

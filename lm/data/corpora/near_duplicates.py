@@ -20,7 +20,7 @@ THRESHOLD = 0.2  # estimated resemblance from which two documents belong togethe
 
 
 def clusters(texts: Sequence[str]) -> np.ndarray:
-    """Groups near-duplicates: [documents] int64, the index of the first document of each one's cluster.
+    """Groups near-duplicates: returns the index of the first document of each one's cluster, int64 [documents].
 
     Clusters are the connected components of the pairs found: resemblance is not transitive, so two documents of a
     cluster may differ, but no document outside it was found to resemble one inside. Lines are compared without the
@@ -36,7 +36,7 @@ def clusters(texts: Sequence[str]) -> np.ndarray:
 
 
 def signatures(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signatures, [documents, HASHES] uint64."""
+    """Returns the MinHash signatures, uint64 [documents, HASHES]."""
     shingles, starts = _shingles(texts)
     draws = np.random.default_rng(0).integers(0, 2**63, HASHES, dtype=np.uint64)
     columns = [np.minimum.reduceat((shingles ^ draw) * GOLDEN, starts) for draw in mix(draws)]
@@ -44,7 +44,7 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
 
 
 def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all runs of five lines, and where each document's begin; a shorter document is one shingle."""
+    """Returns hashes of all runs of five lines, and where each document's begin; a shorter document is one shingle."""
     number: dict[str, int] = {}  # lines in order of first sight, so that the hashes do not depend on the process
     lines: list[int] = []
     counts = np.zeros(len(texts), np.int64)
@@ -66,7 +66,7 @@ def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pairs(signature: np.ndarray) -> np.ndarray:
-    """[pairs, 2]: documents that share a band and whose estimated resemblance reaches THRESHOLD.
+    """Returns the documents that share a band and whose estimated resemblance reaches THRESHOLD: [pairs, 2].
 
     Within a band's bucket a document is compared with the first and with the one before it, not with all: linear in
     the documents, and what one band misses the others find.

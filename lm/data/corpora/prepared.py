@@ -41,12 +41,12 @@ def prepare(name: str, data_dir: str, log: Callable[[str], object]) -> corpus.Co
 
 
 def record_path(name: str, data_dir: str) -> pathlib.Path:
-    """Where the record of a data set lies under `data_dir`."""
+    """Returns the directory of a data set's record under `data_dir`."""
     return pathlib.Path(data_dir, "corpora", "tfds", re.sub(r"[^\w.-]+", "_", name))
 
 
 def roots(data_dir: str) -> list[pathlib.Path]:
-    """Where data sets are looked for, in this order."""
+    """Returns the directories in which data sets are looked for, in this order."""
     default = os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
     return [pathlib.Path(data_dir), pathlib.Path(data_dir, "tfds"), pathlib.Path(default).expanduser()]
 
@@ -128,7 +128,7 @@ def _parts(name: str, counts: dict[str, int]) -> tuple[dict[str, str], dict[str,
 
 
 def _feature(name: str, source: pathlib.Path) -> str:
-    """The feature that holds the text: 'text', else the only text feature there is."""
+    """Returns the feature that holds the text: 'text', else the only text feature there is."""
     import tensorflow_datasets as tfds
 
     features = tfds.builder_from_directory(str(source)).info.features or {}

@@ -65,7 +65,7 @@ def collect(log: Callable[[str], object]) -> Splits:
 
 
 def base_distributions() -> tuple[dict[str, importlib.metadata.Distribution], list[str]]:
-    """The installed distributions that the project requires without extras, by normalised name, and those missing."""
+    """Returns the installed distributions that the project requires without extras, by normalised name, and those missing."""
     queue: list[tuple[Requirement, frozenset[str]]] = [(Requirement(text), frozenset()) for text in _requirements()]
     found: dict[str, importlib.metadata.Distribution] = {}
     missing, seen = set(), set()

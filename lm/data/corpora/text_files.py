@@ -24,19 +24,19 @@ PIECE = 65_536  # bytes
 
 
 def key(paths: Sequence[str]) -> str:
-    """The name of the corpus of these files: a hash of their absolute paths."""
+    """Returns the name of the corpus of these files: a hash of their absolute paths."""
     if not paths:
         raise UserError("text_files needs files: name .txt, .jsonl or .parquet files in data.components.0.paths")
     return digest("text_files", [os.path.realpath(path) for path in paths])
 
 
 def stamp(paths: Sequence[str]) -> dict[str, list]:
-    """Path -> [bytes, time of modification in ns, SHA-256], by which `changed` sees that a file is another one."""
+    """Returns path -> [bytes, time of modification in ns, SHA-256], by which `changed` knows a file again."""
     return {os.path.realpath(path): [os.stat(path).st_size, os.stat(path).st_mtime_ns, _sha256(path)] for path in paths}
 
 
 def changed(stamps: dict[str, list]) -> Optional[str]:
-    """The first file whose content differs from its stamp. Files that are gone do not count: the corpus no longer needs them."""
+    """Returns the first file whose content differs from its stamp. Files that are gone do not count: the corpus no longer needs them."""
     for path, (size, modified, sha256) in stamps.items():
         if os.path.exists(path):
             now = os.stat(path)

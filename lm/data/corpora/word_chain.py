@@ -26,8 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lm.data.config import WordChain
-from lm.data.corpora.permutation import Permutation
-from lm.data.splitmix import streams, uniform
+from lm.data.splitmix import Permutation, streams, uniform
 from lm.data.store import digest, seed_of
 from lm.errors import UserError
 
@@ -39,7 +38,7 @@ _POWERS = 12 ** np.arange(12, dtype=np.int64)
 
 
 def require(chain: WordChain) -> None:
-    """Raises UserError for parameters without a meaning."""
+    """Raises UserError for parameters out of range."""
     place = "data.components.0.chain."
     rules = (
         (2 <= chain.words <= LARGEST, f"{place}words={chain.words} must be between 2 and {LARGEST:,}"),
@@ -81,7 +80,7 @@ class Language:
         return total / total[-1]
 
     def fresh(self, uniforms: np.ndarray) -> np.ndarray:
-        """Words drawn from p by inversion of numbers in [0, 1)."""
+        """Returns words drawn from p by inversion of numbers in [0, 1)."""
         return np.searchsorted(self._cumulative, uniforms, side="right")
 
     @functools.cached_property
@@ -89,7 +88,7 @@ class Language:
         return Permutation(self.chain.words, self._key("successor"))
 
     def letters(self, words: np.ndarray) -> np.ndarray:
-        """Letters of each word, without the space."""
+        """Returns the letters of each word, without the space."""
         return 1 + np.searchsorted(_POWERS, np.asarray(words) + 1, side="right")
 
     @property
@@ -98,7 +97,7 @@ class Language:
         return int(self.letters(np.asarray(self.chain.words - 1)))
 
     def spellings(self, words: np.ndarray) -> np.ndarray:
-        """ASCII letters, uint8 [n, longest], 0 behind the end of a word."""
+        """Returns ASCII letters, uint8 [n, longest], 0 behind the end of a word."""
         words = np.asarray(words, np.int64)
         lengths = self.letters(words)
         spelled = np.zeros((len(words), self.longest), np.uint8)
@@ -111,7 +110,7 @@ class Language:
         return spelled
 
     def text(self, words: np.ndarray) -> str:
-        """Each word and a space."""
+        """Returns the text of words, each with a space behind it."""
         spelled = np.pad(self.spellings(words), ((0, 0), (0, 1)))
         lengths = self.letters(words)
         spelled[np.arange(len(lengths)), lengths] = ord(" ")
@@ -122,7 +121,7 @@ class Language:
 
 
 class WordChainSource:
-    """`source[i]` is document i >= 0, text; `source.words(i)` is the numbers of its words. There is no last document.
+    """Documents of a chain without end: `source[i]` is the text of document i >= 0, `source.words(i)` the numbers of its words.
 
     `texts` and `chains` make several documents in one pass, which costs less than one after the other.
     """
@@ -136,7 +135,7 @@ class WordChainSource:
         return self.texts([i])[0]
 
     def words(self, i: int) -> np.ndarray:
-        """int64 [n]; n is geometric with the mean `words_per_document`."""
+        """Returns the words of a document, int64 [n]; n is geometric with the mean `words_per_document`."""
         return self.chains([i])[0]
 
     def texts(self, documents: Sequence[int]) -> list[str]:
@@ -150,7 +149,7 @@ class WordChainSource:
         return np.split(words, np.cumsum(counts)[:-1])
 
     def _chains(self, documents: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The words of all documents back to back, and how many each has.
+        """Returns the words of all documents back to back, and how many each has.
 
         A word is succ^a of the fresh draw that its chain made a steps before. The first word of each chain has an age a as well,
         geometric as in a chain that has always run: so it comes from pi.
@@ -178,13 +177,13 @@ class WordChainSource:
         return np.ones(len(uniforms), np.int64) if end == 1 else 1 + (np.log1p(-uniforms) / np.log1p(-end)).astype(np.int64)
 
     def _first_ages(self, uniforms: np.ndarray) -> np.ndarray:
-        """P(age >= a) = l^a."""
+        """Draws the ages of first words: P(age >= a) = l^a."""
         if self._chain.successor == 0:
             return np.zeros(len(uniforms), np.int64)
         return (np.log1p(-uniforms) / np.log(self._chain.successor)).astype(np.int64)
 
     def _followed(self, words: np.ndarray, ages: np.ndarray) -> np.ndarray:
-        """succ applied `ages` times."""
+        """Applies succ `ages` times to each word."""
         words, rest = words.copy(), np.flatnonzero(ages > 0)
         done = 0
         while len(rest):
@@ -209,13 +208,10 @@ class Documents:
         return self._block(i // BLOCK)[i % BLOCK]
 
     def words(self, documents: Sequence[int]) -> list[np.ndarray]:
-        """The numbers of the words of some documents of the split."""
+        """Returns the numbers of the words of some documents of the split."""
         for i in documents:
             self._require(i)
         return self._source.chains([self._first + int(i) for i in documents])
-
-    def name(self, i: int) -> str:
-        return str(self._first + i)
 
     def _require(self, i: int) -> None:
         if not 0 <= i < self._count:
@@ -257,6 +253,6 @@ class WordChainCorpus:
 
 
 def prepare(chain: WordChain) -> WordChainCorpus:
-    """The corpus of a chain: at once, for it is generated as it is read. Raises UserError for parameters without a meaning."""
+    """Returns the corpus of a chain at once, for it is generated as it is read. Raises UserError for parameters out of range."""
     require(chain)
     return WordChainCorpus(chain)

@@ -1,4 +1,4 @@
-"""What a word chain cannot be predicted better than: its entropy in closed form, and the loss of a reader who knows the chain.
+"""The least loss on the text of a word chain: its entropy in closed form, and the loss of a reader who knows the chain.
 
 With q = (1 - l) p, and a = q[succ(w)] the fresh part of the successor's probability, a word costs after w
 
@@ -47,7 +47,7 @@ class Entropy:
 
 
 def stationary(language: Language) -> np.ndarray:
-    """pi, float64 [W]: iterated until it moves by less than 1e-16 in all."""
+    """Returns pi, float64 [W], iterated until it moves by at most 1e-15 in all."""
     share, fresh = language.chain.successor, (1 - language.chain.successor) * language.probability
     before = language.succ.inverse(np.arange(language.chain.words))
     pi = language.probability
@@ -57,11 +57,6 @@ def stationary(language: Language) -> np.ndarray:
         pi = new
         if moved <= 1e-15:
             return pi / pi.sum()
-
-
-def entropy(chain: WordChain) -> Entropy:
-    """The closed form; all W words are summed over (5 s and 400 MB at 2^22)."""
-    return Oracle(chain).entropy
 
 
 class Oracle:
@@ -76,6 +71,7 @@ class Oracle:
 
     @functools.cached_property
     def entropy(self) -> Entropy:
+        """The closed form; all W words are summed over (5 s and 400 MB at 2^22)."""
         p, pi, share, words = self.language.probability, self.pi, self.chain.successor, np.arange(self.chain.words)
         q = (1 - share) * p
         a = q[self.language.succ(words)]
@@ -84,15 +80,15 @@ class Oracle:
         return Entropy(self.chain, float(pi @ per_word), float(-(pi * np.log(pi)).sum()), float(pi @ lengths))
 
     def words(self, words: np.ndarray) -> np.ndarray:
-        """Nats of each word of a document, float64 [n]; the first `lag` are predicted by pi."""
+        """Returns the nats of each word of a document, float64 [n]; the first `lag` are predicted by pi."""
         return -np.log(self._prior(words, self._expected(words), self.language.probability[words], self.pi[words]))
 
     def document(self, words: np.ndarray) -> float:
-        """Nats of a whole document, with its end."""
+        """Returns the nats of a whole document, with its end."""
         return float(self.words(words).sum() + self._ends(len(words)).sum())
 
     def bytes(self, words: np.ndarray) -> np.ndarray:
-        """Nats of each byte of a document's text and of its end, float64 [bytes + 1]: given all bytes before, words summed over.
+        """Returns the nats of each byte of a document's text and of its end, given all bytes before: float64 [bytes + 1].
 
         A byte's probability is the mass of the words that begin with what is read and that byte, over the mass of those that begin with
         what is read; the masses are differences of sums over the words in the order of their spellings.
@@ -120,19 +116,19 @@ class Oracle:
         return np.where(np.arange(len(words)) < self.chain.lag, pi, (1 - share) * p + share * (expected == words))
 
     def _expected(self, words: np.ndarray) -> np.ndarray:
-        """The successor of the word `lag` places before; -1 where there is none."""
+        """Returns the successor of the word `lag` places before; -1 where there is none."""
         expected = np.full(len(words), -1, np.int64)
         expected[self.chain.lag :] = self.language.succ(words[: -self.chain.lag])
         return expected
 
     def _ends(self, count: int) -> np.ndarray:
-        """Nats, after each word, of whether the document ends there."""
+        """Returns the nats, after each word, of whether the document ends there."""
         end = 1 / self.chain.words_per_document
         on = -math.log1p(-end) if end < 1 else math.inf
         return np.append(np.full(count - 1, on), -math.log(end))
 
     def _codes(self, words: np.ndarray) -> np.ndarray:
-        """Spellings as numbers in base 27, first letter first: words that begin alike are neighbours."""
+        """Returns spellings as numbers in base 27, first letter first: words that begin alike are neighbours."""
         digits = self.language.spellings(words).astype(np.int64)
         digits = np.where(digits > 0, digits - (ord("a") - 1), 0)
         return digits @ _BASE ** np.arange(self.language.longest, 0, -1, dtype=np.int64)

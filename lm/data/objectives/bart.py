@@ -42,7 +42,7 @@ class BartNoise(Objective):
         require_mean_span(self.name, self.mean_span)  # as many spans are drawn as the mean asks for
 
     def lengths(self, chunk: int) -> tuple[Spread, Spread, Spread]:
-        """A renewal process of Poisson(m) steps crosses k after about k/m + 1 of them, with variance k/m^2."""
+        """Counts spans as a renewal process: Poisson(m) steps cross k after about k/m + 1 of them, with variance k/m^2."""
         n, masked = chunk, round(chunk * self.infilling)
         spans = masked / self.mean_span + 1 if masked else 0.0
         keep, removed = 1 - self.deletion, n * self.deletion * (1 - self.deletion)

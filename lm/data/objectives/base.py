@@ -1,4 +1,4 @@
-"""What an objective knows of itself, and what all of them share (imports no jax).
+"""The base class of objectives, and the ids and lengths that they speak of (imports no jax).
 
 An objective makes rows of text into rows that a model trains on. It is a frozen dataclass, derived from `Objective`, that answers every
 question about itself: a new one is a file with its class and an entry in the union in lm.data.objectives.config. Most objectives
@@ -52,7 +52,7 @@ class RowMaker(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is predicted of a text; the defaults are those of objectives that make pairs of chunks.
+    """A way to make rows of text into examples; the defaults are those of objectives that make pairs of chunks.
 
     A row holds `length` tokens of text. It is cut into `examples_per_row` equal chunks. `documents` says what a chunk is: "joined" (T5),
     all its tokens whatever documents they are of, ends of documents included; or "isolated", each document's part of it on its own.
@@ -92,7 +92,7 @@ class Objective:
 
     @property
     def token_key(self) -> tuple[str, ...]:
-        """What of the objective changes the tokens of a document; part of the name of a prepared data set."""
+        """The options that change the tokens of a document; part of the name of a prepared data set."""
         return ()
 
     def tokenizer(self, base: Tokenizer) -> Tokenizer:

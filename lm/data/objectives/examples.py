@@ -1,4 +1,4 @@
-"""From some rows of a plan to chunks of text, and the pairs that are made of them (imports no jax)."""
+"""Rows of a plan, the chunks of text that they are cut into, and the pairs that are made of these (imports no jax)."""
 
 import dataclasses
 

@@ -47,7 +47,7 @@ class FillInTheMiddle(Objective):
         return RowShape(self.room(length).total, document_tokens=length)
 
     def room(self, length: int) -> Room:
-        """Every token of a row is a target, and each permuted piece adds at most 4."""
+        """Keeps every token of a row as a target, and 4 more for each permuted piece."""
         most = length + 4 * self.documents_per_row
         return Room(0, most, most, 0.0)
 
@@ -79,7 +79,7 @@ class FillInTheMiddle(Objective):
         )
 
     def prompt(self, parts: list[list[int]], ids: SpecialIds) -> list[int]:
-        """One blank is the middle: the model reads what stands around it, and writes it."""
+        """Takes one blank for the middle: the model reads what stands around it, and writes it."""
         if len(parts) != 2:
             return super().prompt(parts, ids)
         prefix, suffix, middle = (int(ids.top(i)) for i in range(3))

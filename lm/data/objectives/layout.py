@@ -20,7 +20,7 @@ from lm.types import Batch
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Placed:
-    """Where the values of sequences lie in `count` rows of `width`."""
+    """The places of the values of sequences in `count` rows of `width`."""
 
     at: np.ndarray  # [total]: an index into the flattened rows
     segments: np.ndarray  # [total]: the number of their sequence in its row, from 1

@@ -24,7 +24,7 @@ class NextToken(Objective):
     continues_text: ClassVar[bool] = True
 
     def require(self, length: int, architecture: str, packing: str) -> None:
-        """Any row of text will do."""
+        """Accepts any row of text."""
 
     def row_shape(self, length: int, architecture: str) -> RowShape:
         return RowShape(length)

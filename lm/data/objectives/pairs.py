@@ -58,10 +58,10 @@ class Pairs(Objective):
 
 
 class PairTokenizer:
-    """Another tokenizer, for documents `input SEPARATOR target`: the parts are encoded apart, with `separator_id` between them.
+    """A tokenizer of documents `input SEPARATOR target`, made of another: the parts are encoded apart, with `separator_id` between them.
 
     That id is the padding's, which text never yields, or one beyond the tokenizer's where padding is the end of document. `encode`, which
-    makes prompts, takes text without a separator too; `encode_batch`, which makes documents, raises UserError.
+    makes prompts, takes text without a separator too; `encode_batch`, which makes documents, raises UserError for it.
     """
 
     def __init__(self, base: Tokenizer, separator: str):
@@ -85,6 +85,6 @@ class PairTokenizer:
         return [np.concatenate([ids[i], between, ids[i + 1]]) for i in range(0, len(ids), 2)]
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
-        """The text without the separator."""
+        """Returns the text without the separator."""
         array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
         return self.base.decode(array[array != self.separator_id])

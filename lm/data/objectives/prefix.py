@@ -1,4 +1,4 @@
-"""The second part of a chunk from its first."""
+"""Prefix language modelling: the second part of a chunk from its first."""
 
 import dataclasses
 import math

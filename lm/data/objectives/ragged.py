@@ -1,4 +1,4 @@
-"""Sequences of several lengths as flat arrays, so that a transform of a batch is a few numpy calls, whatever the number of sequences."""
+"""Sequences of several lengths as flat arrays: a transform of a batch is a few numpy calls, whatever the number of sequences."""
 
 import dataclasses
 import functools
@@ -34,39 +34,40 @@ class Ragged:
         return np.arange(len(self.values)) - np.repeat(self.starts, self.lengths)
 
     def with_values(self, values: np.ndarray) -> "Ragged":
+        """Returns sequences of the same lengths with other values."""
         return Ragged(values, self.lengths)
 
     def keep(self, chosen: np.ndarray) -> "Ragged":
-        """The values where `chosen` [total] is true."""
+        """Returns the values where `chosen` [total] is true."""
         return Ragged(self.values[chosen], np.bincount(self.owner[chosen], minlength=len(self)))
 
     def part(self, begin: np.ndarray, end: np.ndarray) -> "Ragged":
-        """Values begin[i] : end[i] of each sequence."""
+        """Returns the values begin[i] : end[i] of each sequence."""
         return self.keep((self.position >= begin[self.owner]) & (self.position < end[self.owner]))
 
     def select(self, chosen: np.ndarray) -> "Ragged":
-        """The sequences where `chosen` [n] is true."""
+        """Returns the sequences where `chosen` [n] is true."""
         return Ragged(self.values[chosen[self.owner]], self.lengths[chosen])
 
 
 def before(counts: np.ndarray) -> np.ndarray:
-    """The sum of all counts before each."""
+    """Returns the sum of all counts before each."""
     return np.cumsum(counts) - counts
 
 
 def group_before(counts: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The sum of the counts before each in its group; `group` [n] is sorted."""
+    """Returns the sum of the counts before each in its group; `group` [n] is sorted."""
     total = before(counts)
     return total - total[np.searchsorted(group, group)]
 
 
 def single(value: int | np.ndarray, where: np.ndarray) -> Ragged:
-    """Sequences of one value (or one value each) where `where` [n] is true, else empty."""
+    """Returns sequences of one value (or one value each) where `where` [n] is true, and empty ones elsewhere."""
     return Ragged(np.broadcast_to(value, where.shape)[where], where.astype(np.int64))
 
 
 def join(*parts: Ragged) -> Ragged:
-    """Sequence i is the sequences i of all parts, one after the other."""
+    """Joins sequences: sequence i is the sequences i of all parts, one after the other."""
     lengths = np.sum([part.lengths for part in parts], axis=0)
     values = np.empty(int(lengths.sum()), np.int64)
     at = before(lengths)
@@ -77,7 +78,7 @@ def join(*parts: Ragged) -> Ragged:
 
 
 def ranks(draws: np.ndarray, ragged: Ragged) -> np.ndarray:
-    """The rank of each value's draw in 0..1 among its sequence's: [total]. Those below k are k values drawn without replacement."""
+    """Returns the rank of each value's draw in [0, 1) in its sequence: [total]. Ranks below k are k values drawn without replacement."""
     order = np.argsort(ragged.owner + draws, kind="stable")
     ranks = np.empty(len(order), np.int64)
     ranks[order] = ragged.position

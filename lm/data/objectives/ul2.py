@@ -86,7 +86,7 @@ class MixtureOfDenoisers(Objective):
         return inputs + self.mode_tokens, targets
 
     def pairs(self, chunks: Ragged, draws: Draws, ids: SpecialIds, rows: np.ndarray) -> tuple[Ragged, Ragged]:
-        """Each chunk goes through one denoiser. Under S the end of the chunk is the target, and no sentinel stands for it."""
+        """Sends each chunk through one denoiser. Under S the end of the chunk is the target, and no sentinel stands for it."""
         which = self.choose(draws)
         density, span = (np.asarray([getattr(each, name) for each in self.denoisers])[which] for name in ("noise_density", "mean_span"))
         mode = np.asarray([MODES.index(each.mode) for each in self.denoisers])[which]
@@ -113,7 +113,7 @@ class MixtureOfDenoisers(Objective):
         return int(ids.top(number)) if number < self.sentinels else super().blank(number, ids)
 
     def prompt(self, parts: list[list[int]], ids: SpecialIds) -> list[int]:
-        """Text with blanks begins with the mode that fills them in (R), and other text with the one that continues it (S)."""
+        """Begins text with blanks with the mode that fills them in (R), and other text with the mode that continues it (S)."""
         mode = MODES.index("S" if len(parts) == 1 else "R")
         start = [int(self.mode_ids(np.asarray(mode), ids))] if self.mode_tokens else []
         return [*start, *super().prompt(parts, ids)]
