@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from experiments import stamp
 from lm import files
-from lm.analysis import comparison, comparison_text
+from lm.analysis import paired
 from lm.scaling.results import to_json
 from lm.study import directory
 from lm.study.variants import Comparison
@@ -35,9 +35,9 @@ class Compared:
 
     def _report(self) -> None:
         """Prints the table; writes comparison.json, report.html and the figures unless they are of these runs and this code."""
-        runs = comparison.read(self.root)
-        made = comparison.compare(runs, self.study.judgement, self.study.published)
-        self.say(comparison_text.render(made, self.study.published))
+        runs = paired.read(self.root)
+        made = paired.compare(runs, self.study.judgement, self.study.published)
+        self.say(paired.render(made, self.study.published))
         page, stored, written = self.root / "report.html", self.root / "comparison.json", self.root / "figures" / "inputs"
         inputs = stamp.inputs(directory.open_study(self.root), [dataclasses.asdict(run) for run in runs])
         if not (page.exists() and stored.exists() and written.exists() and written.read_text(encoding="utf-8") == inputs):

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 from experiments import stamp
 from lm import files
-from lm.analysis import summary
-from lm.analysis import truth as truth_lib
+from lm.analysis import oracle, summary
 from lm.errors import UserError
 from lm.study import directory, gate, locks
 from lm.study import status as status_lib
@@ -73,8 +72,8 @@ class Laws:
     def _fitted(self) -> dict[str, Any]:
         """What summary.json holds, after fitting unless that was done from the same runs by the same code."""
         rows, forecast = read_rows(self.root), gate.read_forecast(self.root)
-        truth = truth_lib.of(self.study.base, self.root) if any(row.completed for row in rows) else None
-        inputs = stamp.inputs([dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis), truth)
+        least = oracle.least_loss(self.study.base, self.root) if any(row.completed for row in rows) else None
+        inputs = stamp.inputs([dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis), least)
         path = self.root / "summary.json"
         made = read_json(path, "") if path.exists() and (self.root / "fit.json").exists() else {}
         if made.get("inputs") != inputs:
@@ -82,7 +81,7 @@ class Laws:
             from lm.scaling import results
 
             content = None if forecast is None else results.decode(forecast["content"])
-            fitted = analysis.analyse(rows, self.study.analysis, content, truth)
+            fitted = analysis.analyse(rows, self.study.analysis, content, least)
             files.write_text(self.root / "fit.json", analysis.to_json(fitted))
             made = {"study": self.study.name, **fitted.summary(), "inputs": inputs}
             files.write_json(path, made)

@@ -112,7 +112,7 @@ JAX_FREE += ["lm.scaling.__main__", "lm.scaling.runs", "lm.scaling.commands.tabl
 JAX_FREE += [
     "lm.study." + name for name in ("study", "plan", "rows", "status", "directory", "locks", "gate", "recipes", "design", "naming")
 ]
-JAX_FREE += ["lm.study.variants", "lm.analysis.comparison", "lm.analysis.comparison_text", "experiments.replications.published"]
+JAX_FREE += ["lm.study.variants", "lm.analysis.paired", "lm.analysis.oracle", "experiments.replications.published"]
 HELP = [["lm.run"], ["lm.study.worker"], ["experiments"], ["lm.infer"], ["lm.evals"], ["lm.evals", "loss"]]
 HELP += [["lm.scaling"], ["lm.scaling", "fit"], ["experiments.replications"]]
 HELP += [["lm.preflight"]]

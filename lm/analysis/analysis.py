@@ -14,10 +14,10 @@ from lm.analysis.budget_checks import BudgetCheck, ShapeClass, check_budgets, sh
 from lm.analysis.conventions import ConventionRow, convention_table, profiles_of
 from lm.analysis.envelope import Envelope, fit_envelope
 from lm.analysis.forecast import Forecast
-from lm.analysis.known import Known, compare
+from lm.analysis.oracle import LeastLoss
+from lm.analysis.oracle_fit import OracleComparison, compare
 from lm.analysis.runs import Exclusion, missing_convention, runs_of, usable
 from lm.analysis.score import Score, score
-from lm.analysis.truth import Truth
 from lm.errors import UserError
 from lm.scaling import results
 from lm.scaling.approaches import profiles
@@ -29,7 +29,7 @@ from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row, one_likelihood
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @result
@@ -54,7 +54,7 @@ class Analysis:
     score: Union[Score, Refusal, None]
     cautions: tuple[Caution, ...]
     versions: dict[str, str]
-    known: Optional[Known] = None  # on text whose least loss is known
+    oracle: Optional[OracleComparison] = None  # for text whose least loss is known
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class Analysis:
                 "sigma": self.sigma, "checks": self.checks, "failures": self.failures, "forecast": _forecast_summary(self.score),
                 "conventions": self.conventions, "excluded": self.excluded, "cautions": self.cautions,
             }
-            | ({} if self.known is None else {"known": self.known})
+            | ({} if self.oracle is None else {"oracle": self.oracle})
         )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def analyse(
     rows: Sequence[Row],
     settings: AnalysisSettings = AnalysisSettings(),
     forecast: Optional[Forecast] = None,
-    truth: Optional[Truth] = None,
+    least: Optional[LeastLoss] = None,
 ) -> Analysis:
     """Fits everything to the rows of a study; the same rows and settings give the same digits on the same machine."""
     used, excluded = usable(rows)
@@ -125,7 +125,7 @@ def analyse(
         brackets=brackets, isoflop_without_gaps=_adjusted(cells, brackets, two, noise, settings),
         conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, two, settings),
         cautions=_cautions(classes, three, checked), versions={"jax": jax.__version__, "numpy": np.__version__},
-        known=None if truth is None else compare(truth, cells, three, noise, settings),
+        oracle=None if least is None else compare(least, cells, three, noise, settings),
     )  # fmt: skip
 
 

@@ -16,18 +16,18 @@ def render(made: dict[str, Any]) -> str:
         lines.append(f"  {title:24s} {exponents}")
     lines += [f"  sigma at C {float(budget):.3g}: {answer(sigma, percent=True)}" for budget, sigma in made["sigma"].items()]
     lines.append(f"  forecast: {_forecast(made['forecast'])}")
-    lines += _known(made["known"]) if "known" in made else []
+    lines += _oracle(made["oracle"]) if "oracle" in made else []
     lines += [f"  excluded: {_words(item)}" for item in made["excluded"]]
     lines += [f"  caution: {item['message']}" for item in made["cautions"]]
     return "\n".join(lines)
 
 
-def _known(made: dict[str, Any]) -> list[str]:
-    """On text whose least loss is known: E against it, and the exponents beside those of ideal learners."""
+def _oracle(made: dict[str, Any]) -> list[str]:
+    """Sets E against the oracle's loss, and the exponents beside those of ideal learners."""
     lines = [f"  {made['verdict']}"]
     for name in ("alpha", "beta"):
         above = answer(made["reducible"][name])
-        lines.append(f"  {name} {answer(made[name])}; of the loss less the truth {above}; of an ideal learner {made['ideal'][name]:.2f}")
+        lines.append(f"  {name} {answer(made[name])}; of the loss less the oracle's {above}; of an ideal learner {made['ideal'][name]:.2f}")
     return lines
 
 

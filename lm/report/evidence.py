@@ -4,6 +4,7 @@ from typing import Any, Optional
 
 from lm.analysis.analysis import Analysis
 from lm.analysis.brackets import Bracket
+from lm.analysis.oracle_fit import OracleComparison
 from lm.analysis.score import Score
 from lm.report.texts import as_percent, count, number, percent
 from lm.scaling.approaches.isoflop import Isoflop
@@ -138,3 +139,14 @@ def forecast_refusal(analysis: Analysis) -> str:
     if analysis.forecast is None:
         return "No forecast has been written."
     return number(analysis.score) if isinstance(analysis.score, Refusal) else "The forecast has not been scored."
+
+
+def oracle_rows(made: Optional[OracleComparison]) -> list[dict[str, str]]:
+    """Returns the exponents fitted to the losses, to the losses less the oracle's, and those of ideal learners."""
+    if made is None:
+        return []
+    table = []
+    for name in ("alpha", "beta"):
+        fitted, above = getattr(made, name), made.reducible[name]
+        table.append({"name": name, "fitted": number(fitted), "above": number(above), "ideal": f"{made.ideal[name]:.2f}"})
+    return table

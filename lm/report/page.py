@@ -5,7 +5,7 @@ from typing import Any
 
 from lm.analysis import analysis as analysis_lib
 from lm.errors import UserError
-from lm.report import checklist, evidence, records, texts, truths
+from lm.report import checklist, evidence, records, texts
 from lm.report.pictures import draw
 from lm.scaling.page import html
 from lm.study import directory, gate
@@ -29,7 +29,7 @@ def write(root: pathlib.Path) -> pathlib.Path:
         written=gate.read_forecast(root),
         headline=texts.headline(analysis),
         exponents=texts.exponent_rows(analysis),
-        truths=[] if analysis.known is None else truths.rows(analysis.known),
+        oracle=evidence.oracle_rows(analysis.oracle),
         conventions=texts.convention_rows(analysis),
         cells=texts.cell_rows(rows, analysis),
         budgets=texts.budget_rows(analysis),

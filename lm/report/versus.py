@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm.analysis import comparison_text as text
-from lm.analysis.comparison import Compared, Group, Run, VariantResult
+from lm.analysis import paired
+from lm.analysis.paired import Group, PairedComparison, Run, VariantResult
 from lm.report import records
 from lm.report.figures import variants as figures
 from lm.scaling.page import html
@@ -16,7 +16,7 @@ from lm.study import directory
 from lm.study.variants import Published
 
 
-def write(root: pathlib.Path, made: Compared, runs: Sequence[Run], published: Optional[Published]) -> pathlib.Path:
+def write(root: pathlib.Path, made: PairedComparison, runs: Sequence[Run], published: Optional[Published]) -> pathlib.Path:
     """Writes ROOT/report.html and ROOT/figures/; returns the page's path."""
     study = directory.open_study(root)
     pictures = [each for group in made.groups for each in _draw(root / "figures", made, group, runs, published)]
@@ -32,7 +32,7 @@ def write(root: pathlib.Path, made: Compared, runs: Sequence[Run], published: Op
         measures=list(published.measures) if published else [],
         deviations=", ".join(f"{name} {sd:g}" for name, sd in deviations),
         groups=[_group(made, group, published) for group in made.groups],
-        rules=text.rules(made),
+        rules=paired.rules(made),
         cells=[_cell(run) for run in runs],
         settings=_settings(study, runs),
         changes=_changes(study),
@@ -47,7 +47,9 @@ def names(group: Group) -> list[str]:
     return [f"{kind}_{word}" for kind in ("losses", "differences", "curves")]
 
 
-def _draw(folder: pathlib.Path, made: Compared, group: Group, runs: Sequence[Run], published: Optional[Published]) -> list[dict[str, str]]:
+def _draw(
+    folder: pathlib.Path, made: PairedComparison, group: Group, runs: Sequence[Run], published: Optional[Published]
+) -> list[dict[str, str]]:
     losses, differences, curves = names(group)
     figures.losses(folder / losses, made, group.name, published)
     figures.differences(folder / differences, made, group.name)
@@ -61,20 +63,20 @@ def _draw(folder: pathlib.Path, made: Compared, group: Group, runs: Sequence[Run
     return [{"name": name, "caption": caption} for name, caption in zip((losses, differences, curves), captions, strict=True)]
 
 
-def _group(made: Compared, group: Group, published: Optional[Published]) -> dict[str, Any]:
+def _group(made: PairedComparison, group: Group, published: Optional[Published]) -> dict[str, Any]:
     measures = published.measures if published else ()
     return {
         "name": group.name,
         "trained": group.trained,
-        "basis": text.basis(group, made).capitalize(),
-        "sentences": text.sentences(made, group),
+        "basis": paired.basis(group, made).capitalize(),
+        "sentences": paired.sentences(made, group),
         "pictures": names(group),
         "variants": [
-            {**text.variant_cells(v), "flops": _flops(v, "matmul_causal"), "xla": _flops(v, "xla")}
-            | dict(zip(measures, text.score_cells(v, published), strict=True))
+            {**paired.variant_cells(v), "flops": _flops(v, "matmul_causal"), "xla": _flops(v, "xla")}
+            | dict(zip(measures, paired.score_cells(v, published), strict=True))
             for v in made.of(group.name)
         ],
-        "pairs": [text.pair_cells(pair) for pair in made.pairs if pair.group == group.name],
+        "pairs": [paired.pair_cells(pair) for pair in made.pairs if pair.group == group.name],
     }
 
 

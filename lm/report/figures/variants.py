@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Optional
 
-from lm.analysis.comparison import Compared, Pair, Run
+from lm.analysis.paired import Pair, PairedComparison, Run
 from lm.scaling.page import style
 from lm.study.variants import Published
 
@@ -19,7 +19,7 @@ def _colours(names: Sequence[str]) -> dict[str, object]:
     return dict(zip(names, chosen, strict=False))
 
 
-def losses(path: pathlib.Path, made: Compared, group: str, published: Optional[Published]) -> None:
+def losses(path: pathlib.Path, made: PairedComparison, group: str, published: Optional[Published]) -> None:
     """Left: mean and standard deviation per variant, and below them every run's loss. Right: the paper's first measure."""
     members = made.of(group)
     has_scores = published is not None and any(published.of(group, v.variant) for v in members)
@@ -39,7 +39,7 @@ def losses(path: pathlib.Path, made: Compared, group: str, published: Optional[P
             axes[1].set_xlabel(f"{published.measures[0]}, {published.source} (more is better)")
 
 
-def differences(path: pathlib.Path, made: Compared, group: str) -> None:
+def differences(path: pathlib.Path, made: PairedComparison, group: str) -> None:
     """Each pair's mean difference, with a bar of the judgement's factor times the noise on either side: resolved when that leaves out 0."""
     pairs = [pair for pair in made.pairs if pair.group == group]
     with style.figure(path, 7.6, 0.32 * len(pairs) + 1.1) as (axes,):
@@ -58,7 +58,7 @@ def _of(pair: Pair) -> str:
     return style.BLUE if pair.better else style.GREY
 
 
-def curves(path: pathlib.Path, made: Compared, group: str, runs: Sequence[Run]) -> None:
+def curves(path: pathlib.Path, made: PairedComparison, group: str, runs: Sequence[Run]) -> None:
     """Held-out loss on a part of the held-out pairs against the pairs trained on, a line for each run; dots are the ends."""
     names = [v.variant for v in made.of(group)]
     colours, markers = _colours(names), dict(zip(names, MARKERS * len(names), strict=False))

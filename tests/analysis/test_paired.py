@@ -9,9 +9,8 @@ import fake_train
 import pytest
 import small_study
 
-from lm.analysis import comparison
-from lm.analysis import comparison_text as text
-from lm.analysis.comparison import Run, compare
+from lm.analysis import paired
+from lm.analysis.paired import Run, compare
 from lm.errors import UserError
 from lm.report import versus
 from lm.scaling import results
@@ -66,8 +65,8 @@ def test_without_a_difference_orders_are_resolved_at_the_stated_rate_and_no_more
     losses = [noisy(generator, dict.fromkeys(names, 2.0), 0.1, seeds=range(seeds)) for _ in range(2000)]
     made = [compare(runs(each, entropy=9.0), JUDGEMENT) for each in losses[:1]]
     stated = made[0].false_rate
-    assert stated == comparison.false_rate(seeds, 2.0)
-    called = sum(abs(d) > 2 * max(p, s) for d, p, s in (comparison.spread(each["a"], each["b"]) for each in losses))
+    assert stated == paired.false_rate(seeds, 2.0)
+    called = sum(abs(d) > 2 * max(p, s) for d, p, s in (paired.spread(each["a"], each["b"]) for each in losses))
     assert called / len(losses) == pytest.approx(stated, abs=4 * (stated / len(losses)) ** 0.5)
     assert stated <= {3: 0.074, 5: 0.011}[seeds] + 0.001  # of differences alone: 2 P(t > 2 sqrt(n))
 
@@ -77,8 +76,8 @@ def test_of_what_has_not_trained_no_order_is_claimed():
     made = compare(runs(losses), JUDGEMENT)
     assert [v.trained for v in made.variants] == [True, False]  # one run of b is less than half a nat below 5
     assert [(pair.state, pair.better) for pair in made.pairs] == [("not trained", None)]
-    assert text.sentences(made, made.groups[0]) == ["Not trained: b. No order is claimed."]
-    assert "(not trained)" in text.render(made, None)
+    assert paired.sentences(made, made.groups[0]) == ["Not trained: b. No order is claimed."]
+    assert "(not trained)" in paired.render(made, None)
     losses["b"][2] = 4.49
     assert compare(runs(losses), JUDGEMENT).pairs[0].better == "a"
 
@@ -112,13 +111,13 @@ def test_orders_are_set_beside_the_published_ones():
     published = Published("p", ("x", "y", "z"), (0.2, 0.2, 0.2), tuple(("g", *row) for row in scores.items()))
     losses = {"a": [2.0, 2.0, 2.0], "b": [2.5, 2.5, 2.51], "c": [1.5, 1.5, 1.51], "d": [2.0, 2.01, 1.99]}
     made = compare(runs(losses), JUDGEMENT, published)
-    found = {(pair.a, pair.b): (text.verdict(pair), pair.wins) for pair in made.pairs}
+    found = {(pair.a, pair.b): (paired.verdict(pair), pair.wins) for pair in made.pairs}
     assert found["a", "b"] == ("agrees", (2, 0))
     assert found["a", "c"] == ("disagrees", (2, 0))
     assert found["b", "c"] == ("only here", (0, 0))
     assert found["a", "d"] == ("in neither", (0, 0))
     assert found["b", "d"] == ("agrees", (0, 2))
-    words = text.render(made, published)
+    words = paired.render(made, published)
     assert "Against what is published: c over a" in words
     assert results.from_json(results.to_json(made)) == made
 
@@ -143,7 +142,7 @@ def test_variants_differ_in_their_configuration_and_share_seeds_and_text():
 
 
 def test_runs_are_read_from_the_directory(finished):
-    made = compare(comparison.read(finished), JUDGEMENT, small_study.comparison().published)
+    made = compare(paired.read(finished), JUDGEMENT, small_study.comparison().published)
     assert [v.variant for v in made.variants] == ["encoder_decoder", "prefix_lm", "decoder"]
     for v in made.variants:
         assert v.loss == pytest.approx(fake_train.PAIRS[v.variant], abs=0.08)
@@ -166,12 +165,12 @@ def test_other_text_and_equal_names_are_refused():
 def test_a_grid_is_no_comparison(tmp_path):
     small_study.planned(tmp_path / "s")
     with pytest.raises(UserError, match="holds the grid small"):
-        comparison.read(tmp_path / "s")
+        paired.read(tmp_path / "s")
 
 
 def test_the_page_stands_alone_and_holds_every_run_and_figure(finished):
     published = small_study.comparison().published
-    found = comparison.read(finished)
+    found = paired.read(finished)
     found[0] = dataclasses.replace(found[0], status="diverged", reason="loss is nan", loss=None)
     page = versus.write(finished, compare(found, JUDGEMENT, published), found, published).read_text(encoding="utf-8")
     assert all(page.count(f"<td>{run.id}</td>") == 1 for run in found)

@@ -8,13 +8,13 @@ import pytest
 import synthetic
 
 from lm import config as config_lib
-from lm.analysis import known, summary, truth
+from lm.analysis import oracle, oracle_fit, summary
 from lm.data import pipeline
 from lm.data.config import Component, DataConfig, WordChain
 from lm.data.corpora.word_chain import WordChainSource
 from lm.data.corpora.word_entropy import Oracle
 from lm.errors import UserError
-from lm.report import truths
+from lm.report import evidence
 from lm.scaling import results
 from lm.scaling.approaches import parametric
 from lm.scaling.intervals.noise import fit_noise
@@ -24,7 +24,7 @@ from lm.train.config import EvalConfig, RunConfig
 
 CHAIN = WordChain(words=500, words_per_document=60, train_documents=40, validation_documents=60)
 LAW = (25.0, 88.0, 0.45, 0.35, 0.35)
-TRUE = truth.Truth(0.45, 0.45, 0.44, 10, 1000, 1.5)
+TRUE = oracle.LeastLoss(0.45, 0.45, 0.44, 10, 1000, 1.5)
 
 
 def config(**changes):
@@ -39,12 +39,12 @@ def fitted(few_starts_in_module):
     rows = synthetic.study(law=LAW, sigma=0.0005, seed=4)
     cells, noise = synthetic.cells(rows), fit_noise(synthetic.table(rows), settings)
     three = parametric.fit_parametric(cells, noise, settings)
-    return known.compare(TRUE, cells, three, noise, settings)
+    return oracle_fit.compare(TRUE, cells, three, noise, settings)
 
 
 def test_a_law_that_holds_is_found_and_its_floor_identified(fitted):
     assert fitted.identified
-    assert fitted.width < known.WIDEST
+    assert fitted.width < oracle_fit.WIDEST
     assert "E is identified" in fitted.verdict
     for name in ("alpha", "beta"):
         assert fitted.reducible[name].value == pytest.approx(0.35, abs=0.01)
@@ -56,40 +56,42 @@ def test_the_results_say_it(fitted):
     assert results.from_json(results.to_json(fitted)) == fitted
     nothing = results.encode(Refusal("missing", "not asked for"))
     made = {"exponents": dict.fromkeys(summary.NAMES, nothing), "sigma": {}, "forecast": None, "excluded": [], "cautions": []}
-    printed = summary.render({"study": "s", **made, "known": results.encode(fitted)})
+    printed = summary.render({"study": "s", **made, "oracle": results.encode(fitted)})
     assert fitted.verdict in printed
     assert "of an ideal learner 0.33" in printed
     assert "of an ideal learner" not in summary.render({"study": "s", **made})
-    assert [row["ideal"] for row in truths.rows(fitted)] == ["0.50", "0.33"]
+    assert [row["ideal"] for row in evidence.oracle_rows(fitted)] == ["0.50", "0.33"]
 
 
 def test_an_interval_that_misses_or_is_wide_identifies_nothing():
     def said(low, high, at=0.45):
         floor = Estimate(0.45, low, high, 0.8, "m")
-        return known.verdict(floor, at, (high - low) / at, floor.covers(at))
+        return oracle_fit.verdict(floor, at, (high - low) / at, floor.covers(at))
 
     assert said(0.43, 0.47).startswith("E is identified")
     assert said(0.46, 0.47).startswith("E is unidentified: the 80% interval of E, 0.460 to 0.470, misses the truth")
     assert said(0.40, 0.47).startswith("E is unidentified")
     refused = Refusal("unidentified", "N spans a factor 2")
-    assert known.verdict(refused, 0.45, None, False) == "E is unidentified: N spans a factor 2"
-    assert "no interval (too few)" in known.verdict(Estimate(0.45, None, None, 0.8, "m", Refusal("interval", "too few")), 0.45, None, False)
+    assert oracle_fit.verdict(refused, 0.45, None, False) == "E is unidentified: N spans a factor 2"
+    assert "no interval (too few)" in oracle_fit.verdict(
+        Estimate(0.45, None, None, 0.8, "m", Refusal("interval", "too few")), 0.45, None, False
+    )
 
 
 def test_losses_below_the_least_possible_are_refused():
     cells = synthetic.cells(synthetic.study(law=LAW))
-    got = known.fit_above(2.0, cells, Refusal("no_replicas", "none"), AnalysisSettings())
+    got = oracle_fit.fit_above(2.0, cells, Refusal("no_replicas", "none"), AnalysisSettings())
     assert isinstance(got["alpha"], Refusal)
     assert "data or oracle are wrong" in got["alpha"].reason
 
 
 def test_the_truth_is_the_oracles_loss_on_the_documents_that_are_judged(tmp_path):
-    found = truth.measure(config(), CHAIN, str(tmp_path))
+    found = oracle.measure(config(), CHAIN, str(tmp_path))
     held = pipeline.prepare(config().data, str(tmp_path), lambda _: None).validation
-    oracle, source, nats, size, documents = Oracle(CHAIN), WordChainSource(CHAIN), 0.0, 0, 0
+    reader, source, nats, size, documents = Oracle(CHAIN), WordChainSource(CHAIN), 0.0, 0, 0
     for i in range(len(held)):
         if size + held.byte_counts[i] <= 6_000:
-            nats += oracle.document(source.words(int(held.index_of[i])))
+            nats += reader.document(source.words(int(held.index_of[i])))
             size += int(held.byte_counts[i])
             documents += 1
     assert found.nats_per_byte == pytest.approx(nats / size, rel=1e-12)
@@ -101,31 +103,31 @@ def test_the_truth_is_the_oracles_loss_on_the_documents_that_are_judged(tmp_path
 def test_it_is_measured_once_and_kept_with_the_study(tmp_path, monkeypatch):
     study = {"fingerprint": "f", "definition": {"base": config_lib.experiment_part(config())}, "data_dir": "data"}
     (tmp_path / "study.json").write_text(json.dumps(study), encoding="utf-8")
-    first = truth.of(config(), tmp_path)
-    monkeypatch.setattr(truth, "measure", lambda *_: pytest.fail("measured twice"))
-    assert truth.of(config(), tmp_path) == first
-    assert truth.of(RunConfig(), tmp_path) is None
+    first = oracle.least_loss(config(), tmp_path)
+    monkeypatch.setattr(oracle, "measure", lambda *_: pytest.fail("measured twice"))
+    assert oracle.least_loss(config(), tmp_path) == first
+    assert oracle.least_loss(RunConfig(), tmp_path) is None
     both = dataclasses.replace(config().data, components=(Component("word_chain", chain=CHAIN), Component()))
-    assert truth.chain_of(config(data=both)) is None
-    assert truth.chain_of(config(data=dataclasses.replace(both, components=(Component("word_chain"),)))) == WordChain()
+    assert oracle.chain_of(config(data=both)) is None
+    assert oracle.chain_of(config(data=dataclasses.replace(both, components=(Component("word_chain"),)))) == WordChain()
 
 
 def test_windows_without_the_words_that_predict_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"windows keep 4 tokens of context.*lower evaluation.stride to 54"):
-        truth.measure(config(evaluation=EvalConfig(stride=60)), CHAIN, str(tmp_path))
+        oracle.measure(config(evaluation=EvalConfig(stride=60)), CHAIN, str(tmp_path))
     with pytest.raises(UserError, match=r"raise data.sequence_length above"):
-        truth.require_context(config(), dataclasses.replace(CHAIN, lag=30))
-    truth.require_context(config(evaluation=EvalConfig(stride=54)), CHAIN)
+        oracle.require_context(config(), dataclasses.replace(CHAIN, lag=30))
+    oracle.require_context(config(evaluation=EvalConfig(stride=54)), CHAIN)
 
 
 def test_any_scored_byte_can_be_predicted_from_its_window():
     """What a reader with the stated context knows is what the oracle uses: predictions from the tail of a document are the same."""
     chain = dataclasses.replace(CHAIN, lag=2)
-    oracle, source = Oracle(chain), WordChainSource(chain)
-    context = (chain.lag + 1) * (oracle.language.longest + 1)
+    reader, source = Oracle(chain), WordChainSource(chain)
+    context = (chain.lag + 1) * (reader.language.longest + 1)
     for words in source.chains(range(5)):
-        whole, sizes = oracle.bytes(words), oracle.language.letters(words) + 1
+        whole, sizes = reader.bytes(words), reader.language.letters(words) + 1
         for first in range(0, len(words) - chain.lag, 7):
             begin = int(sizes[:first].sum())
-            tail = oracle.bytes(words[first:])
+            tail = reader.bytes(words[first:])
             assert np.allclose(tail[context:], whole[begin + context :], atol=1e-9)

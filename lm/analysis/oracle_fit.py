@@ -1,10 +1,10 @@
-"""Whether the fitted law finds a truth that is known: E against the least loss possible, and the exponents of what lies above it."""
+"""Whether the fitted law finds the oracle's loss: E against the least loss possible, and the exponents of what lies above it."""
 
 from typing import Optional, Union
 
 import numpy as np
 
-from lm.analysis.truth import Truth, ideal
+from lm.analysis.oracle import LeastLoss, ideal
 from lm.scaling.approaches.isoflop import PARAMETRIC
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.fits import fit
@@ -16,17 +16,17 @@ from lm.scaling.results import Answer, Estimate, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
-WIDEST = 0.15  # of an interval of E that says something, over the truth
+WIDEST = 0.15  # width of an interval of E that says something, over the oracle's loss
 
 
 @result
-class Known:
+class OracleComparison:
     """`floor`, `alpha` and `beta` are those of approach 3's fit to the losses, `reducible` those of A / N^alpha + B / D^beta fitted to the
-    losses less the truth; `ideal` what a learner limited by nothing else would have."""
+    losses less the oracle's; `ideal` what a learner limited by nothing else would have."""
 
-    truth: Truth
+    least: LeastLoss
     floor: Answer
-    width: Optional[float]  # of E's interval, over the truth
+    width: Optional[float]  # of E's interval, over the oracle's loss
     covered: bool
     identified: bool
     verdict: str
@@ -37,22 +37,22 @@ class Known:
 
 
 def compare(
-    truth: Truth, cells: Runs, three: Union[Parametric, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
-) -> Known:
-    """`three` is the fit to the losses of `cells`."""
+    least: LeastLoss, cells: Runs, three: Union[Parametric, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+) -> OracleComparison:
+    """Sets the fit of approach 3 to the losses of `cells`, `three`, against the oracle's."""
     floor, alpha, beta = (three if isinstance(three, Refusal) else three.parameters[name] for name in ("E", "alpha", "beta"))
     width = None
     if isinstance(floor, Estimate) and floor.low is not None and floor.high is not None:
-        width = (floor.high - floor.low) / truth.nats_per_byte
-    covered = isinstance(floor, Estimate) and floor.covers(truth.nats_per_byte)
+        width = (floor.high - floor.low) / least.nats_per_byte
+    covered = isinstance(floor, Estimate) and floor.covers(least.nats_per_byte)
     identified = covered and width is not None and width <= WIDEST
-    above = fit_above(truth.nats_per_byte, cells, noise, settings)
-    said = verdict(floor, truth.nats_per_byte, width, covered)
-    return Known(truth, floor, width, covered, identified, said, alpha, beta, above, ideal(truth))
+    above = fit_above(least.nats_per_byte, cells, noise, settings)
+    said = verdict(floor, least.nats_per_byte, width, covered)
+    return OracleComparison(least, floor, width, covered, identified, said, alpha, beta, above, ideal(least))
 
 
 def verdict(floor: Answer, truth: float, width: Optional[float], covered: bool) -> str:
-    """What the fit's E is worth, in words."""
+    """Says in a sentence what the fit's E is worth."""
     if isinstance(floor, Refusal):
         return f"E is unidentified: {floor.reason}"
     if width is None:
@@ -63,15 +63,15 @@ def verdict(floor: Answer, truth: float, width: Optional[float], covered: bool) 
     return f"E is {found}: {bounds}, {'covers' if covered else 'misses'} the truth, {truth:.4f}, and {wide}"
 
 
-def fit_above(truth: float, cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> dict[str, Answer]:
-    """Exponents of A / N^alpha + B / D^beta through the losses less the truth; noise is that of the losses, so it weighs more near it."""
+def fit_above(least: float, cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> dict[str, Answer]:
+    """Fits A / N^alpha + B / D^beta to the losses less the least one; the noise is that of the losses, so it weighs more near it."""
     loss = np.exp(cells.log_loss)
-    if low := int((loss <= truth).sum()):
+    if low := int((loss <= least).sum()):
         reason = f"{low} runs have a loss of {loss.min():.4f} or less, at or below the least that is possible: data or oracle are wrong"
         return dict.fromkeys(("alpha", "beta"), Refusal("unidentified", reason))
-    stretch = loss / (loss - truth)  # of a relative error
+    stretch = loss / (loss - least)  # of a relative error
     sigma = (noise.sigma(cells.log_planned_c) if isinstance(noise, NoiseModel) else 1.0) * cells.noise_weight * stretch
-    points = fit.Points(cells.log_x(("N", "D")), np.log(loss - truth), (1 / sigma) / np.mean(1 / sigma))
+    points = fit.Points(cells.log_x(("N", "D")), np.log(loss - least), (1 / sigma) / np.mean(1 / sigma))
     made = fit.fit(NoIrreducible(), points, HuberLog(settings.delta))
     if isinstance(made, Refusal):
         return dict.fromkeys(("alpha", "beta"), made)

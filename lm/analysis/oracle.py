@@ -1,4 +1,4 @@
-"""The least loss that runs on synthetic text can reach, exactly (imports no jax until it is measured).
+"""The oracle of synthetic text: the least loss that runs on it can reach, exactly (imports no jax until it is measured).
 
 A word chain (lm.data.corpora.word_chain) has a reader who knows it: no model predicts its text better. That reader's mean loss over the
 documents that a study's runs are judged by is the E of L = E + A / N^alpha + B / D^beta, if that law holds.
@@ -26,8 +26,8 @@ SCHEMA = 1
 
 
 @result
-class Truth:
-    """E_T and what it is made of, in nats per byte of text; the ends of documents count as nats and not as bytes, as in every loss here."""
+class LeastLoss:
+    """E_T, the least loss possible, in nats per byte of text; ends of documents count as nats and not as bytes, as in every loss here."""
 
     nats_per_byte: float  # E_T: the oracle's mean loss over the final evaluation's documents
     expected: float  # of documents like these, in closed form
@@ -38,12 +38,12 @@ class Truth:
 
     @property
     def ideal_alpha(self) -> float:
-        """Of a learner that holds the N most frequent words: the mass of the others falls as N^-(s - 1)."""
+        """The exponent of N of a learner that holds the N most frequent words: the mass of the others falls as N^-(s - 1)."""
         return self.exponent - 1
 
     @property
     def ideal_beta(self) -> float:
-        """Of a learner that knows the words it has seen: the mass of the others falls as D^-((s - 1) / s)."""
+        """The exponent of D of a learner that knows the words it has seen: the mass of the others falls as D^-((s - 1) / s)."""
         return (self.exponent - 1) / self.exponent
 
 
@@ -54,24 +54,24 @@ def chain_of(config: RunConfig) -> Optional[WordChain]:
     return (components[0].chain or WordChain()) if is_chain else None
 
 
-def of(config: RunConfig, root: pathlib.Path) -> Optional[Truth]:
-    """The truth of a study in `root`, measured on the first call and kept in truth.json; None where it is not known."""
+def least_loss(config: RunConfig, root: pathlib.Path) -> Optional[LeastLoss]:
+    """The least loss of a study in `root`, measured on the first call and kept in oracle.json; None for text that has no known one."""
     chain = chain_of(config)
     if chain is None:
         return None
     from lm import files
 
-    study, path = read_json(root / "study.json", f"{root} holds no study"), root / "truth.json"
-    key = digest("truth", SCHEMA, study["fingerprint"], study["definition"]["base"]["evaluation"])
+    study, path = read_json(root / "study.json", f"{root} holds no study"), root / "oracle.json"
+    key = digest("oracle", SCHEMA, study["fingerprint"], study["definition"]["base"]["evaluation"])
     stored = read_json(path, "") if path.exists() else {}
     if stored.get("key") != key:
-        stored = {"key": key, "truth": encode(measure(config, chain, str(root / study["data_dir"])))}
+        stored = {"key": key, "least_loss": encode(measure(config, chain, str(root / study["data_dir"])))}
         files.write_json(path, stored)
-    return decode(stored["truth"])
+    return decode(stored["least_loss"])
 
 
-def measure(config: RunConfig, chain: WordChain, data_dir: str) -> Truth:
-    """The oracle's loss over the documents of the final evaluation, of prepared data."""
+def measure(config: RunConfig, chain: WordChain, data_dir: str) -> LeastLoss:
+    """Measures the oracle's loss over the documents of the final evaluation, in prepared data."""
     from lm.data import pipeline
     from lm.data.corpora import word_chain
     from lm.data.corpora.word_entropy import Oracle
@@ -83,7 +83,7 @@ def measure(config: RunConfig, chain: WordChain, data_dir: str) -> Truth:
     chosen = choose(np.asarray(held.byte_counts), config.evaluation.documents_bytes, config.evaluation.longest_document)
     nats = sum(oracle.document(words) for words in split.words(held.index_of[chosen].tolist()))
     size, closed = int(held.byte_counts[chosen].sum()), oracle.entropy
-    return Truth(nats / size, closed.documents, closed.rate, len(chosen), size, chain.exponent)
+    return LeastLoss(nats / size, closed.documents, closed.rate, len(chosen), size, chain.exponent)
 
 
 def require_context(config: RunConfig, chain: WordChain) -> None:
@@ -98,6 +98,6 @@ def require_context(config: RunConfig, chain: WordChain) -> None:
         raise UserError(f"windows keep {context} tokens of context, and a reader of this word chain needs up to {needed} bytes: {lower}")
 
 
-def ideal(truth: Truth) -> dict[str, Any]:
+def ideal(least: LeastLoss) -> dict[str, Any]:
     """The exponents of ideal learners by name."""
-    return {"alpha": truth.ideal_alpha, "beta": truth.ideal_beta}
+    return {"alpha": least.ideal_alpha, "beta": least.ideal_beta}
