@@ -13,7 +13,8 @@ from lm.data import pipeline
 from lm.data.config import DataConfig
 from lm.data.objectives import config as C
 from lm.data.objectives.base import SpecialIds
-from lm.data.objectives.draws import Draws
+from lm.data.objectives.draws import Draws, row_keys
+from lm.data.objectives.examples import PackedRows
 from lm.data.objectives.ragged import Ragged
 from lm.data.stream import TrainStream
 from lm.data.tokenizer import Bytes
@@ -100,6 +101,12 @@ def stream(case, batch_size=4, seed=0, packing="concatenate", **process):
     objective, architecture = case
     data_config = config(objective, packing=packing)
     return TrainStream(prepared(data_config), data_config, batch_size, seed, architecture=architecture, vocab_size=VOCABULARY, **process)
+
+
+def packed_rows(data, rows, seed=0):
+    """Some rows of the first epoch's plan of a data set of one corpus."""
+    rows, (source,) = np.asarray(rows), data.mixture.sources
+    return PackedRows(source.cache.flat, data.mixture.plan(0, seed, 0), rows, row_keys("rows", seed, np.zeros_like(rows), rows))
 
 
 def pairs_of(objective, text, keys, vocab_size=VOCABULARY):

@@ -115,9 +115,9 @@ def test_bad_files_are_one_clear_line(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("component", "message"),
     [
-        (Component("python_source"), "did you mean python_sources"),
-        (Component("text_files"), "needs files"),
-        (Component("python_sources", ("a.txt",)), "takes no files"),
+        (Component("python_source"), "python_sources"),
+        (Component("text_files"), r"data\.components\.0\.paths"),
+        (Component("python_sources", ("a.txt",)), "text_files"),
     ],
 )
 def test_bad_components(tmp_path, component, message):
@@ -137,7 +137,7 @@ def test_changed_and_missing_source_files(tmp_path):
     os.utime(tmp_path / "a.jsonl")
     assert corpora.prepare(component, str(tmp_path / "data")).fingerprint == first.fingerprint
     _jsonl(tmp_path / "a.jsonl", _texts(21))
-    with pytest.raises(UserError, match="has changed since"):
+    with pytest.raises(UserError, match=r"a\.jsonl"):
         corpora.prepare(component, str(tmp_path / "data"))
     (tmp_path / "a.jsonl").unlink()
     assert corpora.prepare(component, str(tmp_path / "data")).fingerprint == first.fingerprint
@@ -175,16 +175,16 @@ def test_a_failed_preparation_leaves_nothing(tmp_path):
 def test_damage_is_noticed(tmp_path):
     corpus.prepare(tmp_path / "c", _record, print)
     (tmp_path / "c" / "shard").write_bytes(b"1234")
-    with pytest.raises(UserError, match="has 4 bytes and not 5"):
+    with pytest.raises(UserError, match=r"shard.* 4 .* 5"):
         corpus.load(tmp_path / "c")
     (tmp_path / "c" / "shard").unlink()
-    with pytest.raises(UserError, match="is missing"):
+    with pytest.raises(UserError, match="shard"):
         corpus.load(tmp_path / "c")
 
 
 def test_unwritable_data_dir(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="data_dir"):
         corpus.prepare(tmp_path / "file" / "c", _record, print)
 
 

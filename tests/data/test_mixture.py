@@ -60,7 +60,7 @@ def test_budgets_of_unique_tokens_are_nested_and_held(tmp_path):
         assert held.sum() >= budget > held[:-1].sum()
         assert before < set(chosen.tolist())
         before = set(chosen.tolist())
-    with pytest.raises(UserError, match="unique_tokens asks a corpus for"):
+    with pytest.raises(UserError, match=r"data\.unique_tokens"):
         mixture(tmp_path, unique_tokens=10**9)
 
 
@@ -82,16 +82,16 @@ def test_epochs_and_seeds_order_the_documents_differently(tmp_path):
 
 def test_what_cannot_be_mixed_is_a_user_error(tmp_path):
     for weights in ((), (1.0, 0.0), (1.0, float("nan"))):
-        with pytest.raises(UserError, match="positive weight"):
+        with pytest.raises(UserError, match=r"data\.components"):
             shares(DataConfig(components=tuple(Component(weight=weight) for weight in weights)))
-    with pytest.raises(UserError, match="fewer tokens than one row"):
+    with pytest.raises(UserError, match=r"data\.sequence_length"):
         mixture(tmp_path, sequence_length=100_000)
-    with pytest.raises(UserError, match="too small for its weight"):
+    with pytest.raises(UserError, match="weight"):
         mixture(tmp_path, (1.0, 1e-6))
 
 
 def test_tokens_beyond_the_corpus_need_leave():
     require_unique(DataConfig(), 100, 100)
     require_unique(DataConfig(allow_epochs=True), 101, 100)
-    with pytest.raises(UserError, match=r"needs 101 rows .* corpus has 100.*allow_epochs"):
+    with pytest.raises(UserError, match=r"101 .*100.*data\.allow_epochs"):
         require_unique(DataConfig(), 101, 100)

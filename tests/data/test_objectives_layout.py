@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objective_cases import EOS, VOCABULARY, chunks, config, draws, ids, label, pairs_of, prepared, stream, variants
+from objective_cases import EOS, VOCABULARY, chunks, config, draws, ids, label, packed_rows, pairs_of, prepared, stream, variants
 
 from lm.data.objectives import config as C
 from lm.data.objectives import layout
@@ -24,13 +24,6 @@ CASES = list(variants())
 PAIRED = [case for case in CASES if case[1] != "encoder" and not isinstance(case[0], (C.NextToken, C.FillInTheMiddle))]
 ALWAYS = {"tokens", "targets", "weights", "segments", "positions"}
 PAD = 0
-
-
-def examples_of(case, batches, k):
-    """The pairs of batch k as the stream's own steps make them, before they are cut to a row's room."""
-    ((packed, _),) = batches._groups(np.arange(k * 4, k * 4 + 4))
-    tokenizer = prepared(config(case[0])).tokenizer
-    return case[0].examples(packed, dataclasses.replace(ids(case[0]), tokenizer=tokenizer))
 
 
 @pytest.mark.parametrize(("case", "packing"), list(zip(CASES, itertools.cycle(["concatenate", "best_fit"]))), ids=str)
@@ -56,12 +49,16 @@ def test_every_row_has_the_promised_shape(case, packing):
     assert batch.weights.sum() > 0
 
 
+def rows_and_their_pairs(objective, architecture):
+    data = prepared(config(objective))
+    packed, special = packed_rows(data, [0, 7, 3, 5]), dataclasses.replace(ids(objective), tokenizer=data.tokenizer)
+    batch = objective.row_maker(64, architecture, special)(packed)
+    return batch, objective.examples(packed, special).fitted(objective.room(64))
+
+
 @pytest.mark.parametrize("case", PAIRED, ids=label)
 def test_rows_are_the_pairs_shifted_right_inside_each_segment(case):
-    objective, architecture = case
-    batches = stream(case)
-    batch = batches[0]
-    pairs = examples_of(case, batches, 0).fitted(objective.room(64))
+    batch, pairs = rows_and_their_pairs(*case)
     seen = np.zeros(4, int)
     for i, row in enumerate(pairs.rows):
         inputs, targets = pairs.inputs[i], pairs.targets[i]
@@ -69,7 +66,7 @@ def test_rows_are_the_pairs_shifted_right_inside_each_segment(case):
         at = batch.segments[row] == seen[row]
         places = np.flatnonzero(at)
         np.testing.assert_array_equal(batch.positions[row][at], np.arange(at.sum()))
-        if architecture == "encoder_decoder":
+        if batch.encoder_tokens is not None:
             np.testing.assert_array_equal(batch.targets[row][at], targets)
             np.testing.assert_array_equal(batch.tokens[row][at], [EOS, *targets[:-1]])
             source = batch.encoder_segments[row] == seen[row]
@@ -86,7 +83,7 @@ def test_rows_are_the_pairs_shifted_right_inside_each_segment(case):
         np.testing.assert_array_equal(batch.predict[row][own], places[len(inputs) :])
         if batch.prefix is not None:
             np.testing.assert_array_equal(batch.prefix[row][at], np.arange(len(whole)) <= len(inputs))
-    expected = len(pairs.targets.values) + (len(pairs.inputs.values) if batch.predict is None and architecture == "decoder" else 0)
+    expected = len(pairs.targets.values) + (len(pairs.inputs.values) if case[0].loss_on_inputs else 0)
     assert batch.weights.sum() == expected
     assert (batch.tokens[batch.segments == 0] == PAD).all()
 

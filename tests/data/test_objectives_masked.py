@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from objective_cases import VOCABULARY, chunks, config, draws, ids, prepared
+from objective_cases import VOCABULARY, chunks, config, draws, ids, packed_rows, prepared
 
 from lm.data.objectives import config as C
 from lm.data.objectives.shape import row_shape
-from lm.data.stream import TrainStream
 from lm.data.tokenizer import Bytes
 
 CLS, SEP, MASK = VOCABULARY - 1, VOCABULARY - 2, Bytes.mask_id
@@ -99,12 +98,11 @@ def test_without_pairs_there_is_one_text_and_no_label():
 def test_a_negative_second_part_is_text_of_another_row_of_the_epoch(packing):
     objective = C.MaskedLM(examples_per_row=2)
     data_config = config(objective, length=64, packing=packing)
-    stream = TrainStream(prepared(data_config), data_config, 32, 0, architecture="encoder")
-    ((packed, _),) = stream._groups(np.arange(32))
+    packed = packed_rows(prepared(data_config), np.arange(32)[::-1])
     plan, own = packed.plan, packed.rows_B
     index, segments, _ = plan.gather(np.arange(len(plan)))
     text = np.where(segments > 0, packed.flat.take(index).astype(np.int64), -1)  # of all rows of the epoch
-    batch, labels = stream[0], []
+    batch, labels = objective.row_maker(64, "encoder", ids(objective))(packed), []
     restored = batch.tokens.copy()
     for row, place, target in zip(*np.nonzero(batch.weights), batch.targets[batch.weights > 0], strict=True):
         restored[row, batch.predict[row, place]] = target

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from fake_corpus import Corpus, quiet
-from objective_cases import EOS, VOCABULARY, config, label, prepared, stream, variants
+from objective_cases import EOS, VOCABULARY, config, label, packed_rows, prepared, stream, variants
 
 from lm.data import pipeline
 from lm.data.held_out import held_out, held_out_rows
@@ -59,17 +59,16 @@ def test_noise_is_drawn_anew_in_each_epoch_and_is_the_same_for_one_seed_epoch_an
 
 
 def test_chunks_are_the_rows_cut_and_each_has_a_key_of_its_own():
-    batches = stream((C.SpanCorruption(examples_per_row=4), "decoder"))
-    for packed, at in batches._groups(np.arange(12)):
-        text, row, numbers = packed.chunks(16, isolated=False, shortest=2)
-        assert len(set(numbers.keys.tolist())) == 4 * len(at)
-        np.testing.assert_array_equal(row, np.repeat(np.arange(len(at)), 4))
-        np.testing.assert_array_equal(text.values.reshape(len(at), 64), packed.flat.take(packed.plan.gather(packed.rows_B)[0]))
-        pieces, _, _ = packed.chunks(16, isolated=True, shortest=1)
-        assert (pieces.keep(pieces.values == EOS).lengths <= 1).all()  # an end of document ends its piece
-        ends = pieces.starts + pieces.lengths - 1
-        assert (pieces.values == EOS).sum() == (pieces.values[ends] == EOS).sum()
-        np.testing.assert_array_equal(pieces.values, text.values)
+    packed = packed_rows(prepared(config(C.SpanCorruption())), np.arange(12)[::-1])
+    text, row, numbers = packed.chunks(16, isolated=False, shortest=2)
+    assert len(set(numbers.keys.tolist())) == 4 * 12
+    np.testing.assert_array_equal(row, np.repeat(np.arange(12), 4))
+    np.testing.assert_array_equal(text.values.reshape(12, 64), packed.flat.take(packed.plan.gather(packed.rows_B)[0]))
+    pieces, _, _ = packed.chunks(16, isolated=True, shortest=1)
+    assert (pieces.keep(pieces.values == EOS).lengths <= 1).all()  # an end of document ends its piece
+    ends = pieces.starts + pieces.lengths - 1
+    assert (pieces.values == EOS).sum() == (pieces.values[ends] == EOS).sum()
+    np.testing.assert_array_equal(pieces.values, text.values)
 
 
 @pytest.mark.parametrize(

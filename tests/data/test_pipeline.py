@@ -10,6 +10,7 @@ from fake_corpus import Corpus, corpus, quiet
 from lm.data import packing, pipeline
 from lm.data.config import Component, DataConfig, SentencePieceTokenizer
 from lm.data.info import info
+from lm.data.mixture import Mixture
 from lm.data.objectives.next_token import inputs_of
 from lm.data.stream import TrainStream
 from lm.errors import UserError
@@ -147,17 +148,17 @@ def test_batch_one_million_costs_what_batch_0_costs(tmp_path, monkeypatch):
     """Counted in work: plans made and rows gathered; and in time, once both epochs' plans are there."""
     batches = TrainStream(prepared(CONFIG, str(tmp_path)), CONFIG, 8, seed=0)  # no plan of it is on disk
     work = {"plans": 0, "rows": 0}
-    plan_of, gather = batches._mixture.plan, packing.Plan.gather
+    plan_of, gather = Mixture.plan, packing.Plan.gather
 
-    def counted_plan(*args):
+    def counted_plan(self, *args):
         work["plans"] += 1
-        return plan_of(*args)
+        return plan_of(self, *args)
 
     def counted_gather(self, rows):
         work["rows"] += len(rows)
         return gather(self, rows)
 
-    monkeypatch.setattr(batches._mixture, "plan", counted_plan)
+    monkeypatch.setattr(Mixture, "plan", counted_plan)
     monkeypatch.setattr(packing.Plan, "gather", counted_gather)
     costs = []
     for k in (0, 10**6):
@@ -180,17 +181,15 @@ def test_batch_one_million_costs_what_batch_0_costs(tmp_path, monkeypatch):
     assert far < 4 * near + 1e-4  # a batch that spans two epochs gathers twice
 
 
-def test_a_mixture_draws_its_exact_counts():
-    data = prepared(MIXED)
+def test_a_mixture_draws_its_exact_counts(tmp_path):
+    corpora = [Corpus([name * length for length in range(5, 60)], [name], fingerprint=name) for name in "ab"]
+    data = pipeline.build(MIXED, corpora, str(tmp_path), quiet)
     batches = TrainStream(data, MIXED, 1, seed=0)
-    mixture = batches._mixture
+    rows = batches.rows_per_epoch
     for epoch in range(2):
-        rows = np.arange(epoch * mixture.rows_per_epoch, (epoch + 1) * mixture.rows_per_epoch)
-        drawn = [0, 0]
-        for packed, at in batches._groups(rows):
-            drawn[0 if packed.flat is mixture.sources[0].cache.flat else 1] += len(at)
-        assert drawn == mixture.counts.tolist()
-        assert abs(drawn[0] - 2 * drawn[1]) <= 2
+        drawn = [data.tokenizer.decode(batch.targets[0])[0] for batch in batches.iterate(epoch * rows, (epoch + 1) * rows, threads=0)]
+        assert [drawn.count(name) for name in "ab"] == data.mixture.counts.tolist()
+        assert abs(drawn.count("a") - 2 * drawn.count("b")) <= 2
 
 
 def test_steps_beyond_the_corpus_are_refused_before_the_first():

@@ -90,11 +90,11 @@ def test_a_batch_is_its_parts(lossless):
 
 
 def test_bad_ids_and_bad_text_are_user_errors(lossless):
-    with pytest.raises(UserError, match="outside the tokenizer's vocabulary"):
+    with pytest.raises(UserError, match=str(lossless.vocab_size)):
         lossless.decode([lossless.vocab_size])
-    with pytest.raises(UserError, match="outside"):
+    with pytest.raises(UserError, match="-1"):
         lossless.decode([-1])
-    with pytest.raises(UserError, match="lone surrogate"):
+    with pytest.raises(UserError, match="character 1"):
         lossless.encode("a\ud800")
 
 
@@ -124,7 +124,7 @@ def test_training_reads_no_more_than_its_share(tmp_path):
 
 def test_a_vocabulary_the_corpus_cannot_fill_is_a_user_error(tmp_path):
     for size in (100, 30_000):
-        with pytest.raises(UserError, match=r"change data\.tokenizer\.vocab_size"):
+        with pytest.raises(UserError, match=r"data\.tokenizer\.vocab_size"):
             tokenizer.build(SentencePieceTokenizer(vocab_size=size), [Corpus(["abc abd"] * 3)], str(tmp_path), quiet)
 
 
@@ -133,10 +133,10 @@ def test_a_damaged_model_is_a_user_error(corpus, tmp_path):
     tokenizer.build(config, [corpus], str(tmp_path), quiet)
     (path,) = tmp_path.glob("tokenizers/*/tokenizer.model")
     path.write_bytes(path.read_bytes()[:-9] + b"012345678")
-    with pytest.raises(UserError, match="damaged; delete that directory"):
+    with pytest.raises(UserError, match="tokenizers"):
         tokenizer.build(config, [corpus], str(tmp_path), quiet)
     os.remove(path)
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="tokenizers"):
         tokenizer.build(config, [corpus], str(tmp_path), quiet)
 
 
@@ -173,15 +173,15 @@ def test_hugging_face_files_that_cannot_serve_are_user_errors(tokenizer_json, tm
     def build(**fields):
         return tokenizer.build(HuggingFaceTokenizer(**fields), [], str(tmp_path), quiet)
 
-    with pytest.raises(UserError, match=r"give a tokenizer\.json"):
+    with pytest.raises(UserError, match=r"none\.json"):
         build(path=str(tmp_path / "none.json"))
-    with pytest.raises(UserError, match="no end-of-document token <eot>"):
+    with pytest.raises(UserError, match="<eot>"):
         build(path=str(tokenizer_json), eos_token="<eot>")
     content = json.loads(tokenizer_json.read_text())
     content["added_tokens"][0]["special"] = False
     (tmp_path / "plain.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="mark that token as special"):
+    with pytest.raises(UserError, match=r"plain\.json"):
         build(path=str(tmp_path / "plain.json"))
     (tmp_path / "bad.json").write_bytes(b"\xff{")
-    with pytest.raises(UserError, match="not a Hugging Face"):
+    with pytest.raises(UserError, match=r"bad\.json"):
         build(path=str(tmp_path / "bad.json"))

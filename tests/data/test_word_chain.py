@@ -185,15 +185,15 @@ def test_a_configuration_carries_it():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"words": 1}, r"words=1 must be between 2 and 67,108,864"),
-        ({"words": 1 << 40}, "must be between 2"),
-        ({"successor": 1.0}, "successor=1 must be at least 0 and below 1"),
+        ({"words": 1}, "words=1 .* 2 .* 67,108,864"),
+        ({"words": 1 << 40}, "words=1099511627776"),
+        ({"successor": 1.0}, "successor=1 "),
         ({"successor": -0.1}, "successor=-0.1"),
         ({"exponent": -1.0}, "exponent=-1"),
         ({"exponent": float("nan")}, "exponent=nan"),
-        ({"lag": 0}, "lag=0 must be at least 1"),
+        ({"lag": 0}, "lag=0"),
         ({"words_per_document": 0.5}, "words_per_document=0.5"),
-        ({"validation_documents": 0}, "must be at least 1"),
+        ({"validation_documents": 0}, "validation_documents"),
     ],
 )
 def test_parameters_without_a_meaning_are_one_clear_line(changes, message):
@@ -203,9 +203,9 @@ def test_parameters_without_a_meaning_are_one_clear_line(changes, message):
 
 
 def test_a_chain_belongs_to_its_corpus(tmp_path):
-    with pytest.raises(UserError, match="takes no chain"):
+    with pytest.raises(UserError, match="word_chain"):
         corpora.prepare(Component("python_sources", chain=SMALL), str(tmp_path))
-    with pytest.raises(UserError, match="takes no files"):
+    with pytest.raises(UserError, match="text_files"):
         corpora.prepare(Component("word_chain", ("a.txt",)), str(tmp_path))
-    with pytest.raises(UserError, match="did you mean word_chain"):
+    with pytest.raises(UserError, match="word_chain"):
         corpora.prepare(Component("word_chian"), str(tmp_path))
