@@ -25,14 +25,14 @@ class BartNoise(Objective):
     name: ClassVar[str] = "bart"
 
     infilling: float = 0.3  # share of the tokens that lie in spans which one mask each replaces; 0: none
-    mean_span: float = 3.0  # tokens, the mean of the Poisson law of span lengths; spans of length 0 insert a mask
+    mean_span: float = 3.0  # mean tokens of a span, by a Poisson law; spans of length 0 insert a mask
     deletion: float = 0.0  # probability that a token is deleted
-    permute_sentences: bool = True
+    permute_sentences: bool = True  # whether sentences are put in a random order
     rotation: float = 0.0  # probability that a chunk is turned to begin at a token drawn uniformly
-    sentence_ends: tuple[str, ...] = (".",)
+    sentence_ends: tuple[str, ...] = (".",)  # a token whose text ends in one of these ends a sentence
     examples_per_row: int = 1  # equal chunks that a row is cut into
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
-    loss_on_inputs: bool = False  # of a decoder: predict the inputs too
+    loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
     def special_ids(self, mask_id: bool = True) -> int:
         return int(not mask_id)

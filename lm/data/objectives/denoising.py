@@ -33,7 +33,7 @@ class Denoising(Objective):
     sentinels: int = 100  # ids kept for sentinels; runs beyond the last one stay undropped
     examples_per_row: int = 1  # equal chunks that a row is cut into
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
-    loss_on_inputs: bool = False  # of a decoder: predict the inputs too
+    loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
     def special_ids(self, mask_id: bool = True) -> int:
         return self.sentinels
@@ -80,11 +80,11 @@ class SpanCorruption(Objective):
     name: ClassVar[str] = "span_corruption"
 
     noise_density: float = 0.15  # share of the tokens that is dropped
-    mean_span: float = 3.0  # tokens
+    mean_span: float = 3.0  # mean tokens of a span
     sentinels: int = 100  # ids kept for sentinels, one for each span of a chunk
     examples_per_row: int = 1  # equal chunks that a row is cut into
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
-    loss_on_inputs: bool = False  # of a decoder: predict the inputs too
+    loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
     def special_ids(self, mask_id: bool = True) -> int:
         return self.sentinels

@@ -29,7 +29,7 @@ class Pairs(Objective):
     shortest_chunk: ClassVar[int] = 1
 
     separator: str = "\t"  # between input and target
-    loss_on_inputs: bool = False  # of a decoder: predict the inputs too
+    loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
     @property
     def token_key(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class PrefixLM(Objective):
 
     examples_per_row: int = 1  # equal chunks that a row is cut into
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
-    loss_on_inputs: bool = False  # of a decoder: predict the prefix too
+    loss_on_inputs: bool = False  # whether a decoder predicts the prefix too
 
     def lengths(self, chunk: int) -> tuple[Spread, Spread, Spread]:
         half = Spread(chunk / 2, math.sqrt(max((chunk - 1) ** 2 - 1, 0) / 12), chunk - 1)

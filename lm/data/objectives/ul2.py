@@ -18,10 +18,10 @@ MODES: tuple[Mode, ...] = ("R", "S", "X")  # in the order of their tokens' ids
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
-    """One denoiser of the mixture: `mode` R or X is span corruption, S predicts the last `noise_density` of the chunk."""
+    """One denoiser of the mixture."""
 
-    mode: Mode = "R"
-    mean_span: float = 3.0  # tokens; not read by S
+    mode: Mode = "R"  # R and X: span corruption; S: the end of the chunk is predicted
+    mean_span: float = 3.0  # mean tokens of a span; not read by S
     noise_density: float = 0.15  # share of the tokens that is predicted
     rate: float = 1.0  # share of the examples, relative to the other denoisers'
 
@@ -47,12 +47,12 @@ class MixtureOfDenoisers(Objective):
     name: ClassVar[str] = "ul2"
     continues_text: ClassVar[bool] = True
 
-    denoisers: tuple[Denoiser, ...] = SEVEN_DENOISERS
+    denoisers: tuple[Denoiser, ...] = SEVEN_DENOISERS  # the mixture
     mode_tokens: bool = True  # whether the inputs begin with a mode token
     sentinels: int = 100  # ids kept for sentinels, one for each span of a chunk
     examples_per_row: int = 1  # equal chunks that a row is cut into
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
-    loss_on_inputs: bool = False  # of a decoder: predict the inputs too
+    loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
     def special_ids(self, mask_id: bool = True) -> int:
         return self.sentinels + len(MODES) * self.mode_tokens
