@@ -234,10 +234,11 @@ def _status_and_line(error: BaseException) -> tuple[int, Optional[str]]:
 
 
 def is_of_connection(error: BaseException) -> bool:
-    """Whether an error of JAX may come from a connection that broke."""
-    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and not str(error).startswith(
-        ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
-    )
+    """Returns whether an error of JAX may come from a broken connection; one that is met at dispatch is a ValueError of gloo."""
+    text = str(error)
+    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
+        return not text.startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"))
+    return isinstance(error, ValueError) and "Gloo" in text
 
 
 def end(line: str, status: int) -> NoReturn:

@@ -1,19 +1,19 @@
 """Several runs one after the other, as one of the processes that train them together: `several_runs.py RUNS.json --coordinator=...`.
 
-RUNS.json lists runs: `config`, `workdir`, and what is to break, if anything: `full_disk`, for process 0 after so many checkpoints; or
-`evaluation`, the number of the process on which it raises an error. One line for each run tells how it ended; the last one's error is that
-of the command.
+RUNS.json lists runs: `config`, `workdir`, `full_disk` (process 0's disk is full after so many checkpoints) and `copy` (where the work
+directory is copied in the end). Each run says in one line of JSON how it ended; its log, where there is one, begins with something else.
 """
 
 import collections
+import contextlib
 import json
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 from lm import config, distributed, runner
-from lm.errors import UserError, run_cli
-from lm.evals.loss import LossEvaluator
+from lm.errors import run_cli
 from lm.run import parse
 from lm.train import checkpoint
 from lm.train.config import RunConfig
@@ -21,44 +21,29 @@ from lm.train.config import RunConfig
 Usage = collections.namedtuple("Usage", "total used free")
 
 
-def broken(run):
-    """Puts in what breaks the run; returns how to mend it."""
-    disk_usage, evaluate, workdir = shutil.disk_usage, LossEvaluator.__call__, Path(run["workdir"])
-
-    def full(path):
-        return Usage(1, 1, 0) if len(checkpoint.steps(workdir)) >= run["full_disk"] else disk_usage(path)
-
-    def fails(self, params, which):
-        if distributed.index() == run["evaluation"]:
-            raise UserError("no evaluation here")
-        return evaluate(self, params, which)
-
-    if "full_disk" in run and distributed.is_first():
-        shutil.disk_usage = full
-    if "evaluation" in run:
-        LossEvaluator.__call__ = fails
-
-    def mend():
-        shutil.disk_usage, LossEvaluator.__call__ = disk_usage, evaluate
-
-    return mend
+def full_disk(workdir, after):
+    """A disk with no room left after so many checkpoints."""
+    disk_usage = shutil.disk_usage
+    return mock.patch.object(
+        shutil, "disk_usage", lambda path: Usage(1, 1, 0) if len(checkpoint.steps(workdir)) >= after else disk_usage(path)
+    )
 
 
 def main():
-    arguments = parse(sys.argv[2:])
     runs = json.loads(Path(sys.argv[1]).read_text())
-    with distributed.joined(distributed.settings(arguments.values)):
+    with distributed.joined(distributed.settings(parse(sys.argv[2:]).values)):
         for run in runs:
-            mend = broken(run)
-            try:
-                record = runner.train_run(config.from_dict(RunConfig, run["config"]), Path(run["workdir"]))
-                print(json.dumps(record["status"]), flush=True)
-            except distributed.AgreedError as error:
-                print(json.dumps(str(error)), flush=True)
-                if run is runs[-1]:
-                    raise
-            finally:
-                mend()
+            workdir = Path(run["workdir"])
+            is_full = "full_disk" in run and distributed.is_first()
+            with full_disk(workdir, run["full_disk"]) if is_full else contextlib.nullcontext():
+                log = (lambda line: print("log:", line, flush=True)) if distributed.is_first() else None
+                try:
+                    record = runner.train_run(config.from_dict(RunConfig, run["config"]), workdir, log=log)
+                    print(json.dumps(record["status"]), flush=True)
+                except distributed.AgreedError as error:
+                    print(json.dumps(str(error)), flush=True)
+            if "copy" in run and distributed.is_first():
+                shutil.copytree(workdir, run["copy"])
 
 
 if __name__ == "__main__":

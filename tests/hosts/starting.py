@@ -70,12 +70,19 @@ def ended(children):
     return found
 
 
-def underway(workdir, children, seen=0):
-    """Waits until the run has written more than so many bytes of metrics."""
-    metrics, deadline = workdir / "metrics.jsonl", time.monotonic() + LIMIT
-    while not (metrics.exists() and metrics.stat().st_size > seen) and time.monotonic() < deadline:
+def wait_for(condition, children):
+    """Waits until a condition holds, while all processes live."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
         assert all(child.poll() is None for child in children), [child.communicate() for child in children]
         time.sleep(0.05)
+
+
+def underway(workdir, children, seen=0):
+    """Waits until the run has written more than so many bytes of metrics."""
+    metrics = workdir / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size > seen, children)
 
 
 def metrics_of(workdir):

@@ -1,5 +1,6 @@
 """Which processes belong together, by flags and by what launchers leave in the environment; which rows each builds."""
 
+import itertools
 import subprocess
 import sys
 
@@ -129,14 +130,20 @@ def test_a_process_ends_though_nobody_reads_what_it_says(stream):
 
 
 class Store:
-    """Of JAX's coordination service, what an ending process uses: it refuses what is not UTF-8."""
+    """The store of JAX's coordination service, with a process 0 that beats; it refuses what is not UTF-8."""
 
     def __init__(self):
-        self.values = {}
+        self.values, self.beats = {}, itertools.count()
 
     def key_value_set(self, key, value, allow_overwrite):
         value.encode()
         self.values[key] = value
+
+    def key_value_dir_get(self, folder):
+        return [(key, value) for key, value in self.values.items() if key.startswith(folder)]
+
+    def key_value_try_get(self, key):
+        return str(next(self.beats))
 
 
 @pytest.mark.parametrize("error", [OSError(5, "cannot write", "\udcff.txt"), ValueError("a slip")])
@@ -145,11 +152,12 @@ def test_an_error_is_posted_before_it_is_said(monkeypatch, error):
         def write(self, text):
             raise BrokenPipeError
 
-    watch, ends = object.__new__(peers.Watch), []
-    watch.index, watch.count, watch._client = 1, 2, Store()
+    store, ends = Store(), []
+    monkeypatch.setattr(peers, "on_abort", lambda line: None)
+    watch = peers.Watch(store, 1, 2, "here:1", 600)
     monkeypatch.setattr(peers, "end", lambda line, status: ends.append(status))
     monkeypatch.setattr(peers.sys, "stderr", Broken())
     with pytest.raises(BrokenPipeError):
         watch.fail(error)
     assert ends == [2 if isinstance(error, OSError) else 1]
-    assert "process 1 of 2" in watch._client.values["lm/notes/failed/1"]
+    assert "process 1 of 2" in store.values["lm/notes/failed/1"]

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from hosts.starting import TOKENS, ended, metrics_of, record_of, small, started, underway, written
+from hosts.starting import ROOT, TOKENS, ended, metrics_of, record_of, small, started, underway, wait_for, written
 
 ALL = os.environ.get("HOSTS") == "all"
 LONG = 4000  # steps of a run that is not to end by itself
@@ -34,10 +34,6 @@ def stopped(words, workdir, *, processes, devices, number, status):
     return steps
 
 
-def test_a_signal_to_one_stops_all_at_one_step(command, tmp_path):
-    stopped(command, tmp_path / "run", processes=2, devices=2, number=signal.SIGTERM, status=143)
-
-
 @pytest.mark.skipif(not ALL, reason="starts processes for longer than make test has: make hosts runs it")
 def test_any_number_of_processes_continues_what_four_began(command, tmp_path):
     words, workdir, steps = [*command, "--config.mesh.fsdp=2", "--config.mesh.data=2"], tmp_path / "run", []
@@ -48,18 +44,53 @@ def test_any_number_of_processes_continues_what_four_began(command, tmp_path):
     assert rows == list(range(20, rows[-1] + 1, 20))
 
 
-DEATHS = [(0, signal.SIGKILL), (1, signal.SIGSTOP), *([(1, signal.SIGKILL)] if ALL else [])]
+def ends_by_name(errors, who):
+    assert f"process {who}" in errors.splitlines()[-1]
+    assert "continues from the last checkpoint" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize(("who", "number"), DEATHS)
-def test_a_process_that_dies_or_hangs_ends_the_others_by_name(command, tmp_path, who, number):
+@pytest.mark.skipif(not ALL, reason="starts processes for longer than make test has: make hosts runs it")
+@pytest.mark.parametrize(("who", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP), (1, signal.SIGKILL)])
+def test_a_process_that_dies_in_training_ends_the_others(command, tmp_path, who, number):
     with started(*command, f"--workdir={tmp_path}", processes=2, devices=2) as children:
         underway(tmp_path, children)
+        children[who].send_signal(number)
+        _, errors = children[1 - who].communicate(timeout=120)
+        assert children[1 - who].returncode == 75
+        ends_by_name(errors, who)
+
+
+def meeting(how, folder):
+    return started(ROOT / "tests/hosts/meeting.py", how, folder, processes=2, devices=2)
+
+
+@pytest.mark.parametrize(("who", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_process_that_dies_or_hangs_ends_the_others_by_name(tmp_path, who, number):
+    with meeting("waiting", tmp_path) as children:
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2, children)
         children[who].send_signal(number)
         since = time.monotonic()
         _, errors = children[1 - who].communicate(timeout=120)
         assert children[1 - who].returncode == 75
         assert time.monotonic() - since < 40  # the limit is 5 s, and the machine may be busy
-        assert f"process {who}" in errors.splitlines()[-1]
-        assert "continues from the last checkpoint" in errors.splitlines()[-1]
+        ends_by_name(errors, who)
+
+
+def test_a_refusal_is_one_line_of_both(tmp_path):
+    with meeting("refused", tmp_path) as children:
+        found = ended(children)
+    assert [status for status, *_ in found] == [2, 2], found
+    for _, _, errors in found:
+        assert errors.splitlines()[-1] == "error: no such run"
         assert "Traceback" not in errors
+
+
+def test_an_error_on_one_ends_the_other_by_its_name(tmp_path):
+    with meeting("failed", tmp_path) as children:
+        (first, _, says), (second, _, says_itself) = ended(children)
+    assert (first, second) == (75, 2)
+    assert says_itself.splitlines()[-1] == "error: no room here"
+    assert "no room here" in says.splitlines()[-1]
+    ends_by_name(says, 1)
+    assert "Traceback" not in says_itself

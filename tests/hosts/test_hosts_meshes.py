@@ -1,79 +1,70 @@
-"""Runs of two processes against the same runs of one: every axis of the mesh across them, checkpoints, and what breaks on one of them.
+"""Runs of two processes against the same runs of one: every axis of the mesh across them, checkpoints, a full disk, and a signal.
 
-All are trained by two launches, because starting a process takes longer than such a run.
+All are trained by one launch, because starting a process and compiling take longer than such a run.
 """
 
 import dataclasses
 import json
 import os
-import shutil
+import signal
 import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from hosts.starting import ROOT, STEPS, TOKENS, ended, metrics_of, record_of, small, started
+from hosts.starting import ROOT, STEPS, TOKENS, ended, metrics_of, record_of, small, started, underway
 
 from lm import runner
 from lm.config import apply_overrides, to_dict
 
 EVERY, FULL = 3, 2  # steps between checkpoints; after so many the disk is full
 SAVED = EVERY * FULL
-MESHES = {"context": ["mesh.context=2"], "stage": ["mesh.stage=2"]}
+LONG = 4000  # steps of a run that is not to end by itself
+MESHES = {"stage": ["mesh.stage=2"]}
 ALL = os.environ.get("HOSTS") == "all"
 if ALL:
+    MESHES["context"] = ["mesh.context=2"]
     MESHES["tensor"] = ["mesh.tensor=2"]
     MESHES["fsdp"] = ["mesh.fsdp=2", "execution.micro_batches=2"]
     MESHES["ring"] = ["mesh.context=2", "execution.context_attention=ring"]
 BERT = ["model.architecture=encoder", "data.objective=masked", "data.objective.next_sentence=false", f"train_tokens={3 * TOKENS}"]
 
 
-def launched(runs, folder):
-    """How two processes of a device each end, after these runs."""
-    path = folder / "runs.json"
-    path.write_text(json.dumps([{**run, "config": to_dict(run["config"]), "workdir": str(run["workdir"])} for run in runs]))
-    with started(ROOT / "tests/hosts/several_runs.py", path, processes=2, devices=2) as children:
-        return ended(children)
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Work directories by name, and what both launches said."""
-    folder, patch = tmp_path_factory.mktemp("hosts"), pytest.MonkeyPatch()
+    """Work directories by name, and how both processes ended."""
+    folder = tmp_path_factory.mktemp("hosts")
     base, build = small(folder, f"checkpoint.every_steps={EVERY}"), runner.build
-    bert = apply_overrides(base, BERT)
     by_name = {name: apply_overrides(base, changes) for name, changes in MESHES.items()}
-    at = types.SimpleNamespace(
-        folder=folder, **{name: folder / name for name in (*MESHES, "one", "bert_one", "two", "bert", "cut", "moved")}
-    )
-    with patch.context() as patched:
-        patched.setattr(runner, "build", lambda config, devices=None: build(config, jax.devices()[:2] if devices is None else devices))
+    at = types.SimpleNamespace(folder=folder, **{name: folder / name for name in (*MESHES, "one", "two", "cut", "moved", "long")})
+    cut, stage = {"config": base, "workdir": at.cut}, {"config": by_name["stage"], "workdir": at.stage}
+    runs = [
+        {"config": base, "workdir": at.two},
+        *({"config": by_name[name], "workdir": folder / name} for name in MESHES if name != "stage"),
+        {**cut, "full_disk": FULL},
+        {**stage, "full_disk": FULL, "copy": str(at.moved)},
+        cut,
+        stage,
+        {"config": dataclasses.replace(base, seed=5), "workdir": at.two},
+        {"config": dataclasses.replace(base, train_tokens=LONG * TOKENS), "workdir": at.long},
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "build", lambda config, devices=None: build(config, jax.devices()[:2] if devices is None else devices))
         runner.train_run(base, at.one)
         if ALL:
+            at.bert, at.bert_one = folder / "bert", folder / "bert_one"
+            bert = apply_overrides(base, BERT)
             runner.train_run(bert, at.bert_one)
-        full = {"full_disk": FULL}
-        at.first = launched(
-            [
-                {"config": base, "workdir": at.two},
-                *([{"config": bert, "workdir": at.bert}] if ALL else []),
-                *({"config": by_name[name], "workdir": folder / name} for name in MESHES if name != "stage"),
-                {"config": base, "workdir": at.cut, **full},
-                {"config": by_name["stage"], "workdir": at.stage, **full},
-                {"config": dataclasses.replace(base, seed=5), "workdir": at.two},
-            ],
-            folder,
-        )
-        shutil.copytree(at.stage, at.moved)
+            runs.insert(1, {"config": bert, "workdir": at.bert})
+        path = folder / "runs.json"
+        path.write_text(json.dumps([{**run, "config": to_dict(run["config"]), "workdir": str(run["workdir"])} for run in runs]))
+        with started(ROOT / "tests/hosts/several_runs.py", path, processes=2, devices=2) as children:
+            underway(at.long, children)
+            children[1].send_signal(signal.SIGTERM)
+            at.ended = ended(children)
         runner.train_run(base, at.moved)
-    at.second = launched(
-        [
-            {"config": base, "workdir": at.cut},
-            {"config": by_name["stage"], "workdir": at.stage},
-            {"config": base, "workdir": folder / "broken", "evaluation": 1},
-        ],
-        folder,
-    )
+    at.said = [[json.loads(line) for line in out.splitlines() if line.startswith('"')] for _, out, _ in at.ended]
     return at
 
 
@@ -123,27 +114,20 @@ def test_a_pipeline_over_two_processes_continues_there_and_on_one(found):
 
 
 def test_a_full_disk_is_an_error_of_both_and_neither_waits(found):
-    says = [[json.loads(line) for line in out.splitlines() if line.startswith('"')] for _, out, _ in found.first]
-    assert says[0] == says[1]
-    cut, stage, refused = says[0][-3:]
-    assert "0 bytes free" in cut
-    assert "0 bytes free" in stage
-    assert says[0][:-3] == ["completed"] * (len(MESHES) + ALL)
-    assert "holds another run (seed: 0 -> 5)" in refused
+    assert found.said[0] == found.said[1]
+    trained = len(MESHES) + ALL  # before the two that meet a full disk and then go on
+    assert all("0 bytes free" in said for said in found.said[0][trained : trained + 2])
+    assert [said for i, said in enumerate(found.said[0][:-1]) if i not in (trained, trained + 1)] == ["completed"] * (trained + 2)
 
 
-def test_a_refusal_is_one_line_of_both(found):
-    assert [status for status, *_ in found.first] == [2, 2], found.first
-    for _, _, errors in found.first:
-        assert "holds another run (seed: 0 -> 5)" in errors.splitlines()[-1]
-        assert "Traceback" not in errors
+def test_another_run_is_refused_by_both(found):
+    assert "holds another run (seed: 0 -> 5)" in found.said[0][-1]
+    assert found.said[1][-1] == found.said[0][-1]
 
 
-def test_an_error_on_one_ends_the_other_by_its_name(found):
-    (first, _, says), (second, _, says_itself) = found.second
-    assert (first, second) == (75, 2)
-    assert says_itself.splitlines()[-1] == "error: no evaluation here"
-    assert says.splitlines()[-1].startswith("error: process 1 of 2 (")
-    assert "ended: no evaluation here; the same command continues" in says.splitlines()[-1]
-    assert "Traceback" not in says + says_itself
-    assert record_of(found.folder / "broken")["status"] == "running"
+def test_a_signal_to_one_stops_all_at_one_step_and_saves(found):
+    assert [status for status, *_ in found.ended] == [143, 143], found.ended
+    steps = record_of(found.long)["steps"]
+    assert 0 < steps < LONG
+    assert f"{steps:08d}" in [folder.name for folder in (found.long / "checkpoints").iterdir()]
+    assert f"stopped at step {steps}" in found.ended[0][1]
