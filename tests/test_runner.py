@@ -18,6 +18,7 @@ from lm.errors import UserError, run_cli
 from lm.evals.__main__ import evaluate_loss
 from lm.evals.__main__ import main as evaluate_command
 from lm.train.config import RunConfig
+from tests.small_run import text_files
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 12
@@ -26,17 +27,10 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """A model of one layer on a hundred lines of text a document, 8 rows of 32 bytes a step."""
-    folder = tmp_path_factory.mktemp("runner")
-    lines = [f"the {i}th line says that {i} and {i * i % 97} are numbers\n" for i in range(4000)]
-    for part in range(40):
-        (folder / f"{part:02d}.txt").write_text("".join(lines[part * 100 : part * 100 + 100]))
-    paths = ",".join(str(path) for path in sorted(folder.glob("*.txt")))
     return apply_overrides(
         RunConfig(),
         [
-            f"data_dir={folder / 'data'}",
-            "data.components.0.corpus=text_files",
-            f"data.components.0.paths={paths}",
+            *text_files(tmp_path_factory.mktemp("runner"), documents=40, lines=100),
             "data.sequence_length=32",
             f"train_tokens={STEPS * 8 * 32}",
             "evaluation.documents_bytes=2000",

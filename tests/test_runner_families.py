@@ -1,13 +1,10 @@
 """Kinds of models under objectives of their own, end to end: they learn, resume bit for bit, are evaluated alike; bad pairs are refused."""
 
-import json
-
 import numpy as np
 import pytest
 
 from lm import runner
 from lm.config import apply_overrides
-from lm.data.stream import TrainStream
 from lm.errors import UserError
 from lm.evals.__main__ import evaluate_loss
 from lm.run import report
@@ -16,10 +13,12 @@ from lm.train.build import build
 from lm.train.config import RunConfig
 from lm.train.derived import row_of
 from lm.train.placement import abstract_state
+from lm.train.record import read
+from tests.small_run import on_devices, streams_that_break, text_files
 
 STEPS, ROWS, LENGTH, BROKEN = 24, 8, 32, 13
 COMMON = [
-    f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}", "data.components.0.corpus=text_files",
+    f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}",
     "evaluation.documents_bytes=1500", "evaluation.curve_bytes=600", "evaluation.points_per_decade=1", "evaluation.stride=16",
     "log.tensorboard=false", "log.every_steps=4", "checkpoint.every_steps=8", "model.d_model=16", "model.num_layers=1",
     "model.attention.num_heads=1", "model.mlp.d_ff=32", "optim.learning_rate=2e-2", "model.max_length=64",
@@ -37,12 +36,14 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("families")
-    lines = [f"the {i}th line says that {i} and {i * i % 97} are numbers\n" for i in range(4000)]
-    for part in range(40):
-        (folder / f"{part:02d}.txt").write_text("".join(lines[part * 100 : part * 100 + 100]))
-    paths = ",".join(str(path) for path in sorted(folder.glob("*.txt")))
-    return apply_overrides(RunConfig(), [f"data_dir={folder / 'data'}", f"data.components.0.paths={paths}", *COMMON])
+    return apply_overrides(RunConfig(), [*text_files(tmp_path_factory.mktemp("families"), documents=40, lines=100), *COMMON])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Meshes are the business of tests/layouts."""
+    with on_devices(1):
+        yield
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -55,6 +56,7 @@ def finished(request, base, tmp_path_factory):
 def test_it_learns_and_says_what_its_loss_is_of(finished, capsys):
     name, config, workdir, record = finished
     rows = metrics.read(workdir)
+    assert read(workdir) == record
     assert (record["status"], record["steps"], record["likelihood"]) == ("completed", STEPS, "pairs")
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
     assert record["final"]["nats_per_token"] < np.log(config.model.vocab_size) - 0.5
@@ -77,20 +79,10 @@ def test_its_evaluation_repeats(finished):
     assert {name: found[name] for name in record["final"]} == record["final"]
 
 
-def test_it_resumes_bit_for_bit(finished, monkeypatch, tmp_path):
+def test_it_resumes_bit_for_bit(finished, tmp_path):
     _, config, straight, record = finished
-    iterate = TrainStream.iterate
-
-    def broken(self, start, stop):
-        for k, batch in zip(range(start, stop), iterate(self, start, stop), strict=True):
-            if k == BROKEN:
-                raise OSError("the disk is gone")
-            yield batch
-
-    monkeypatch.setattr(TrainStream, "iterate", broken)
-    with pytest.raises(OSError, match="gone"):
+    with streams_that_break(at=BROKEN), pytest.raises(OSError, match="gone"):
         runner.train_run(config, tmp_path)
-    monkeypatch.undo()
     assert checkpoint.steps(tmp_path) == [8]
     again = runner.train_run(config, tmp_path)
     assert again["resumes"][0]["step"] == 8
@@ -101,11 +93,6 @@ def test_it_resumes_bit_for_bit(finished, monkeypatch, tmp_path):
     a, b = (checkpoint.named_arrays(checkpoint.restore(folder, target).state) for folder in (straight, tmp_path))
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-
-
-def test_the_record_is_json(finished):
-    _, _, workdir, record = finished
-    assert json.loads((workdir / "run.json").read_text()) == record
 
 
 @pytest.mark.parametrize(
@@ -130,6 +117,6 @@ def test_the_record_is_json(finished):
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_one_line(base, changes, message, tmp_path):
-    with pytest.raises(UserError, match=message) as caught:
+    with on_devices(8), pytest.raises(UserError, match=message) as caught:
         runner.train_run(apply_overrides(base, changes), tmp_path / "run")
     assert "\n" not in str(caught.value)

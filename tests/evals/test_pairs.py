@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from lm.model.architectures import build
 from lm.sharding import make_mesh
 from lm.train.config import RunConfig
 from tests.data.fake_corpus import Corpus, quiet, text
+from tests.model.small import params_of
 
 TINY = ["model.d_model=8", "model.num_layers=1", "model.attention.num_heads=1", "model.mlp.d_ff=16", "data.sequence_length=32"]
 TINY += ["evaluation.documents_bytes=700", "evaluation.curve_bytes=150"]
@@ -32,21 +32,21 @@ def data(tmp_path_factory):
     return pipeline.build(CONFIGS["t5"].data, [split], str(tmp_path_factory.mktemp("pairs")), quiet)
 
 
+def evaluator_of(config, data, devices=1, **options):
+    model, mesh = build(config.model), make_mesh(MeshConfig(), devices=jax.devices()[:devices])
+    return PairEvaluator(config, model, mesh, data, **options)
+
+
 @pytest.fixture(scope="module", params=CONFIGS)
 def case(request, data):
-    """(configuration, parameters that are not the initial ones, result on one device)."""
+    """(configuration, parameters, evaluator on one device, its result)."""
     config = CONFIGS[request.param]
-    params = jax.jit(build(config.model).init)(jax.random.key(1))
-    return config, params, evaluate(config, params, data)
-
-
-def evaluate(config, params, data, devices=1, which="final", **options):
-    mesh, model = make_mesh(MeshConfig(), devices=jax.devices()[:devices]), build(config.model)
-    return PairEvaluator(config, model, mesh, data, **options)(jax.device_put(params, model.shardings(mesh)), which)
+    params, evaluate = params_of(config.model), evaluator_of(config, data)
+    return config, params, evaluate, evaluate(params, "final")
 
 
 def test_it_is_the_plain_sum_over_the_held_out_rows(case, data):
-    config, params, found = case
+    config, params, _, found = case
     batch = held_out(data, config.data, config.model.architecture, config.model.vocab_size, found["rows"])
     outputs = jax.jit(build(config.model).apply)(params, batch.inputs)
     nll = np.asarray(negative_log_likelihood(outputs.logits, batch.targets)[0], np.float64)
@@ -68,20 +68,20 @@ def test_it_is_the_plain_sum_over_the_held_out_rows(case, data):
     assert found["label_accuracy"] == pytest.approx((log_p.argmax(-1) == batch.labels)[counts].mean())
 
 
+def test_the_curve_is_on_fewer_rows(case):
+    _, params, evaluate, found = case
+    assert evaluate(params, "curve")["rows"] < found["rows"]
+
+
 def test_it_does_not_depend_on_batch_size_mesh_or_packing(case, data):
-    config, params, expected = case
+    config, params, _, expected = case
     packed = dataclasses.replace(config, data=dataclasses.replace(config.data, packing="best_fit"), batch_size=3, seed=5)
-    for options in ({"rows": 5}, {"devices": 8}):
-        found = evaluate(packed, params, data, **options)
-        assert found.keys() == expected.keys()
-        for name, value in expected.items():
-            assert found[name] == pytest.approx(value, rel=1e-6), name
-
-
-def test_the_curve_is_on_fewer_rows(data):
-    config = CONFIGS["t5"]
-    params = jax.jit(build(config.model).init)(jax.random.key(1))
-    assert evaluate(config, params, data, which="curve")["rows"] < evaluate(config, params, data)["rows"]
+    evaluate = evaluator_of(packed, data, devices=8, rows=5)  # eight rows a call, one on each device, where it was sixteen on one
+    params = jax.device_put(params, build(config.model).shardings(make_mesh(MeshConfig())))
+    found = evaluate(params, "final")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
 
 
 def test_held_out_rows_without_a_target_are_refused(tmp_path):
@@ -89,9 +89,8 @@ def test_held_out_rows_without_a_target_are_refused(tmp_path):
     config = apply_overrides(CONFIGS["t5"], ["data.objective=pairs", "data.packing=best_fit"])
     long = [f"{i:031d}\tb" for i in range(40)]
     held = pipeline.build(config.data, [Corpus(long, long[:9])], str(tmp_path), quiet)
-    params = jax.tree.map(jnp.zeros_like, build(config.model).abstract())
-    with pytest.raises(UserError, match="hold no target of objective pairs"):
-        evaluate(config, params, held)
+    with pytest.raises(UserError, match="objective pairs"):
+        evaluator_of(config, held)({}, "final")
 
 
 def test_architectures_of_one_vocabulary_are_asked_for_the_same_targets(data):
@@ -99,7 +98,8 @@ def test_architectures_of_one_vocabulary_are_asked_for_the_same_targets(data):
     found = []
     for architecture in ("encoder_decoder", "prefix_lm", "decoder"):
         config = apply_overrides(CONFIGS["t5"], [f"model.architecture={architecture}"])
-        found.append(evaluate(config, jax.tree.map(jnp.zeros_like, build(config.model).abstract()), data))
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), build(config.model).abstract())
+        found.append(evaluator_of(config, data)(zeros, "final"))
     assert found[0]["nats_per_token"] == pytest.approx(np.log(268), rel=1e-6)
     for other in found[1:]:
         assert other == pytest.approx(found[0], rel=1e-6)

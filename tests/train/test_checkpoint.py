@@ -8,7 +8,7 @@ import pytest
 
 from lm.errors import UserError
 from lm.train import checkpoint
-from lm.train.program import compile_program
+from lm.train.placement import abstract_state
 from tests.train.conftest import CONFIG
 from tests.train.stub import StubModel
 
@@ -43,7 +43,7 @@ def test_a_restore_moves_between_meshes(saved):
 
     workdir, state = saved
     config = dataclasses.replace(CONFIG, batch_size=8)
-    target = compile_program(config, StubModel(), make_mesh(MeshConfig(data=4, fsdp=2))).abstract
+    target = abstract_state(config, StubModel(), make_mesh(MeshConfig(data=4, fsdp=2)))
     restored = checkpoint.restore(workdir, target)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored.state), jax.device_get(state))
 
@@ -86,27 +86,27 @@ def test_an_unfinished_checkpoint_is_invisible_and_swept(saved, program):
     assert not list(torn.parent.glob("*.tmp"))
 
 
-def test_another_model_is_refused_by_the_name_of_a_weight(saved, mesh):
+def test_another_model_is_refused_by_the_name_of_a_weight(saved, program, mesh):
     workdir, _ = saved
-    wider = compile_program(CONFIG, StubModel(width=16), mesh).abstract
-    with pytest.raises(UserError, match=r"of another model: params/blocks/bias is float32\[2,16\] there and float32\[2,32\] here"):
+    wider = abstract_state(CONFIG, StubModel(width=16), mesh)
+    with pytest.raises(UserError, match=r"params/blocks/bias .*\[2,16\].*\[2,32\]"):
         checkpoint.restore(workdir, wider)
-    params = dict(wider.params) | {"extra": wider.params["norm"]}
-    with pytest.raises(UserError, match="of another model"):
+    params = dict(program.abstract.params) | {"extra": wider.params["norm"]}
+    with pytest.raises(UserError, match="extra"):
         checkpoint.restore_params(workdir, params)
 
 
 def test_missing_ones_are_named(tmp_path, program):
     assert checkpoint.restore(tmp_path, program.abstract) is None
-    with pytest.raises(UserError, match="has no checkpoint: train it first"):
+    with pytest.raises(UserError, match=str(tmp_path)):
         checkpoint.restore_params(tmp_path, program.abstract.params)
-    with pytest.raises(UserError, match="no checkpoint of step 5"):
+    with pytest.raises(UserError, match="step 5"):
         checkpoint.restore_params(tmp_path, program.abstract.params, step=5)
 
 
 def test_a_disk_without_room_is_found_before_writing(saved, program, monkeypatch):
     workdir, state = saved
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
-    with pytest.raises(UserError, match="10 bytes free"):
+    with pytest.raises(UserError, match="10 bytes"):
         checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(9)), {}, keep=1)
     assert checkpoint.steps(workdir) == [0]

@@ -9,7 +9,6 @@ import pytest
 
 from lm import runner
 from lm.config import apply_overrides
-from lm.data.stream import TrainStream
 from lm.describe import describe
 from lm.evals.__main__ import evaluate_loss
 from lm.train import checkpoint, metrics
@@ -17,10 +16,11 @@ from lm.train.build import build, execution_of
 from lm.train.config import RunConfig
 from lm.train.layer_order import layer_order
 from lm.train.placement import abstract_state
+from tests.small_run import on_devices, streams_that_break, text_files
 
 STEPS, ROWS, LENGTH, SAVED = 5, 16, 16, 3
 COMMON = [
-    f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}", "data.components.0.corpus=text_files",
+    f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}",
     "evaluation.documents_bytes=300", "evaluation.curve_bytes=200", "evaluation.points_per_decade=1", "log.tensorboard=false",
     "log.every_steps=1", "log.layer_norms=true", f"checkpoint.every_steps={SAVED}", "model.d_model=16", "model.num_layers=4",
     "model.attention.num_heads=2", "model.attention.head_dim=8", "model.mlp.d_ff=16", "optim.learning_rate=2e-2", "execution.unroll=false",
@@ -33,13 +33,15 @@ PIPELINE = ["mesh.stage=2", "mesh.fsdp=2", "execution.pipeline_repeats=2", "exec
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
     """One run on two meshes: split over data alone, and in a pipeline with fsdp."""
-    folder = tmp_path_factory.mktemp("pipelines")
-    lines = [f"the {i}th line says that {i} and {i * i % 97} are numbers\n" for i in range(1000)]
-    for part in range(20):
-        (folder / f"{part:02d}.txt").write_text("".join(lines[part * 50 : part * 50 + 50]))
-    paths = ",".join(str(path) for path in sorted(folder.glob("*.txt")))
-    plain = apply_overrides(RunConfig(), [f"data_dir={folder / 'data'}", f"data.components.0.paths={paths}", *COMMON])
+    text = text_files(tmp_path_factory.mktemp("pipelines"), documents=20, lines=50)
+    plain = apply_overrides(RunConfig(), [*text, *COMMON])
     return {"plain": plain, "pipeline": apply_overrides(plain, PIPELINE)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def four_devices():
+    with on_devices(4):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +50,10 @@ def straight(configs, tmp_path_factory):
     return workdir, runner.train_run(configs["plain"], workdir)
 
 
-def stopped(config, workdir, monkeypatch):
+def stopped(config, workdir):
     """A run that ends after its first checkpoint."""
-    iterate = TrainStream.iterate
-
-    def broken(self, start, stop):
-        for k, batch in zip(range(start, stop), iterate(self, start, stop), strict=True):
-            if k == SAVED + 1:
-                raise OSError("the disk is gone")
-            yield batch
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainStream, "iterate", broken)
-        with pytest.raises(OSError, match="gone"):
-            runner.train_run(config, workdir)
+    with streams_that_break(at=SAVED + 1), pytest.raises(OSError, match="gone"):
+        runner.train_run(config, workdir)
     assert checkpoint.steps(workdir) == [SAVED]
 
 
@@ -78,9 +70,9 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize(("first", "then"), [("pipeline", "plain"), ("plain", "pipeline")])
-def test_a_run_goes_on_on_another_mesh_as_if_it_had_never_stopped(first, then, configs, straight, tmp_path, monkeypatch):
+def test_a_run_goes_on_on_another_mesh_as_if_it_had_never_stopped(first, then, configs, straight, tmp_path):
     folder, expected = straight
-    stopped(configs[first], tmp_path, monkeypatch)
+    stopped(configs[first], tmp_path)
     assert arrays(tmp_path) == arrays(folder)
     found = runner.train_run(configs[then], tmp_path)
     assert (found["status"], found["resumes"][0]["step"], found["id"]) == ("completed", SAVED, expected["id"])
@@ -110,7 +102,8 @@ T5 = ["model.architecture=encoder_decoder", "data.objective=span_corruption", "m
 def test_the_stored_form_is_the_state_of_a_run_without_a_pipeline(optimizer, configs):
     def state_of(changes):
         config = apply_overrides(configs["plain"], [*T5, *optimizer[:1], *changes])
-        parts = build(config)
+        with on_devices(8):  # so that `data` has more than one
+            parts = build(config)
         return abstract_state(config, parts.model, parts.mesh), parts.model.axes()
 
     expected, _ = state_of([])

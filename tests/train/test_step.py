@@ -11,9 +11,7 @@ from lm.data.config import DataConfig
 from lm.errors import UserError
 from lm.losses import pretraining
 from lm.mesh import MeshConfig
-from lm.model.architectures import build
-from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
-from lm.optim.config import Adafactor, OptimConfig
+from lm.optim.config import OptimConfig
 from lm.optim.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train.derived import hyper_of, shape_of, total_steps
@@ -40,9 +38,8 @@ def uneven_batch():
 def test_accumulated_sums_are_those_of_the_whole_batch():
     params, batch = jax.jit(MODEL.init)(jax.random.key(0)), uneven_batch()
     key = jax.random.key(1)
-    found = {m: jax.jit(lambda p, b, m=m: accumulate(pretraining(MODEL.apply), p, None, b, key, m))(params, batch) for m in (1, 2, 8)}
-    for micro in (2, 8):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), found[micro], found[1])
+    found = {m: jax.jit(lambda p, b, m=m: accumulate(pretraining(MODEL.apply), p, None, b, key, m))(params, batch) for m in (1, 4)}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), found[4], found[1])
 
 
 def test_without_targets_the_gradient_is_zero():
@@ -72,21 +69,10 @@ def run_steps(program, stream, config, count):
 
 def test_steps_per_dispatch_and_micro_batches_change_rounding_only(mesh, program, stream):
     expected, losses = run_steps(program, stream, CONFIG, 9)
-    for execution in ({"steps_per_dispatch": 1}, {"steps_per_dispatch": 3, "micro_batches": 2}):
-        config = dataclasses.replace(CONFIG, execution=dataclasses.replace(CONFIG.execution, **execution))
-        state, others = run_steps(compile_program(config, MODEL, mesh), stream, config, 9)
-        np.testing.assert_allclose(others, losses, rtol=1e-4, atol=1e-6)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, expected)
-
-
-def test_eight_devices_train_as_one(stream):
-    config = dataclasses.replace(CONFIG, batch_size=8)
-    stream = StubStream(batch_size=8)
-    one = compile_program(config, MODEL, make_mesh(MeshConfig(), devices=jax.devices()[:1]))
-    eight = compile_program(config, MODEL, make_mesh(MeshConfig(data=4, fsdp=2)))
-    (_, a), (_, b) = run_steps(one, stream, config, 6), run_steps(eight, stream, config, 6)
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    assert one.flops_per_step is None or one.flops_per_step > 0
+    config = dataclasses.replace(CONFIG, execution=dataclasses.replace(CONFIG.execution, steps_per_dispatch=3, micro_batches=2))
+    state, others = run_steps(compile_program(config, MODEL, mesh), stream, config, 9)
+    np.testing.assert_allclose(others, losses, rtol=1e-4, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, expected)
 
 
 def test_runs_of_one_shape_share_an_executable_and_differ(program, stream):
@@ -126,19 +112,3 @@ def test_impossible_batches_are_refused(mesh):
         check_mesh_fit(wrong, mesh)
     with pytest.raises(UserError, match=r"rows of 12 places, no multiple of 2 x mesh\.context=16"):
         check_mesh_fit(dataclasses.replace(CONFIG, data=DataConfig(sequence_length=12)), make_mesh(MeshConfig(context=8)))
-
-
-def test_adafactor_trains_on_split_weights_as_on_one_device():
-    """Weights and factored moments are split over 8 devices."""
-    decoder = ModelConfig("decoder", vocab_size=32, d_model=16, num_layers=1, attention=AttentionConfig(4, None, 4), mlp=MLPConfig(32))
-    optim = OptimConfig(0.3, 0.1, clip_norm=None, optimizer=Adafactor(smallest_factored=8))
-    config, found = dataclasses.replace(CONFIG, model=decoder, batch_size=8, optim=optim, train_tokens=8 * 16 * 40), []
-    for mesh in (make_mesh(MeshConfig(), devices=jax.devices()[:1]), make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))):
-        program = compile_program(config, build(decoder), mesh)
-        found.append(run_steps(program, StubStream(batch_size=8), config, 8))
-    up = program.abstract.opt_state[0].moments["decoder"]["block_00"]["mlp"]["up"]["kernel"]
-    assert (tuple(up.row.sharding.spec), tuple(up.column.sharding.spec)) == ((None, "fsdp"), (None, "tensor"))
-    (a, losses), (b, others) = found
-    np.testing.assert_allclose(others, losses, rtol=2e-4, atol=1e-6)
-    assert losses[-1, 0] < losses[0, 0] - 0.3
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=5e-3, atol=2e-4), a.params, b.params)
