@@ -78,8 +78,8 @@ def test_best_fit_uses_few_rows(lengths):
 
 
 def test_best_fit_takes_the_tightest_row():
-    # 10, 9 open rows with 6 and 7 left; 6 goes where exactly 6 is left, 7 where 7 is.
-    plan = packing.best_fit(*laid_out([10, 9, 6, 7]), 16)
+    # 12 and 11 open rows with 4 and 5 left; 4 goes where exactly 4 is left, so that 3 and 2 fill the other.
+    plan = packing.best_fit(*laid_out([12, 11, 4, 3, 2]), 16)
     assert len(plan) == 2
     assert not plan.padded
 
