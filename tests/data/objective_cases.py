@@ -110,5 +110,5 @@ def packed_rows(data, rows, seed=0):
 
 
 def pairs_of(objective, text, keys, vocab_size=VOCABULARY):
-    """(inputs, targets) of chunks that lie in a row each."""
+    """Returns (inputs, targets) of chunks that lie in a row each."""
     return objective.pairs(text, keys, ids(objective, vocab_size), np.arange(len(text)))
