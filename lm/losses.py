@@ -14,7 +14,7 @@ LossFn = Callable[[Params, Any, Batch, jax.Array], tuple[jax.Array, jax.Array, d
 
 
 class CrossEntropy(NamedTuple):
-    """Sums over the weighted positions: the loss to minimise, its weight, and its likelihood part alone (nats)."""
+    """Sums over weighted targets: the loss to minimise, the weights, and the loss without smoothing and z-loss (nats)."""
 
     loss_sum: Float[Array, ""]
     weight_sum: Float[Array, ""]
@@ -22,7 +22,7 @@ class CrossEntropy(NamedTuple):
 
 
 def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: AnyArray) -> tuple[jax.Array, jax.Array]:
-    """-log p(target) in nats and log Z, both [B, T], float32 or wider, from logits of any float type."""
+    """Returns -log p(target) in nats and log Z, both [B, T], float32 or wider, from logits of any float type."""
     logits_BTV = logits_BTV.astype(jnp.promote_types(logits_BTV.dtype, jnp.float32))
     log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
     # Where the mesh splits the vocabulary each device looks through its own part, here and above: nothing but [B, T] is sent.
@@ -38,10 +38,14 @@ def cross_entropy(
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> CrossEntropy:
-    """Cross-entropy in nats against targets smoothed towards the uniform distribution, plus `z_loss` x (log Z)^2.
+    """Returns the cross-entropy in nats against smoothed targets, plus `z_loss` x (log Z)^2, as sums.
 
-    z-loss: Chowdhery et al. 2022 (PaLM), section 5. Label smoothing: Szegedy et al. 2016, eq. 3: the target's mass is 1 - s + s/V.
-    Targets at positions of weight 0 may hold any id of the vocabulary.
+    Args:
+      logits_BTV: the logits.
+      targets_BT: the target ids. Those of weight 0 may be any id of the vocabulary.
+      weights_BT: the weights of the targets.
+      z_loss: factor of (log Z)^2 (Chowdhery et al. 2022, section 5).
+      label_smoothing: s; the target's mass is 1 - s + s/V, that of other ids s/V (Szegedy et al. 2016, eq. 3).
     """
     nll_BT, log_z_BT = negative_log_likelihood(logits_BTV, targets_BT)
     loss_BT = nll_BT
@@ -55,11 +59,20 @@ def cross_entropy(
 
 
 def pretraining(apply: Callable, *, compute_dtype: Any = jnp.float32, z_loss: float = 0.0, label_smoothing: float = 0.0) -> LossFn:
-    """The training loss of every objective: `apply` is Model.apply, (params, Inputs) -> Outputs.
+    """Returns the training loss of every objective.
 
-    Cross-entropy of the targets, and where a batch has labels of whole sequences that of the model's head for them. Targets alone count
-    in the weight by which the step divides; the objective scales `label_weights` to suit (Batch). The model's aux travels on under its
-    own names, with `nll_sum` (nats of the targets, without z-loss and smoothing) added, and `label_loss_sum` where there are labels.
+    It is the cross-entropy of the targets, plus that of the model's head for labels where a batch labels whole sequences. Only targets
+    count in the weight by which the step divides; the objective scales `label_weights` to suit (Batch).
+
+    Args:
+      apply: Model.apply, (params, Inputs) -> Outputs.
+      compute_dtype: the dtype in which the model computes.
+      z_loss: factor of (log Z)^2.
+      label_smoothing: share of each target's mass that is spread over the vocabulary.
+
+    Returns:
+      loss_fn(params, frozen, batch, key) -> (loss_sum, weight_sum, aux). `aux` holds the model's statistics under their own names,
+      `nll_sum` (nats of the targets, without z-loss and smoothing), and `label_loss_sum` where there are labels.
     """
 
     def loss_fn(params: Params, frozen: Any, batch: Batch, key: jax.Array):
@@ -74,18 +87,18 @@ def pretraining(apply: Callable, *, compute_dtype: Any = jnp.float32, z_loss: fl
 
 
 def label_loss(heads: dict[str, jax.Array], batch: Batch) -> Any:
-    """Weighted cross-entropy in nats, summed, of the labels of whole sequences; 0 where a batch has none. UserError without a head."""
+    """Sums the weighted cross-entropy in nats of the labels of whole sequences; 0 where a batch has none. UserError without a head."""
     if batch.labels is None or batch.label_weights is None:
         return 0.0
     return cross_entropy(label_logits(heads, batch.labels), batch.labels, batch.label_weights).loss_sum
 
 
 def label_logits(heads: dict[str, jax.Array], labels_BM: AnyArray) -> jax.Array:
-    """[B, M, classes]: what the model's one head per sequence says of the labels. UserError unless it has one such head."""
+    """Returns the logits [B, M, classes] of the model's one head per sequence. UserError unless it has one such head."""
     fitting = [logits for logits in heads.values() if logits.shape[:-1] == labels_BM.shape]
     if len(fitting) != 1:
         raise UserError(
-            f"the objective has labels of whole sequences and {len(fitting)} of the model's outputs ({', '.join(heads) or 'none'})"
-            " give them: set model.outputs to one head per sequence"
+            f"the objective labels whole sequences, and {len(fitting)} of the model's outputs ({', '.join(heads) or 'none'})"
+            " predict such labels: set model.outputs to one head per sequence"
         )
     return fitting[0]

@@ -1,8 +1,8 @@
-"""`python -m lm.run --config=configs/decoder.py:tiny --workdir=DIR [--config.KEY=VALUE ...]`: trains one configuration by hand.
+"""`python -m lm.run --config=configs/decoder.py:tiny --workdir=DIR [--config.KEY=VALUE ...]`: trains one configuration.
 
-Flags have ml_collections' spelling, and a configuration file may return a ConfigDict, but they are read here and not by its absl flags:
-those learn a strategy's keys only from the value that is there already (so `schedule.cooldown` before `schedule=wsd` fails), report a
-wrong key by a traceback, and cannot name the nearest right one. Reading them takes the few lines below. No jax before training starts.
+Flags have ml_collections' spelling, and a configuration file may return a ConfigDict, but they are parsed here and not by its absl flags.
+Those learn a strategy's keys only from its present value (so `schedule.cooldown` before `schedule=wsd` fails), report a wrong key by a
+traceback, and cannot name the nearest right one. jax is imported when training starts.
 """
 
 import difflib
@@ -25,25 +25,25 @@ SWITCHES = ("help", "print_config", "dry_run")
 
 
 class Arguments(NamedTuple):
-    """What a command line says."""
+    """A parsed command line."""
 
-    values: dict[str, str]  # of the flags that take one
+    values: dict[str, str]  # by flag, for flags that take a value
     switches: set[str]
     overrides: list[str]  # "path=text", without the leading "config."
 
 
 def parse(argv: list[str], with_value: tuple[str, ...] = WITH_VALUE, switches_known: tuple[str, ...] = SWITCHES) -> Arguments:
-    """Reads a command line; UserError for what is not known. `--flag=value` and `--flag value` are the same."""
+    """Parses a command line; UserError for unknown words. `--flag=value` and `--flag value` are the same."""
     values, switches, overrides, rest = {}, set(), [], list(argv)
     while rest:
         word = rest.pop(0)
         name, equals, text = word.removeprefix("-").removeprefix("-").partition("=")
         name = {"h": "help"}.get(name, name)
         if not word.startswith("-"):
-            raise UserError(f"{word!r} is no flag; flags begin with --, and a value follows its flag: --config.KEY=VALUE")
+            raise UserError(f"{word!r} is not a flag: flags begin with --, as in --config.KEY=VALUE")
         if name in switches_known:
             if equals:
-                raise UserError(f"--{name} takes no value: give it, or leave it out")
+                raise UserError(f"--{name} takes no value: write --{name} alone")
             switches.add(name)
             continue
         is_override = name.startswith("config.")
@@ -69,7 +69,7 @@ def _nearest_flag(name: str, flags: tuple[str, ...]) -> str:
 
 
 def load(spec: str) -> RunConfig:
-    """The configuration that "FILE.py:NAME" or "FILE.json" names."""
+    """Loads the configuration that "FILE.py:NAME" or "FILE.json" names; UserError for a file that gives none."""
     file, _, name = spec.partition(":")
     path = Path(file)
     if not path.is_file():
@@ -90,7 +90,7 @@ def load(spec: str) -> RunConfig:
 
 
 def _call(path: Path, spec: str, name: str) -> Any:
-    """`get_config(name)` of a file."""
+    """Calls `get_config(name)` of a file."""
     module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
         raise UserError(f"--config={spec}: {path} is neither a .py nor a .json file")
@@ -102,12 +102,12 @@ def _call(path: Path, spec: str, name: str) -> Any:
         return module.get_config(name) if name else module.get_config()
     except UserError:
         raise
-    except Exception as error:  # the file is the user's program: whatever it raises is theirs to mend
+    except Exception as error:  # the file is the user's program, and whatever it raises is for the user to fix
         raise UserError(f"--config={spec}: {type(error).__name__}: {error} (LM_TRACEBACK=1 shows where)") from error
 
 
 def profile_steps(text: Optional[str]) -> Optional[tuple[int, int]]:
-    """The steps [A, B) of "A:B"."""
+    """Parses "A:B" as the steps [A, B)."""
     if text is None:
         return None
     first, _, last = text.partition(":")
@@ -133,7 +133,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         return 0
     workdir = arguments.values.get("workdir")
     if workdir is None and "dry_run" not in arguments.switches:
-        raise UserError("--workdir is missing: say where the run's record, metrics and checkpoints go")
+        raise UserError("--workdir is missing: name the directory for the run's record, metrics and checkpoints")
     if "dry_run" in arguments.switches:
         from lm.describe import describe  # imports jax
         from lm.train.build import build
@@ -150,7 +150,7 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 def report(record: dict[str, Any], workdir: Path) -> int:
-    """Prints how a run ended; the command's exit status."""
+    """Prints how a run ended and returns the command's exit status."""
     if record["status"] != "completed":
         print(f"{record['status']}: {record['reason']}; recorded in {workdir / 'run.json'}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""What tests of whole runs share: text to train on, fewer devices, and a stream that breaks."""
+"""Helpers of tests of whole runs: text to train on, fewer devices, and a stream that breaks."""
 
 import contextlib
 from pathlib import Path

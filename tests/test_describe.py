@@ -1,4 +1,4 @@
-"""What `--dry_run` says of a run, for every architecture."""
+"""The text of `--dry_run`, for every architecture."""
 
 import dataclasses
 import importlib

@@ -21,12 +21,12 @@ def parser() -> argparse.ArgumentParser:
     loss = commands.add_parser(
         "loss",
         help="held-out likelihood",
-        description="Nats over whole held-out documents, per UTF-8 byte; of a run whose objective makes pairs, nats per target token.",
+        description="Prints nats per UTF-8 byte of whole held-out documents, or nats per target token where the objective makes pairs.",
     )
     loss.add_argument("run", type=Path, help="the run's work directory")
-    loss.add_argument("--step", type=int, default=None, help="of the checkpoint (default: the newest)")
-    loss.add_argument("--data_dir", default=None, help="where the data is prepared (default: as the run's record says)")
-    loss.add_argument("--bytes", type=int, default=None, help="evaluate on about this many bytes (default: as the run did at its end)")
+    loss.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
+    loss.add_argument("--data_dir", default=None, help="directory of the prepared data (default: that of the run's record)")
+    loss.add_argument("--bytes", type=int, default=None, help="bytes of held-out text to evaluate on (default: as at the end of the run)")
     loss.add_argument("--json", action="store_true", help="print one JSON object")
     return top
 
@@ -44,7 +44,17 @@ def main(argv: Optional[list[str]] = None) -> int:
 def evaluate_loss(
     workdir: Path, *, step: Optional[int] = None, data_dir: Optional[str] = None, documents_bytes: Optional[int] = None
 ) -> dict[str, Any]:
-    """The final evaluation of a run's checkpoint, on any number of devices. UserError if run, checkpoint or data do not fit together."""
+    """Repeats the final evaluation of a run on one of its checkpoints, with any number of devices.
+
+    Args:
+      workdir: the run's work directory.
+      step: the step of the checkpoint (default: the newest).
+      data_dir: the directory of the prepared data (default: that of the run's record).
+      documents_bytes: bytes of held-out text (default: as at the end of the run).
+
+    Raises:
+      UserError: run, checkpoint and data do not fit together.
+    """
     saved = record.read(workdir)
     if saved is None:
         raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
@@ -71,9 +81,7 @@ def evaluate_loss(
     params, found = checkpoint.restore_params(workdir, target, step)
     data = pipeline.prepare(config.data, config.data_dir, lambda line: None)
     if data.fingerprint != saved["data"]["fingerprint"]:
-        raise UserError(
-            f"{config.data_dir} holds other text than the run was trained on ({data.fingerprint}): name the right one with --data_dir"
-        )
+        raise UserError(f"{config.data_dir} holds other text than the run's ({data.fingerprint}): name the right directory with --data_dir")
     result = make_evaluator(config, parts.model, parts.mesh, data)(params, "final")
     return {"run": saved["id"], "step": found, "data": data.fingerprint, "likelihood": config.likelihood, **result}
 

@@ -14,7 +14,7 @@ and a window's result does not depend on its batch: the loss is the same whateve
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional, Protocol
 
 import jax
@@ -35,7 +35,7 @@ ROWS = 16  # windows per call of the compiled function, rounded up to what devic
 
 
 class Documents(Protocol):
-    """A split of a data set (lm.data.pipeline.Documents): int32 ids ending in the end of document, and UTF-8 bytes per document."""
+    """The part of lm.data.pipeline.Documents that is evaluated: int32 ids ending in the end of document, and UTF-8 bytes per document."""
 
     byte_counts: np.ndarray
 
@@ -44,7 +44,7 @@ class Documents(Protocol):
 
 
 class Data(Protocol):
-    """A data set (lm.data.pipeline.Data)."""
+    """The part of lm.data.pipeline.Data that an evaluation reads."""
 
     @property
     def tokenizer(self) -> Any: ...
@@ -53,10 +53,10 @@ class Data(Protocol):
 
 
 def choose(byte_counts: np.ndarray, budget: int, longest: Optional[int] = None) -> np.ndarray:
-    """Indices of the first documents that fit `budget` bytes together, int64.
+    """Returns the indices of the first documents that fit `budget` bytes together, int64.
 
-    One that does not fit any more, or holds more than `longest` bytes, is passed over: so a smaller budget may choose a document that a
-    larger one has no room left for. When none fits, the shortest. UserError when there are none with text.
+    A document that no longer fits, or holds more than `longest` bytes, is skipped: so a smaller budget may choose a document for which a
+    larger one has no room left. When none fits, the shortest is chosen. UserError when no document holds text.
     """
     filled = np.flatnonzero(byte_counts > 0)
     if not len(filled):
@@ -70,7 +70,7 @@ def choose(byte_counts: np.ndarray, budget: int, longest: Optional[int] = None) 
 
 
 def windows(document: np.ndarray, eos_id: int, length: int, span: int, stride: int) -> Batch:
-    """The windows of one document, [W, length]: `span` <= length tokens each, `stride` of them scored, padded at the end with segment 0."""
+    """Cuts one document into windows [W, length] of `span` <= length tokens, `stride` of them scored; padding has segment 0."""
     inputs = inputs_of(document, eos_id)
     edges = [0, *range(min(span, len(document)), len(document), stride), len(document)]
     shape = (len(edges) - 1, length)
@@ -87,7 +87,7 @@ def windows(document: np.ndarray, eos_id: int, length: int, span: int, stride: i
 
 
 def span_and_stride(config: EvalConfig, length: int, tokens_per_byte: float) -> tuple[int, int]:
-    """Tokens per window and tokens scored per window, for a document of this many tokens per byte.
+    """Returns tokens per window and tokens scored per window, for a document of this many tokens per byte.
 
     With `window_bytes` a window holds about that many bytes whatever the tokenizer, and is scored in the same proportion.
     """
@@ -101,7 +101,7 @@ def span_and_stride(config: EvalConfig, length: int, tokens_per_byte: float) -> 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Subset:
-    """Windows on the devices, in calls of equal size, and what they hold."""
+    """Windows on the devices, in calls of equal size, with their counts."""
 
     calls: list[Batch]
     tokens: int
@@ -142,27 +142,17 @@ class LossEvaluator:
         }
 
     def _compile(self, model: Any, mesh: Mesh) -> Any:
-        dtype = jnp.dtype(self._config.compute_dtype)
+        dtype, shape = jnp.dtype(self._config.compute_dtype), (self._rows, self._config.data.sequence_length)
 
         def score(params: Params, batch: Batch) -> jax.Array:
-            """Nats of each row's scored tokens, [rows]."""
+            """Returns the nats of each row's scored tokens, [rows]."""
             logits_BTV = model.apply(params, batch.inputs, compute_dtype=dtype).logits
             nll_BT, _ = negative_log_likelihood(logits_BTV, batch.targets)
             return jnp.sum(jnp.where(batch.weights > 0, nll_BT, 0.0), axis=1)
 
-        shape = (self._rows, self._config.data.sequence_length)
-
-        def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
         ids: Any = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._sharding)
         weights: Any = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self._sharding)
-        params = jax.tree.map(placed, model.abstract(), model.shardings(mesh))
-        with jax.set_mesh(mesh):
-            everywhere = NamedSharding(mesh, PartitionSpec())  # so that every host reads all of it
-            return (
-                jax.jit(score, out_shardings=everywhere).lower(params, Batch(ids, ids, weights, ids, ids)).compile(compiler_options(mesh))
-            )
+        return compile_score(score, model, mesh, Batch(ids, ids, weights, ids, ids))
 
     def _subset(self, which: str) -> _Subset:
         if which not in self._subsets:
@@ -182,13 +172,25 @@ class LossEvaluator:
         return _Subset(calls, tokens, int(np.asarray(split.byte_counts)[chosen].sum()), len(chosen))
 
 
+def compile_score(score: Callable[[Params, Batch], Any], model: Any, mesh: Mesh, batch: Batch) -> Any:
+    """Compiles score(params, batch) for batches like this one, which may be abstract. Every host gets the whole result."""
+
+    def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    params = jax.tree.map(placed, model.abstract(), model.shardings(mesh))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        return jax.jit(score, out_shardings=everywhere).lower(params, batch).compile(compiler_options(mesh))
+
+
 def results(score: Any, params: Params, calls: Sequence[Batch], mesh: Mesh) -> list[Any]:
-    """What `score` says of each call, on the host."""
+    """Returns the results of `score` for each call, on the host."""
     return jax.device_get([wait_on_virtual_devices(mesh, score(params, call)) for call in calls])
 
 
 def in_calls(parts: Sequence[Batch], rows: int) -> list[Batch]:
-    """All rows, `rows` at a time; the last call is filled up with copies of its first row that score nothing."""
+    """Returns all rows, `rows` at a time; the last call is filled up with copies of its first row that score nothing."""
     whole = jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
     calls = []
     for start in range(0, len(whole.tokens), rows):

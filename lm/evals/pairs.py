@@ -1,7 +1,7 @@
 """Held-out likelihood of an objective's targets: nats per target token on fixed rows of the validation split.
 
-For every architecture and objective but a decoder's next token. The rows are the first of the validation split under the objective and
-a fixed seed (lm.data.held_out), so every architecture of one vocabulary scores the same pairs. A row's result does not depend on
+It serves every architecture and objective but a decoder's next token. The rows are the first of the validation split under the objective
+and a fixed seed (lm.data.held_out), so every architecture of one vocabulary scores the same pairs. A row's result does not depend on
 its batch: the loss is the same whatever the batch size, the mesh and the packing of training.
 """
 
@@ -12,24 +12,23 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from lm.data.held_out import held_out, held_out_rows
 from lm.data.pipeline import Data
 from lm.errors import UserError
-from lm.evals.loss import ROWS, in_calls, results
+from lm.evals.loss import ROWS, compile_score, in_calls, results
 from lm.losses import label_logits, negative_log_likelihood
 from lm.sharding import RULES
 from lm.train.config import RunConfig
 from lm.train.derived import layout_of
 from lm.train.feed import put
-from lm.train.program import compiler_options
 from lm.types import Batch, Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Subset:
-    """Rows on the devices, in calls of equal size, and what they hold."""
+    """Rows on the devices, in calls of equal size, with their counts."""
 
     calls: list[Batch]
     rows: int
@@ -42,9 +41,9 @@ class PairEvaluator:
     """`evaluate(params, "curve" | "final")` -> nats_per_token, unigram_nats_per_token, nats, tokens, rows, and with labels label_nats,
     label_accuracy, labels.
 
-    `tokens` are targets, and unigram_nats_per_token is the entropy of their own frequencies: who knows these and nothing of the inputs
-    has this loss. label_nats and label_accuracy are means over labels. The two lists of rows hold about the two budgets of bytes
-    of text, as many rows as there are at most. Called as lm.evals.loss.LossEvaluator is.
+    `tokens` are targets, and unigram_nats_per_token is the entropy of their own frequencies: a model that knows these and ignores the
+    inputs has this loss. label_nats and label_accuracy are means over labels. The two lists of rows hold about the two budgets of bytes of
+    text, and no more rows than there are. It is called as lm.evals.loss.LossEvaluator is.
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):
@@ -72,7 +71,7 @@ class PairEvaluator:
 
     def _compile(self, call: Batch) -> Any:
         def score(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-            """Of each row: nats of its targets, nats of its labels, labels that get the highest logit; each [rows]."""
+            """Returns for each row the nats of its targets, the nats of its labels, and the number of right labels; each [rows]."""
             outputs = self._model.apply(params, batch.inputs, compute_dtype=self._dtype)
             nll_BP, _ = negative_log_likelihood(outputs.logits, batch.targets)
             nats_B = jnp.sum(jnp.where(batch.weights > 0, nll_BP, 0.0), axis=1)
@@ -83,14 +82,8 @@ class PairEvaluator:
             correct_BM = counts_BM & (jnp.argmax(logits_BMC, axis=-1) == batch.labels)
             return nats_B, jnp.sum(jnp.where(counts_BM, nll_BM, 0.0), axis=1), jnp.sum(correct_BM, axis=1, dtype=jnp.float32)
 
-        def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-        params = jax.tree.map(placed, self._model.abstract(), self._model.shardings(self._mesh))
-        batch = jax.tree.map(lambda x: placed(x, self._sharding), call)
-        with jax.set_mesh(self._mesh):
-            everywhere = NamedSharding(self._mesh, PartitionSpec())  # so that every host reads all of it
-            return jax.jit(score, out_shardings=everywhere).lower(params, batch).compile(compiler_options(self._mesh))
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding), call)
+        return compile_score(score, self._model, self._mesh, batch)
 
     def _subset(self, which: str) -> _Subset:
         if which not in self._subsets:
@@ -104,7 +97,7 @@ class PairEvaluator:
         batch = held_out(self._data, self._layout, self._architecture, self._vocab_size, rows)
         if not batch.weights.any():
             held, objective = f"the validation split's {rows:,} rows of {length} tokens", self._layout.objective.name
-            raise UserError(f"{held} hold no target of objective {objective}: raise data.sequence_length, or give more text")
+            raise UserError(f"{held} hold no target of objective {objective}: raise data.sequence_length, or take more text")
         labels = 0 if batch.label_weights is None else int(np.count_nonzero(batch.label_weights))
         calls = [jax.tree.map(lambda x: put(x, self._sharding), call) for call in in_calls([batch], self._rows)]
         return _Subset(
@@ -113,7 +106,7 @@ class PairEvaluator:
 
 
 def entropy(values: np.ndarray) -> float:
-    """Of the frequencies of some values, in nats."""
+    """Returns the entropy of the frequencies of some values, in nats."""
     _, counts = np.unique(values, return_counts=True)
     shares = counts / counts.sum()
     return float(-(shares * np.log(shares)).sum())

@@ -1,10 +1,10 @@
-"""A held-out likelihood in words (imports no jax)."""
+"""Held-out likelihoods in words (imports no jax)."""
 
 from typing import Any
 
 
 def in_words(found: dict[str, Any], digits: int = 4) -> str:
-    """What an evaluator found: of whole documents per byte and token, of pairs per target token and label."""
+    """Says an evaluator's result in one line: of whole documents per byte and token, of pairs per target and label."""
 
     def nats(name: str, unit: str) -> str:
         return f"{found[name]:.{digits}f} {unit}"

@@ -1,4 +1,4 @@
-"""What every optimizer does with its direction: decoupled weight decay on matrices, and a step at the scheduled rate."""
+"""The last transform of every optimizer: decoupled weight decay on matrices, and descent at the scheduled rate."""
 
 from typing import Any, Literal
 

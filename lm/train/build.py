@@ -1,4 +1,4 @@
-"""From a configuration to the model and the mesh that it names. Nothing is allocated and nothing is compiled."""
+"""Builds the model and the mesh of a configuration. Nothing is allocated and nothing is compiled."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ class Parts:
 
     @property
     def fused(self) -> bool:
-        """Whether attention never holds its [T, S] weights."""
+        """Says whether attention never holds its [T, S] weights."""
         return "xla" not in self.attention
 
 

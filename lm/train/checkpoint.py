@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax arrays by name, sealed by a manifest, found again newest first.
+"""Checkpoints: arrays written by Orbax under their names, sealed by a manifest, and restored newest first.
 
     checkpoints/000120/state/          the arrays, written by Orbax under their paths ("params/embed/embedding", "opt_state/1/mu/..."),
                                        stacked weights in the order of their layers (lm.train.layer_order)
@@ -28,14 +28,14 @@ Tree = dict[str, Any]
 
 
 class Restored(NamedTuple):
-    """A state, and the host's values saved with it."""
+    """A restored state with the host's values that were saved beside it."""
 
     state: TrainState
     host: dict[str, Any]
 
 
 def steps(workdir: Path) -> list[int]:
-    """Steps of the finished checkpoints, ascending."""
+    """Returns the steps of the finished checkpoints, ascending."""
     folder = workdir / FOLDER
     if not folder.is_dir():
         return []
@@ -43,10 +43,13 @@ def steps(workdir: Path) -> list[int]:
 
 
 def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -> None:
-    """Writes the checkpoint of `state.step` and removes all but the newest `keep`; UserError on a full disk or a read-only directory.
+    """Writes the checkpoint of `state.step` and removes all but the newest `keep`.
 
     The directory gets its final name when everything in it is on disk, so a kill leaves the earlier checkpoints as they were.
     Of several processes each writes the parts that it holds, and the first all else.
+
+    Raises:
+      UserError: a full disk, or a directory that cannot be written.
     """
     step = int(jax.device_get(state.step))
     final = _path(workdir, step)
@@ -81,15 +84,18 @@ def _seal(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
     write_json(temporary / "meta.json", meta)
     write_json(temporary / "manifest.json", _manifest(temporary))
     with writing(final):
-        if final.exists():  # of the same step, from before a fallback to an older one
+        if final.exists():  # a damaged checkpoint of this step: the run fell back to an older one
             shutil.rmtree(final)
         temporary.rename(final)
 
 
 def restore(workdir: Path, target: TrainState, log: Callable[[str], None] = print) -> Optional[Restored]:
-    """The newest sound checkpoint, in the shapes, dtypes and shardings of `target`; None when there is none to restore.
+    """Restores the newest sound checkpoint, in the shapes, dtypes and shardings of `target`; None when there is none.
 
-    A damaged checkpoint is named through `log` and the one before it is taken. UserError when a sound one is of another model.
+    A damaged checkpoint is named through `log` and the one before it is taken.
+
+    Raises:
+      UserError: a sound checkpoint that is of another model.
     """
     step = distributed.first(lambda: _newest_sound(workdir, log))
     if step is None:
@@ -110,7 +116,14 @@ def _newest_sound(workdir: Path, log: Callable[[str], None]) -> Optional[int]:
 
 
 def restore_params(workdir: Path, target: Params, step: Optional[int] = None) -> tuple[Params, int]:
-    """(parameters, step) of one checkpoint (default: the newest sound one), placed as `target` is. UserError if there is none."""
+    """Restores the parameters of one checkpoint (default: the newest sound one), placed as `target` is.
+
+    Returns:
+      (parameters, step).
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, or it is of another model.
+    """
     found = distributed.first(lambda: _sound(workdir, step))
     wanted = {f"params/{name}": leaf for name, leaf in named_arrays(target).items()}
     tree = _read(workdir, found, wanted)
@@ -118,7 +131,7 @@ def restore_params(workdir: Path, target: Params, step: Optional[int] = None) ->
 
 
 def _sound(workdir: Path, step: Optional[int]) -> int:
-    """This step, or the newest sound one; UserError if it is not there or damaged."""
+    """Returns this step, or that of the newest sound checkpoint; UserError if it is not there or damaged."""
     if step is not None and step not in steps(workdir):
         raise UserError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps(workdir))) or 'none'}")
     damages = []
@@ -133,7 +146,7 @@ def _sound(workdir: Path, step: Optional[int]) -> int:
 
 
 def verify(workdir: Path, step: int) -> Optional[str]:
-    """None for a sound checkpoint, else what is wrong with which file."""
+    """Returns None for a sound checkpoint, else a phrase that says what is wrong with which file."""
     folder = _path(workdir, step)
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -149,7 +162,7 @@ def verify(workdir: Path, step: int) -> Optional[str]:
 
 
 def named_arrays(tree: Any) -> Tree:
-    """Leaves by path, in the order of jax.tree.leaves."""
+    """Returns a tree's leaves by path, in the order of jax.tree.leaves."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
     assert len(named) == len(leaves), "two leaves have one name"
@@ -169,7 +182,7 @@ def _signature(tree: Tree) -> dict[str, str]:
 
 
 def _read(workdir: Path, step: int, target: Tree) -> Tree:
-    """The arrays that `target` names, checked by name, shape and dtype first."""
+    """Reads the arrays that `target` names; names, shapes and dtypes are checked first."""
     stored, wanted = _meta(workdir, step)["arrays"], _signature(target)
     groups = {name.partition("/")[0] for name in wanted}
     names = set(wanted) | {name for name in stored if name.partition("/")[0] in groups}
@@ -177,7 +190,7 @@ def _read(workdir: Path, step: int, target: Tree) -> Tree:
         if stored.get(name) != wanted.get(name):
             raise UserError(
                 f"checkpoint {_path(workdir, step)} is of another model: {name} is {stored.get(name, 'absent')} there"
-                f" and {wanted.get(name, 'absent')} here; use the configuration it was made with"
+                f" and {wanted.get(name, 'absent')} here; use the configuration that made it"
             )
     return _orbax_restore(_path(workdir, step) / "state", target)
 

@@ -9,78 +9,83 @@ from lm.model.config import AttentionKernel, ContextForm, ModelConfig
 from lm.optim.config import OptimConfig
 
 Likelihood = Literal["text", "pairs"]
-MEASURE: dict[Likelihood, str] = {"text": "nats_per_byte", "pairs": "nats_per_token"}  # what an evaluation is judged by
+MEASURE: dict[Likelihood, str] = {"text": "nats_per_byte", "pairs": "nats_per_token"}  # the number by which an evaluation is judged
 EXECUTION = {"part": "execution"}  # metadata of a field that says how a run is carried out and is no part of its identity
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Held-out likelihood: of whole documents in strided windows, nats summed over all tokens; or, where the objective makes pairs, of the
-    targets of as many rows as hold about the same bytes of text (then only the first, third and fourth fields are read)."""
+    """The text on which held-out likelihood is measured, and the steps at which it is.
 
-    documents_bytes: int = 49_152  # whole validation documents, in a fixed order, until this many bytes
-    longest_document: Optional[int] = None  # documents of more bytes are passed over: many short ones give less noise than few long ones
-    curve_bytes: int = 8_192  # the same, for the points of the loss curve
-    points_per_decade: int = 8  # evaluations at log-spaced steps
+    Whole documents are read in strided windows, and nats are summed over all tokens. Where the objective makes pairs, the targets of as
+    many rows as hold about the same bytes of text are scored, and only documents_bytes, curve_bytes and points_per_decade are read.
+    """
+
+    documents_bytes: int = 49_152  # bytes of whole validation documents for the final evaluation
+    longest_document: Optional[int] = None  # skip documents of more bytes (many short ones give less noise than few long ones)
+    curve_bytes: int = 8_192  # bytes of whole validation documents for each point of the loss curve
+    points_per_decade: int = 8  # evaluations per factor of ten in steps, log-spaced; 0: only at the end
     stride: int = 64  # tokens scored per window; the rest of the window is context
-    window_bytes: Optional[int] = None  # windows of about this many bytes, so that tokenizers get the same context; None: sequence_length
+    window_bytes: Optional[int] = None  # bytes per window, so that all tokenizers get the same context (default: data.sequence_length)
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When checkpoints are written; the last step always is."""
+    """The steps at which checkpoints are written. The last step always has one."""
 
-    every_steps: Optional[int] = None
-    keep: int = 2
+    every_steps: Optional[int] = None  # steps between checkpoints (default: only the last step)
+    keep: int = 2  # newest checkpoints to keep
 
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-    every_steps: int = 50
-    tensorboard: bool = True
-    layer_norms: bool = False  # activation, gradient and update norms per layer
+    """The lines of metrics.jsonl."""
+
+    every_steps: int = 50  # steps per line; a line holds the loss over all of them
+    tensorboard: bool = True  # write TensorBoard event files too
+    layer_norms: bool = False  # log activation, gradient and update norms per layer
 
 
 @dataclasses.dataclass(frozen=True)
 class ExecutionConfig:
-    """How the step is compiled, and how its arrays are split beyond what the sizes of the mesh say."""
+    """The way in which the step is compiled, and the splits of its arrays that the sizes of the mesh leave open."""
 
-    micro_batches: int = 1
-    remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
+    micro_batches: int = 1  # gradient-accumulation micro-batches per step
+    remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"  # what the backward pass computes again instead of keeping
     unroll: bool = True  # unroll the scan over layers
-    attention: AttentionKernel = "auto"
-    steps_per_dispatch: int = 1  # up to this many steps run per call from the host; pays when a step takes a few milliseconds
-    sequence_parallel: bool = False  # residual stream split over mesh.tensor along the sequence, between what tensor parallelism splits
-    context_attention: ContextForm = "gather"  # of mesh.context: keys and values all gathered first, or passed round in a ring
-    pipeline_micro_batches: Optional[int] = None  # of mesh.stage, of each micro-batch; None: as many as stages
-    pipeline_repeats: int = 1  # groups of layers per stage (the interleaved schedule); more of them idle less
-    shard_optimizer: bool = False  # optimizer state split over mesh.data too (ZeRO-1)
-    offload_optimizer: bool = False  # optimizer state in the host's memory, where the backend has it
+    attention: AttentionKernel = "auto"  # attention kernel
+    steps_per_dispatch: int = 1  # most steps per call from the host; more than 1 pays when a step takes a few milliseconds
+    sequence_parallel: bool = False  # split the residual stream along the sequence over mesh.tensor
+    context_attention: ContextForm = "gather"  # with mesh.context: gather all keys and values first, or pass them round in a ring
+    pipeline_micro_batches: Optional[int] = None  # pipeline micro-batches per gradient-accumulation micro-batch (default: mesh.stage)
+    pipeline_repeats: int = 1  # groups of layers per pipeline stage (interleaved schedule); more of them idle less
+    shard_optimizer: bool = False  # split the optimizer state over mesh.data too (ZeRO-1)
+    offload_optimizer: bool = False  # keep the optimizer state in the host's memory, where the backend has it
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """One training run. Fields tagged EXECUTION do not change what the run is."""
+    """The configuration of one training run. Fields tagged EXECUTION do not change what the run is."""
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
-    train_tokens: int = 1_000_000  # D, with the padding of padded rows; whole steps only, rounded down
-    batch_size: int = 8  # sequences
-    seed: int = 0  # of the initial parameters and of the order of the data
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    z_loss: float = 0.0
+    train_tokens: int = 1_000_000  # token budget D, padding of padded rows included; rounded down to whole steps
+    batch_size: int = 8  # rows per step
+    seed: int = 0  # seed of the initial parameters and of the order of the data
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # dtype of activations and of weights as layers read them
+    z_loss: float = 0.0  # factor of log(Z)^2 in the training loss
     label_smoothing: float = 0.0  # share of each target's mass that is spread over the vocabulary
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=EXECUTION)
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig, metadata=EXECUTION)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata=EXECUTION)
     log: LogConfig = dataclasses.field(default_factory=LogConfig, metadata=EXECUTION)
-    data_dir: str = dataclasses.field(default="runs/data", metadata=EXECUTION)  # prepared corpora, tokenizers and token caches
+    data_dir: str = dataclasses.field(default="runs/data", metadata=EXECUTION)  # directory of prepared corpora, tokenizers and token caches
 
     @property
     def likelihood(self) -> Likelihood:
-        """What its held-out loss is a likelihood of: all the text of whole documents, or the targets of the objective's pairs.
+        """The class of the run's held-out loss: the likelihood of whole documents ("text"), or of the objective's targets ("pairs").
 
         Losses are comparable within a class only, and those of pairs within one objective.
         """

@@ -1,4 +1,4 @@
-"""What follows from a run's configuration: rows, steps, the step's scalars, and the shape by which runs share compiled programs."""
+"""Values derived from a run's configuration: rows, steps, the step's scalars, and the shape by which runs share compiled programs."""
 
 import dataclasses
 

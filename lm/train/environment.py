@@ -1,4 +1,4 @@
-"""What a run's numbers depend on beside its configuration: versions, revision, device, cores."""
+"""The environment that a run's numbers depend on beside its configuration: versions, revision, device, cores."""
 
 import functools
 import importlib.metadata
@@ -12,7 +12,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def environment(*, attention_backend: str, devices: Optional[list] = None) -> dict[str, Any]:
-    """JSON values. `cores` are those this process may run on: XLA on CPU gives other bits on another number of them."""
+    """Returns the environment as JSON values. XLA on CPU gives other bits on another number of `cores`."""
     import jax
 
     devices = jax.devices() if devices is None else devices
@@ -33,13 +33,13 @@ def environment(*, attention_backend: str, devices: Optional[list] = None) -> di
 
 
 def cores() -> int:
-    """Cores that this process may use (its affinity, where the system has one)."""
+    """Returns the number of cores that this process may use (its affinity, where the system has one)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
 def git_revision() -> Optional[str]:
-    """Revision of this code, with "+changes" when the work tree differs; None outside a repository."""
+    """Returns the git revision of this code, with "+changes" when the work tree differs; None outside a repository."""
     root = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:

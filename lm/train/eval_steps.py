@@ -1,4 +1,4 @@
-"""At which steps a run is evaluated (imports no jax)."""
+"""The steps at which a run is evaluated (imports no jax)."""
 
 from lm.optim.schedules import Schedule, decay_start
 
@@ -6,7 +6,7 @@ FIRST = 10  # steps; earlier points only show the initial weights
 
 
 def evaluation_steps(total_steps: int, points_per_decade: int, schedule: Schedule, warmup: int) -> tuple[int, ...]:
-    """Log-spaced steps, the same for every run, with the last step before the rate falls and the run's end; ascending.
+    """Returns log-spaced steps, the same for every run, with the last step before the rate falls and the run's end; ascending.
 
     The step before the fall is the longest constant-rate point of the run: what approach 1 reads.
     """

@@ -1,4 +1,4 @@
-"""From batches on the host to blocks of them on the devices."""
+"""Puts batches of the host on the devices, several steps at a time."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional, Protocol
@@ -16,7 +16,7 @@ from lm.types import Batch
 
 
 class Stream(Protocol):
-    """What training needs of the data (lm.data.stream.TrainStream)."""
+    """The part of lm.data.stream.TrainStream that training needs."""
 
     def iterate(self, start: int, stop: int) -> Iterable[Batch]: ...
     def document_tokens(self, start: int, stop: int) -> int: ...
@@ -31,7 +31,7 @@ OPTIONAL = {
 
 
 def abstract_batch(row: RowShape, leading: tuple[int, ...], mesh: Mesh) -> Batch:
-    """Shapes, dtypes and shardings of a batch of such rows. The last of the `leading` sizes is that of the rows, split over the devices.
+    """Returns shapes, dtypes and shardings of a batch of such rows. The last `leading` size is the number of rows, split over the devices.
 
     Where the mesh splits the sequence, it is that of a permuted batch (lm.train.zigzag), which `to_device` makes.
     """
@@ -50,7 +50,7 @@ def abstract_batch(row: RowShape, leading: tuple[int, ...], mesh: Mesh) -> Batch
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Places in a global batch of the rows that this process's devices hold, ascending.
+    """Returns the indices, ascending, of those rows of a global batch that this process's devices hold.
 
     Where other axes than those of the batch cross hosts, several processes hold the same rows.
     """
@@ -60,7 +60,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def put(value: Any, sharding: Any) -> jax.Array:
-    """A host's array in its shards; every process has the whole of it and gives what its devices hold."""
+    """Puts an array of the host in its shards. Every process has the whole of it and gives what its devices hold."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)
     value = np.asarray(value)
@@ -68,7 +68,7 @@ def put(value: Any, sharding: Any) -> jax.Array:
 
 
 def _put_rows(block: np.ndarray, sharding: Any, rows: np.ndarray, batch_size: int) -> jax.Array:
-    """A global array [K, batch_size, ...] of blocks [K, len(rows), ...], one from each process."""
+    """Assembles a global array [K, batch_size, ...] of blocks [K, len(rows), ...], one from each process."""
 
     def part(index: Any) -> np.ndarray:
         steps, chosen, *rest = index
@@ -79,18 +79,22 @@ def _put_rows(block: np.ndarray, sharding: Any, rows: np.ndarray, batch_size: in
 
 
 def _assembled(shape: tuple[int, ...], sharding: Any, part: Callable[[Any], np.ndarray]) -> jax.Array:
-    """A global array of what `part` gives for each index that this process's devices hold: a transfer on purpose, whatever the guard."""
+    """Assembles a global array of `part(index)` for each index that this process's devices hold. The transfer guard allows it."""
     with jax.transfer_guard_host_to_device("allow"):
         return jax.make_array_from_callback(shape, sharding, part)
 
 
 def to_device(batches: Sequence[Batch], most: int, shardings: Batch, batch_size: Optional[int] = None) -> Batch:
-    """One array per field with the leading axis `most`, in its shards; rows past the batches are zero.
-
-    Of several processes each gives its own rows (`local_rows`) of batches of `batch_size` rows.
+    """Stacks the batches of several steps and puts them on the devices.
 
     Where the mesh splits the sequence, each row is permuted first, so that all devices have the same work (lm.train.zigzag). The memory is
     new at each call: on a CPU the device keeps it as it is, without a copy.
+
+    Args:
+      batches: batches of the host. Each of several processes gives its own rows (`local_rows`).
+      most: the leading size K of the result; steps past `batches` are zero.
+      shardings: the shardings of the result's fields.
+      batch_size: rows of a global batch; needed where several processes train together.
     """
 
     def stack(*arrays: np.ndarray) -> np.ndarray:
@@ -110,6 +114,8 @@ def to_device(batches: Sequence[Batch], most: int, shardings: Batch, batch_size:
 
 
 def wait_on_virtual_devices(mesh: Mesh, results: Any) -> Any:
-    """The results of a call: finished ones on virtual devices, whose threads are those of one CPU. There the collectives of a call can
-    wait for threads that the next call holds while it waits for them."""
+    """Returns the results of a call, and on virtual devices of one CPU waits until they are finished.
+
+    Those devices share their threads: the collectives of a call can wait for threads that the next call holds while it waits for them.
+    """
     return jax.block_until_ready(results) if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else results

@@ -1,4 +1,4 @@
-"""The state as checkpoints hold it: every stack's layers in their order, [layers, ...], however many stages of a pipeline train them.
+"""Moves the state between its form in training and its form in checkpoints: [layers, ...] in order, whatever pipeline trains them.
 
 A pipeline's weights and moments are [repeats, stages, layers of a group, ...] with the stages on different devices
 (lm.model.pipeline). So a run may stop on one mesh and go on on another, and what reads checkpoints knows no pipelines.
@@ -17,22 +17,22 @@ from lm.types import Params, TrainState
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerOrder:
-    """Both forms of a state: abstract, with shardings. They are one where there is no pipeline, and nothing is moved then."""
+    """The two forms of a state, abstract with shardings. Without a pipeline they are the same, and nothing is moved."""
 
     state: TrainState
     stored: TrainState
 
     def write(self, state: TrainState) -> TrainState:
-        """The state in the order of its layers. Needs room for a second one."""
+        """Returns the state in the order of its layers, which needs room for a second one."""
         return _moved(state, self.stored, donate=False)
 
     def read(self, stored: Any, like: Any = None) -> Any:
-        """The state, or the part of it that is `like` an abstract part, from the order of layers; donates its argument."""
+        """Returns the state, or the part of it that is `like` an abstract part, from the order of layers. The argument is donated."""
         return _moved(stored, self.state if like is None else like, donate=True)
 
 
 def layer_order(state: TrainState, axes: Params) -> LayerOrder:
-    """For an abstract state with shardings, whose weights have these logical axes."""
+    """Returns the two forms of an abstract state with shardings, whose weights have these logical axes."""
     names = {
         jax.tree_util.keystr(path, simple=True, separator="/"): names for path, names in jax.tree.leaves_with_path(axes, is_leaf=_is_names)
     }
@@ -46,7 +46,7 @@ def layer_order(state: TrainState, axes: Params) -> LayerOrder:
 
 
 def _in_order(leaf: Any) -> Any:
-    """[R, S, k, ...] as [R S k, ...]; layers lie on the devices of a stage as they did, but for those of other groups."""
+    """Turns an abstract [R, S, k, ...] into [R S k, ...]. Each device holds the layers of its stage, though not always the same ones."""
     several = len(STACK_AXES)
     shape = (math.prod(leaf.shape[:several]), *leaf.shape[several:])
     spec = (*leaf.sharding.spec, *(None,) * leaf.ndim)[: leaf.ndim]
@@ -55,7 +55,7 @@ def _in_order(leaf: Any) -> Any:
 
 
 def _moved(tree: Any, to: Any, *, donate: bool) -> Any:
-    """The arrays in the shapes and shardings of `to`; those that have them already are passed on."""
+    """Returns the arrays in the shapes and shardings of `to`; those that have them already are passed on."""
     leaves, wanted = jax.tree.leaves(tree), jax.tree.leaves(to)
     moving = [i for i, (x, like) in enumerate(zip(leaves, wanted, strict=True)) if x.shape != like.shape]
     if not moving:

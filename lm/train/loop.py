@@ -1,6 +1,7 @@
-"""The training loop: batches in, steps out, evaluations, checkpoints and the record on the way. It is cut where something happens on the
-host (evaluation, checkpoint, profile). Between cuts it dispatches up to `steps_per_dispatch` steps at a time and reads the metrics of a
-dispatch only after the next one is under way.
+"""The training loop: it dispatches steps, and evaluates, saves and records on the way.
+
+The loop is cut at the steps after which something happens on the host (evaluation, checkpoint, profile). Between cuts it dispatches up to
+`steps_per_dispatch` steps at a time, and reads the metrics of a dispatch only after the next one is under way.
 """
 
 import collections
@@ -49,12 +50,26 @@ def train(
     log: Optional[Log] = None,
     profile: Optional[tuple[int, int]] = None,
 ) -> Record:
-    """Trains `config` to its end in `workdir`, from the newest checkpoint there, and returns the record (also in run.json).
+    """Trains `config` to its end in `workdir`, from the newest checkpoint there. A completed or diverged run is not trained again.
 
-    A run that is completed or diverged is not trained again. `log` None is silent. `profile` writes a profiler trace of steps [a, b).
+    Args:
+      config: the run's configuration.
+      workdir: the directory of its record, metrics and checkpoints.
+      stream: the batches, by step.
+      program: the compiled functions of the configuration's shape.
+      facts: what the record says of the run beside what training measures.
+      evaluate: measures held-out likelihood; None measures none.
+      frozen: arrays that the loss gets beside the parameters.
+      attention_backend: the name of the attention kernel, for the record.
+      log: prints a line (default: silent).
+      profile: the steps [a, b) of which a profiler trace is written.
 
-    Raises UserError for a work directory of another experiment, one that another process trains in, a full disk or a read-only directory;
-    KeyboardInterrupt after Ctrl-C and SystemExit(143) after SIGTERM, the state saved. Other errors are recorded as "failed" and raised.
+    Returns:
+      The record, which is also in run.json.
+
+    Raises:
+      UserError: a work directory of another experiment, or one that another process trains in; a full disk or a read-only directory.
+      KeyboardInterrupt, SystemExit(143): Ctrl-C or SIGTERM; the state is saved first. Other errors are recorded as "failed" and raised.
     """
     assert shape_of(program.config) == shape_of(config), "this program was compiled for another shape of run"
     workdir = Path(workdir)
@@ -63,28 +78,27 @@ def train(
     profiler = Profiler(workdir, profile, total_steps(config))
     with contextlib.ExitStack() as held, Stop() as stop:
         distributed.first(lambda: held.enter_context(record.locked(workdir)))
-        before, saved = distributed.first(lambda: (record.read(workdir), checkpoint.steps(workdir)))
+        before, checkpoints = distributed.first(lambda: (record.read(workdir), checkpoint.steps(workdir)))
         devices = list(program.mesh.devices.flat)
         now = record.new(config, facts, environment.environment(attention_backend=attention_backend, devices=devices))
         changes = record.check_same(before, now, workdir) if before else []
-        if before is None and saved:  # whose they are is not known, and a later resume would take them
+        if before is None and checkpoints:  # they are of an unknown run, and a later resume would take them
             raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or delete {workdir / checkpoint.FOLDER}")
         if before and before["status"] in ("completed", "diverged"):
             return before
-        run = _Run(config, workdir, stream, program, facts, evaluate, frozen, now, log, profiler)
-        try:
+        run = Run(config, workdir, stream, program, facts, evaluate, frozen, now, log, profiler)
+        with contextlib.closing(run):
             run.begin(before, changes)
-            run.complete(stop)
-        finally:
-            run.close()
+            with run.end_recorded():
+                run.train(stop)
         if stop.requested:  # too late to stop this run, but the caller has to end
             stop.leave()
         return run.record
 
 
 @dataclasses.dataclass(eq=False)
-class _Run:
-    """A run in progress: the device's state, and what the host carries from step to step."""
+class Run:
+    """A run in progress: the state on the devices, and the host's values that change from step to step."""
 
     config: RunConfig
     workdir: Path
@@ -98,7 +112,7 @@ class _Run:
     profiler: Profiler
     step: int = 0  # steps dispatched
     saved: int = -1  # step of the newest checkpoint
-    counted: tuple[int, int] = (0, 0)  # steps, and the document tokens in them
+    counted: tuple[int, int] = (0, 0)  # steps whose document tokens are counted, and these tokens
 
     # set by begin()
     state: TrainState = dataclasses.field(init=False)
@@ -112,8 +126,6 @@ class _Run:
         self.measure = MEASURE[self.config.likelihood]
         self.closing = contextlib.ExitStack()
         self.in_flight: collections.deque = collections.deque()  # (first step, count, device results) not yet read
-
-    # ---- beginning and end --------------------------------------------------------------------------------------------------
 
     def begin(self, before: Optional[Record], changes: list[str]) -> None:
         """Restores the newest checkpoint, or makes the initial state."""
@@ -141,19 +153,17 @@ class _Run:
             self.progress.say(f"continuing {self.workdir} from step {self.step:,}" + "".join(f"; {change}" for change in changes))
         self.write_record()
 
-    def on_device(self, value: Any) -> jax.Array:
-        return put(value, NamedSharding(self.program.mesh, PartitionSpec()))
-
-    def complete(self, stop: Stop) -> None:
-        """Trains to the end, and records how it ended."""
+    @contextlib.contextmanager
+    def end_recorded(self) -> Iterator[None]:
+        """Records how the training in its body ended: completed, diverged or failed."""
         try:
-            self.steps(stop)
+            yield
             self.finish("completed", None)
         except Diverged as error:
             self.step = error.step
             self.finish("diverged", f"step {error.step}: {error}")
         except (UserError, OSError):
-            raise  # of the environment: the run can go on when it is mended
+            raise  # the environment is at fault: the run can continue when it is mended
         except Exception as error:  # recorded, so that a rule can exclude the run, and raised again
             if not distributed.may_be_of_another(error):
                 self.finish("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
@@ -167,11 +177,9 @@ class _Run:
         self.profiler.close()
         self.closing.close()
 
-    # ---- the loop -----------------------------------------------------------------------------------------------------------
-
-    def steps(self, stop: Stop) -> None:
-        """From self.step to the end: dispatch to the next cut, then do what is due there."""
-        evaluations = set(self.evaluation_steps())
+    def train(self, stop: Stop) -> None:
+        """Trains from self.step to the end: dispatches steps up to the next cut, then does what is due there."""
+        evaluations = set(self.curve_steps())
         every = self.config.checkpoint.every_steps
         saves = set(range(every, self.total, every)) if every else set()
         cuts = sorted(evaluations | saves | set(self.profiler.cuts) | {self.total})
@@ -185,7 +193,7 @@ class _Run:
             if self.step == cut and cut in saves:
                 self.save()
             if stop.check():
-                self.interrupted(stop)
+                self.save_and_leave(stop)
         self.save()  # before the last evaluation, whose failure must not cost the training
         self.evaluate_curve()
         self.evaluate_final()
@@ -211,27 +219,30 @@ class _Run:
             loss = self.metrics.add(first, count, *jax.device_get(results))
             self.progress.update(first + count, loss)
 
-    def interrupted(self, stop: Stop) -> None:
-        """Saves, and ends the process as the signal asks."""
+    def on_device(self, value: Any) -> jax.Array:
+        """Puts a value of the host on every device."""
+        return put(value, NamedSharding(self.program.mesh, PartitionSpec()))
+
+    def save_and_leave(self, stop: Stop) -> None:
+        """Saves the state and ends the process as the signal asks."""
         self.save()
         self.record["reason"] = f"interrupted at step {self.step}"
         self.write_record()
         self.progress.say(f"stopped at step {self.step:,} of {self.total:,}; the same command continues from there")
         stop.leave()
 
-    # ---- what is due at a cut -----------------------------------------------------------------------------------------------
-
-    def evaluation_steps(self) -> tuple[int, ...]:
+    def curve_steps(self) -> tuple[int, ...]:
+        """Returns the steps at which the loss curve has points."""
         if self.evaluate is None:
             return ()
         points = self.config.evaluation.points_per_decade
         return evaluation_steps(self.total, points, self.config.optim.schedule, int(self.hyper.warmup_steps))
 
     def evaluate_curve(self) -> None:
-        """Adds a point to the loss curve. Points of one run are on one set of documents, the end included."""
+        """Adds a point to the loss curve. All points of a run, the last included, are on one set of documents."""
         if self.evaluate is None or any(point["step"] == self.step for point in self.record["curve"]):
             return
-        found, schedule = self.evaluated("curve"), self.config.optim.schedule
+        found, schedule = self.evaluate_on("curve"), self.config.optim.schedule
         tokens = self.step * tokens_per_step(self.config)
         ratio = rate_ratio(schedule, self.step, self.hyper.warmup_steps, self.hyper.total_steps)
         self.record["curve"].append(
@@ -246,10 +257,12 @@ class _Run:
         )
 
     def evaluate_final(self) -> None:
+        """Records the final evaluation."""
         if self.evaluate is not None:
-            self.record["final"] = self.evaluated("final")
+            self.record["final"] = self.evaluate_on("final")
 
-    def evaluated(self, which: str) -> dict[str, float]:
+    def evaluate_on(self, which: str) -> dict[str, float]:
+        """Measures held-out likelihood on the documents of the "curve" or of the "final" evaluation; Diverged if it is not finite."""
         assert self.evaluate is not None
         with self.timed("evaluate"):
             found = self.evaluate(self.state.params, which)
@@ -258,7 +271,7 @@ class _Run:
         return found
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, with what the host needs to go on as if it had never stopped."""
+        """Writes a checkpoint of this step, with the host's values that an exact resume needs."""
         if self.saved == self.step:
             return
         with self.timed("checkpoint"):
@@ -269,6 +282,7 @@ class _Run:
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
+        """Adds the seconds that its body takes to the record."""
         start = time.monotonic()
         try:
             yield
@@ -280,7 +294,7 @@ class _Run:
     def write_record(self) -> None:
         """Brings the counts up to this step and replaces run.json."""
         text_tokens, rows, row = self.step * tokens_per_step(self.config), self.step * self.config.batch_size, row_of(self.config)
-        before, document = self.counted  # packed rows have to be looked at one by one: each of them once
+        before, document = self.counted  # packed rows have to be read to be counted, so each is counted once
         document += self.stream.document_tokens(before, self.step)
         self.counted = (self.step, document)
         xla = self.program.flops_per_step

@@ -1,4 +1,4 @@
-"""What a device keeps for the backward pass of a run's step, by formula (imports no jax)."""
+"""Activation memory of a run's step on one device, by formula (imports no jax)."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ COMPUTE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def kept_bytes(config: RunConfig, shape: Mapping[str, int], row: RowShape, *, fused: bool) -> float:
-    """Bytes of activations on one device of a mesh of this shape (sizes by axis); `fused` says that attention holds no [T, S] weights.
+    """Returns the bytes of activations that one device keeps for the backward pass, on a mesh of this shape (sizes by axis).
 
     A pipeline keeps what `dots` and `dots_no_batch` keep of every tick, idle ones included; with the other policies it keeps the inputs of
     each tick, and of one tick at a time what the policy keeps (see lm.model.execution.Execution).

@@ -1,4 +1,4 @@
-"""Whether a configuration fits its mesh: every size that a mesh axis splits, and no option that would do nothing."""
+"""Checks that a configuration fits its mesh: mesh axes divide the sizes that they split, and no option would do nothing."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Where training metrics go: `metrics.jsonl` (one line per logged step) and TensorBoard event files."""
+"""Training metrics: `metrics.jsonl` (one line per logged step) and TensorBoard event files."""
 
 import json
 import time
@@ -15,7 +15,7 @@ FILE = "metrics.jsonl"
 
 
 class Diverged(Exception):
-    """The loss, the gradient or an evaluation is NaN or infinite; `step` is the update that showed it, counted from 1."""
+    """Says that the loss, the gradient or an evaluation is NaN or infinite; `step` is the update that showed it, counted from 1."""
 
     def __init__(self, step: int, reason: str):
         super().__init__(reason)
@@ -23,7 +23,7 @@ class Diverged(Exception):
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, in order. A torn last line, left by a kill, is skipped; [] when there is no file."""
+    """Reads the lines of metrics.jsonl, in order. A torn last line, left by a kill, is skipped; without a file there are none."""
     try:
         text = (workdir / FILE).read_bytes()
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def read(workdir: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """Appends to metrics.jsonl and, if asked, to an event file. Begins after `step`: later lines, left by a kill, are dropped."""
+    """A log that appends to metrics.jsonl and, if asked, to an event file. It drops lines past `step`, which a kill left."""
 
     def __init__(self, workdir: Path, step: int, *, tensorboard: bool):
         path = workdir / FILE
@@ -76,7 +76,7 @@ class MetricsLog:
 
 
 class Silence:
-    """In the place of a MetricsLog on processes that write none."""
+    """A log that writes nothing, for all processes but the first."""
 
     def write(self, row: dict[str, Any]) -> None:
         del row
@@ -86,12 +86,12 @@ class Silence:
 
 
 def open_log(workdir: Path, step: int, *, tensorboard: bool) -> Union[MetricsLog, Silence]:
-    """The log of a run, which one process writes."""
+    """Opens the log of a run, which the first process writes."""
     return MetricsLog(workdir, step, tensorboard=tensorboard) if distributed.is_first() else Silence()
 
 
 def _events(workdir: Path, step: int) -> Optional[Any]:
-    """A TensorBoard writer; readers forget what an earlier attempt wrote past `step`."""
+    """Opens a TensorBoard writer; readers forget what an earlier attempt wrote past `step`."""
     from tensorboardX import SummaryWriter
 
     with writing(workdir):
@@ -99,7 +99,7 @@ def _events(workdir: Path, step: int) -> Optional[Any]:
 
 
 class StepMetrics:
-    """From the scalars of every step to lines at multiples of `every`; what is between two lines is carried over a restart."""
+    """Turns the scalars of every step into lines at multiples of `every`. Steps since the last line survive a restart (`carried`)."""
 
     def __init__(
         self,
@@ -120,11 +120,11 @@ class StepMetrics:
         self._since = 0  # steps since the clock was read
 
     def carried(self) -> dict[str, Any]:
-        """The arguments with which a later process goes on."""
+        """Returns the arguments with which a later process continues."""
         return {"pending": self._pending, "loss_tokens": self.loss_tokens}
 
     def add(self, first: int, count: int, scalars: np.ndarray, vectors: dict[str, np.ndarray]) -> float:
-        """Takes the `count` steps after `first`, rows of `scalars` [K, names] and `vectors`; returns the last loss.
+        """Adds the `count` steps after `first`, rows of `scalars` [K, names] and `vectors`; returns the last loss.
 
         Raises Diverged at the first step that is not finite, after the steps before it were taken.
         """
@@ -147,7 +147,7 @@ class StepMetrics:
                 self._write(step, {name: value[i].tolist() for name, value in vectors.items()})
 
     def _write(self, step: int, vectors: dict[str, list]) -> None:
-        """The loss per target over the steps since the last line, the mean of other scalars, the last learning rate and vectors."""
+        """Writes a line: loss per target over the steps since the last line, means of other scalars, the last learning rate and vectors."""
         values = np.asarray(self._pending, np.float64)
         weights = values[:, self._column["weight"]]
         row: dict[str, Any] = {"step": step, "tokens": step * self._tokens}

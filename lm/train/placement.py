@@ -1,4 +1,4 @@
-"""Where a run's weights and optimizer state lie between steps, and where an update is made."""
+"""Places a run's weights and optimizer state: their shardings and memories between steps and during an update."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ HOST = "pinned_host"  # JAX's name of the host's memory that a device reads dire
 
 
 class Model(Protocol):
-    """What training needs of a model (lm.model.architectures.Model)."""
+    """The part of lm.model.architectures.Model that training needs."""
 
     def init(self, key: jax.Array) -> Params: ...
     def abstract(self) -> Params: ...
@@ -29,7 +29,7 @@ class Model(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """How an update moves arrays; each field is a tree of NamedShardings, and None moves nothing.
+    """The moves of arrays around an update. Each field is a tree of NamedShardings, and None moves nothing.
 
     parts, weights   ZeRO-1 (Rajbhandari et al. 2020): gradients are added into `parts`, each device updates its part of the weights, and
                      these are gathered to lie as `weights` again
@@ -42,33 +42,37 @@ class Layout:
     host: Any = None
 
     def split(self, tree: Params) -> Params:
+        """Splits gradients or weights into the parts that devices update."""
         return tree if self.parts is None else jax.lax.with_sharding_constraint(tree, self.parts)
 
     def gather(self, params: Params) -> Params:
+        """Gathers weights so that they lie as the forward pass needs them."""
         return params if self.weights is None else jax.lax.with_sharding_constraint(params, self.weights)
 
     def to_device(self, opt_state: Any) -> Any:
+        """Fetches optimizer state from the host's memory."""
         return opt_state if self.device is None else jax.device_put(opt_state, self.device)
 
     def to_host(self, opt_state: Any) -> Any:
+        """Stores optimizer state in the host's memory."""
         return opt_state if self.host is None else jax.device_put(opt_state, self.host)
 
 
 def layout_of_update(config: RunConfig, model: Model, mesh: Mesh) -> Layout:
-    """The layout of a configuration's updates; UserError where the devices have no such memory."""
+    """Returns the layout of a configuration's updates; UserError where the devices have no such memory."""
     how, device, host = config.execution, None, None
     if how.offload_optimizer:
         device, host = _optimizer_shardings(config, model, mesh), _state_shardings(config, model, mesh)
     if not how.shard_optimizer:
         return Layout(device=device, host=host)
-    return Layout(_of_moments(config, model, mesh), model.shardings(mesh), device, host)
+    return Layout(_moment_shardings(config, model, mesh), model.shardings(mesh), device, host)
 
 
 def abstract_state(config: RunConfig, model: Model, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state between steps: moments lie where their weights lie, counters everywhere.
+    """Returns shapes, dtypes and shardings of the state between steps.
 
-    With `execution.shard_optimizer` moments are split over `data` too, and with `execution.offload_optimizer` they lie in the host's
-    memory; UserError where the devices have none.
+    Moments lie where their weights lie, and counters on every device. With `execution.shard_optimizer` moments are split over `data` too;
+    with `execution.offload_optimizer` they lie in the host's memory (UserError where the devices have none).
     """
 
     def place(x: Any, sharding: NamedSharding) -> Any:
@@ -81,7 +85,7 @@ def abstract_state(config: RunConfig, model: Model, mesh: Mesh) -> TrainState:
 
 
 def on_one_device(tree: Any) -> int:
-    """Bytes of a tree of abstract arrays with shardings, without what a device's layout pads."""
+    """Returns the bytes that one device holds of a tree of abstract arrays with shardings, without padding of the device's layout."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -89,21 +93,21 @@ def _abstract_optimizer(config: RunConfig, model: Model) -> Any:
     return jax.eval_shape(make_optimizer(config.optim, model.abstract(), model.axes()).init, model.abstract())
 
 
-def _of_moments(config: RunConfig, model: Model, mesh: Mesh) -> Params:
-    """Where moments of a weight's own shape lie."""
+def _moment_shardings(config: RunConfig, model: Model, mesh: Mesh) -> Params:
+    """Returns the shardings of moments that have their weight's shape."""
     if not config.execution.shard_optimizer:
         return model.shardings(mesh)
     return shardings(model.axes(), mesh, RULES.optimizer(), abstract=model.abstract())
 
 
 def _optimizer_shardings(config: RunConfig, model: Model, mesh: Mesh) -> Any:
-    """Where optimizer state lies during an update."""
-    everywhere, where = NamedSharding(mesh, PartitionSpec()), _of_moments(config, model, mesh)
+    """Returns the shardings of optimizer state during an update."""
+    everywhere, where = NamedSharding(mesh, PartitionSpec()), _moment_shardings(config, model, mesh)
     return state_shardings(config.optim, _abstract_optimizer(config, model), model.abstract(), model.axes(), where, everywhere)
 
 
 def _state_shardings(config: RunConfig, model: Model, mesh: Mesh) -> Any:
-    """Where optimizer state lies between updates. Counters stay on the device: they are read to schedule, not to be kept."""
+    """Returns the shardings of optimizer state between updates. Counters stay on the device, where every update reads them."""
     placed = _optimizer_shardings(config, model, mesh)
     if not config.execution.offload_optimizer:
         return placed

@@ -1,4 +1,4 @@
-"""Runs that begin with weights from elsewhere, as lm.hf imports them: a record of status "imported" and a checkpoint of weights alone."""
+"""Runs that begin with pretrained weights, as lm.hf imports them: a record of status "imported" and a checkpoint of weights alone."""
 
 import dataclasses
 from pathlib import Path
@@ -13,12 +13,12 @@ from lm.types import TrainState
 
 
 def has_training_state(before: Optional[Record], workdir: Path) -> bool:
-    """Whether there may be a state to restore: not before the first run, nor while imported weights are all there is."""
+    """Says whether there may be a state to restore: not before the first run, nor while imported weights are all there is."""
     return before is not None and not ("imported" in before and checkpoint.steps(workdir) == [0])
 
 
 def provenance(before: Optional[Record], config: RunConfig, fingerprint: Optional[str]) -> dict[str, Any]:
-    """What the record keeps of the import. The weights are part of what the run is, and so of its id."""
+    """Returns the fields of the record that an import leaves. The weights are part of what the run is, and so of its id."""
     if before is None or "imported" not in before:
         return {}
     own = config_lib.identity(config, fingerprint=fingerprint, weights=before["imported"]["weights"])
@@ -26,7 +26,7 @@ def provenance(before: Optional[Record], config: RunConfig, fingerprint: Optiona
 
 
 def first_state(state: TrainState, layers: LayerOrder, before: Optional[Record], workdir: Path) -> TrainState:
-    """An initial state, with the imported weights if there are any."""
+    """Returns the initial state, with the imported weights if there are any."""
     if before is None or "imported" not in before:
         return state
     params, _ = checkpoint.restore_params(workdir, layers.stored.params, step=0)

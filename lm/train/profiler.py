@@ -1,4 +1,4 @@
-"""A profiler trace of some steps of a run."""
+"""Profiler traces of some steps of a run."""
 
 from pathlib import Path
 from typing import Any, Optional
@@ -10,9 +10,9 @@ from lm.errors import UserError
 
 
 class Profiler:
-    """Writes a trace of steps [first, last) to WORKDIR/profile, of the first of several processes; `steps` None writes none.
+    """Writes a trace of steps [first, last) of the first process to WORKDIR/profile; with `steps` None it writes none.
 
-    `cuts` are where the loop has to call `at`.
+    The loop has to call `at` after the numbers of steps in `cuts`.
     """
 
     def __init__(self, workdir: Path, steps: Optional[tuple[int, int]], total: int):
@@ -23,7 +23,7 @@ class Profiler:
         self._folder, self._tracing = workdir / "profile", False
 
     def at(self, step: int, state: Any) -> None:
-        """Starts or ends the trace, when `step` steps have been dispatched and `state` is their result."""
+        """Starts or ends the trace if it is due after `step` dispatched steps, of which `state` is the result."""
         if self._tracing and step >= self._last:
             jax.block_until_ready(state)
             self.close()

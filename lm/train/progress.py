@@ -1,4 +1,4 @@
-"""What a user sees of a run: a bar when the output is a terminal, plain lines when it is not, nothing when nobody looks."""
+"""The progress of a run on the screen: a bar on a terminal, plain lines elsewhere, nothing without a log."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ SECONDS_PER_LINE = 10.0
 
 
 class Progress:
-    """Shows steps, tokens/s, loss and time left. `log` None is silent; on a terminal a tqdm bar is drawn on stderr."""
+    """A display of steps, tokens/s, loss and time left: a tqdm bar on stderr on a terminal, lines to `log` elsewhere."""
 
     def __init__(self, total_steps: int, tokens_per_step: int, start: int, log: Optional[Log], terminal: Optional[bool] = None):
         self._total, self._tokens, self._log, self._first = total_steps, tokens_per_step, log, start
@@ -22,7 +22,7 @@ class Progress:
             self._bar = tqdm(total=total_steps, initial=start, unit="step", dynamic_ncols=True)
 
     def update(self, step: int, loss: float) -> None:
-        """`step` steps are done."""
+        """Shows that `step` steps are done."""
         now = time.monotonic()
         rate = (step - self._first) * self._tokens / max(now - self._start, 1e-9)
         if self._bar is not None:

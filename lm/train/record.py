@@ -1,14 +1,14 @@
-"""The record of a run, `run.json`: what the run was, what it consumed, what it measured (imports no jax).
+"""The record of a run, `run.json`: its configuration, what it consumed and what it measured (imports no jax).
 
     schema, id, status ("running", "completed", "diverged", "failed", or "imported": weights from elsewhere and no step), reason
     experiment, execution     the two parts of the configuration
     data                      fingerprint and counts of the data set
     parameters                by group: embedding, position, head, blocks, norms, total, non_embedding, matmul
-    likelihood                of what the held-out losses are: "text" (whole documents) or "pairs" (the objective's targets)
+    likelihood                class of the held-out losses: "text" (whole documents) or "pairs" (the objective's targets)
     tokens                    document (D), decoder_stream and encoder_stream (with padding), loss; bytes: UTF-8 bytes of the documents read
     flops                     of the whole training run by convention: 6nd, matmul_full, matmul_causal, and 6nd_naive of an encoder-decoder;
                               xla: XLA's own count, or null
-    steps                     taken
+    steps                     number of updates made
     final                     on the held-out documents: nats_per_token, nats_per_byte, bits_per_byte; on held-out pairs: nats_per_token,
                               and where there are labels label_nats and label_accuracy; or null
     curve                     points with step, tokens, flops (matmul_causal), nats_per_byte (of pairs: nats_per_token), lr_ratio, decayed
@@ -40,7 +40,7 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the caller knows of a run before its first step.
+    """The facts of a run that the caller knows before its first step.
 
     `data` holds the fingerprint and counts; `parameters` counts by group; `flops_per_token` is the training FLOPs per token of text by
     convention ("6nd", "matmul_full", "matmul_causal"); `bytes_per_token` is UTF-8 bytes per document token of the training text;
@@ -57,7 +57,7 @@ class Facts:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a full disk or a read-only directory into one line."""
+    """Turns a full disk or a read-only directory into a UserError of one line."""
     with files.writing(path, "free space or choose another --workdir, then run the same command again"):
         yield
 
@@ -75,7 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """Numbers of numpy as Python's; NaN and infinity, which JSON has no words for, as null."""
+    """Returns a value with numpy's numbers as Python's, and with null for NaN and infinity, which JSON has no words for."""
     if isinstance(value, dict):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -86,7 +86,7 @@ def jsonable(value: Any) -> Any:
 
 
 def read(workdir: Path) -> Optional[Record]:
-    """The record in a work directory, or None; UserError when the file is no record of this schema."""
+    """Reads the record in a work directory; None without one, and UserError when the file is no record of this schema."""
     path = workdir / FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -97,12 +97,12 @@ def read(workdir: Path) -> Optional[Record]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path} is no run record of schema {SCHEMA}: choose another --workdir")
     if not {"experiment", "execution", "data"} <= record.keys():  # what a worker writes of a run that failed before it began
-        raise UserError(f"{path} says of its run only that it is {record.get('status')} ({record.get('reason')}): delete it to train again")
+        raise UserError(f"{path} says only that its run is {record.get('status')} ({record.get('reason')}): delete it to train again")
     return record
 
 
 def new(config: RunConfig, facts: Facts, environment: dict[str, Any]) -> Record:
-    """The record of a run that has taken no step."""
+    """Returns the record of a run that has made no step."""
     return {
         "schema": SCHEMA,
         "id": facts.id,
@@ -125,9 +125,12 @@ def new(config: RunConfig, facts: Facts, environment: dict[str, Any]) -> Record:
 
 
 def check_same(old: Record, new: Record, workdir: Path) -> list[str]:
-    """The changes of execution between two records of one run; UserError naming the fields when they are of different experiments.
+    """Compares two records of one run and lists the changes of execution.
 
-    What lm.hf imported has only the fields of model and tokenizer to agree on.
+    Imported weights (lm.hf) have only the fields of model and tokenizer to agree on.
+
+    Raises:
+      UserError: the records are of different experiments; it names the fields.
     """
     then = config_lib.from_parts(RunConfig, old["experiment"], old["execution"])  # fields newer than the record: defaults
     changed = config_lib.differences(config_lib.experiment_part(then), new["experiment"])
@@ -143,7 +146,7 @@ def check_same(old: Record, new: Record, workdir: Path) -> list[str]:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the work directory for this process; UserError while another trains in it. A killed process's hold ends with it."""
+    """Locks the work directory for this process; UserError while another trains in it. The lock of a killed process ends with it."""
     path = workdir / ".lock"
     with writing(path):
         workdir.mkdir(parents=True, exist_ok=True)

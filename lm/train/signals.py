@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: noticed between steps, so that a run saves its state and ends in order. A second one ends at once.
+"""Stops a run between steps after SIGTERM or Ctrl-C, so that it saves its state and ends in order. A second signal ends it at once.
 
 A signal to one of several processes stops all of them, after the same step (lm.peers).
 """
@@ -16,7 +16,7 @@ TERMINATED = 143  # exit status after SIGTERM, 128 + 15 as a shell reports it; C
 class Stop:
     """A context in which `requested` is the signal that asks the run to end, or None. Outside the main thread nothing is caught.
 
-    Of several processes each has to call `check` at the same points of the run: what it returns is the same for all.
+    Several processes have to call `check` at the same points of the run: it returns the same on all of them.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Stop:
         self._restore()  # the next one has its usual effect
 
     def check(self) -> bool:
-        """Whether the run is to end here."""
+        """Says whether the run has to end here."""
         if peers.current is not None:
             self.requested = peers.current.stop_due()
         return self.requested is not None
@@ -52,7 +52,7 @@ class Stop:
         self._restore()
 
     def leave(self) -> None:
-        """Raises what ends the process: KeyboardInterrupt after Ctrl-C, SystemExit(143) after SIGTERM."""
+        """Ends the process by an exception: KeyboardInterrupt after Ctrl-C, SystemExit(143) after SIGTERM."""
         if self.requested == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(TERMINATED)

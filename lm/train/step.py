@@ -28,12 +28,21 @@ def make_step(
     layer_norms: Optional[Params] = None,
     layout: Layout = Layout(),
 ) -> Step:
-    """Builds the step (not yet jitted; jit it with `donate_argnums=0`).
+    """Builds the training step, which is not yet jitted: jit it with `donate_argnums=0`.
 
-    Metrics are scalars of this step: `loss` (nats per weighted target), `weight` (sum of target weights), `grad_norm` (before clipping),
-    `learning_rate`, and `label_loss`, the labels' part of the loss, where the objective has labels. With `layer_norms` (the logical axes
-    of the parameters) also the model's statistics as `activations/..` and Euclidean norms as `gradients/..` and `updates/..`: a vector
-    over layers where a weight is stacked. A batch without targets has loss 0 and gradient 0. `layout` says where an update is made.
+    Args:
+      loss_fn: the loss, as sums over weighted targets.
+      optimizer: the optimizer, whose updates take `step` and `hyper`.
+      schedule: the learning-rate schedule, for the metrics.
+      micro_batches: gradient-accumulation micro-batches per step.
+      layer_norms: the logical axes of the parameters, to measure norms per layer; None measures none.
+      layout: the shardings and memories in which the update is made.
+
+    Returns:
+      step(state, frozen, batch, hyper) -> (state, metrics). Metrics are scalars of this step: `loss` (nats per weighted target), `weight`
+      (sum of target weights), `grad_norm` (before clipping), `learning_rate`, and `label_loss`, the labels' part of the loss, where the
+      objective has labels. With `layer_norms` also the model's statistics as `activations/..` and Euclidean norms as `gradients/..` and
+      `updates/..`: a vector over layers where a weight is stacked. A batch without targets has loss 0 and gradient 0.
     """
 
     def step(state: TrainState, frozen: Any, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
@@ -95,12 +104,12 @@ def accumulate(loss_fn: LossFn, params: Params, frozen: Any, batch: Batch, key: 
 
 
 def named(tree: Any) -> list[tuple[str, Any]]:
-    """(path, leaf) pairs with paths written a/b/c."""
+    """Returns (path, leaf) pairs, with paths written a/b/c."""
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def norms(tree: Params, axes: Params) -> list[tuple[str, jax.Array]]:
-    """The Euclidean norm of every leaf, per layer where its first axis is the stacked one."""
+    """Returns the Euclidean norm of every leaf by path, per layer where the leaf is stacked."""
 
     def norm(x: jax.Array, names: tuple) -> jax.Array:
         own = tuple(dim for dim, name in enumerate(names) if name not in STACK_AXES)

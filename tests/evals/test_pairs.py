@@ -85,7 +85,7 @@ def test_it_does_not_depend_on_batch_size_mesh_or_packing(case, data):
 
 
 def test_held_out_rows_without_a_target_are_refused(tmp_path):
-    """Of a pair longer than a row the piece with the separator is left: here it ends before the target."""
+    """A pair longer than a row leaves the piece with the separator: here it ends before the target."""
     config = apply_overrides(CONFIGS["t5"], ["data.objective=pairs", "data.packing=best_fit"])
     long = [f"{i:031d}\tb" for i in range(40)]
     held = pipeline.build(config.data, [Corpus(long, long[:9])], str(tmp_path), quiet)

@@ -1,4 +1,4 @@
-"""What the optimizers share: descent at an argument's rate, decoupled decay, and the partition of the weights."""
+"""The part that optimizers share: descent at an argument's rate, decoupled decay, and the partition of the weights."""
 
 import jax
 import jax.numpy as jnp

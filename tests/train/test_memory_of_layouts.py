@@ -1,4 +1,4 @@
-"""What a device keeps of activations, on meshes that split them in different ways."""
+"""Activation memory of a device, on meshes that split them in different ways."""
 
 import dataclasses
 

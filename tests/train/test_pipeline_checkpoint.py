@@ -58,7 +58,7 @@ def stopped(config, workdir):
 
 
 def arrays(workdir):
-    """What lies on disk, and what it is: the newest state as a run without a pipeline reads it."""
+    """Shapes and dtypes of the newest checkpoint by name."""
     meta = json.loads((max((workdir / checkpoint.FOLDER).iterdir()) / "meta.json").read_text())
     return meta["arrays"]
 

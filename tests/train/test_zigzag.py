@@ -53,7 +53,7 @@ def test_everything_travels_with_its_token(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_loader_permutes_where_the_mesh_splits_the_sequence(name):
-    """What comes has the shapes that a program is compiled for."""
+    """The batches that come have the shapes that a program is compiled for."""
     case, mesh = CASES[name], make_mesh(MeshConfig(data=4, context=WAYS))
     abstract = abstract_batch(case.row, (2, 8), mesh)
     block = to_device([case.batch(8)], 2, jax.tree.map(lambda x: x.sharding, abstract))
