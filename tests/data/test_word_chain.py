@@ -155,12 +155,14 @@ def test_the_fingerprint_is_of_the_parameters():
 
 
 def test_more_training_documents_are_the_same_and_further_ones():
-    more = dataclasses.replace(SMALL, train_documents=400)
-    few, many = (corpora.prepare(Component("word_chain", chain=chain), "") for chain in (SMALL, more))
+    larger = dataclasses.replace(SMALL, train_documents=400)
+    few, many = (corpora.prepare(Component("word_chain", chain=chain), "") for chain in (SMALL, larger))
     assert [len(corpus.split("train")) for corpus in (few, many)] == [300, 400]
+    texts = []
     for name in ("train", "validation"):
-        assert [few.split(name)[i] for i in (0, 19)] == [many.split(name)[i] for i in (0, 19)]
-    texts = [corpus.split(name)[i] for corpus in (few,) for name in ("train", "validation") for i in range(20)]
+        less, more = few.split(name), many.split(name)
+        texts += [less[i] for i in range(20)]
+        assert texts[-20:] == [more[i] for i in range(20)]
     assert all(a != b for a, b in itertools.combinations(texts, 2))
 
 

@@ -59,7 +59,7 @@ def test_the_rate_at_65536_words():
     """One number for ever; other permutations of the words have other ones (seeds spread by 1.3%, about the same mean)."""
     chain = WordChain(words=65_536)
     assert Oracle(chain).entropy.rate == pytest.approx(0.455588, abs=1e-6)
-    rates = [Oracle(dataclasses.replace(chain, seed=seed)).entropy.rate for seed in range(1, 9)]
+    rates = [Oracle(dataclasses.replace(chain, seed=seed)).entropy.rate for seed in range(1, 5)]
     assert np.mean(rates) == pytest.approx(0.4575, abs=0.006)
     assert np.std(rates) == pytest.approx(0.006, abs=0.004)
 
@@ -81,7 +81,7 @@ def test_documents_cost_their_first_words_and_their_ends():
 @pytest.mark.parametrize("lag", [1, 3])
 def test_the_oracle_agrees_with_the_closed_form(lag):
     """Documents of about 128 bytes: the first word of each chain costs what it costs without a predecessor."""
-    oracle = Oracle(WordChain(words=5_000, lag=lag, words_per_document=26))
+    oracle = Oracle(WordChain(words=2_000, lag=lag, words_per_document=26))
     documents = WordChainSource(oracle.chain).chains(range(500))
     assert abs(residual(oracle, documents)) < 3
 
