@@ -89,9 +89,9 @@ def rows(config: ModelConfig, segments: np.ndarray = PACKED, encoder_segments: n
 
 
 def run(config: ModelConfig, inputs: Inputs, dtype: str = "float32", params: Any = None) -> Outputs:
-    """The model's outputs, operation by operation: families share most operations, and so the compilation of them."""
+    """The model's outputs on the host, operation by operation: families share most operations, and so the compilation of them."""
     with jax.disable_jit():
-        return model_of(config).apply(params_of(config) if params is None else params, inputs, compute_dtype=dtype)
+        return jax.device_get(model_of(config).apply(params_of(config) if params is None else params, inputs, compute_dtype=dtype))
 
 
 @functools.cache

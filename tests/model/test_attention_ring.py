@@ -1,6 +1,8 @@
 """Nothing reads an index for a position: rows in another order say the same, and split over devices, keys gathered or passed round, too."""
 
 import dataclasses
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ QUICK = {"xla_backend_optimization_level": 0}  # half the time to compile
 FLOAT32 = 2e-5  # of a leaf's largest magnitude: another order of summation
 JOINED = dataclasses.replace(LLAMA, attention=dataclasses.replace(LLAMA.attention, documents="joined"))
 RELATIVE = dataclasses.replace(T5_10, architecture="decoder")
-POOLED = ("sequence_positions", "predict")  # places in the row
+POOLED = ("sequence_positions", "predict")  # indices in the row
 
 
 def moved(inputs: Inputs, ways: int) -> tuple[Inputs, np.ndarray]:
@@ -33,13 +35,15 @@ def moved(inputs: Inputs, ways: int) -> tuple[Inputs, np.ndarray]:
     return Inputs(**changed | {"original_index": index, "encoder_original_index": encoder}), order
 
 
-def next_token(model, inputs, order):
-    """Loss of the next token of each document, predicted where it stands; every head enters as well."""
+def next_token(config, inputs, order=None, execution=Execution(unroll=False)):
+    """A function of the parameters and its further arguments: the loss of the next token of each document, predicted where it stands, with
+    every head, and the logits."""
     targets = np.roll(inputs.tokens if order is None else inputs.tokens[:, np.argsort(order)], -1, axis=1)
     segments = inputs.segments if order is None else inputs.segments[:, np.argsort(order)]
     weights = np.float32((segments > 0) & (np.roll(segments, -1, axis=1) == segments) & (np.arange(LENGTH) < LENGTH - 1))
     if order is not None:
         targets, weights = targets[:, order], weights[:, order]
+    model = build(config, execution)
 
     def value(params, inputs, targets, weights):
         outputs = model.apply(params, inputs)
@@ -51,12 +55,31 @@ def next_token(model, inputs, order):
     return value, (inputs, jnp.asarray(targets), jnp.asarray(weights))
 
 
-def alone(config, inputs, order=None, execution=Execution()):
-    """Loss, logits in the row's own order, and gradients, operation by operation on one device."""
-    value, arguments = next_token(build(config, execution), inputs, order)
+def in_order(logits, order):
+    return np.asarray(logits) if order is None else np.asarray(logits)[:, np.argsort(order)]
+
+
+def forward(config, inputs, order=None, execution=Execution()):
+    """Loss and logits in the row's own order, operation by operation on one device."""
+    value, arguments = next_token(config, inputs, order, execution)
     with jax.disable_jit():
-        (loss, logits), gradients = jax.value_and_grad(value, has_aux=True)(params_of(config), *arguments)
-    return loss, logits if order is None else logits[:, np.argsort(order)], gradients
+        loss, logits = value(params_of(config), *arguments)
+    return loss, in_order(logits, order)
+
+
+def with_gradients(config, inputs, order=None, execution=Execution(unroll=False)):
+    """The same and gradients, of one program on one device."""
+    value, arguments = next_token(config, inputs, order, execution)
+    step = jax.jit(jax.value_and_grad(value, has_aux=True), compiler_options=QUICK)
+    (loss, logits), gradients = step(params_of(config), *arguments)
+    return loss, in_order(logits, order), gradients
+
+
+@functools.cache
+def reference(name):
+    """Loss, logits and gradients of plain attention to rows as they are."""
+    config = GRADIENTS[name]
+    return with_gradients(config, rows(config))
 
 
 def same(found, expected):
@@ -69,6 +92,7 @@ def same(found, expected):
         np.testing.assert_allclose(a, b, atol=FLOAT32 * scale, rtol=0, err_msg=jax.tree_util.keystr(path))
 
 
+# family, kernel
 ORDERED = {
     "rotary": (LLAMA, "blockwise"),
     "learned": (GPT2, "xla"),
@@ -79,6 +103,7 @@ ORDERED = {
     "bert": (BERT, "xla"),
     "last token": (FAMILIES["reward"], "xla"),
 }
+GRADIENTS = {"rotary": LLAMA, "t5": T5_10}
 
 
 @pytest.mark.parametrize("name", ORDERED)
@@ -90,33 +115,41 @@ def test_the_order_of_the_sequence_says_nothing(name):
     if name == "joined":
         inputs = dataclasses.replace(inputs, positions=None)
     permuted, order = moved(inputs, 3)
-    same(alone(config, permuted, order, Execution(attention=kernel)), alone(config, inputs))
+    close(forward(config, permuted, order, Execution(attention=kernel)), forward(config, inputs), FLOAT32)
 
 
-# What the layouts' own tests leave out: rows and heads split beside a ring, and blocks of gathered keys.
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_order_of_the_sequence_changes_no_gradient_of_blocks(name):
+    """Blocks are passed over, and distances found, by what the original index says: backward too."""
+    config = GRADIENTS[name]
+    permuted, order = moved(rows(config), 3)
+    same(with_gradients(config, permuted, order, Execution(attention="blockwise", unroll=False)), reference(name))
+
+
+# What the layouts' own tests leave out: heads split beside a ring, and blocks of gathered keys.
 SPLIT = {
-    "rotary, ring": (LLAMA, {"data": 2, "context": 2, "tensor": 2}, "ring"),
-    "t5, gathered blocks": (T5_10, {"fsdp": 4, "context": 2}, "gather"),
+    "rotary": ({"data": 2, "context": 2, "tensor": 2}, "ring"),
+    "t5": ({"fsdp": 2, "context": 2}, "gather"),
 }
 
 
 @pytest.mark.parametrize("name", SPLIT)
 def test_a_sequence_over_devices_is_one_on_one(name):
-    config, sizes, form = SPLIT[name]
-    mesh, inputs = make_mesh(MeshConfig(**sizes)), rows(config)
-    inputs = jax.tree.map(lambda x: np.concatenate([x, x]), inputs)
-    permuted, order = moved(inputs, sizes["context"])
-    model = build(config, Execution(attention="blockwise", context=form, unroll=False))
-    value, arguments = next_token(model, permuted, order)
+    config, (sizes, form) = GRADIENTS[name], SPLIT[name]
+    mesh = make_mesh(MeshConfig(**{"data": 1, **sizes}), jax.devices()[: math.prod(sizes.values())])
+    permuted, order = moved(rows(config), sizes["context"])
+    execution = Execution(attention="blockwise", context=form, unroll=False)
+    value, arguments = next_token(config, permuted, order, execution)
 
     def split(x):
         return jax.device_put(x, jax.NamedSharding(mesh, jax.P(("data", "fsdp"), "context" if x.shape[1] == LENGTH else None)))
 
-    params, arguments = jax.device_put(params_of(config), model.shardings(mesh)), jax.tree.map(split, arguments)
+    params = jax.device_put(params_of(config), build(config, execution).shardings(mesh))
+    arguments = jax.tree.map(split, arguments)
     with jax.set_mesh(mesh):
         step = jax.jit(jax.value_and_grad(value, has_aux=True), compiler_options=QUICK).lower(params, *arguments).compile()
         (loss, logits), gradients = step(params, *arguments)
-    same((loss, logits[:, np.argsort(order)], gradients), alone(config, inputs))
+    same((loss, in_order(logits, order), gradients), reference(name))
     if form == "ring":
         passes_its_own_rows_and_heads(step.as_text())
 
@@ -125,5 +158,5 @@ def passes_its_own_rows_and_heads(text):
     """What travels are parts of keys, values, gradients and what the mask asks of them: of own rows and heads, and none is gathered."""
     made = [line.split(" = ", 1)[1] for line in text.splitlines() if "shard_map" in line and " = " in line]
     sent = {line.split("{")[0] for line in made if " collective-permute(" in line}
-    assert sent == {"f32[2,6,1,4]", "s32[2,6]", "s32[1,6]"}  # two rows of four, half a sequence of 12, one head of two
+    assert sent == {"f32[1,6,1,4]", "s32[1,6]"}  # one row of two, half a sequence of 12, one head of two
     assert [line for line in made if " all-gather(" in line] == []

@@ -2,18 +2,16 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
+import os
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model.counting import check_parameters, check_products, dot_flops, everything
 from model.ledger_cases import BERT, CASES, LLAMA, PREFIX, STREAMS, T5, abstract
-from model.small import model_of
 
 from lm.model import attention
 from lm.model.architectures import build
@@ -24,67 +22,40 @@ from lm.model.weights import flatten
 from lm.rows import RowShape
 from lm.types import Inputs
 
-every_case = pytest.mark.parametrize(("config", "row"), CASES.values(), ids=CASES)
-
-# ---- parameters -----------------------------------------------------------------------------------------------------------------
-
-GROUPS = {"embed": "embedding", "token_type": "embedding", "encoder": "blocks", "decoder": "blocks"}
+EXAMPLES = 25 if os.environ.get("LAYOUTS") == "all" else 8
 
 
-def check_parameters(config):
-    counts = dict.fromkeys(("embedding", "position", "head", "blocks", "norms"), 0)
-    matmul = 0
-    for path, leaf in flatten(build(config).abstract()).items():
-        parts, size = path.split("/"), math.prod(leaf.shape)
-        group = "norms" if parts[-2].endswith("norm") else GROUPS.get(parts[0], "head")
-        counts["position" if parts[-2] in ("position", "relative") else group] += size
-        matmul += size * (path.endswith("kernel") or (config.tied_head and parts[0] == "embed"))
-    params = ledger(config, 12).params
-    assert {name: params[name] for name in counts} == counts
-    assert params["total"] == sum(counts.values())
-    assert params["non_embedding"] == params["total"] - counts["embedding"] - counts["position"]
-    assert params["matmul"] == matmul
+def shown_pairs(monkeypatch):
+    """(queries, keys) -> pairs that the masks of a traced call show, for each kind of attention; filled while it is traced."""
+    shown = {}
+
+    def record(q_BTNH, k_BSKH, v_BSKH, mask, **options):
+        with jax.ensure_compile_time_eval():
+            visible = mask.visible()
+            pairs = q_BTNH.shape[1] * k_BSKH.shape[1] if visible is None else int(np.asarray(visible).sum())
+        shown[q_BTNH.shape[1], k_BSKH.shape[1]] = pairs
+        return original(q_BTNH, k_BSKH, v_BSKH, mask, **options)
+
+    original = attention.xla_attention
+    monkeypatch.setattr(attention, "xla_attention", record)
+    return shown
 
 
-@every_case
-def test_parameters_are_those_of_the_tree(config, row):
+@pytest.mark.parametrize(("config", "row"), CASES.values(), ids=CASES)
+def test_the_ledger_counts_the_model_that_is_built(monkeypatch, config, row):
+    """Parameters of the tree, matrix products of a training step, and under the causal convention the pairs that its masks show."""
     check_parameters(config)
-
-
-# ---- matrix products ------------------------------------------------------------------------------------------------------------
-
-
-def dot_flops(jaxpr) -> int:
-    """2 x (batch x free x contracted sizes) over all dot_generals, at any depth; the body of a scan counts once per iteration."""
-    total = 0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
-            ((contracted, _), _) = eqn.params["dimension_numbers"]
-            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
-        assert eqn.primitive.name not in ("while", "cond"), "how often its body runs is not in the jaxpr"
-        times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-        total += times * sum(dot_flops(inner) for inner in jax.extend.core.jaxprs_in_params(eqn.params))
-    return total
-
-
-def everything(model, params, inputs):
-    """The sum of squares of all that a model predicts: its gradient reaches every weight, and needs every product twice more."""
-    outputs = model.apply(params, inputs)
-    return sum(jnp.sum(jnp.square(values)) for values in (outputs.logits, *outputs.heads.values()) if values is not None)
-
-
-def check_products(config, row, execution=Execution(), rows=2):
-    model = build(config, execution)
-    expected = ledger(config, row).flops_per_token["matmul_full"] * row.text * rows
-    call = jax.make_jaxpr(lambda params, inputs: everything(model, params, inputs))(model.abstract(), abstract(row, rows))
-    assert TRAINING * dot_flops(call.jaxpr) == pytest.approx(expected, rel=1e-14)
-    gradient = jax.grad(lambda params, inputs: everything(model, params, inputs))
-    assert dot_flops(jax.make_jaxpr(gradient)(model.abstract(), abstract(row, rows)).jaxpr) == pytest.approx(expected, rel=1e-14)
-
-
-@every_case
-def test_matmul_flops_are_the_products_of_a_training_step(config, row):
+    shown = shown_pairs(monkeypatch)
     check_products(config, row)
+    layers = {(row.length, row.length): config.num_layers}
+    if row.encoder_length:
+        layers |= {(row.length, row.encoder_length): config.num_layers}
+        layers |= {(row.encoder_length, row.encoder_length): config.encoder_layers or config.num_layers}
+    assert set(shown) == set(layers)
+    flops, per_pair = ledger(config, row).flops_per_token, 4 * config.attention.num_heads * config.attention.head_dim
+    for name, pairs in (("matmul_full", {key: math.prod(key) for key in shown}), ("matmul_causal", shown)):
+        products = 2 * dense_products(config, row) + per_pair * sum(layers[key] * count for key, count in pairs.items())
+        assert flops[name] * row.text == pytest.approx(TRAINING * products, rel=1e-14)
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])
@@ -153,49 +124,11 @@ def models(draw) -> tuple[ModelConfig, RowShape]:
     return config, row
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 @given(models())
 def test_any_mixture_of_options_counts_as_it_is_built(case):
     check_parameters(case[0])
-    check_products(*case, rows=1)
-
-
-# ---- the causal convention ------------------------------------------------------------------------------------------------------
-
-
-def shown_pairs(monkeypatch, config, row):
-    """(queries, keys) -> pairs that the masks of a real call show, for each kind of attention."""
-    shown = {}
-
-    def record(q_BTNH, k_BSKH, v_BSKH, mask, **options):
-        with jax.ensure_compile_time_eval():
-            visible = mask.visible()
-            pairs = q_BTNH.shape[1] * k_BSKH.shape[1] if visible is None else int(np.asarray(visible).sum())
-        shown[q_BTNH.shape[1], k_BSKH.shape[1]] = pairs
-        return original(q_BTNH, k_BSKH, v_BSKH, mask, **options)
-
-    original = attention.xla_attention
-    monkeypatch.setattr(attention, "xla_attention", record)
-    place, source = jnp.arange(row.length)[None], jnp.arange(row.encoder_length)[None]
-    given = {"positions": place, "encoder_positions": source, "prefix": (place < row.prefix).astype(jnp.int32)}
-    inputs = dataclasses.replace(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract(row, rows=1)), **given)
-    model = model_of(config)
-    jax.make_jaxpr(lambda params: model.apply(params, inputs).hidden)(model.abstract())
-    return shown
-
-
-@every_case
-def test_the_causal_convention_counts_the_pairs_that_the_masks_show(monkeypatch, config, row):
-    shown = shown_pairs(monkeypatch, config, row)
-    layers = {(row.length, row.length): config.num_layers}
-    if row.encoder_length:
-        layers |= {(row.length, row.encoder_length): config.num_layers}
-        layers |= {(row.encoder_length, row.encoder_length): config.encoder_layers or config.num_layers}
-    assert set(shown) == set(layers)
-    flops, per_pair = ledger(config, row).flops_per_token, 4 * config.attention.num_heads * config.attention.head_dim
-    for name, pairs in (("matmul_full", {key: math.prod(key) for key in shown}), ("matmul_causal", shown)):
-        products = 2 * dense_products(config, row) + per_pair * sum(layers[key] * count for key, count in pairs.items())
-        assert flops[name] * row.text == pytest.approx(TRAINING * products, rel=1e-14)
+    check_products(*case)
 
 
 # ---- 6ND ------------------------------------------------------------------------------------------------------------------------
@@ -265,8 +198,3 @@ def test_xla_counts_the_same_within_one_percent(name):
     analysis = lowered.compile().cost_analysis()
     ours = ledger(config, row).flops_per_token["matmul_full"] * row.text / TRAINING
     assert ours <= analysis["flops"] < 1.01 * ours
-
-
-def test_counts_without_jax():
-    code = "import sys, lm.model.flops, lm.model.memory; sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Union
 
 import jax
 import pytest
+from model.counting import check_parameters, check_products
 from model.ledger_cases import LLAMA
-from model.test_flops import check_parameters, check_products
 from model.test_memory import PLAIN, allocated
 
 import lm.config as config_lib

@@ -1,6 +1,7 @@
-"""Each architecture learns a task that only it can, and what cannot know the answer stays at the entropy of it.
+"""Each architecture learns a task that only it can. What cannot know the answer has a gradient of zero (test_families).
 
-The losing side has the same weights, budget and rows, and lacks what the winner sees: the encoder's text, the right context, or the prefix.
+A prefix LM with an empty prefix is a decoder, and one whose prefix is everything is an encoder, bit for bit (test_families): one compiled
+training serves all three.
 """
 
 import functools
@@ -9,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from lm.model.architectures import build
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
@@ -17,13 +17,11 @@ from lm.model.execution import Execution
 from lm.types import Inputs
 
 SYMBOLS, START, MASK = 8, 8, 9
-LENGTH = 15  # of the rows of two tasks, which share a compiled decoder
-BATCH, STEPS = 32, 300
-ENTROPY = np.log(SYMBOLS)
+LENGTH, BATCH, CHUNK = 15, 32, 50  # tokens of a row, rows of a step, steps of a call
 
 
 def model_of(architecture, length):
-    """Two layers of width 32; a row's places are few, so learned positions find them soon."""
+    """Two layers of width 32; rows are short, so learned positions are learned soon."""
     return ModelConfig(
         architecture=architecture, vocab_size=10, d_model=32, num_layers=2, max_length=length, positions="learned",
         attention=AttentionConfig(num_heads=2, head_dim=16), mlp=MLPConfig(d_ff=64), norm="layernorm",
@@ -32,7 +30,7 @@ def model_of(architecture, length):
 
 @functools.cache
 def trainer(config):
-    """Jitted (params, inputs [steps, ...], targets, weights) -> nats summed over rows, [steps, T], by Adam."""
+    """(initial state, jitted (state, (inputs [CHUNK, ...], targets, weights)) -> (state, nats summed over rows, [CHUNK, T])), by Adam."""
     model, optimizer = build(config, Execution(unroll=False)), optax.adam(4e-3)
 
     def loss(params, inputs, targets, weights):
@@ -45,62 +43,62 @@ def trainer(config):
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, updates), state), nats
 
-    def train(key, inputs, targets, weights):
+    def start(key):
         params = model.init(key)
-        return jax.lax.scan(step, (params, optimizer.init(params)), (inputs, targets, weights))[1]
+        return params, optimizer.init(params)
 
-    return jax.jit(train, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes most of the time
+    return jax.jit(start)(jax.random.key(0)), jax.jit(lambda state, batches: jax.lax.scan(step, state, batches))
 
 
 def learn(config, inputs, targets, weights):
-    """Nats at each place over the last 40 steps; no row is seen twice."""
-    sums = np.asarray(trainer(config)(jax.random.key(0), inputs, targets, weights))[-40:].sum(axis=0)
-    return sums / np.maximum(weights[-40:].sum(axis=(0, 1)), 1.0)
+    """Nats at each position over the last chunk of steps; no row is seen twice."""
+    state, train = trainer(config)
+    for first in range(0, len(targets), CHUNK):
+        batches = jax.tree.map(lambda x: x[first : first + CHUNK], (inputs, targets, weights))  # noqa: B023 used at once
+        state, nats = train(state, batches)
+    return np.asarray(nats).sum(axis=0) / np.maximum(weights[-CHUNK:].sum(axis=(0, 1)), 1.0)
 
 
-def symbols(length):
-    return np.random.default_rng(0).integers(0, SYMBOLS, (STEPS, BATCH, length)).astype(np.int32)
+def learn_with_prefix(tokens, targets, weights, prefix):
+    """The same of a prefix LM whose prefix is the first `prefix` tokens."""
+    inputs = Inputs(tokens, prefix=np.broadcast_to((np.arange(LENGTH) < prefix).astype(np.int32), tokens.shape))
+    return learn(model_of("prefix_lm", LENGTH), inputs, targets.astype(np.int32), np.broadcast_to(weights, tokens.shape))
 
 
-def test_an_encoder_decoder_reverses_a_text_that_its_decoder_cannot_know():
-    text, config = symbols(5), model_of("encoder_decoder", 5)
+def symbols(steps, length):
+    return np.random.default_rng(0).integers(0, SYMBOLS, (steps, BATCH, length)).astype(np.int32)
+
+
+def test_an_encoder_decoder_reverses_a_text():
+    text, config = symbols(150, 5), model_of("encoder_decoder", 5)
     targets = text[..., ::-1].copy()
     tokens = np.concatenate([np.full_like(targets[..., :1], START), targets[..., :-1]], axis=-1)
-    weights = np.ones(targets.shape, np.float32)
-    assert learn(config, Inputs(tokens, encoder_tokens=text), targets, weights).mean() < 0.2
-    assert learn(config, Inputs(tokens, encoder_tokens=0 * text), targets, weights).mean() > ENTROPY - 0.05
+    assert learn(config, Inputs(tokens, encoder_tokens=text), targets, np.ones(targets.shape, np.float32)).mean() < 0.2
 
 
-@pytest.mark.parametrize(("architecture", "sees"), [("encoder", True), ("decoder", False)])
-def test_only_an_encoder_fills_a_mask_from_its_right_context(architecture, sees):
-    """A masked symbol equals the one two places after it."""
-    tokens = symbols(LENGTH)
-    place = np.random.default_rng(1).integers(0, LENGTH - 2, (STEPS, BATCH, 1))
-    targets = np.roll(tokens, -2, axis=-1)
-    weights = (np.arange(LENGTH) == place).astype(np.float32)
+def test_an_encoder_fills_a_mask_from_its_right_context():
+    """A masked symbol equals the one two positions after it."""
+    tokens = symbols(150, LENGTH)
+    position = np.random.default_rng(1).integers(0, LENGTH - 2, (150, BATCH, 1))
+    weights = (np.arange(LENGTH) == position).astype(np.float32)
     masked = np.where(weights > 0, MASK, tokens).astype(np.int32)
-    loss = learn(model_of(architecture, LENGTH), Inputs(masked), targets, weights)[: LENGTH - 2].mean()
-    assert loss < 0.2 if sees else loss > ENTROPY - 0.05
+    assert learn_with_prefix(masked, np.roll(tokens, -2, axis=-1), weights, LENGTH)[: LENGTH - 2].mean() < 0.2
 
 
-def test_a_prefix_lm_knows_the_continuation_at_the_first_place_of_its_prefix():
-    """What follows the prefix is the symbol after its last one; it is asked at the first place, which no causal query has read past."""
-    tokens, config = symbols(8), model_of("prefix_lm", 8)
-    targets = np.repeat((tokens[..., 5:6] + 1) % SYMBOLS, 8, axis=-1)
-    weights = np.broadcast_to((np.arange(8) == 0).astype(np.float32), targets.shape)
-    prefix = np.broadcast_to((np.arange(8) < 6).astype(np.int32), targets.shape)
-    assert learn(config, Inputs(tokens, prefix=prefix), targets, weights)[0] < 0.2
-    assert learn(config, Inputs(tokens, prefix=0 * prefix), targets, weights)[0] > ENTROPY - 0.05
+def test_a_prefix_lm_knows_the_continuation_at_the_first_position_of_its_prefix():
+    """What follows the prefix is the symbol after its last one; it is asked at position 0, which no causal query has read past."""
+    tokens = symbols(100, LENGTH)
+    targets = np.repeat((tokens[..., 5:6] + 1) % SYMBOLS, LENGTH, axis=-1)
+    assert learn_with_prefix(tokens, targets, (np.arange(LENGTH) == 0).astype(np.float32), 6)[0] < 0.2
 
 
 def test_a_decoder_continues_by_induction_and_knows_nothing_of_what_is_new():
-    """A row is a permutation, then the same again from some place of it. New symbols cost the logarithm of how many are left."""
-    rng = np.random.default_rng(0)
-    first = rng.permuted(np.tile(np.arange(SYMBOLS), (STEPS, BATCH, 1)), axis=-1)
-    turned = (np.arange(SYMBOLS) + rng.integers(0, SYMBOLS, (STEPS, BATCH, 1))) % SYMBOLS
+    """A row is a permutation, then the same again from some position of it. New symbols cost the logarithm of how many are left."""
+    rng, steps = np.random.default_rng(0), 300
+    first = rng.permuted(np.tile(np.arange(SYMBOLS), (steps, BATCH, 1)), axis=-1)
+    turned = (np.arange(SYMBOLS) + rng.integers(0, SYMBOLS, (steps, BATCH, 1))) % SYMBOLS
     row = np.concatenate([first, np.take_along_axis(first, turned, axis=-1)], axis=-1).astype(np.int32)
-    weights = np.ones(row[..., 1:].shape, np.float32)
-    loss = learn(model_of("decoder", LENGTH), Inputs(row[..., :-1]), row[..., 1:], weights)
+    loss = learn_with_prefix(row[..., :-1], row[..., 1:], np.ones(LENGTH, np.float32), 0)
     new, again = loss[: SYMBOLS - 2], loss[SYMBOLS:-1]
     expected = np.log(np.arange(SYMBOLS - 1, 1, -1))
     assert (new > expected - 0.05).all()
