@@ -89,7 +89,7 @@ def in_stages(name, pipeline, mesh, *, backward, **options):
     ],
 )
 def test_loss_and_gradients_are_those_of_one_device(name, pipeline, mesh, options):
-    backward = name != "t5_shared"  # which is there for its two ways through one stack
+    backward = name == "llama"  # the others are here for stacks of two depths, and for two ways through one stack
     (value, aux), grads = in_stages(name, pipeline, mesh, backward=backward, **options)
     (expected, statistics), wanted = on_one(name, backward=backward)
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
