@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model.small import FAMILIES, GPT2, LLAMA, WINDOW, apply_of, close, model_of, params_of, tokens
+from model.small import GPT2, LLAMA, WINDOW, apply_of, close, params_of, tokens
+from model.small import model_of as unrolled_model_of
 
 from lm.errors import UserError
 from lm.infer.decode import generate
@@ -17,6 +18,9 @@ from lm.model.execution import Execution
 from lm.types import Inputs
 
 LENGTHS = np.array([1, 6, 3], np.int32)
+AS_INFER = Execution(unroll=False, attention="xla")  # as lm.infer builds models
+model_of = functools.partial(unrolled_model_of, execution=AS_INFER)
+CACHED = {"gpt2": GPT2, "window": WINDOW}  # LLAMA stands in test_decode_families as a prefix LM
 
 
 @functools.cache
@@ -26,10 +30,10 @@ def full_logits(config):
     return np.asarray(apply_of(config)(params_of(config), tokens(3, 12), segments, positions))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CACHED)
 def test_cached_decode_is_the_full_forward_pass(family):
     """Prompts of 1, 6 and 3 tokens, then 6 given tokens each; the windowed cache is a ring of 3 slots and wraps."""
-    config, model, text = FAMILIES[family], model_of(FAMILIES[family]), tokens(3, 12)
+    config, model, text = CACHED[family], model_of(CACHED[family]), tokens(3, 12)
     prompt = np.where(np.arange(6) < LENGTHS[:, None], text[:, :6], 23)
     logits, cache = jax.jit(model.prefill)(params_of(config), Inputs(prompt), LENGTHS, model.init_cache(3, 12))
     assert cache.k.shape[2] == (config.attention.window or 12)
@@ -68,7 +72,7 @@ def test_sampling_repeats_with_its_seed_and_ends_before_the_end_of_document():
 
 def test_a_decode_step_holds_less_than_a_tenth_of_the_cache_beside_it():
     config = ModelConfig(vocab_size=16, d_model=16, num_layers=24, attention=AttentionConfig(2, 1, 16), mlp=MLPConfig(d_ff=16))
-    model = build(config, Execution(unroll=False))  # as lm.infer builds it; straight code holds slices of every layer's weights
+    model = build(config, AS_INFER)  # straight code holds slices of every layer's weights
     cache = jax.eval_shape(lambda: model.init_cache(4, 256))
     step = jax.jit(model.decode_step, donate_argnums=2).lower(model.abstract(), jax.ShapeDtypeStruct((4,), jnp.int32), cache)
     held = step.compile().memory_analysis().temp_size_in_bytes
