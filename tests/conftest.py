@@ -75,8 +75,14 @@ def few_starts_in_module():
         yield
 
 
-def _thin(patch):
+@pytest.fixture
+def nine_starts(monkeypatch):
+    """Every 500th of the starts: nine, for tests that count over many studies."""
+    _thin(monkeypatch, 500)
+
+
+def _thin(patch, step=31):
     from lm.scaling.laws.law import Chinchilla
 
     grid = Chinchilla.starts
-    patch.setattr(Chinchilla, "starts", lambda self, centre: grid(self, centre)[::31])
+    patch.setattr(Chinchilla, "starts", lambda self, centre: grid(self, centre)[::step])

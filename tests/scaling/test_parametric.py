@@ -13,7 +13,8 @@ from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
 
-SETTINGS = AnalysisSettings(draws=200)
+pytestmark = pytest.mark.usefixtures("few_starts_in_module")
+SETTINGS = AnalysisSettings(draws=199)
 NAMES = ("A", "B", "E", "alpha", "beta")
 
 
@@ -38,12 +39,12 @@ def test_a_law_comes_back_within_its_intervals():
     assert 0.5 < made.lack_of_fit < 2
 
 
-def test_intervals_of_the_exponent_cover(few_starts):
+def test_intervals_of_the_exponent_cover(nine_starts):
     """30 studies, nominal 80%: a standard error of 7.3%, so that .80 +- .22 passes at three of them."""
     covered = []
     for seed in range(30):
         rows = synthetic.study(sigma=0.01, seed=seed)
-        got = parametric.fit_law(synthetic.cells(rows), fit_noise(synthetic.table(rows), SETTINGS), SETTINGS, 60, "main")
+        got = parametric.fit_law(synthetic.cells(rows), fit_noise(synthetic.table(rows), SETTINGS), SETTINGS, 59, "main")
         covered.append(got.estimate(parametric.exponents).covers(0.5))
     assert abs(np.mean(covered) - 0.8) < 0.22
 

@@ -28,6 +28,8 @@ NOTHING = 1e-26  # an objective that is rounding alone: residuals of 1e-13
 PADDING = 32  # points are padded to a multiple of this with weight 0
 ROUGH = (40, 1e-7)  # iterations and tolerance of phase 1
 EXACT = (100, 1e-13)  # of phase 2
+# A fit is many thousand steps of one program: it is optimised at the level of XLA's own default, whatever XLA_FLAGS say.
+_OPTIONS = {"xla_backend_optimization_level": 3}
 
 
 class Minima(NamedTuple):
@@ -121,7 +123,7 @@ def _compiled(law: Law, objective: Objective, exact: bool) -> Callable[..., Any]
             steps = steps + end.iteration
         return end.theta, end.value, jnp.max(jnp.abs(end.gradient)), steps, end.done
 
-    return jax.jit(jax.vmap(lane, in_axes=(0, 0, 0, None, None)))
+    return jax.jit(jax.vmap(lane, in_axes=(0, 0, 0, None, None)), compiler_options=_OPTIONS)
 
 
 def _majorised(law: Law, objective: Objective, y: Any, w: Any, x: Any, free: Any, theta: Any) -> tuple[Any, Any, Any]:
