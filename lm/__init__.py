@@ -1,7 +1,7 @@
 """Language-model scaling experiments in JAX and Flax."""
 
-from lm.platforms import settle
+from lm.platforms import set_default_platform
 
 __version__ = "0.3.0"
 
-settle()
+set_default_platform()

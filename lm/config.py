@@ -1,9 +1,9 @@
-"""Frozen dataclasses to and from JSON, flags and ml_collections, and what a configuration *is* (imports no jax).
+"""Converts configurations (frozen dataclasses) to and from JSON, flags and ml_collections, and computes their identity (imports no jax).
 
 Everything reads the type hints (lm.fields), so a new field of a configuration needs no second declaration.
 
-A field made with `metadata={"part": "execution"}` says how a run is carried out; all others say what it is. The identity hashes the
-latter only, and of these only what differs from the declared defaults: a new field with a behaviour-keeping default changes no id.
+A field with `metadata={"part": "execution"}` says how a run is carried out. All other fields say what the run is. The identity hashes those
+of the latter that differ from their declared defaults: a new field whose default keeps the old behaviour changes no id.
 """
 
 import dataclasses
@@ -27,25 +27,30 @@ T = TypeVar("T")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """JSON values of every field; tuples become lists and a strategy carries its name. UserError for a value of the wrong type."""
+    """Returns the JSON values of all fields. Tuples become lists, and a strategy has its name beside its fields.
+
+    Raises:
+      UserError: a value has the wrong type.
+    """
     return fields.plain_fields(config)
 
 
 def from_dict(cls: type[T], tree: Any) -> T:
-    """Builds `cls` from what `to_dict` makes; a field that is left out takes its default.
+    """Builds `cls` from the result of `to_dict`. A missing field takes its default.
 
-    UserError for an unknown key or a value of the wrong type, naming the nearest valid key.
+    Raises:
+      UserError: a key is unknown (the message names the nearest valid one) or a value has the wrong type.
     """
     return fields.build(cls, tree, "", cls)
 
 
 def experiment_part(config: Any) -> dict[str, Any]:
-    """The fields that say what the run is, defaults included."""
+    """Returns the fields that say what the run is, defaults included."""
     return fields.plain_fields(config, "experiment")
 
 
 def execution_part(config: Any) -> dict[str, Any]:
-    """The fields that say how the run is carried out, defaults included."""
+    """Returns the fields that say how the run is carried out, defaults included."""
     return fields.plain_fields(config, "execution")
 
 
@@ -61,13 +66,18 @@ def _merged(old: Any, new: Any) -> Any:
 
 
 def identity(config: Any, **extra: Any) -> str:
-    """12 hex digits naming the experiment: sha256 over its non-default fields, the schema number and `extra` (a data fingerprint)."""
+    """Returns the id of the experiment: 12 hex digits of a SHA-256 over its non-default fields, the schema number and `extra`.
+
+    Args:
+      config: the configuration.
+      extra: what else tells experiments apart, such as the fingerprint of the data.
+    """
     text = json.dumps({"schema": SCHEMA, "experiment": _essence(config), **extra}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _essence(config: Any) -> dict[str, Any]:
-    """The experiment fields that differ from their declared defaults."""
+    """Returns the experiment fields that differ from their declared defaults."""
     tree = {}
     for name, field in fields.of(type(config)).items():
         value, whole = getattr(config, name), lambda x, hint=field.hint, name=name: fields.plain(x, hint, name, "experiment")
@@ -85,7 +95,7 @@ def _essential(value: Any, hint: Any, path: str) -> Any:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """`path: old -> new` for every leaf in which two configurations (dataclasses, or dicts as `to_dict` makes them) differ."""
+    """Returns "path: old -> new" for every leaf in which two configurations (dataclasses, or results of `to_dict`) differ."""
     before, after = ({path: json.dumps(v) for path, v in _flat(x if isinstance(x, dict) else to_dict(x))} for x in (old, new))
     paths = [*before, *(path for path in after if path not in before)]
     pairs = [(path, before.get(path, "absent"), after.get(path, "absent")) for path in paths]
@@ -93,7 +103,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested dicts and of lists of dicts; a list of scalars is one leaf."""
+    """Yields the leaves of nested dicts and lists of dicts with their paths. A list of scalars is one leaf."""
     if isinstance(tree, dict) and tree:
         pairs = list(tree.items())
     elif isinstance(tree, list) and any(isinstance(element, dict) for element in tree):
@@ -106,7 +116,7 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def to_config_dict(config: Any) -> Any:
-    """A locked ml_collections.ConfigDict with the types of the fields; an Optional that is None becomes a typed placeholder."""
+    """Returns a locked ml_collections.ConfigDict with typed fields. An Optional that is None becomes a typed placeholder."""
     from ml_collections import config_dict
 
     def group(value, hint):
@@ -132,7 +142,7 @@ def _python_type(hint: Any) -> type:
 
 
 def from_config_dict(cls: type[T], tree: Any) -> T:
-    """Builds `cls` from a ConfigDict; errors as `from_dict`."""
+    """Builds `cls` from a ConfigDict. Raises the errors of `from_dict`."""
 
     def convert(value):
         if hasattr(value, "to_dict"):

@@ -1,7 +1,7 @@
-"""Training by several processes: how they find each other, what the first decides for all, and how they end together.
+"""Training by several processes: how they find each other, agree and end together.
 
-Every process runs the same program on its own devices. Process 0 writes the record, the metrics and the log; what it finds on disk (or why
-it refuses) it tells the others, so that all take the same way. lm.peers watches that all are alive. JAX is imported when processes meet.
+Every process runs the same program on its own devices. Process 0 writes the record, the metrics and the log. It tells the others what it
+finds on disk, or why it refuses a run, so that all proceed alike. lm.peers watches that all are alive. JAX is imported when processes meet.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from lm.errors import UserError, one_line
 FLAGS = ("distributed", "coordinator", "num_processes", "process_id", "join_timeout", "peer_timeout")
 BY_HAND = ("coordinator", "num_processes", "process_id")
 METHODS = ("auto", "off", "slurm", "ompi", "mpi4py", "k8s", "tpu")
-TPU = ("gketpu", "gcetpu")  # JAX's names of the two kinds of Cloud TPU
+TPU = ("gketpu", "gcetpu")  # JAX's names of the two Cloud TPU environments
 T = TypeVar("T")
 
 
@@ -28,18 +28,22 @@ class AgreedError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the command line says. Of `coordinator` ("host:port"), `processes` and `process` all are given or none."""
+    """The settings of several processes on a command line. `coordinator` ("host:port"), `processes` and `process` are given together."""
 
     method: str = "auto"
     coordinator: Optional[str] = None
     processes: Optional[int] = None
     process: Optional[int] = None
-    join_timeout: int = 300  # seconds in which all processes have to come
-    peer_timeout: int = 60  # seconds of silence after which a process is taken for gone
+    join_timeout: int = 300  # seconds within which all processes must join
+    peer_timeout: int = 60  # seconds of silence after which a process counts as lost
 
 
 def settings(flags: Mapping[str, str]) -> Settings:
-    """The settings of a command line; UserError for flags that say too little or contradict each other."""
+    """Returns the settings that flags give, by their names without dashes.
+
+    Raises:
+      UserError: a value is wrong, a flag is missing, or two contradict each other.
+    """
     method, given = flags.get("distributed", "auto"), [name for name in BY_HAND if name in flags]
     if method not in METHODS:
         raise UserError(f"--distributed={method}: give one of {', '.join(METHODS)}")
@@ -47,7 +51,7 @@ def settings(flags: Mapping[str, str]) -> Settings:
     if not given:
         return Settings(method, **times)
     if method != "auto":
-        raise UserError(f"--distributed={method} and --{given[0]} contradict each other: leave one of them out")
+        raise UserError(f"--distributed={method} and --{given[0]} contradict each other: leave one out")
     missing = [f"--{name}" for name in BY_HAND if name not in flags]
     if missing:
         raise UserError(
@@ -56,7 +60,7 @@ def settings(flags: Mapping[str, str]) -> Settings:
     coordinator, processes, process = flags["coordinator"], _integer(flags, "num_processes", 1), _integer(flags, "process_id", 0)
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UserError(f"--coordinator={coordinator}: give the host of process 0 and a free port there, such as node01:12345")
+        raise UserError(f"--coordinator={coordinator}: give the host of process 0 and a free port on it, such as node01:12345")
     if process >= processes:
         raise UserError(f"--process_id={process} is out of range: {processes} processes have the ids 0 to {processes - 1}")
     return Settings(method, coordinator, processes, process, **times)
@@ -69,9 +73,9 @@ def _integer(flags: Mapping[str, str], name: str, least: int) -> int:
 
 
 def launcher(environment: Mapping[str, str]) -> Optional[str]:
-    """JAX's name of the launcher that started this process as one of several, by its environment; None for a process of its own.
+    """Returns JAX's name of the launcher that started this process as one of several; None for a process on its own.
 
-    A task of a SLURM job array, a batch script and an interactive shell are on their own: a step of `srun` has several tasks or it has not.
+    A task of a SLURM job array, a batch script and an interactive shell are on their own: only a step of `srun` has several tasks.
     """
 
     def number(*names: str) -> int:
@@ -88,9 +92,12 @@ def launcher(environment: Mapping[str, str]) -> Optional[str]:
 
 @contextlib.contextmanager
 def joined(how: Settings) -> Iterator[None]:
-    """Meets the other processes, if there are any, and ends with them. Call it before anything else uses JAX.
+    """Joins the other processes, if there are any, and ends together with them. Nothing may use JAX before it.
 
-    UserError when they cannot be found. An error inside ends this process and, in a line that names it, all the others.
+    An error inside the block ends this process, and all others with a line that names this one.
+
+    Raises:
+      UserError: the other processes cannot be found.
     """
     place = _place(how)
     if place is None:
@@ -113,7 +120,7 @@ def joined(how: Settings) -> Iterator[None]:
 
 
 def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
-    """(coordinator, processes, this process, its devices or None for all); None when there is one process."""
+    """Returns (coordinator, number of processes, number of this one, its devices or None for all); None for a single process."""
     if how.coordinator is not None:
         assert how.processes is not None
         assert how.process is not None
@@ -131,7 +138,7 @@ def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
         found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, present.name, how.join_timeout)
     except UserError:
         raise
-    except Exception as error:  # of the environment, in many forms: a missing variable, a service that does not answer
+    except Exception as error:  # the environment fails in many ways: a missing variable, a service that does not answer
         raise UserError(f"--distributed={name}: {one_line(error)}; or give --{', --'.join(BY_HAND)}") from error
     coordinator, processes, process, devices = found
     assert coordinator is not None
@@ -145,18 +152,18 @@ def _by_hand() -> str:
 
 
 def _absent(name: Optional[str]) -> str:
-    """Why JAX does not see the launcher that was asked for or found."""
+    """Returns why JAX does not see the launcher that was asked for or found."""
     if name == "mpi4py":
-        return "mpi4py, which Open MPI 5 needs, is not installed: install it"
+        return "Open MPI 5 needs the package mpi4py, which is not installed: install it"
     if name == "k8s" and "KUBERNETES_SERVICE_HOST" in os.environ:
         return "--distributed=k8s needs the package kubernetes: pip install 'jax[k8s]'"
-    return f"this process was not started by {name}: start it so"
+    return f"this process was not started by {name}: start it with {name}"
 
 
 def _tpu() -> Optional[str]:
-    """The kind of Cloud TPU whose hosts this one belongs to: there a process alone would wait for the others for ever."""
+    """Returns the Cloud TPU environment of this host if its slice has several hosts: there JAX waits for all of them."""
     if not os.path.exists("/dev/vfio/0") and not os.path.exists("/dev/accel0"):
-        return None  # no TPU, so that JAX need not be asked
+        return None  # no TPU: JAX need not be asked
     from jax._src import cloud_tpu_init
     from jax._src.clusters import ClusterEnv
 
@@ -165,7 +172,7 @@ def _tpu() -> Optional[str]:
     kinds = (kind for kind in ClusterEnv._cluster_types if kind.name in TPU and kind.is_env_present())
     try:
         return next((kind.name for kind in kinds if kind.get_process_count() > 1), None)
-    except Exception as error:  # of the metadata server, in many forms
+    except Exception as error:  # the metadata server fails in many ways
         raise UserError(f"the other hosts of this TPU cannot be found ({one_line(error)[:200]}): {_by_hand()}") from error
 
 
@@ -173,7 +180,7 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
     import jax
     from jax._src.distributed import global_state
 
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, and knows no Ctrl-C: see lm.peers
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM and ignores Ctrl-C: see lm.peers
     failed = f"process {process} of {processes} did not meet the others at {coordinator} within {how.join_timeout} s"
     remedy = "start all of them, and check that the address is that of process 0 and its port is free"
     peers.on_abort(f"error: {failed}: {remedy}", status=2)
@@ -185,36 +192,40 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
             devices,
             cluster_detection_method="deactivate",
             initialization_timeout=how.join_timeout,
-            heartbeat_timeout_seconds=2 * how.peer_timeout + 60,  # lm.peers speaks first, in a clearer way
+            heartbeat_timeout_seconds=2 * how.peer_timeout + 60,  # longer than that of lm.peers, whose message is clearer
             shutdown_timeout_seconds=how.peer_timeout,
         )
-    except Exception as error:  # JAX raises different ones for an address, a time-out and a service that refuses
+    except Exception as error:  # JAX raises several types: for a wrong address, a time-out, a service that refuses
         raise UserError(f"{failed} ({one_line(error)[:200]}): {remedy}") from error
     return peers.Watch(global_state.client, process, processes, coordinator, how.peer_timeout)
 
 
-# ---- what processes agree on; all call these in the same order -------------------------------------------------------------
+# ---- agreement: all processes call these functions in the same order -------------------------------------------------------
 
 _numbers = itertools.count()
 
 
 def index() -> int:
-    """The number of this process; 0 where there is one."""
+    """Returns the number of this process; 0 for a single process."""
     return peers.current.index if peers.current else 0
 
 
 def count() -> int:
-    """How many processes train together."""
+    """Returns how many processes train together."""
     return peers.current.count if peers.current else 1
 
 
 def is_first() -> bool:
-    """Whether this process writes the record, the metrics and the log."""
+    """Returns whether this process is process 0, which writes the record, the metrics and the log."""
     return index() == 0
 
 
 def first(action: Callable[[], T]) -> T:
-    """What `action` returns on process 0 (values of JSON), on every process; its UserError or OSError is raised on every one."""
+    """Runs `action` on process 0 and returns its result (a JSON value) on every process.
+
+    Raises:
+      AgreedError: `action` raised a UserError or an OSError; every process raises it.
+    """
     watch = peers.current
     if watch is None:
         return action()
@@ -228,7 +239,11 @@ def first(action: Callable[[], T]) -> T:
 
 
 def each(action: Callable[[], Any]) -> None:
-    """Runs `action` on every process. If it raises UserError or OSError on any, all raise the first of these."""
+    """Runs `action` on every process.
+
+    Raises:
+      AgreedError: `action` raised a UserError or an OSError on some process; every process raises the first of these.
+    """
     watch = peers.current
     if watch is None:
         action()
@@ -246,7 +261,7 @@ def each(action: Callable[[], Any]) -> None:
 
 
 def may_be_of_another(error: BaseException) -> bool:
-    """Whether an error may come from another process's end: a collective fails when one of those in it is gone."""
+    """Returns whether an error may be due to the end of another process: then collectives with it fail."""
     return peers.current is not None and peers.is_of_connection(error)
 
 

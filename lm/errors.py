@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one clear line, a non-zero exit, no traceback unless asked for."""
+"""Errors that a user can fix are shown as one line, with a non-zero exit status and no traceback."""
 
 import os
 import sys
@@ -7,14 +7,18 @@ from typing import Optional
 
 
 class UserError(Exception):
-    """Bad input or a bad environment. The message is one line that says what is wrong and what to do."""
+    """An error of the input or the environment. Its message is one line that says what is wrong and what to do."""
 
 
 def run_cli(main: Callable[[], Optional[int]], interrupted: str = "the same command continues from what is on disk") -> None:
-    """Runs a command's `main` and exits with its status; UserError and Ctrl-C end in one line on stderr, which says what is left after it.
+    """Runs a command's `main` and exits with its status. Errors and Ctrl-C are shown as one line on stderr.
 
-    LM_TRACEBACK=1 in the environment shows the traceback. Exit status: 2 for a UserError or an operating-system error
-    on the user's files, 130 for Ctrl-C.
+    The exit status is 2 after a UserError or an operating-system error, and 130 after Ctrl-C. LM_TRACEBACK=1 in the environment shows the
+    traceback.
+
+    Args:
+      main: the command; None as a result means status 0.
+      interrupted: what the line after Ctrl-C says of the work that was interrupted.
     """
     try:
         status = main()
@@ -35,7 +39,7 @@ def run_cli(main: Callable[[], Optional[int]], interrupted: str = "the same comm
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, without line breaks."""
+    """Returns the message of an error without line breaks."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split())

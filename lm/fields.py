@@ -1,9 +1,8 @@
-"""The typed fields of configurations: what their hints mean, and their values to and from JSON (imports no jax).
+"""The typed fields of configurations: the meaning of their type hints, and their values to and from JSON (imports no jax).
 
-A configuration is a tree of frozen dataclasses whose fields are scalars, `Literal`s, tuples, dataclasses, `Optional`s of these, or a
-`Union` of dataclasses: a strategy, known by the ClassVar `name` of its members and written as `{"name": "wsd", "cooldown": 0.3}`. One
-member may have the ClassVar `needs_name = False`: it is written without its name, as it was when there was no other member.
-lm.config is the public face.
+A configuration is a tree of frozen dataclasses. A field is a scalar, a `Literal`, a tuple, a dataclass, an `Optional` of one of these, or a
+strategy: a `Union` of dataclasses, each with a ClassVar `name`, written in JSON as `{"name": "wsd", "cooldown": 0.3}`. Other modules use
+lm.config.
 """
 
 import dataclasses
@@ -18,20 +17,20 @@ from typing import Any, Literal, NamedTuple, Optional, Union
 from lm.errors import UserError
 
 NO_DEFAULT = object()
-_SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 class Field(NamedTuple):
-    """A field of a dataclass, with the type that its hint resolves to."""
+    """A field of a dataclass and the type that its hint resolves to."""
 
     name: str
     hint: Any
-    default: Any  # NO_DEFAULT where none is declared
+    default: Any  # NO_DEFAULT if none is declared
     is_execution: bool
 
 
 def of(cls: Any) -> dict[str, Field]:
-    """The fields of a dataclass by name."""
+    """Returns the fields of a dataclass by name."""
     return _of(cls)
 
 
@@ -46,7 +45,7 @@ def _of(cls: Any) -> dict[str, Field]:
 
 
 def alternatives(hint: Any) -> tuple:
-    """The alternatives of a hint other than None; more than one means a strategy."""
+    """Returns the alternatives of a hint other than None. More than one means a strategy."""
     if typing.get_origin(hint) in (Union, types.UnionType):
         return tuple(option for option in typing.get_args(hint) if option is not type(None))
     return (hint,)
@@ -57,7 +56,7 @@ def is_optional(hint: Any) -> bool:
 
 
 def is_group(hint: Any) -> bool:
-    """Whether values of this type are dataclasses."""
+    """Returns whether values of this type are dataclasses."""
     return dataclasses.is_dataclass(alternatives(hint)[0])
 
 
@@ -66,13 +65,13 @@ def is_tuple(hint: Any) -> bool:
 
 
 def element_hints(hint: Any, length: int) -> tuple:
-    """The hints of a tuple's elements; as many as a tuple of fixed length has, whatever `length` says."""
+    """Returns the hints of a tuple's elements: `length` of them, or as many as a tuple of fixed length has."""
     arguments = typing.get_args(alternatives(hint)[0])
     return arguments[:1] * length if arguments[1:] == (Ellipsis,) else arguments
 
 
 def member(hint: Any, name: Optional[str], path: str) -> Any:
-    """The dataclass that `name` chooses; a hint with one dataclass needs no name."""
+    """Returns the dataclass that `name` chooses. A hint with a single dataclass needs no name."""
     options = alternatives(hint)
     members = {option.name: option for option in options} if len(options) > 1 else {name: options[0]}
     unnamed = [option for option in options if not getattr(option, "needs_name", True)]
@@ -91,7 +90,7 @@ def join(prefix: str, key: Any) -> str:
 
 
 def plain(value: Any, hint: Any, path: str = "", part: Optional[str] = None) -> Any:
-    """The JSON value of a field: all of it, or what of it belongs to the part "experiment"."""
+    """Returns the JSON value of a field: all of it, or only its fields of the part "experiment"."""
     if value is None and is_optional(hint):
         return None
     if is_group(hint):
@@ -104,7 +103,7 @@ def plain(value: Any, hint: Any, path: str = "", part: Optional[str] = None) -> 
 
 
 def plain_fields(config: Any, part: Optional[str] = None, path: str = "") -> dict[str, Any]:
-    """JSON values of the fields of a dataclass, or of those of one part; a group without a field of that part is left out."""
+    """Returns the JSON values of a dataclass's fields, or of those of one part. A group without a field of that part is left out."""
     tree = {}
     for field in of(type(config)).values():
         value, inner = getattr(config, field.name), join(path, field.name)
@@ -118,7 +117,7 @@ def plain_fields(config: Any, part: Optional[str] = None, path: str = "") -> dic
 
 
 def plain_defaults(cls: type) -> dict[str, Any]:
-    """JSON values of the declared defaults."""
+    """Returns the JSON values of the declared defaults."""
     return {field.name: plain(field.default, field.hint, field.name) for field in of(cls).values() if field.default is not NO_DEFAULT}
 
 
@@ -128,7 +127,7 @@ def strategy_name(value: Any, hint: Any) -> dict[str, str]:
 
 
 def build(hint: Any, value: Any, path: str, root: type) -> Any:
-    """The value of a field from JSON; `root` is the dataclass whose keys an error may suggest."""
+    """Builds the value of a field from JSON. `root` is the dataclass whose keys an error may suggest."""
     if value is None and is_optional(hint):
         return None
     if is_group(hint):
@@ -153,7 +152,7 @@ def _build_group(cls: Any, tree: dict, path: str, root: type) -> Any:
     values = {key: build(declared[key].hint, value, join(path, key), root) for key, value in tree.items()}
     try:
         return cls(**values)
-    except ValueError as error:  # raised by the dataclass's own checks
+    except ValueError as error:  # from the checks of the dataclass itself
         raise UserError(f"{path or cls.__name__}: {error}") from error
 
 
@@ -164,15 +163,15 @@ def _elements(value: Any, hint: Any, path: str) -> list[tuple[Any, Any]]:
 
 
 def scalar(value: Any, hint: Any, path: str) -> Any:
-    """`value` as the scalar that the hint asks for; integers accept 1e5, numbers are finite."""
+    """Converts `value` to the scalar type of the hint. Integers accept 1e5; numbers must be finite."""
     kind = alternatives(hint)[0]
     value = value.item() if hasattr(value, "item") else value  # numpy scalars
     if typing.get_origin(kind) is Literal:
         if any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind)):
             return value
         raise wrong_type(path, hint, value, nearest=[str(choice) for choice in typing.get_args(kind)])
-    if kind not in _SCALARS:
-        raise TypeError(f"{path}: {kind!r} is no type of a configuration field")
+    if kind not in SCALARS:
+        raise TypeError(f"{path}: a configuration field cannot have the type {kind!r}")
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         if kind is float:
             return float(value)
@@ -187,7 +186,7 @@ def scalar(value: Any, hint: Any, path: str) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """What a field of this type takes, in words."""
+    """Returns a description of the values that a field of this type takes."""
     options = alternatives(hint)
     arguments = typing.get_args(options[0])
     if len(options) > 1:
@@ -197,7 +196,7 @@ def describe(hint: Any) -> str:
     elif is_tuple(hint):
         words = "a list of " + (f"{arguments[0].__name__}s" if is_group(arguments[0]) else describe(arguments[0]).split(" ")[-1])
     else:
-        words = _SCALARS.get(options[0], f"the fields of {getattr(options[0], '__name__', options[0])}")
+        words = SCALARS.get(options[0], f"the fields of {getattr(options[0], '__name__', options[0])}")
     return words + " (or none)" * is_optional(hint)
 
 
@@ -207,7 +206,7 @@ def wrong_type(path: str, hint: Any, value: Any, nearest: Sequence[str] = ()) ->
 
 
 def unknown_key(path: str, root: type) -> UserError:
-    """The error for a key that does not exist, with the nearest that does: by spelling, else by the last name of the path."""
+    """Returns the error for an unknown key. It names the nearest valid key, by the spelling of the whole path or of its last name."""
     known, last = list(_paths(root, "")), path.rpartition(".")[2]
     ends = [key.rpartition(".")[2] for key in known]
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.8)

@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all, also after a kill (imports no jax)."""
+"""Writes files atomically: a reader sees the whole file or none, also after a kill (imports no jax)."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ AnyPath = Union[str, os.PathLike[str]]
 
 @contextlib.contextmanager
 def writing(path: AnyPath, remedy: str) -> Iterator[None]:
-    """Turns a full disk or a read-only directory into one line, which ends in `remedy`."""
+    """Raises a UserError that ends in `remedy` when the block meets a full disk or a read-only directory."""
     try:
         yield
     except OSError as error:
@@ -24,7 +24,7 @@ def writing(path: AnyPath, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: AnyPath) -> Iterator[str]:
-    """Yields the name of a temporary file beside `path`, which replaces it (written through to the disk) unless the block raises."""
+    """Yields the name of a temporary file, which replaces `path` after the block unless that raises. It is flushed to the disk first."""
     folder, name = os.path.split(os.path.abspath(path))
     handle, temporary = tempfile.mkstemp(prefix=name + ".tmp", dir=folder)
     os.close(handle)
@@ -40,10 +40,11 @@ def replacing(path: AnyPath) -> Iterator[str]:
 
 
 def write_text(path: AnyPath, text: str) -> None:
+    """Writes a text file atomically."""
     with replacing(path) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
 
 
 def write_json(path: AnyPath, value: Any) -> None:
-    """ValueError for NaN and infinity, which JSON has no words for."""
+    """Writes a JSON file atomically. Raises ValueError for NaN and infinity, which JSON cannot express."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""The mesh's sizes as a configuration (imports no jax)."""
+"""The sizes of the device mesh, as a configuration (imports no jax)."""
 
 import dataclasses
 
@@ -7,16 +7,11 @@ AXES = ("data", "fsdp", "stage", "expert", "context", "tensor")
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; axes of size 1 cost nothing. `data = -1` takes the devices that the others leave.
+    """The number of devices along each axis of the mesh. An axis of size 1 costs nothing."""
 
-    data     rows of the batch                       context  the sequence, attention included
-    fsdp     rows of the batch, and every weight     tensor   heads, feed-forward width and vocabulary
-    stage    layers, as a pipeline                   expert   nothing yet: `lm.sharding.make_mesh` refuses more than 1
-    """
-
-    data: int = -1
-    fsdp: int = 1
-    stage: int = 1
-    expert: int = 1
-    context: int = 1
-    tensor: int = 1
+    data: int = -1  # splits the rows of the batch; -1 takes the devices that the other axes leave
+    fsdp: int = 1  # splits the rows of the batch and every weight (fully sharded data parallelism)
+    stage: int = 1  # splits the layers, as a pipeline
+    expert: int = 1  # splits nothing yet: more than 1 is refused
+    context: int = 1  # splits the sequence, also in attention
+    tensor: int = 1  # splits heads, feed-forward width and vocabulary

@@ -1,4 +1,4 @@
-"""Setting the fields of a configuration from text, and listing what can be set (imports no jax)."""
+"""Sets the fields of a configuration from text, and lists the fields that can be set (imports no jax)."""
 
 import dataclasses
 import json
@@ -13,22 +13,25 @@ T = TypeVar("T")
 
 
 class Leaf(NamedTuple):
-    """One settable value of a configuration."""
+    """A value of a configuration that can be set."""
 
     path: str
-    takes: str  # in words
-    value: Any  # as JSON; of a strategy, its name
+    takes: str  # description of the values that it takes
+    value: Any  # JSON value; the name of a strategy
     part: str  # "experiment" or "execution"
     owner: type  # the dataclass that declares the field
 
 
 def apply_overrides(config: T, overrides: list[str]) -> T:
-    """Sets fields from `path=text`, such as `optim.learning_rate=3e-4`.
+    """Returns `config` with fields set from "path=text", such as "optim.learning_rate=3e-4".
 
-    The order matters only between two settings of one path: the last wins. A strategy is chosen by name (`optim.schedule=wsd`; the
-    fields of a strategy that was there already are kept) and its fields follow; `none` turns an Optional off; a tuple of scalars is
-    comma-separated; an element of a tuple is set by its index, and the index after the last appends (`data.components.1.corpus=...`).
-    Groups and tuples may also be given whole, as JSON.
+    A strategy is chosen by its name (`optim.schedule=wsd`), and its fields are set like others; if it was chosen before, it keeps its
+    fields. `none` turns an Optional off. A tuple of scalars is comma-separated. An element of a tuple is set by its index, and the next
+    free index appends (`data.components.1.corpus=...`). Groups and tuples may also be given whole, as JSON. The order matters only between
+    two settings of one path: the last wins.
+
+    Raises:
+      UserError: a key is unknown (the message names the nearest valid one), or a text is not a value of its field.
     """
     items = [override.partition("=") for override in overrides]
     tree = fields.plain_fields(config)
@@ -40,7 +43,7 @@ def apply_overrides(config: T, overrides: list[str]) -> T:
 
 
 def _assigned(old: Any, hint: Any, parts: list[str], text: str, path: str, root: type) -> Any:
-    """The JSON value `old` of a field of type `hint` with what `parts` leads to set from `text`."""
+    """Returns the JSON value `old` of a field of type `hint`, in which the value at the end of `parts` is set from `text`."""
     if not parts:
         return _parsed(old, hint, text, path, root)
     here = ".".join(path.split(".")[: -len(parts)])
@@ -49,7 +52,7 @@ def _assigned(old: Any, hint: Any, parts: list[str], text: str, path: str, root:
         index = int(parts[0]) if parts[0].isdecimal() else -1
         hints = fields.element_hints(hint, len(old) + 1)
         if not 0 <= index < min(len(hints), len(old) + 1):
-            raise UserError(f"{path}: {here} has {len(old)} elements, and {parts[0]!r} is neither the index of one nor the next index")
+            raise UserError(f"{path}: {here} has {len(old)} elements, and {parts[0]!r} is neither the index of one nor the next free index")
         new = _assigned(old[index] if index < len(old) else None, hints[index], parts[1:], text, path, root)
         return [*old[:index], new, *old[index + 1 :]]
     if not fields.is_group(hint):
@@ -114,7 +117,7 @@ def _from_text(hint: Any, text: str, path: str) -> Any:
 
 
 def leaves(config: Any) -> Iterator[Leaf]:
-    """Every settable value of a configuration, in declaration order; a strategy's name comes before its fields."""
+    """Yields every value of a configuration that can be set, in declaration order. The name of a strategy comes before its fields."""
     yield from _leaves(config, "", "experiment")
 
 

@@ -1,9 +1,10 @@
-"""Watching over the processes of one run: that all are alive, why one ends, and the step at which all stop after a signal.
+"""Watches the processes of one run: whether all are alive, why one ends, and the step at which all stop after a signal.
 
-Every process beats: it counts up a key in the store of JAX's coordination service, which process 0 keeps. Process 0 watches the beats of
-all, and all watch those of process 0. Whoever is silent for the time limit is named in a note that all read, and all end with one line.
+Every process sends heartbeats: it increments a key in the store of JAX's coordination service, which runs in process 0. Process 0 watches
+the heartbeats of all others, and these watch the ones of process 0. A process that is silent for the time limit is named in a note that all
+others read, and all end with one line.
 
-    lm/beat/I         a number that process I counts up         lm/notes/failed/I   why process I ends
+    lm/beat/I         a number that process I increments        lm/notes/failed/I   why process I ends
     lm/notes/gone     which process is silent                   lm/notes/stop       the signal that asks the run to end
     lm/calls/I        how often process I has asked to stop     lm/notes/stop_at    at which of these calls all do
 
@@ -23,27 +24,27 @@ from typing import Any, NoReturn, Optional
 
 from lm.errors import UserError, one_line
 
-LOST = 75  # exit status when another process is gone: EX_TEMPFAIL, "try again"
+LOST = 75  # exit status when another process is lost: EX_TEMPFAIL, "try again"
 CONTINUES = "the same command continues from the last checkpoint"
 TICK = 0.5  # seconds between two looks at the clock
-LINGER = 10  # seconds that process 0 waits for the others to read why all end
+LINGER = 10  # seconds that process 0 waits for the others to read its reason
 
-current: Optional["Watch"] = None  # of this process, while it trains with others
+current: Optional["Watch"] = None  # the watch of this process, while it trains with others
 
 
 class Watch:
-    """The watch of one process over the others. `client` is that of JAX's coordination service; `timeout` is in seconds."""
+    """The watch of one process over the others. `client` is the client of JAX's coordination service; `timeout` is in seconds."""
 
     def __init__(self, client: Any, index: int, count: int, coordinator: str, timeout: float):
         self.index, self.count = index, count
-        self.stopped: Optional[int] = None  # the signal after which all processes stop at one step, once they do
+        self.stopped: Optional[int] = None  # the signal for which all processes have stopped at one step
         self._client, self._timeout, self._coordinator = client, timeout, coordinator
         self._interval = min(1.0, timeout / 10)
-        self._asked: Optional[int] = None  # a signal that this process got
+        self._asked: Optional[int] = None  # a signal that this process has received
         self._calls = 0
-        self._stop: Optional[tuple[int, int]] = None  # at which call, by which signal
+        self._stop: Optional[tuple[int, int]] = None  # (number of the call at which all stop, signal)
         self._lock, self._held = threading.Lock(), False
-        self._awake = self._heard = 0.0  # seconds, without those in which this process was suspended; when the store last answered
+        self._awake = self._heard = 0.0  # seconds without those of suspension: until now, and until the store's last answer
         self._beats: dict[int, tuple[str, float]] = {}
         self._ended, self._failing = threading.Event(), False
         self.post(f"lm/host/{index}", socket.gethostname())
@@ -59,11 +60,11 @@ class Watch:
         self._client.key_value_set(key, text, allow_overwrite=True)
 
     def read(self, key: str) -> str:
-        """The value of a key, as soon as there is one. However long that takes: a process that is gone ends this one."""
+        """Waits for a key and returns its value. The wait has no limit, because a lost process ends this one."""
         while True:
             try:
                 return self._client.blocking_key_value_get(key, 10_000)
-            except RuntimeError as error:  # JAX says a time-out by its text alone
+            except RuntimeError as error:  # only its text tells a time-out
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
 
@@ -73,13 +74,13 @@ class Watch:
     # ---- alive --------------------------------------------------------------------------------------------------------------
 
     def _clock(self) -> None:
-        """Notices that the store does not answer: process 0 keeps it."""
+        """Ends this process when the store, which runs in process 0, does not answer."""
         last = time.monotonic()
         while not self._ended.wait(TICK):
             now = time.monotonic()
             self._awake += min(now - last, 4 * TICK)
             last = now
-            if self._awake - self._heard > self._timeout + (LINGER if self._failing else 0):  # the reader of notes may be lingering
+            if self._awake - self._heard > self._timeout + (LINGER if self._failing else 0):  # _linger may be waiting
                 end(f"error: {self._silent(0, self._coordinator)}", LOST)
 
     def _beat(self) -> None:
@@ -90,7 +91,7 @@ class Watch:
                 self.post(f"lm/beat/{self.index}", str(number))
                 notes = self._all("lm/notes/")
                 beats = self._all("lm/beat/") if self.index == 0 else {"0": self._client.key_value_try_get("lm/beat/0")}
-            except RuntimeError:  # JAX's, of a store that does not answer: _clock ends this process if that lasts
+            except RuntimeError:  # the store does not answer: _clock ends this process if that lasts
                 continue
             self._heard = self._awake
             with contextlib.suppress(RuntimeError):
@@ -115,7 +116,7 @@ class Watch:
                 self._name_gone(process)
 
     def _silent(self, process: int, where: str) -> str:
-        return f"process {process} of {self.count} ({where}) is gone: nothing was heard of it for {self._timeout:.0f} s; {CONTINUES}"
+        return f"process {process} of {self.count} ({where}) is gone: no heartbeat for {self._timeout:.0f} s; {CONTINUES}"
 
     def _name_gone(self, process: int) -> NoReturn:
         self._failing = True
@@ -129,7 +130,7 @@ class Watch:
     # ---- ending -------------------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Ends together with the others, when all have come to their end."""
+        """Waits until all processes have reached the end, and ends with them."""
         self.post(f"lm/left/{self.index}", "")
         for process in range(self.count):
             self.read(f"lm/left/{process}")
@@ -141,7 +142,7 @@ class Watch:
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
     def fail(self, error: BaseException) -> NoReturn:
-        """Ends this process after an error of its own, and tells the others; after one that another's end has caused, names that one."""
+        """Ends this process after an error and tells the others why. If another's end has caused the error, it names that process."""
         if is_of_connection(error):
             self._await_cause()
         self._failing = True
@@ -151,7 +152,7 @@ class Watch:
         try:
             with contextlib.suppress(RuntimeError):
                 self.post(f"lm/notes/failed/{self.index}", f"{where} ended: {text}; {CONTINUES}")
-                self.post(f"lm/read/{self.index}", "")  # nobody need wait for this process
+                self.post(f"lm/read/{self.index}", "")  # no one needs to wait for this process
             if line is None:
                 traceback.print_exception(error)
             elif line:
@@ -161,7 +162,10 @@ class Watch:
             end("", status)
 
     def _await_cause(self) -> None:
-        """After a broken connection: the threads end this process when they know whose. Returns if all live and have such an error."""
+        """Waits after a broken connection, because the threads end this process once they know whose end broke it.
+
+        Returns if all processes live and have such an error.
+        """
         deadline = time.monotonic() + self._timeout + 10
         with contextlib.suppress(RuntimeError):
             self.post(f"lm/broken/{self.index}", "")
@@ -169,7 +173,7 @@ class Watch:
                 time.sleep(TICK)
 
     def _give_way(self, text: str) -> None:
-        """Ends after another process, unless this one is about to end by itself and says why."""
+        """Ends this process because another has ended, unless it is about to end with a reason of its own."""
         with contextlib.suppress(RuntimeError):
             self.post(f"lm/read/{self.index}", "")
         if self._failing:
@@ -181,7 +185,7 @@ class Watch:
             end(f"error: {text}", LOST)
 
     def _linger(self, but: int = 0) -> None:
-        """Process 0 keeps the store: it waits until all but so many others have read why all end."""
+        """Lets process 0, which runs the store, wait until all but `but` others have read why all end."""
         deadline = time.monotonic() + LINGER
         while self.index == 0 and time.monotonic() < deadline:
             with contextlib.suppress(RuntimeError):
@@ -197,7 +201,7 @@ class Watch:
         self._asked = number
 
     def stop_due(self) -> Optional[int]:
-        """The signal for which all processes stop here, or None. All have to call it equally often, whatever it returned."""
+        """Returns the signal for which all processes stop at this call, or None. All must call it equally often."""
         with self._lock:
             self._calls += 1
             if self.stopped is None and self._stop is not None and self._calls >= self._stop[0]:
@@ -205,7 +209,10 @@ class Watch:
             return self.stopped
 
     def _agree_to_stop(self, notes: dict[str, str]) -> None:
-        """One stage of the agreement: while `calls` are told, no process goes past its next one, so all are before the agreed one."""
+        """Takes the next stage of the agreement on where to stop.
+
+        While the processes report their calls, none goes past its next call. So none is beyond the call that they agree on.
+        """
         if self._stop is not None:
             return
         if "stop" not in notes:
@@ -223,7 +230,7 @@ class Watch:
 
 
 def _status_and_line(error: BaseException) -> tuple[int, Optional[str]]:
-    """The exit status after an error, and what is printed of it; None for its traceback."""
+    """Returns the exit status after an error and the line to print, or None for a traceback."""
     if isinstance(error, (UserError, OSError)):
         return 2, f"error: {one_line(error)}"
     if isinstance(error, KeyboardInterrupt):
@@ -242,8 +249,8 @@ def is_of_connection(error: BaseException) -> bool:
 
 
 def end(line: str, status: int) -> NoReturn:
-    """Ends this process at once, its main thread wherever it is: in a collective that will never finish, perhaps."""
-    try:  # where nobody reads any more, these raise
+    """Ends this process at once, even if its main thread waits in a collective that will never finish."""
+    try:  # these raise if stderr or stdout is closed
         if line:
             print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
         sys.stderr.flush()
@@ -253,9 +260,9 @@ def end(line: str, status: int) -> NoReturn:
 
 
 def on_abort(line: str, status: int = LOST) -> None:
-    """Says what JAX's abort means. When process 0 is gone or does not come it aborts, by a log line of C++ and a stack of addresses.
+    """Prints `line` when JAX aborts this process, which it does with a C++ stack when process 0 is lost or never joins.
 
-    Python's own handlers run in the main thread, which an abort leaves no time for; a C handler that calls back does.
+    Python's own signal handlers run in the main thread, for which an abort leaves no time; so this is a C handler that calls back.
     """
     global _handler
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)

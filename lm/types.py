@@ -1,4 +1,4 @@
-"""The dimension letters and the values that travel between the parts.
+"""Dimension letters, and the values that pass between data, model and training.
 
 Dimension letters (shape suffixes of names, and the capitals of einsum strings):
 
@@ -23,14 +23,15 @@ Params = dict[str, Any]  # nested dict of arrays; outside lm/model the parameter
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a model reads: rows of tokens, on the host or on the device. Only `tokens` is always there.
+    """The inputs of a model: rows of tokens, on the host or on the device. Every field but `tokens` may be None.
 
-    Without `segments` a row is one text; without `positions` they count from 0. `prefix` marks (1) the tokens that every query of their
-    segment sees, in a prefix LM. `original_index` is each token's index in its row before the loader permuted the sequence axis, the same
-    for all rows (None: not permuted). `predict` are the indices in the row whose outputs predict something (None: all).
-    `sequence_positions` are the indices that stand for whole sequences (None: one sequence a row, at its first or last token as the head
-    says). An encoder-decoder's `encoder_` fields are its encoder's stream, and a decoder's segment reads the encoder's segment of the
-    same number.
+    segments            the number of each token's document in its row (None: the row is one document)
+    positions           the position of each token in its document (None: counted from 0)
+    prefix              1 at tokens that every query of their segment may see, in a prefix LM
+    original_index      each token's index before the loader permuted the sequence axis, the same for all rows (None: not permuted)
+    predict             indices in the row whose outputs predict a target (None: all)
+    sequence_positions  indices that stand for whole sequences (None: one per row, its first or last token as the head says)
+    encoder_*           the stream of an encoder-decoder's encoder; a decoder's segment reads the encoder's segment of the same number
     """
 
     tokens: Int[AnyArray, "B T"]
@@ -50,13 +51,12 @@ class Inputs:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """One batch of packed sequences, numpy on the host or jax on the device: a model's inputs and what it shall predict.
+    """A batch of packed sequences, as numpy arrays on the host or jax arrays on the device: a model's inputs and its targets.
 
-    `positions` restart at 0 with each document; `segments` number the documents of a row from 1, and 0 is padding.
-    `weights` weigh the loss of predicting `targets`; padding and the last position of a segment weigh 0 where no target exists.
-    Target p of a row is predicted at index predict[p], or at index p where `predict` is None (then P = T).
-    `labels` are classes of whole sequences, one for each of `sequence_positions`, weighed by `label_weights`. Fields that an objective
-    does not need are None; see Inputs for the rest.
+    `positions` restart at 0 with each document. `segments` number the documents of a row from 1; 0 is padding. Target p of a row is
+    predicted at index predict[p], or at index p where `predict` is None (then P = T). `weights` are the weights of the targets in the loss:
+    0 at padding, and at the last position of a segment if it has no target. `labels` are classes of whole sequences, one for each of
+    `sequence_positions`, weighted by `label_weights`. Fields that an objective does not need are None. Inputs describes the others.
     """
 
     tokens: Int[AnyArray, "B T"]
@@ -78,18 +78,21 @@ class Batch:
 
     @property
     def inputs(self) -> Inputs:
-        """What the model reads of it."""
+        """The fields that the model reads."""
         return Inputs(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Inputs)})
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What a model returns; what nobody reads is not computed under jit.
+    """The outputs of a model. Under jit, outputs that nothing reads are not computed.
 
-    `logits` float32 over the vocabulary, at the indices of `predict`; None without a vocabulary head. `heads` by name: [B, M, labels] per
-    sequence, [B, T, labels] per token, float32. `pooled` is tanh(dense(state)) at `sequence_positions`, where the model has a pooler.
-    `hidden` are the last stack's states after its final norm, `encoded` an encoder-decoder's encoder's. `aux`: statistics by name.
+    logits   float32 logits over the vocabulary at the indices of `predict`; None without a vocabulary head
+    hidden   states of the last stack after its final norm
+    aux      statistics by name
+    heads    float32 outputs of further heads by name: [B, M, labels] per sequence or [B, T, labels] per token
+    pooled   tanh(dense(state)) at `sequence_positions`, if the model has a pooler
+    encoded  states of the encoder of an encoder-decoder after its final norm
     """
 
     logits: Optional[Float[Array, "B P V"]]
@@ -101,12 +104,12 @@ class Outputs:
 
 
 class Hyper(NamedTuple):
-    """Scalars that are arguments of the compiled step, so that runs of one shape share one executable.
+    """Hyperparameters that are arguments of the compiled step, so that runs of one shape share one executable.
 
-    All are 0-d arrays on the device: float32 for the first two, int32 steps, uint32 seed.
+    All are 0-d arrays on the device: float32 for the first two, int32 for the steps, uint32 for the seed.
     """
 
-    learning_rate: Any  # peak
+    learning_rate: Any  # peak learning rate
     weight_decay: Any
     warmup_steps: Any
     total_steps: Any
@@ -116,7 +119,7 @@ class Hyper(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What a training step takes and returns; donated."""
+    """The state that a training step takes, donated, and returns."""
 
     step: Int[Array, ""]
     params: Params

@@ -22,7 +22,7 @@ def compilers(monkeypatch):
 def test_a_compiler_without_a_device_means_the_cpu(compilers):
     compilers.add("libtpu")
     environment: dict[str, str] = {}
-    platforms.settle(environment, devices=())
+    platforms.set_default_platform(environment, devices=())
     assert environment == {"JAX_PLATFORMS": "cpu"}
 
 
@@ -30,7 +30,7 @@ def test_a_compiler_without_a_device_means_the_cpu(compilers):
 def test_what_the_user_says_stands(compilers, said):
     compilers.add("libtpu")
     environment = dict(said)
-    platforms.settle(environment, devices=())
+    platforms.set_default_platform(environment, devices=())
     assert environment == said
 
 
@@ -38,13 +38,13 @@ def test_a_device_is_left_to_jax(compilers, tmp_path):
     compilers.add("jax_plugins.xla_cuda13")
     (tmp_path / "nvidia0").touch()
     environment: dict[str, str] = {}
-    platforms.settle(environment, devices=(str(tmp_path / "nvidia[0-9]*"),))
+    platforms.set_default_platform(environment, devices=(str(tmp_path / "nvidia[0-9]*"),))
     assert environment == {}
 
 
 def test_without_compilers_nothing_is_said(compilers):
     environment: dict[str, str] = {}
-    platforms.settle(environment, devices=())
+    platforms.set_default_platform(environment, devices=())
     assert environment == {}
 
 
@@ -62,7 +62,7 @@ def test_without_compilers_nothing_is_said(compilers):
 def test_virtual_devices_have_threads_to_spare(compilers, monkeypatch, said, threads):
     monkeypatch.setattr(platforms.os, "cpu_count", lambda: 20)
     environment = dict(said)
-    platforms.settle(environment, devices=())
+    platforms.set_default_platform(environment, devices=())
     assert environment == said | ({"PJRT_NPROC": threads} if threads else {})
 
 
