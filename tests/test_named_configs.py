@@ -9,6 +9,7 @@ import pytest
 
 from configs.shapes import decoder, encoder, encoder_decoder
 from configs.shapes.encoder_decoder import T5, t5_alone
+from lm import config as config_lib
 from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.model.architectures import build
@@ -28,14 +29,27 @@ def test_every_file_of_configs_is_here():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_published_shape_builds_with_the_published_parameters(name):
-    """The tree is abstract: 405B parameters are built without an array."""
+def test_a_published_shape_has_the_published_parameters(name):
     shape = SHAPES[name]
-    tree = build(shape.model, Execution(unroll=False)).abstract()
-    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-    assert total == ledger(shape.model, 8).params["total"]
+    total = ledger(shape.model, 8).params["total"]
     if shape.published is not None:
         assert abs(total - shape.difference - shape.published) <= shape.within * shape.published
+
+
+def largest_of_each_kind():
+    """The largest shape of those that differ in sizes alone."""
+    found = {}
+    for name in sorted(SHAPES, key=lambda name: ledger(SHAPES[name].model, 8).params["total"]):
+        leaves = [(leaf.path, leaf.value) for leaf in config_lib.leaves(SHAPES[name].model)]
+        found[str([leaf for leaf in leaves if type(leaf[1]) not in (int, float)])] = name
+    return sorted(found.values())
+
+
+@pytest.mark.parametrize("name", largest_of_each_kind())
+def test_a_published_shape_builds_as_it_is_counted(name):
+    """The tree is abstract: 405B parameters are built without an array."""
+    tree = build(SHAPES[name].model, Execution(unroll=False)).abstract()
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) == ledger(SHAPES[name].model, 8).params["total"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -15,6 +15,7 @@ import pytest
 from configs import decoder
 from lm.errors import UserError
 from lm.preflight import child, job, wheels
+from lm.preflight.__main__ import main
 from lm.preflight.topologies import parse
 from lm.train import program
 from lm.train.build import build
@@ -119,35 +120,30 @@ def test_the_child_ends_with_its_parent(tmp_path):
     assert process.wait(timeout=60) == child.ORPHANED
 
 
-def preflight(*words):
-    return subprocess.run((sys.executable, "-m", "lm.preflight", *words), cwd=ROOT, capture_output=True, text=True, timeout=60)
-
-
 CONFIG = "--config=configs/decoder.py:tiny"
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "names"),
     [
-        ((CONFIG,), "--topology is missing"),
-        (("--topology=tpu:v5e:4x4",), "--config is missing"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--timeout=soon"), "--timeout=soon: give a number above 0"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--mots=3"), "unknown flag --mots; the nearest is --most"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--most=3"), "--most belongs to --search"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--search=false"), "--search takes no value"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--most=1.5"), "--most=1.5: give a whole number above 0"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--hlo=step.txt"), "--hlo keeps one program"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--config.mesh.fsdp=4"), "--config.mesh.fsdp=4: --search tries meshes"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--config.execution.remat=full"), "--search tries meshes, remat policies"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--hlo=no/such/step.txt"), "--hlo=no/such/step.txt cannot be written"),
-        ((CONFIG, "--topology=tpu:v5e:4x4", "--out=no/such/folder.json"), "--out=no/such/folder.json cannot be written"),
+        ((CONFIG,), "--topology"),
+        (("--topology=tpu:v5e:4x4",), "--config"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--timeout=soon"), "--timeout=soon"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--mots=3"), "--mots --most"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--most=3"), "--most --search"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search=false"), "--search"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--most=1.5"), "--most=1.5"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--hlo=step.txt"), "--hlo --search"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--config.mesh.fsdp=4"), "--config.mesh.fsdp=4 --search"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--search", "--config.execution.remat=full"), "--config.execution.remat=full --search"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--hlo=no/such/step.txt"), "--hlo=no/such/step.txt"),
+        ((CONFIG, "--topology=tpu:v5e:4x4", "--out=no/such/folder.json"), "--out=no/such/folder.json"),
     ],
 )
-def test_wrong_commands_end_in_one_line(words, says):
-    ended = preflight(*words)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert says in ended.stderr
-    assert ended.stderr.count("\n") == 1
+def test_wrong_commands_are_refused_in_one_line_that_names_the_flag(words, names):
+    with pytest.raises(UserError) as error:
+        main(list(words))
+    assert [name for name in (*names.split(), "\n") if name not in str(error.value)] == ["\n"]
 
 
 @pytest.mark.parametrize("kind", ["tpu", "gpu"])

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from lm import config as config_lib
 from lm.errors import UserError, run_cli
@@ -51,8 +51,9 @@ Keys marked * say how a run is carried out and may change when it is resumed; al
 """
 
 
-def main() -> int:
-    arguments = parse(sys.argv[1:], WITH_VALUE, SWITCHES)
+def main(argv: Optional[list[str]] = None) -> int:
+    """Runs the command with these words, or with those of the command line, and returns its exit status."""
+    arguments = parse(sys.argv[1:] if argv is None else argv, WITH_VALUE, SWITCHES)
     spec = arguments.values.get("config")
     if "help" in arguments.switches:
         config = config_lib.apply_overrides(load(spec) if spec else RunConfig(), arguments.overrides)
