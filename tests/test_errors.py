@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ def interrupted():
     ("main", "status", "said"),
     [
         (wrong, 2, "error: wrong; mend it\n"),
-        (lambda: open("/nowhere/at/all"), 2, "error: No such file or directory: /nowhere/at/all\n"),
+        (lambda: Path("/nowhere/at/all").read_text(), 2, "error: No such file or directory: /nowhere/at/all\n"),
         (interrupted, 130, "\ninterrupted; the same command continues from what is on disk\n"),
         (lambda: 1, 1, ""),
         (lambda: None, 0, ""),
