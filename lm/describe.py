@@ -80,10 +80,10 @@ def _parameter_counts(params: dict[str, int]) -> list[str]:
 
 
 def row_text(row: RowShape, objective: str) -> str:
-    """Says what an objective makes of a row's text: places (with room for the longest draws), predictions, labels."""
+    """Says what an objective makes of a row's text: positions (with room for the longest draws), predictions, labels."""
     two = row.encoder_length > 0
     parts = [f"encoder {row.encoder_length:,}"] if two else []
-    parts += [f"{'decoder ' if two else ''}{row.length:,} places", f"{predicted(row):,} predicted"]
+    parts += [f"{'decoder ' if two else ''}{row.length:,} positions", f"{predicted(row):,} predicted"]
     parts += [f"{row.sequences:,} sequence{'s' * (row.sequences != 1)} to label"] if row.sequences else []
     parts += [f"prefixes of {row.prefix:.4g} on average"] if row.prefix else []
     return f"{row.text:,} tokens of text under {objective}: " + ", ".join(parts)

@@ -29,7 +29,7 @@ def test_a_run_is_described_by_its_ledger(file, tmp_path):
     for name, per_token in counts.flops_per_token.items():
         assert f"{name} {per_token * tokens:.4g}" in text
     assert f"under {config.data.objective.name}: " in text
-    assert f"{row.length:,} places" in text
+    assert f"{row.length:,} positions" in text
     assert ("encoder/block_00" in text) == (config.model.architecture in ("encoder", "encoder_decoder"))
     assert (f"encoder {row.encoder_length}," in text) == (config.model.architecture == "encoder_decoder")
     assert "not prepared yet" in text

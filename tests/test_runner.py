@@ -114,7 +114,7 @@ def test_the_command_repeats_the_final_evaluation(finished, tmp_path, capsys):
     assert {name: found[name] for name in record["final"]} == record["final"]
     with pytest.raises(UserError, match="--data_dir"):
         evaluate_loss(workdir, data_dir=str(tmp_path))
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match=r"run\.json"):
         evaluate_loss(tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_a_record_from_before_a_field_existed_is_of_the_same_run(config, finishe
 
 def test_a_work_directory_of_another_configuration_is_refused_by_naming_the_fields(config, finished):
     other = apply_overrides(config, ["optim.learning_rate=1e-3", "seed=1"])
-    with pytest.raises(UserError, match=r"optim.learning_rate: 0.01 -> 0.001; seed: 0 -> 1"):
+    with pytest.raises(UserError, match=r"optim\.learning_rate.*seed"):
         runner.train_run(other, finished[0])
 
 

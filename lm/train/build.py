@@ -77,10 +77,10 @@ def _check_rows(config: RunConfig, row: RowShape) -> None:
     model, longest = config.model, max(row.length, row.encoder_length)
     name, length = config.data.objective.name, f"data.sequence_length={config.data.sequence_length}"
     if model.positions == "learned" and longest > model.max_length:
-        of = "" if longest == config.data.sequence_length else f", whose rows under objective {name} have {longest} places,"
+        of = "" if longest == config.data.sequence_length else f", whose rows under objective {name} have {longest} positions,"
         raise UserError(f"{length}{of} is beyond model.max_length={model.max_length}: raise the latter")
     if not model.vocabulary_head:
-        raise UserError(f"objective {name} predicts tokens and the model has no head for them: set model.vocabulary_head=true")
+        raise UserError(f"objective {name} predicts tokens, and the model has no head for them: set model.vocabulary_head=true")
     heads = [output for output in model.outputs if output.per == "sequence"]
     if row.sequences and (len(heads) != 1 or heads[0].labels < 2):
         raise UserError(

@@ -14,7 +14,7 @@ from lm.types import Hyper
 
 
 def row_of(config: RunConfig) -> RowShape:
-    """Returns the places in one of the run's rows; UserError for an objective that cannot train the architecture."""
+    """Returns the shape of the run's rows; UserError for an objective that cannot train the architecture."""
     return row_shape(config.data, config.model.architecture)
 
 

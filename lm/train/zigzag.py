@@ -26,7 +26,7 @@ PER_PREDICTION = ("targets", "weights")  # one for each of `predict`, or for eac
 def zigzag(length: int, ways: int) -> np.ndarray:
     """Returns int32 [length]: the index in the row of the token at each index of the permuted row. `length` is a multiple of 2 ways."""
     if length % (2 * ways):
-        raise ValueError(f"{length} places are no multiple of {2 * ways}")
+        raise ValueError(f"a row of {length} positions is no multiple of {2 * ways}")
     chunks = np.arange(length, dtype=np.int32).reshape(2 * ways, -1)
     order = [chunk for i in range(ways) for chunk in (i, 2 * ways - 1 - i)]
     return chunks[order].ravel()

@@ -44,8 +44,8 @@ CASES = [
     ({"data": 8}, rows(12), "batch_size=12 must be a multiple of 8"),
     ({"data": 8, "micro_batches": 2}, None, "batch_size=8 must be a multiple of 16: 2 micro-batches x 8 devices"),
     ({"data": 4, "stage": 2, "pipeline_micro_batches": 4}, None, "batch_size=8 must be a multiple of 16: 4 groups of 2 stages"),
-    ({"context": 8}, changed("data", sequence_length=24), "rows of 24 places, no multiple of 2 x mesh.context=16"),
-    ({"data": 2, "tensor": 4, "sequence_parallel": True}, changed("data", sequence_length=30), "rows of 30 places, .* mesh.tensor=4"),
+    ({"context": 8}, changed("data", sequence_length=24), "24 positions.* 2 x mesh.context=16"),
+    ({"data": 2, "tensor": 4, "sequence_parallel": True}, changed("data", sequence_length=30), "30 positions.* mesh.tensor=4"),
 ]  # fmt: skip
 
 

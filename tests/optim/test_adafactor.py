@@ -144,7 +144,7 @@ def test_adam_moments_lie_with_their_weights():
 
 
 def test_settings_of_the_other_optimizer_are_refused():
-    with pytest.raises(UserError, match=r"optim.beta2=0.9 is AdamW's"):
+    with pytest.raises(UserError, match=r"optim\.beta2"):
         make_optimizer(dataclasses.replace(CONFIG, beta2=0.9), drawn(0), AXES)
     with pytest.raises(UserError, match="adamw"):
         apply_overrides(OptimConfig(), ["optimizer.clipping=2"])
@@ -155,5 +155,5 @@ def test_settings_of_the_other_optimizer_are_refused():
 
 def test_a_limit_that_leaves_no_update_is_refused():
     config = OptimConfig(optimizer=Adafactor(clipping=0.0))
-    with pytest.raises(UserError, match=r"clipping=0 leaves no update"):
+    with pytest.raises(UserError, match="clipping=0"):
         make_optimizer(config, drawn(0), AXES)

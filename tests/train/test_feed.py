@@ -36,5 +36,5 @@ def test_a_field_is_there_when_the_row_has_it(objective, architecture, optional)
     assert floats == {"weights"} | ({"label_weights"} & there)
     for leaf in jax.tree.leaves(batch):
         assert leaf.sharding.spec[:2] == (None, RULES.act_batch)
-    # Predicted places are no stretch of the row, so a mesh that splits the row keeps them whole.
+    # Predicted positions are no stretch of the row, so a mesh that splits the row keeps them whole.
     assert batch.targets.sharding.spec == PartitionSpec(None, RULES.act_batch, "context" if row.predicted is None else None)

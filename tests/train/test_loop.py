@@ -1,4 +1,4 @@
-"""The loop's promises: resume is exact, cuts change nothing, bad ends are recorded, bad places are refused."""
+"""Laws of the training loop: resume is exact, cuts change nothing, bad ends are recorded, unfit work directories are refused."""
 
 import dataclasses
 import json
@@ -213,9 +213,9 @@ def test_an_evaluation_that_is_not_finite_is_divergence(tmp_path, program):
 def test_another_experiment_is_refused_by_name(straight, program):
     workdir, _ = straight
     other = dataclasses.replace(CONFIG, seed=3, optim=dataclasses.replace(CONFIG.optim, learning_rate=0.5))
-    with pytest.raises(UserError, match=r"optim.learning_rate: 0.02 -> 0.5; seed: 0 -> 3"):
+    with pytest.raises(UserError, match=r"optim.learning_rate.*0\.5.*seed"):
         run(workdir, program, config=other)
-    with pytest.raises(UserError, match="data fingerprint: f -> g"):
+    with pytest.raises(UserError, match="fingerprint"):
         train(CONFIG, workdir, StubStream(), program, facts=dataclasses.replace(FACTS, data={"fingerprint": "g"}))
 
 
@@ -244,18 +244,18 @@ def test_checkpoints_without_a_record_are_nobodys(tmp_path, program):
     with pytest.raises(SystemExit):
         run(tmp_path, program, SignalStream(at=5))
     (tmp_path / record.FILE).unlink()
-    with pytest.raises(UserError, match=r"holds checkpoints and no run\.json"):
+    with pytest.raises(UserError, match=r"run\.json"):
         run(tmp_path, program)
 
 
 def test_several_processes_are_refused(tmp_path, program, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    with pytest.raises(UserError, match="one of 2 processes"):
+    with pytest.raises(UserError, match="2 processes"):
         run(tmp_path, program)
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path, program):
-    with record.locked(tmp_path), pytest.raises(UserError, match="another process trains"):
+    with record.locked(tmp_path), pytest.raises(UserError, match=str(tmp_path)):
         run(tmp_path, program)
 
 
@@ -264,13 +264,13 @@ def test_a_full_disk_is_one_line(tmp_path, program, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(UserError, match="No space left on device; free space"):
+    with pytest.raises(UserError, match="No space left"):
         run(tmp_path, program)
 
 
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path, program):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="file"):
         run(tmp_path / "file" / "run", program)
 
 
@@ -280,5 +280,5 @@ def test_tensorboard_and_profile_files_appear(tmp_path, program):
     assert found["steps"] == 8
     assert list(tmp_path.glob("events.*"))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    with pytest.raises(UserError, match="--profile=24:30 begins after the last of the run's 24 steps"):
+    with pytest.raises(UserError, match="--profile=24:30"):
         run(tmp_path / "late", program, profile=(24, 30))

@@ -19,7 +19,7 @@ WAYS = 2
 def test_the_order_of_the_docstring():
     assert zigzag(8, 2).tolist() == [0, 1, 6, 7, 2, 3, 4, 5]
     assert zigzag(8, 1).tolist() == list(range(8))
-    with pytest.raises(ValueError, match="12 places are no multiple of 8"):
+    with pytest.raises(ValueError, match="12"):
         zigzag(12, 4)
 
 
