@@ -21,10 +21,11 @@ from tests.small_run import on_devices, streams_that_break, text_files
 STEPS, ROWS, LENGTH, SAVED = 5, 16, 16, 3
 COMMON = [
     f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}",
-    "evaluation.documents_bytes=300", "evaluation.curve_bytes=200", "evaluation.points_per_decade=1", "log.tensorboard=false",
-    "log.every_steps=1", "log.layer_norms=true", f"checkpoint.every_steps={SAVED}", "model.d_model=16", "model.num_layers=4",
+    "evaluation.documents_bytes=300", "evaluation.curve_bytes=200", "evaluation.points_per_decade=1", "evaluation.stride=8",
+    "log.tensorboard=false", "log.every_steps=1", "log.layer_norms=true", f"checkpoint.every_steps={SAVED}",
+    "model.d_model=16", "model.num_layers=4",
     "model.attention.num_heads=2", "model.attention.head_dim=8", "model.mlp.d_ff=16", "optim.learning_rate=2e-2", "execution.unroll=false",
-    "model.architecture=prefix_lm", "model.positions=relative", "data.objective=prefix", "model.vocab_size=259",
+    "model.vocab_size=259",
     "optim.optimizer=adafactor", "optim.optimizer.smallest_factored=8",
 ]  # fmt: skip
 PIPELINE = ["mesh.stage=2", "mesh.fsdp=2", "execution.pipeline_repeats=2", "execution.pipeline_micro_batches=4"]
@@ -32,29 +33,24 @@ PIPELINE = ["mesh.stage=2", "mesh.fsdp=2", "execution.pipeline_repeats=2", "exec
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
-    """One run on two meshes: split over data alone, and in a pipeline with fsdp."""
+    """One run on two meshes: on one device, and in a pipeline with fsdp on four."""
     text = text_files(tmp_path_factory.mktemp("pipelines"), documents=20, lines=50)
     plain = apply_overrides(RunConfig(), [*text, *COMMON])
     return {"plain": plain, "pipeline": apply_overrides(plain, PIPELINE)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def four_devices():
-    with on_devices(4):
-        yield
+DEVICES = {"plain": 1, "pipeline": 4}
+
+
+def trained(name, configs, workdir):
+    with on_devices(DEVICES[name]):
+        return runner.train_run(configs[name], workdir)
 
 
 @pytest.fixture(scope="module")
 def straight(configs, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight")
-    return workdir, runner.train_run(configs["plain"], workdir)
-
-
-def stopped(config, workdir):
-    """A run that ends after its first checkpoint."""
-    with streams_that_break(at=SAVED + 1), pytest.raises(OSError, match="gone"):
-        runner.train_run(config, workdir)
-    assert checkpoint.steps(workdir) == [SAVED]
+    return workdir, trained("plain", configs, workdir)
 
 
 def arrays(workdir):
@@ -72,12 +68,14 @@ def close(found, expected):
 @pytest.mark.parametrize(("first", "then"), [("pipeline", "plain"), ("plain", "pipeline")])
 def test_a_run_goes_on_on_another_mesh_as_if_it_had_never_stopped(first, then, configs, straight, tmp_path):
     folder, expected = straight
-    stopped(configs[first], tmp_path)
+    with streams_that_break(at=SAVED + 1), pytest.raises(OSError, match="gone"):
+        trained(first, configs, tmp_path)
+    assert checkpoint.steps(tmp_path) == [SAVED]
     assert arrays(tmp_path) == arrays(folder)
-    found = runner.train_run(configs[then], tmp_path)
+    found = trained(then, configs, tmp_path)
     assert (found["status"], found["resumes"][0]["step"], found["id"]) == ("completed", SAVED, expected["id"])
     assert found["final"]["nats"] == pytest.approx(expected["final"]["nats"], rel=1e-5)
-    parts = build(configs["plain"])
+    parts = build(configs["plain"], jax.devices()[:1])
     target = abstract_state(configs["plain"], parts.model, parts.mesh)
     close(*(checkpoint.named_arrays(checkpoint.restore(place, target).state) for place in (tmp_path, folder)))
     for a, b in zip(metrics.read(tmp_path), metrics.read(folder), strict=True):  # norms are vectors in the order of layers
@@ -102,8 +100,7 @@ T5 = ["model.architecture=encoder_decoder", "data.objective=span_corruption", "m
 def test_the_stored_form_is_the_state_of_a_run_without_a_pipeline(optimizer, configs):
     def state_of(changes):
         config = apply_overrides(configs["plain"], [*T5, *optimizer[:1], *changes])
-        with on_devices(8):  # so that `data` has more than one
-            parts = build(config)
+        parts = build(config)
         return abstract_state(config, parts.model, parts.mesh), parts.model.axes()
 
     expected, _ = state_of([])
