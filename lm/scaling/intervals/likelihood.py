@@ -54,13 +54,13 @@ class LikelihoodFit:
 
 def gaussian(made: Fit) -> Union[Likelihood, Refusal]:
     """The Gaussian maximum, from where `made` lies."""
-    points = made.points
+    points = dataclasses.replace(made.points, weights=made.points.weights ** (2 / made.objective.power))  # inverse variances
     starts = np.concatenate([made.theta[None], made.others])
     value, theta = _least(made, points.log_loss, points.weights, starts)
     if not np.isfinite(value):
         return Refusal("not_converged", "squared log errors have no minimum near the fit: check the fit, or add rows")
     scale = math.sqrt(value / len(points.log_loss))
-    squared = dataclasses.replace(made, objective=SquaredLog(), theta=theta, value=value, others=made.theta[None])
+    squared = dataclasses.replace(made, points=points, objective=SquaredLog(), theta=theta, value=value, others=made.theta[None])
     return Likelihood(squared, None, scale, _normal(value, points.weights))
 
 
