@@ -1,4 +1,4 @@
-"""Rows in, `Analysis` out: everything that `fit --json` prints and everything that the report draws."""
+"""Analyses a study: rows in, `Analysis` out, which holds all that `fit --json` prints and the report draws."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ SCHEMA = 2
 
 @result
 class Analysis:
-    """The whole analysis of a study. Numbers that the runs do not support are Refusals."""
+    """A study's results. Numbers that the runs do not support are Refusals."""
 
     schema: int
     settings: dict[str, Any]
@@ -64,7 +64,7 @@ class Analysis:
         return tuple(f"{check.budget:.3g} FLOPs: {'; '.join(check.reasons)}" for check in self.checks if not check.passed)
 
     def summary(self) -> dict[str, Any]:
-        """What `fit --json` prints: the three approaches' exponents with intervals or refusals, sigma(C), the forecast's error."""
+        """Returns what `fit --json` prints: the three approaches' exponents with intervals or refusals, sigma(C), the forecast's error."""
         approaches: dict[str, Any] = {}
         for name in ("envelope", "isoflop", "parametric"):
             made = getattr(self, name)
@@ -86,7 +86,7 @@ def to_json(analysis: Analysis) -> str:
 
 
 def read(path: pathlib.Path) -> Analysis:
-    """The analysis in a fit.json; UserError for one that another version wrote, or that is broken."""
+    """Reads the analysis in a fit.json; UserError for one that another version wrote, or that is broken."""
     try:
         made = results.from_json(path.read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError):  # not JSON; a result that this version does not know; other fields
@@ -132,7 +132,7 @@ def analyse(
 def _adjusted(
     cells: Runs, brackets: Sequence[Bracket], two: Union[Isoflop, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
 ) -> Union[Isoflop, Refusal]:
-    """Approach 2 again, without the gaps of the learning-rate rule."""
+    """Fits approach 2 again, without the gaps of the learning-rate rule."""
     moved = two if isinstance(two, Refusal) else without_gaps(cells, brackets, two)
     if isinstance(moved, Refusal):
         return moved
@@ -141,7 +141,7 @@ def _adjusted(
 
 
 def _budgets(cells: Runs) -> list[tuple[float, float]]:
-    """Every planned budget and the FLOPs that its cells have, in the convention of the plan."""
+    """Returns every planned budget with the FLOPs that its cells have, in the convention of the plan."""
     assert cells.budget is not None  # the rows of a study have budgets
     return [(b, math.exp(cells.log_planned_c[cells.budget == b].mean())) for b in sorted(set(cells.budget.tolist()))]
 

@@ -1,4 +1,4 @@
-"""Learning-rate brackets: how far from its best a cell runs under the learning-rate rule, and what that does to the exponent (numpy only).
+"""Learning-rate brackets show how far from its best the learning-rate rule runs a cell, and what that does to the exponent (numpy only).
 
 A bracket is one cell run again at other rates. A parabola of log loss in log rate gives the best rate and the rule's gap: log loss under
 the rule minus log loss at the vertex.
@@ -42,7 +42,7 @@ class Bracket:
 
 
 def fit_brackets(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[Bracket, ...]:
-    """Every bracketed cell of usable `rows`, in planned order."""
+    """Fits every bracketed cell of usable `rows`, in planned order."""
     groups: dict[tuple[float, Size, int], list[Row]] = {}
     for row in rows:
         if row.role == BRACKET:
@@ -86,7 +86,7 @@ def _bracket(rule: Row, rows: list[Row], noise: Union[NoiseModel, Refusal], sett
 
 
 class _Best(NamedTuple):
-    """Arrays [R]: log factor of the best rate within the bracket, gap of the rule (u = 0) to it, lost."""
+    """The best rate within the bracket [R]: its log factor, the gap of the rule (u = 0) to it, and whether it is lost."""
 
     u: np.ndarray
     gap: np.ndarray
@@ -104,7 +104,7 @@ def _vertex(c: np.ndarray, u: np.ndarray) -> _Best:
 
 
 def without_gaps(cells: Runs, found: Sequence[Bracket], fitted: Isoflop) -> Union[Runs, Refusal]:
-    """Cells with the rule's gap taken from their log loss: interpolated in log N - log N*(C) between the brackets, constant beyond them.
+    """Takes the rule's gap from the loss of every cell: interpolated in log N - log N*(C) between the brackets, constant beyond them.
 
     Where a bracket has no vertex the least gap that it shows stands in.
     """

@@ -1,4 +1,4 @@
-"""What each budget must show before its minimum is believed, which sizes are tied, and which shape classes stand apart (numpy only)."""
+"""Checks each budget before its minimum is believed, finds sizes that are tied and shape classes that stand apart (numpy only)."""
 
 import math
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def _check(budget: IsoflopBudget, settings: AnalysisSettings) -> BudgetCheck:
 
 
 def without_runs(planned: Sequence[Row], used: Sequence[Row]) -> tuple[BudgetCheck, ...]:
-    """A failed check for every budget of the plan of which no run can be used."""
+    """Returns a failed check for every planned budget of which no run can be used."""
     known = {row.budget for row in used if row.role != BRACKET}
     failed = []
     for budget in sorted({row.budget for row in planned} - known):
@@ -94,7 +94,7 @@ def without_runs(planned: Sequence[Row], used: Sequence[Row]) -> tuple[BudgetChe
 def shape_classes(
     profiles: Sequence[Profile], cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
 ) -> Union[tuple[ShapeClass, ...], Refusal]:
-    """Mean residuals by shape field and value, over the budgets whose parabola has residual degrees of freedom.
+    """Averages residuals by shape field and value, over the budgets whose parabola has residual degrees of freedom.
 
     A class's mean residual sum v'r has variance v' (I - H) S (I - H)' v, with S the seed noise of the profile's points and H the parabola's
     hat matrix, so that a class of one cell at the end of the grid is judged by what a parabola leaves of it. Fields that take one value
@@ -118,7 +118,7 @@ def shape_classes(
 
 
 def _residual_parts(profile: Profile, cells: Runs, sigma: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Sizes, relative residuals [k], and their covariance under seed noise [k, k]."""
+    """Returns sizes, relative residuals [k], and their covariance under seed noise [k, k]."""
     fit = curves.through(profile, cells.noise_weight)
     design = np.stack([np.ones_like(fit.u), fit.u, fit.u**2], axis=1)
     remaining = np.eye(len(fit.u)) - design @ fit.solver

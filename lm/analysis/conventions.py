@@ -1,4 +1,4 @@
-"""How the exponents move with the counting of N and C.
+"""Fits the exponents under every way of counting N and C.
 
 Budgets are planned in one convention. Under another one the cells of a budget do not share a C, so that approach 2 reads each size's end
 losses at common values of C instead of grouping by the label.
@@ -35,7 +35,7 @@ class ConventionRow:
 
 
 def profiles_of(cells: Runs, settings: AnalysisSettings) -> Union[list[profiles.Profile], Refusal]:
-    """The profiles under the settings' convention of C."""
+    """Returns the profiles under the settings' convention of C."""
     if settings.c == settings.planned_c:
         return profiles.by_budget(cells)
     assert cells.budget is not None  # the rows of a study have budgets
@@ -43,7 +43,7 @@ def profiles_of(cells: Runs, settings: AnalysisSettings) -> Union[list[profiles.
 
 
 def convention_table(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[ConventionRow, ...]:
-    """Every pair of conventions that the runs record."""
+    """Fits every pair of conventions that the runs record."""
     table: list[ConventionRow] = []
     for n in N_CONVENTIONS:
         missing = missing_convention(rows, n, settings.planned_c)
@@ -77,7 +77,7 @@ def _grouping(c: str, settings: AnalysisSettings) -> str:
 
 
 def isoflop_exponents(cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[Answer, Answer]:
-    """Approach 2's exponents."""
+    """Returns approach 2's exponents."""
     made = profiles_of(cells, settings)
     if isinstance(made, Refusal):
         return made, made

@@ -1,4 +1,4 @@
-"""Approach 1: the lower envelope of training curves, from points at constant learning rate only (numpy only).
+"""Approach 1 by the lower envelope of loss curves, from points at constant learning rate only (numpy only).
 
 Hoffmann et al. 2022, section 3.1: at log-spaced compute, the size whose curve is lowest. A curve is the longest run of a size; its points
 lie after warm-up and before the decay, so that all of them have had the same treatment. With a handful of sizes the envelope is a
@@ -53,7 +53,7 @@ class Envelope:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Constant-rate points of one run by increasing compute."""
+    """The constant-rate points of one run by increasing compute."""
 
     id: str
     log_n: float
@@ -68,7 +68,7 @@ class Curve:
 
 
 def curves(rows: Sequence[Row], settings: AnalysisSettings) -> list[Curve]:
-    """One curve per size: of its longest run (ties: the first planned), by increasing N. Sizes with fewer than two points are left out."""
+    """Returns the loss curve of each size's longest run (ties: the first planned), by increasing N, where it has two points or more."""
     longest: dict[Size, Row] = {}
     for row in rows:
         best = longest.get(size_of(row))
@@ -86,7 +86,7 @@ def curves(rows: Sequence[Row], settings: AnalysisSettings) -> list[Curve]:
 
 
 def _lowest(found: list[Curve], log_c: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Index of the lowest curve at each C; -1 where fewer than two curves have points on both sides."""
+    """Returns the index of the lowest curve at each C; -1 where fewer than two curves have points on both sides."""
     nan = np.nan
     losses = np.stack([np.interp(log_c, k.log_c, k.log_loss + s, left=nan, right=nan) for k, s in zip(found, shift, strict=True)])
     covered = np.sum(np.isfinite(losses), axis=0) >= 2
@@ -94,7 +94,7 @@ def _lowest(found: list[Curve], log_c: np.ndarray, shift: np.ndarray) -> np.ndar
 
 
 def _slopes(found: list[Curve], log_c: np.ndarray, lowest: np.ndarray) -> tuple[np.ndarray, int]:
-    """(intercept, slope) of log N and of log D on log C [2, 2] over the envelope's interior sizes, and how many distinct ones there are."""
+    """Fits (intercept, slope) of log N and of log D on log C [2, 2] over the envelope's interior sizes; also returns their number."""
     inner = (lowest > 0) & (lowest < len(found) - 1)
     count = len(set(lowest[inner].tolist()))
     if count < 2:
@@ -106,7 +106,7 @@ def _slopes(found: list[Curve], log_c: np.ndarray, lowest: np.ndarray) -> tuple[
 
 
 def fit_envelope(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> Union[Envelope, Refusal]:
-    """Approach 1 under the conventions of `settings`."""
+    """Fits approach 1 to the loss curves of usable rows, under the conventions of `settings`."""
     found = curves(rows, settings)
     if len(found) < 2:
         return Refusal("too_few_points", f"{len(found)} sizes have constant-rate points; evaluate during the run, before the decay")
@@ -128,7 +128,7 @@ def fit_envelope(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], setting
 
 
 def _draws(found: list[Curve], log_c: np.ndarray, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> np.ndarray:
-    """Lines of envelopes whose curves are moved as wholes by seed noise: the points of one run are not independent."""
+    """Fits lines to envelopes whose curves seed noise moves as wholes: the points of one run are not independent."""
     if isinstance(noise, Refusal):
         return np.zeros((1, 2, 2))
     ends = np.array([k.noise_log_c for k in found])

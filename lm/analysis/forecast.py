@@ -1,4 +1,4 @@
-"""The forecast of the largest budget from the smaller ones, written before its cells start, and its score afterwards.
+"""Forecasts the largest budget from the smaller ones, before its cells start.
 
 Losses are predicted by approach 3 fitted to the known cells; the interval is predictive: the fit's own draws plus seed noise sigma(C),
 widened to the size of the residuals where these are larger. Two baselines say what the law adds: a power law of L*(C) through the minima
@@ -27,7 +27,7 @@ METHOD = "approach 3, predictive: parametric bootstrap and seed noise"
 
 @result
 class CellForecast:
-    """What one planned cell is expected to end at, nats per byte. `sigma` is its relative seed sd."""
+    """The loss that one planned cell is expected to end at, in nats per byte. `sigma` is its relative seed standard deviation."""
 
     id: str
     n: float
@@ -39,7 +39,7 @@ class CellForecast:
 
 @result
 class Forecast:
-    """Written before the cells of `budget` start. `made_from` are the ids of the runs that it was made from."""
+    """A forecast, written before the cells of `budget` start. `made_from` are the ids of the runs that it was made from."""
 
     budget: float
     flops: float
@@ -56,7 +56,7 @@ class Forecast:
 
 
 def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSettings) -> Union[Forecast, Refusal]:
-    """The forecast of the grid cells in `planned` (whatever they measured is not read) from usable runs in `known`."""
+    """Forecasts the grid cells in `planned` (whatever they measured is not read) from usable runs in `known`."""
     rows, _ = usable(known)
     targets = [row for row in planned if row.role == "grid"]
     if not rows or not targets:
@@ -95,7 +95,7 @@ def _losses(
     log_c: np.ndarray,
     settings: AnalysisSettings,
 ) -> tuple[list[Answer], list[Optional[float]]]:
-    """Predictive estimates of the planned cells' losses, and their relative seed sd."""
+    """Returns predictive estimates of the planned cells' losses, and their relative seed standard deviations."""
     sigma = noise.sigma(log_c) if isinstance(noise, NoiseModel) else None
     shown: list[Optional[float]] = [None] * len(log_c) if sigma is None else [float(s) for s in sigma]
     if isinstance(law, Refusal):
@@ -126,7 +126,7 @@ def _isoflop_star(fitted: isoflop.Isoflop, minima: list[isoflop.Minimum], log_c:
 
 
 def _baselines(fitted: isoflop.Isoflop, log_c: float) -> tuple[float, float]:
-    """L* at C by a power law through the known budgets' minima, and the last one; a budget without a minimum gives its lowest loss."""
+    """Returns L* at C by a power law through the known budgets' minima, and the last of them; a budget without one gives its least loss."""
     lowest = [b.loss_star.value if isinstance(b.loss_star, Estimate) else min(b.loss) for b in fitted.budgets]
     x = np.log([b.flops for b in fitted.budgets])
     if len(x) < 2:

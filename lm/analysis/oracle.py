@@ -27,7 +27,7 @@ SCHEMA = 1
 
 @result
 class LeastLoss:
-    """E_T, the least loss possible, in nats per byte of text; ends of documents count as nats and not as bytes, as in every loss here."""
+    """E_T, the least loss possible, in nats per byte; ends of documents count as nats and not as bytes, as in every loss here."""
 
     nats_per_byte: float  # E_T: the oracle's mean loss over the final evaluation's documents
     expected: float  # of documents like these, in closed form
@@ -48,14 +48,14 @@ class LeastLoss:
 
 
 def chain_of(config: RunConfig) -> Optional[WordChain]:
-    """The word chain that a configuration reads; None where it reads other text, or other text too."""
+    """Returns the word chain that a configuration reads; None where it reads other text, or other text too."""
     components = config.data.components
     is_chain = len(components) == 1 and components[0].corpus == "word_chain" and config.likelihood == "text"
     return (components[0].chain or WordChain()) if is_chain else None
 
 
 def least_loss(config: RunConfig, root: pathlib.Path) -> Optional[LeastLoss]:
-    """The least loss of a study in `root`, measured on the first call and kept in oracle.json; None for text that has no known one."""
+    """Returns the least loss of a study in `root`, measured on the first call and kept in oracle.json; None where it is not known."""
     chain = chain_of(config)
     if chain is None:
         return None
@@ -87,7 +87,7 @@ def measure(config: RunConfig, chain: WordChain, data_dir: str) -> LeastLoss:
 
 
 def require_context(config: RunConfig, chain: WordChain) -> None:
-    """UserError where a scored byte may lack what predicts it: the word `lag` places before, and where that begins."""
+    """Raises UserError where a scored byte may lack what predicts it: the word `lag` places before, and where that begins."""
     from lm.data.corpora.word_chain import Language
 
     context = config.data.sequence_length - config.evaluation.stride  # a token is a byte or more
@@ -99,5 +99,5 @@ def require_context(config: RunConfig, chain: WordChain) -> None:
 
 
 def ideal(least: LeastLoss) -> dict[str, Any]:
-    """The exponents of ideal learners by name."""
+    """Returns the exponents of ideal learners by name."""
     return {"alpha": least.ideal_alpha, "beta": least.ideal_beta}

@@ -1,4 +1,4 @@
-"""Whether the fitted law finds the oracle's loss: E against the least loss possible, and the exponents of what lies above it."""
+"""Compares approach 3's fit with the oracle: E with the least loss possible, and the exponents of what lies above it."""
 
 from typing import Optional, Union
 
@@ -21,7 +21,9 @@ WIDEST = 0.15  # width of an interval of E that says something, over the oracle'
 
 @result
 class OracleComparison:
-    """`floor`, `alpha` and `beta` are those of approach 3's fit to the losses, `reducible` those of A / N^alpha + B / D^beta fitted to the
+    """A fit set against the oracle.
+
+    `floor`, `alpha` and `beta` are those of approach 3's fit to the losses, `reducible` those of A / N^alpha + B / D^beta fitted to the
     losses less the oracle's; `ideal` what a learner limited by nothing else would have."""
 
     least: LeastLoss
@@ -39,7 +41,7 @@ class OracleComparison:
 def compare(
     least: LeastLoss, cells: Runs, three: Union[Parametric, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
 ) -> OracleComparison:
-    """Sets the fit of approach 3 to the losses of `cells`, `three`, against the oracle's."""
+    """Compares `three`, the fit of approach 3 to the losses of `cells`, with the oracle."""
     floor, alpha, beta = (three if isinstance(three, Refusal) else three.parameters[name] for name in ("E", "alpha", "beta"))
     width = None
     if isinstance(floor, Estimate) and floor.low is not None and floor.high is not None:
@@ -64,7 +66,7 @@ def verdict(floor: Answer, truth: float, width: Optional[float], covered: bool) 
 
 
 def fit_above(least: float, cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> dict[str, Answer]:
-    """Fits A / N^alpha + B / D^beta to the losses less the least one; the noise is that of the losses, so it weighs more near it."""
+    """Fits A / N^alpha + B / D^beta to the losses less the least one, whose noise grows, relative to them, towards it."""
     loss = np.exp(cells.log_loss)
     if low := int((loss <= least).sum()):
         reason = f"{low} runs have a loss of {loss.min():.4f} or less, at or below the least that is possible: data or oracle are wrong"

@@ -55,7 +55,7 @@ class Run:
 
 
 def read(root: pathlib.Path) -> list[Run]:
-    """All cells of a comparison in planned order; UserError for a directory that is broken or holds a study of another kind."""
+    """Returns the runs of a comparison in planned order. UserError for a directory that is broken or holds a study of another kind."""
     study = directory.open_study(root)
     if any(cell["role"] != ROLE for cell in study["cells"]):
         raise UserError(f"{root} holds the grid {study['name']}, which compares no variants")
@@ -137,7 +137,7 @@ STATES = ("resolved", "not resolved", "not trained", "too few seeds")
 
 @result
 class Group:
-    """What the variants of a group have in common: the held-out targets, their number and the entropy of their frequencies in nats."""
+    """The held-out targets that the variants of a group share: their number, and the entropy of their frequencies in nats."""
 
     name: str
     targets: int
@@ -156,7 +156,7 @@ class Excluded:
 
 @result
 class PairedComparison:
-    """All that is said about a comparison."""
+    """A comparison's results: its groups, every variant, every pair of variants of a group, and the runs left out."""
 
     groups: tuple[Group, ...]
     variants: tuple[VariantResult, ...]
@@ -171,7 +171,7 @@ class PairedComparison:
 
 
 def compare(runs: Sequence[Run], judgement: Judgement, published: Optional[Published] = None) -> PairedComparison:
-    """Every variant, and every pair of variants of a group. UserError where a group was scored on different targets, or has no run."""
+    """Compares every pair of variants of a group. UserError where a group was scored on different targets, or has no completed run."""
     names = list(dict.fromkeys((run.group, run.variant) for run in runs))
     groups, variants, pairs = [], [], []
     for name in dict.fromkeys(group for group, _ in names):
@@ -193,7 +193,7 @@ def compare(runs: Sequence[Run], judgement: Judgement, published: Optional[Publi
 
 
 def _common(group: str, runs: Sequence[Run]) -> tuple[int, float]:
-    """(number of held-out targets, entropy of their frequencies) of all runs of a group."""
+    """Returns the number of held-out targets of a group's runs and the entropy of their frequencies."""
     if not runs:
         raise UserError(f"no run of group {group} has completed: `status` says how far the study is")
     scored = {(run.targets, run.entropy) for run in runs}
@@ -233,7 +233,7 @@ def _loss(run: Run) -> float:
 
 
 def _sd(values: Sequence[float]) -> float:
-    """Sample standard deviation; 0 of one value, which nothing is concluded from."""
+    """Returns the sample standard deviation; 0 of one value, which nothing is concluded from."""
     if len(values) < 2:
         return 0.0
     mean = sum(values) / len(values)
@@ -252,7 +252,7 @@ def _pair(a: VariantResult, b: VariantResult, trained: bool, judgement: Judgemen
 
 
 def spread(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """(mean of a - b, its standard deviation over the seeds, that of a single variant over them) for losses of the same seeds in order."""
+    """Returns the mean of a - b and the standard deviations over the seeds of a - b and of a single variant, losses in order of seeds."""
     differences = [x - y for x, y in zip(a, b, strict=True)]
     return sum(differences) / len(differences), _sd(differences), math.sqrt((_sd(a) ** 2 + _sd(b) ** 2) / 2)
 
@@ -260,7 +260,7 @@ def spread(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]
 def _published(
     a: VariantResult, b: VariantResult, factor: float, published: Optional[Published]
 ) -> tuple[Optional[str], Optional[tuple[int, int]]]:
-    """The variant that more than half of the measures favour, and how many favour either."""
+    """Returns the variant that more than half of the published measures favour, and how many favour either."""
     scores = [published.of(v.group, v.variant) for v in (a, b)] if published else [None, None]
     if published is None or scores[0] is None or scores[1] is None:
         return None, None
@@ -272,7 +272,7 @@ def _published(
 
 @functools.cache
 def false_rate(seeds: int, factor: float, draws: int = 20_000) -> float:
-    """Share of pairs without a true difference that are called resolved, when the losses of all runs scatter alike and independently."""
+    """Simulates the share of pairs that are called resolved though all losses scatter alike and independently."""
     made = random.Random(0)
     found = 0
     for _ in range(draws):
@@ -292,7 +292,7 @@ VERDICTS = {
 
 
 def verdict(pair: Pair) -> Optional[str]:
-    """A key of VERDICTS; None where there are no published scores, or no order is claimed for want of training or seeds."""
+    """Returns a key of VERDICTS; None without published scores, or where no order is claimed for want of training or seeds."""
     if pair.wins is None or pair.state not in ("resolved", "not resolved"):
         return None
     if pair.better is None:
@@ -303,7 +303,7 @@ def verdict(pair: Pair) -> Optional[str]:
 
 
 def render(made: PairedComparison, published: Optional[Published]) -> str:
-    """A table of variants and one of pairs for each group, and the sentences."""
+    """Renders a table of variants and one of pairs for each group, and the sentences."""
     lines = []
     for group in made.groups:
         lines += [f"{group.name}: {basis(group, made)}"]
@@ -319,7 +319,7 @@ PAIR_HEAD = ["pair", "difference", "noise", "seeds", "order", "published"]
 
 
 def basis(group: Group, made: PairedComparison) -> str:
-    """What the losses of a group are measured on."""
+    """Says what the losses of a group are measured on."""
     return (
         f"nats per target over {group.targets:,} held-out targets, the same for all; their frequencies alone give {group.entropy:.3f},"
         f" and {group.entropy - made.margin:.3f} or less in every run counts as trained"
@@ -373,7 +373,7 @@ def _published_order(pair: Pair) -> str:
 
 
 def sentences(made: PairedComparison, group: Group) -> list[str]:
-    """What was found in a group, and how it stands to what is published."""
+    """Says what was found in a group, and how that compares with what is published."""
     pairs = [pair for pair in made.pairs if pair.group == group.name]
     if not group.trained:
         names = ", ".join(v.variant for v in made.of(group.name) if not v.trained)
@@ -394,7 +394,7 @@ def _order(pair: Pair) -> str:
 
 
 def rules(made: PairedComparison) -> list[str]:
-    """How an order is judged."""
+    """Says how an order is judged."""
     lines = [
         f"An order is resolved when the mean difference over shared seeds exceeds {made.factor:g} times the noise: the larger of the"
         " standard deviations over seeds of the difference and of one variant."
@@ -411,7 +411,7 @@ def rules(made: PairedComparison) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the first to the left."""
+    """Lays rows out in columns of equal width, the first to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  " + "  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True)))

@@ -1,4 +1,4 @@
-"""From a study's rows to the table of runs that every fit reads, and the rules by which rows are left out (numpy only)."""
+"""Turns a study's rows into the table of runs that every fit reads, and says which rows are left out (numpy only)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Optional
@@ -22,7 +22,7 @@ class Exclusion:
 
 
 def runs_of(rows: Sequence[Row], n: str, c: str, planned_c: str) -> Runs:
-    """The table of usable rows, in planned order; runs of learning-rate brackets are left out.
+    """Returns the table of usable rows, in planned order; runs of learning-rate brackets are left out.
 
     Args:
         n, c: the conventions in which N and C are counted, which all rows record (`missing_convention`).
@@ -49,12 +49,12 @@ def runs_of(rows: Sequence[Row], n: str, c: str, planned_c: str) -> Runs:
 
 
 def size(row: Row) -> Size:
-    """A hashable name of a run's shape: equal for the cells of one size, whatever the budget."""
+    """Returns a hashable name of a run's shape: equal for the cells of one size, whatever the budget."""
     return tuple(sorted((str(key), int(value)) for key, value in row.shape.items()))
 
 
 def decayed(row: Row) -> bool:
-    """Whether the run's last point lies in the decay of its schedule (a run without a loss curve is taken at its word)."""
+    """Returns whether the run's last point lies in the decay of its schedule (a run without a loss curve is taken at its word)."""
     return not row.curve or bool(row.curve[-1].get("decayed", True))
 
 

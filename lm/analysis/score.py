@@ -1,4 +1,4 @@
-"""How a forecast did, once its cells have run (numpy only)."""
+"""Scores a forecast once its cells have run (numpy only)."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,9 @@ class CellScore:
 
 @result
 class Score:
-    """The forecast against the truth. `aim` is max(1%, 1.5 sigma); `coverage_p` the two-sided binomial probability of a coverage this far
+    """A forecast held against what was measured.
+
+    `aim` is max(1%, 1.5 sigma); `coverage_p` the two-sided binomial probability of a coverage this far
     from the interval's level; `regret` the loss, relative, of training at the predicted N* on the measured profile."""
 
     cells: tuple[CellScore, ...]
@@ -57,7 +59,7 @@ class Score:
 
 
 def score(forecast: Forecast, rows: Sequence[Row], measured: Optional[IsoflopBudget], settings: AnalysisSettings) -> Union[Score, Refusal]:
-    """Compares with usable `rows`; `measured` is approach 2's profile of the forecast budget, for N* and the regret."""
+    """Compares a forecast with usable `rows`; `measured` is approach 2's profile of its budget, for N* and the regret."""
     loss = {row.id: row.loss for row in usable(rows)[0]}
     cells = [_cell(cell, loss[cell.id]) for cell in forecast.cells if cell.id in loss and isinstance(cell.loss, Estimate)]
     missing = tuple(cell.id for cell in forecast.cells if cell.id not in loss)
@@ -92,13 +94,13 @@ def _cell(cell: CellForecast, measured: float) -> CellScore:
 
 
 def _ratio(predicted: Optional[float], measured: Optional[IsoflopBudget]) -> Optional[float]:
-    """Predicted over measured L* - 1; None where either is missing."""
+    """Returns predicted over measured L*, minus 1; None where either is missing."""
     truth = None if measured is None else value_of(measured.loss_star)
     return None if predicted is None or truth is None else predicted / truth - 1
 
 
 def _regret(n: Optional[float], measured: Optional[IsoflopBudget]) -> Union[float, Refusal]:
-    """Loss at N on the measured parabola over its minimum, minus 1; refused outside the sampled sizes."""
+    """Returns the loss at N on the measured parabola over its minimum, minus 1; refused outside the sampled sizes."""
     if n is None or measured is None or isinstance(measured.loss_star, Refusal):
         return Refusal("missing", "the regret needs a predicted N* and a measured profile with a minimum")
     if not min(measured.n) <= n <= max(measured.n):
@@ -109,6 +111,6 @@ def _regret(n: Optional[float], measured: Optional[IsoflopBudget]) -> Union[floa
 
 
 def binomial_p(hits: int, trials: int, level: float) -> float:
-    """Two-sided probability, under coverage `level`, of a count no likelier than the one seen."""
+    """Returns the two-sided probability, under coverage `level`, of a count no likelier than the one seen."""
     mass = [math.comb(trials, k) * level**k * (1 - level) ** (trials - k) for k in range(trials + 1)]
     return min(1.0, sum(m for m in mass if m <= mass[hits] * (1 + 1e-9)))

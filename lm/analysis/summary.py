@@ -1,4 +1,4 @@
-"""The results of a study in a few lines of text, from what `fit --json` prints (imports no jax)."""
+"""Renders a study's results in a few lines of text, from what `fit --json` prints (imports no jax)."""
 
 from typing import Any, Optional
 
@@ -8,7 +8,7 @@ NAMES = {"envelope": "approach 1 (envelope)", "isoflop": "approach 2 (IsoFLOP)",
 
 
 def render(made: dict[str, Any]) -> str:
-    """Exponents by the three approaches, sigma(C), the forecast's error, what was excluded and what to be careful about."""
+    """Renders the exponents by the three approaches, sigma(C), the forecast's error, exclusions and cautions."""
     lines = [f"{made['study']}: N* ~ C^a, D* ~ C^b"]
     for name, title in NAMES.items():
         found = made["exponents"][name]

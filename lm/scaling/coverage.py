@@ -1,4 +1,4 @@
-"""Whether intervals cover: studies simulated from a known law and noise model, and how often each interval holds the truth.
+"""Counts how often intervals cover: studies are simulated from a known law and noise model, and each interval holds the truth or not.
 
 A design is the inputs of a study, a law with its parameters, and a noise model. Every simulated study is fitted, resampled and read as a
 table of one's own would be; only the starts differ, for the truth is known to lie nearby: fits begin at the law that made the data.
@@ -34,11 +34,11 @@ class Design:
     objective: Objective = HuberLog()
 
     def exact(self) -> Runs:
-        """The study without noise."""
+        """Returns the study without noise."""
         return dataclasses.replace(self.runs, loss=solver.loss(self.law, self.values, np.exp(self.runs.log_x(self.law.inputs))))
 
     def simulate(self, studies: int, seed: int) -> np.ndarray:
-        """[studies, n] log losses."""
+        """Returns log losses [studies, n]."""
         log_loss = np.log(self.exact().loss)
         scale = self.noise.sigma(np.log(self.runs.c), log_loss)
         return log_loss + scale * bootstrap.generator(seed, "simulated studies").standard_normal((studies, len(log_loss)))
@@ -46,7 +46,7 @@ class Design:
 
 @result
 class Covered:
-    """How often intervals of a nominal level held the truth. `chance` is the probability of a count this unlikely at the nominal level."""
+    """The count of intervals that held the truth. `chance` is the probability of a count this unlikely at the nominal level."""
 
     quantity: str
     method: str
@@ -70,7 +70,7 @@ def coverage(
     levels: tuple[float, ...] = (0.8, 0.95),
     seed: int = 0,
 ) -> Union[tuple[Covered, ...], Refusal]:
-    """One row per quantity and level; a Refusal where the law cannot be fitted to the design even without noise."""
+    """Returns one row per quantity and level; a Refusal where the law cannot be fitted to the design even without noise."""
     base = fitted(design)
     if isinstance(base, Refusal):
         return base
@@ -103,7 +103,7 @@ def _median(widths: list[float]) -> float:
 
 
 def fitted(design: Design) -> Union[fit.Fit, Refusal]:
-    """The law fitted to the study without noise, from where it lies."""
+    """Fits the law to the study without noise, from where it lies."""
     points = points_of(design.exact(), design.law)
     start = design.law.coordinates(design.values, points.centre)[None]
     made = fit.fit(design.law, points, design.objective, start)
@@ -111,7 +111,7 @@ def fitted(design: Design) -> Union[fit.Fit, Refusal]:
 
 
 def studies_of(base: fit.Fit, log_loss: np.ndarray) -> "list[fit.Fit]":
-    """The fits to simulated losses [S, n]."""
+    """Returns the fits to simulated losses [S, n]."""
     ends = fit.refit(base, log_loss, extra=1)
     made = []
     for y, theta, value in zip(log_loss, ends.theta, ends.value, strict=True):
@@ -121,7 +121,7 @@ def studies_of(base: fit.Fit, log_loss: np.ndarray) -> "list[fit.Fit]":
 
 
 def _surface(made: fit.Fit, design: Design, resampling: Resampling, draws: int, seed: int) -> Surface:
-    """What `surface.fit_surface` makes, with every resample fitted from the optimum alone."""
+    """Makes what `fitted_law.fit_surface` makes, with every resample fitted from the optimum alone."""
     runs = dataclasses.replace(design.runs, loss=np.exp(made.points.log_loss))
     log_loss, weights = resampling.draw(made, runs, draws, seed)
     centre, law = made.points.centre, made.law

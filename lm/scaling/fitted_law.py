@@ -48,45 +48,45 @@ class Surface:
         return np.concatenate(parts)
 
     def estimate(self, of: Callable[[np.ndarray], np.ndarray]) -> Answer:
-        """The interval of a function of the parameters: `of` takes [m, k] and returns [m]."""
+        """Returns the interval of a function of the parameters: `of` takes [m, k] and returns [m]."""
         return self.answer_of(of(self.stacked))
 
     def answer_of(self, column: np.ndarray) -> Answer:
-        """The interval of a function's values at `stacked` [1 + R + J]."""
+        """Returns the interval of a function's values at `stacked` [1 + R + J]."""
         end = 1 + len(self.draws)
         return self.answer(float(column[0]), column[1:end], None if self.left_out is None else column[end:])
 
     def answer(self, value: float, drawn: np.ndarray, left_out: Optional[np.ndarray] = None) -> Answer:
-        """A number with the interval of its draws [R]: percentiles, or BCa's where the values with a unit left out [J] are given."""
+        """Returns a number with the interval of its draws [R]: percentiles, or BCa's where values with a unit left out [J] are given."""
         if left_out is None or self.refused is not None:
             return bootstrap.estimate(value, drawn, self.level, self.method, self.refused)
         return resampling.bca(value, drawn, left_out, self.level, self.method)
 
     def allocate(self, cost: frontier.Cost, log_c: np.ndarray) -> tuple[frontier.Optimum, frontier.Optimum]:
-        """log N*, log D*, log L* at each C [m]: of the optimum [1, m], of the draws [R, m]."""
+        """Returns log N*, log D*, log L* at each C [m]: of the optimum [1, m], of the draws [R, m]."""
         return _allocated(self.law, self.values[None], cost, log_c), _allocated(self.law, self.draws, cost, log_c)
 
     def path(self, cost: frontier.Cost, log_c: np.ndarray) -> frontier.Optimum:
-        """log N*, log D*, log L* at each C [m] of `stacked`: [1 + R + J, m], columns of which `answer_of` reads."""
+        """Returns log N*, log D*, log L* at each C [m] of `stacked`: [1 + R + J, m], columns of which `answer_of` reads."""
         return _allocated(self.law, self.stacked, cost, log_c)
 
     def parameters(self) -> dict[str, Answer]:
-        """Every parameter with its interval."""
+        """Returns every parameter with its interval."""
         return {name: self.answer_of(column) for name, column in zip(self.law.names, self.stacked.T, strict=True)}
 
 
 def _allocated(law: Law, values: np.ndarray, cost: frontier.Cost, log_c: np.ndarray) -> frontier.Optimum:
-    """The optimum at each C, to rounding for Hoffmann's law."""
+    """Finds the optimum at each C, to rounding for Hoffmann's law."""
     return frontier.optimum(values, cost, log_c) if isinstance(law, Chinchilla) else frontier.allocate(law, values, cost, log_c)
 
 
 def points_of(runs: Runs, law: Law, weights: Optional[np.ndarray] = None) -> fit.Points:
-    """What a law is fitted to, each point with weight 1 unless `weights` [n] are given."""
+    """Returns what a law is fitted to, each point with weight 1 unless `weights` [n] are given."""
     return fit.Points(runs.log_x(law.inputs), np.log(runs.loss), np.ones(len(runs)) if weights is None else weights)
 
 
 def weights_of(cells: Runs, noise: Union[NoiseModel, Refusal], objective: Objective) -> np.ndarray:
-    """[n] weights of mean 1: by the noise of each cell, sigma(C) / sqrt(seeds), in the objective's power."""
+    """Returns weights [n] of mean 1: by the noise of each cell, sigma(C) / sqrt(seeds), in the objective's power."""
     relative = noise.sigma(cells.log_planned_c) * cells.noise_weight if isinstance(noise, NoiseModel) else cells.noise_weight
     weights = relative**-objective.power
     return weights / weights.mean()
@@ -155,7 +155,7 @@ def spans(runs: Runs, law: Law, least: float = SPAN) -> list[Refusal]:
 
 
 def lost_draws(made: Surface) -> float:
-    """Share of the draws in which loss does not fall with N or with D."""
+    """Returns the share of the draws in which loss does not fall with N or with D."""
     columns = [made.law.names.index(name) for name in ("alpha", "beta") if name in made.law.names]
     return float(np.mean(np.any(made.draws[:, columns] <= 0, axis=1))) if columns else 0.0
 
@@ -172,7 +172,7 @@ def rising(made: Surface, most: float = LOST) -> Optional[Refusal]:
 
 
 def lack_of_fit(made: Surface, cells: Runs, noise: Union[NoiseModel, Refusal]) -> Optional[float]:
-    """The root mean square residual in seed standard deviations, per degree of freedom; None without a noise model."""
+    """Returns the root mean square residual in seed standard deviations, per degree of freedom; None without a noise model."""
     if isinstance(noise, Refusal):
         return None
     z = made.fit.residuals / (noise.sigma(cells.log_planned_c) * cells.noise_weight)
@@ -180,5 +180,5 @@ def lack_of_fit(made: Surface, cells: Runs, noise: Union[NoiseModel, Refusal]) -
 
 
 def _left_out(made: fit.Fit, units: np.ndarray) -> np.ndarray:
-    """[J, k]: the fits without each unit."""
+    """Fits the law without each unit: [J, k]."""
     return fit.refit(made, made.points.log_loss, (units != np.arange(units.max() + 1)[:, None]) * made.points.weights).theta

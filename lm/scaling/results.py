@@ -1,4 +1,4 @@
-"""What a fit returns: numbers with intervals, typed refusals and cautions, and how all of them travel as JSON (imports no jax).
+"""The results of a fit: numbers with intervals, typed refusals and cautions, and how all of them travel as JSON (imports no jax).
 
 A question whose answer the data does not hold gets a `Refusal` where a number would stand. Every result is a frozen dataclass of
 plain values, so that `from_json(to_json(result)) == result` to the last digit.
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def result(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass that `to_json` and `from_json` know by its name."""
+    """Makes a class a frozen dataclass that `to_json` and `from_json` know by its name."""
     made = dataclasses.dataclass(frozen=True)(cls)
     _REGISTRY[cls.__name__] = made
     return made
@@ -23,7 +23,7 @@ def result(cls: type[T]) -> type[T]:
 
 @result
 class Refusal:
-    """Why there is no number. `kind` is one of KINDS, `reason` a sentence that says what is wrong and what would suffice."""
+    """A reason why there is no number. `kind` is one of KINDS, `reason` a sentence that says what is wrong and what would suffice."""
 
     kind: str
     reason: str
@@ -86,12 +86,12 @@ class Line:
 
 
 def value_of(answer: Optional[Answer]) -> Optional[float]:
-    """The number of an answer, None for a refusal."""
+    """Returns the number of an answer, None for a refusal."""
     return answer.value if isinstance(answer, Estimate) else None
 
 
 def encode(value: Any) -> Any:
-    """A result as JSON values; dataclasses carry their name under "type". A float that is not finite is an error."""
+    """Encodes a result as JSON values; dataclasses carry their name under "type". A float that is not finite is an error."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__} | fields
@@ -109,7 +109,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The inverse of `encode`; lists come back as tuples."""
+    """Decodes what `encode` made; lists come back as tuples."""
     if isinstance(value, list):
         return tuple(decode(item) for item in value)
     if not isinstance(value, dict):
@@ -119,7 +119,7 @@ def decode(value: Any) -> Any:
 
 
 def to_json(value: Any, indent: Optional[int] = 1) -> str:
-    """One canonical text per result: sorted keys, shortest round-trip floats, a final newline."""
+    """Writes one canonical text per result: sorted keys, shortest round-trip floats, a final newline."""
     return json.dumps(encode(value), indent=indent, sort_keys=True, allow_nan=False) + "\n"
 
 

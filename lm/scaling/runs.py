@@ -1,4 +1,4 @@
-"""The table of runs that every fit reads, from a study, a CSV file, a pandas data frame or any mapping of names to columns (numpy only).
+"""The table of runs that every fit reads, made of a study, a CSV file, a pandas data frame or any mapping of names to columns (numpy only).
 
 Each row is one measured point: parameters N, tokens D, a loss, and where they are known the FLOPs C, the training run that the point
 belongs to, its seed, its planned budget, and whether its learning rate had decayed. Without a column of FLOPs C = 6 N D.
@@ -19,7 +19,7 @@ _SHOWN = 5  # rows that an error names
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which column of a table holds what. `inputs` names further inputs of a law: {"U": "unique_tokens"}."""
+    """The names of a table's columns. `inputs` names further inputs of a law: {"U": "unique_tokens"}."""
 
     params: str = "N"
     tokens: str = "D"
@@ -37,7 +37,7 @@ Size = tuple[tuple[str, int], ...]  # the fields of a model's shape, by name
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """Columns [n] in the order of the table: what a CSV file, a data frame or a study holds, and what every fit reads.
+    """A table of runs, whatever it was read from. Columns [n] are in its order.
 
     `inputs` holds N, D, C, M = D / N and what was asked for, by name. `run` and `seed` name the training run and the seed of a point (each
     point is its own run where no column says otherwise). `counted` says that C was measured rather than taken as 6 N D.
@@ -102,12 +102,12 @@ class Runs:
 
     @property
     def seeds(self) -> np.ndarray:
-        """[n] how many runs each row is the mean of."""
+        """The number of runs [n] that each row is the mean of."""
         return np.array([len(ids) for ids in self.ids], float)
 
     @property
     def noise_weight(self) -> np.ndarray:
-        """[n] factor on the relative seed standard deviation of a row: 1 / sqrt(seeds)."""
+        """The factor [n] on the relative seed standard deviation of a row: 1 / sqrt(seeds)."""
         return 1 / np.sqrt(self.seeds)
 
     @property
@@ -116,18 +116,18 @@ class Runs:
 
     @property
     def groups(self) -> np.ndarray:
-        """[n] index of the run of each point, in order of first appearance."""
+        """The index [n] of the run of each point, in order of first appearance."""
         index = {name: i for i, name in enumerate(dict.fromkeys(self.run))}
         return np.array([index[name] for name in self.run], int)
 
     def log_x(self, names: Sequence[str]) -> np.ndarray:
-        """[n, p] logarithms of the inputs of a law."""
+        """Returns the logarithms [n, p] of the inputs of a law."""
         if missing := [name for name in names if name not in self.inputs]:
             raise UserError(f"the law needs {' and '.join(missing)}: name the column of each with --input={missing[0]}=COLUMN")
         return np.log(np.stack([self.inputs[name] for name in names], axis=1))
 
     def take(self, which: np.ndarray) -> "Runs":
-        """The points of a boolean mask or of indices, in order."""
+        """Returns the points of a boolean mask or of indices, in order."""
         index = np.flatnonzero(which) if np.asarray(which).dtype == bool else np.asarray(which, int)
 
         def part(values: Any) -> Any:
@@ -140,7 +140,7 @@ class Runs:
         return Runs(**(kept | {"inputs": {name: column[index] for name, column in self.inputs.items()}}))
 
     def replicas(self) -> list[np.ndarray]:
-        """Indices of the rows of each cell, in order of first appearance: rows that differ in their seed alone.
+        """Returns the indices of the rows of each cell, in order of first appearance: rows that differ in their seed alone.
 
         Where sizes are named a cell is one size of one budget; in other tables all inputs, the budget and the schedule's end are equal.
         Without seeds every row is a cell.
@@ -156,7 +156,7 @@ class Runs:
         return [np.array(rows) for rows in cells.values()]
 
     def cells(self) -> "Runs":
-        """The table with the replicas of each cell merged into one row: means of logarithms."""
+        """Returns the table with the replicas of each cell merged into one row: means of logarithms."""
         if self.members is not None:
             return self
         groups = self.replicas()
@@ -181,7 +181,7 @@ Frame = Union[Mapping[str, Sequence[Any]], Any]
 
 
 def read_csv(path: Union[str, pathlib.Path], columns: Columns = Columns()) -> Runs:
-    """The runs of a CSV file with a header; UserError with the line of what is wrong."""
+    """Reads the runs of a CSV file with a header; UserError with the line of what is wrong."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}: give the path of a CSV file with a header")
@@ -200,7 +200,7 @@ def read_csv(path: Union[str, pathlib.Path], columns: Columns = Columns()) -> Ru
 
 
 def from_frame(frame: Frame, columns: Columns = Columns(), source: str = "table", first_line: int = 0) -> Runs:
-    """The runs of a pandas data frame, or of any mapping of names to columns. `first_line` is the number of the first row in errors."""
+    """Reads the runs of a data frame, or of any mapping of names to columns. `first_line` is the number of the first row in errors."""
     reader = _Reader(frame, source, first_line)
     n, d, loss = (reader.positive(name) for name in (columns.params, columns.tokens, columns.loss))
     if not len(loss):
@@ -217,7 +217,7 @@ def from_frame(frame: Frame, columns: Columns = Columns(), source: str = "table"
 
 
 class _Reader:
-    """Columns of a table, with errors that name the column, the row and what would do."""
+    """Reads columns of a table, with errors that name the column, the row and what would do."""
 
     def __init__(self, frame: Frame, source: str, first_line: int):
         self.frame, self.source, self.first_line = frame, source, first_line

@@ -1,4 +1,4 @@
-"""What `python -m lm.scaling fit` finds in a table of runs: typed results that print, travel as JSON, and are drawn on the page."""
+"""Analyses a table of runs for `python -m lm.scaling fit`: typed results that print, travel as JSON, and are drawn on the page."""
 
 import dataclasses
 from typing import Any, Optional, Union
@@ -26,7 +26,7 @@ SCHEMA = 1
 
 @dataclasses.dataclass(frozen=True)
 class TableSettings:
-    """How a table is fitted. `objective` None is the default Huber cost; `targets` are FLOPs to allocate beyond the table's own."""
+    """Settings of a table's fits. `targets` are FLOPs to allocate beyond the table's own."""
 
     approaches: tuple[int, ...] = (3,)
     law: Law = dataclasses.field(default_factory=lambda: catalogue.LAWS["chinchilla"])
@@ -91,7 +91,7 @@ class LawFit:
 
 @result
 class TableAnalysis:
-    """The whole analysis of a table; None where an approach was not asked for."""
+    """A table's results; None where an approach was not asked for."""
 
     schema: int
     source: str
@@ -117,7 +117,7 @@ def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> Table
 
 
 def fit_profiles(runs: Runs, settings: TableSettings) -> Union[Isoflop, Refusal]:
-    """Approach 2 over the table's planned budgets, the replicas of a cell merged."""
+    """Fits approach 2 over the table's planned budgets, the replicas of a cell merged."""
     cells = runs.cells()
     found = profiles.by_budget(cells)
     chosen = AnalysisSettings(
@@ -133,7 +133,7 @@ def _described(settings: TableSettings) -> dict[str, Any]:
 
 
 def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
-    """Approach 3 with any law; a Refusal where the rows cannot hold the answer, whatever the fit."""
+    """Fits approach 3 with any law; a Refusal where the rows cannot hold the answer, whatever the fit."""
     law, objective = settings.law, settings.objective
     found = diagnostics.before(runs, law)
     if refused := next((one for one in found if isinstance(one, Refusal)), None):
@@ -147,7 +147,7 @@ def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
 
 
 def described(runs: Runs, made: Surface, settings: TableSettings, found: tuple[diagnostics.Found, ...] = ()) -> LawFit:
-    """A surface as a typed result; a Refusal among `found` takes the place of exponents and allocations."""
+    """Returns a surface as a typed result; a Refusal among `found` takes the place of exponents and allocations."""
     law = made.law
     refused = next((one for one in found if isinstance(one, Refusal)), None)
     cautions = tuple(Caution(one.kind, one.reason) if isinstance(one, Refusal) else one for one in found)
@@ -171,7 +171,7 @@ def described(runs: Runs, made: Surface, settings: TableSettings, found: tuple[d
 
 
 def allocates(law: Law) -> bool:
-    """Whether the law says how to split compute between N and D: it reads both and nothing that a budget leaves open."""
+    """Returns whether the law says how to split compute between N and D: it reads both and nothing that a budget leaves open."""
     return {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"}
 
 
@@ -184,7 +184,7 @@ def exponents(made: Surface, runs: Runs, refused: Optional[Refusal] = None) -> d
 
 
 def allocations(made: Surface, runs: Runs, targets: tuple[float, ...]) -> tuple[Allocation, ...]:
-    """N*, D* and the loss at each power of ten within the table's compute, and at the targets."""
+    """Returns N*, D* and the loss at each power of ten within the table's compute, and at the targets."""
     if not allocates(made.law):
         return ()
     decades = 10.0 ** np.arange(np.ceil(np.log10(runs.c.min())), np.floor(np.log10(runs.c.max())) + 1)

@@ -1,4 +1,4 @@
-"""The analysis of a table in a few lines of text (imports no jax)."""
+"""Renders the analysis of a table in a few lines of text (imports no jax)."""
 
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def render(made: "TableAnalysis") -> str:
-    """Parameters, exponents and allocations with intervals or refusals, and what to be careful about."""
+    """Renders parameters, exponents and allocations with intervals or refusals, and cautions."""
     lines = [f"{made.source}: {made.count} rows", *_hull(made.hull), *_isoflop(made.isoflop), *_law(made.law)]
     lines += [f"caution: {caution.message}" for caution in made.cautions]
     return "\n".join(lines)

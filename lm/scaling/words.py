@@ -1,10 +1,10 @@
-"""Answers as words, from their JSON form (imports no jax)."""
+"""Says answers in words, from their JSON form (imports no jax)."""
 
 from typing import Any, Optional
 
 
 def answer(value: Optional[dict[str, Any]], *, percent: bool = False) -> str:
-    """An Estimate with its interval, or a Refusal with its reason."""
+    """Returns an Estimate with its interval, or a Refusal with its reason."""
     if value is None:
         return "not computed"
     if value["type"] == "Refusal":

@@ -31,7 +31,7 @@ class Curve(NamedTuple):
 
 
 class Lowest(NamedTuple):
-    """Where R curves are lowest within the sampled sizes: u [R], loss [R], and which have no interior minimum [R]."""
+    """The minima of R curves within the sampled sizes: u [R], loss [R], and which have no interior minimum [R]."""
 
     u: np.ndarray
     loss: np.ndarray
@@ -39,7 +39,7 @@ class Lowest(NamedTuple):
 
 
 def through(profile: Profile, noise_weight: np.ndarray, kind: str = "parabola") -> Curve:
-    """The curve of a kind through a profile. Points weigh by the inverse variance of their loss."""
+    """Fits a curve of a kind to a profile. Points weigh by the inverse variance of their loss."""
     centre = float(profile.log_n.mean())
     u, loss = profile.log_n - centre, np.exp(profile.log_loss)
     if kind == "akima":
@@ -52,12 +52,12 @@ def through(profile: Profile, noise_weight: np.ndarray, kind: str = "parabola") 
 
 
 def lowest(curve: Curve, coefficients: np.ndarray) -> Lowest:
-    """Minima of curves [R, c] of the kind of `curve`. A lost one stands at the end of the grid towards which its curve falls."""
+    """Finds the minima of curves [R, c] of the kind of `curve`. A lost one stands at the end of the grid towards which its curve falls."""
     return {"parabola": _parabola, "cubic": _cubic, "akima": _akima}[curve.kind](curve.u, coefficients)
 
 
 def values(curve: Curve, u: np.ndarray) -> np.ndarray:
-    """Losses of the curve at u [m], for figures."""
+    """Returns the losses of the curve at u [m], for figures."""
     if curve.kind != "akima":
         return np.polynomial.polynomial.polyval(u, curve.coefficients)
     from scipy.interpolate import Akima1DInterpolator
@@ -77,7 +77,7 @@ def _parabola(u: np.ndarray, coefficients: np.ndarray) -> Lowest:
 
 
 def _cubic(u: np.ndarray, coefficients: np.ndarray) -> Lowest:
-    """The local minimum where it lies inside and no end of the grid is lower."""
+    """Finds the local minimum where it lies inside and no end of the grid is lower."""
     c0, c1, c2, c3 = coefficients.T
     left, right = u.min(), u.max()
 

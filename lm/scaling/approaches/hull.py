@@ -1,4 +1,4 @@
-"""Approach 1 from a table: the lower convex hull of (log C, log loss), and power laws through the runs that lie on it (numpy only).
+"""Approach 1 by the lower convex hull of (log C, log loss), and power laws through the runs that lie on it (numpy only).
 
 McLeish et al. 2025, section 4.1: seen from a vantage point above and to the right of every point, the hull's visible vertices are the runs
 that no mixture of others beats; those at which loss falls are kept, and log N and log D are regressed on log C by least squares.
@@ -44,7 +44,7 @@ class Hull:
 
 
 def lower_hull(log_c: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
-    """Indices of the lower convex hull's vertices by increasing C, as far as loss falls (Andrew's monotone chain)."""
+    """Returns indices of the lower convex hull's vertices by increasing C, as far as loss falls (Andrew's monotone chain)."""
     order = np.lexsort((log_loss, log_c))
     chain: list[int] = []
     for i in order:
@@ -60,12 +60,12 @@ def lower_hull(log_c: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
 
 
 def _turn(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> float:
-    """Positive where a, b, c turn to the left: b lies below the line from a to c."""
+    """Returns a positive number where a, b, c turn to the left: b lies below the line from a to c."""
     return float((x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a]))
 
 
 def fit_hull(runs: Runs) -> Union[Hull, Refusal]:
-    """Approach 1 with every row as a candidate: rows of one training run are points of its curve."""
+    """Fits approach 1 with every row as a candidate: rows of one training run are points of its loss curve."""
     log_c = np.log(runs.c)
     index = lower_hull(log_c, np.log(runs.loss))
     sizes = len(set(runs.n[index].tolist()))

@@ -2,7 +2,8 @@
 
 Hoffmann et al. 2022, section 3.2. The parabola is fitted to the loss in nats by least squares, weighted by the number of seeds. Two
 intervals stand side by side: parametric (the fitted parabola plus seed noise sigma(C), itself drawn from its own uncertainty) and
-residual (the parabola plus resampled residuals of the same budget). Cells are not resampled: a budget of seven loses its minimum in
+residual (the parabola plus resampled residuals of the same budget, inflated for the fitted coefficients). Without seeds the residual
+one stands alone; it covers (79% of 400 simulated studies at a nominal 80%). Cells are not resampled: a budget of seven loses its minimum in
 37-50% of such draws. A draw whose parabola opens downwards, or has its minimum outside the sampled sizes, counts as lost, and its
 minimum stands at the end of the grid towards which its parabola falls.
 """
@@ -82,7 +83,7 @@ class Minimum(NamedTuple):
 
 
 def minima(fit: Curve, coefficients: np.ndarray, profile: Profile) -> Draws:
-    """Where curves [R, c] are lowest within the sampled sizes."""
+    """Finds where curves [R, c] are lowest within the sampled sizes."""
     found = curves.lowest(fit, coefficients)
     log_n = found.u + fit.centre
     return Draws(log_n, np.interp(log_n, profile.log_n, profile.log_d), found.loss, found.lost)
@@ -91,7 +92,10 @@ def minima(fit: Curve, coefficients: np.ndarray, profile: Profile) -> Draws:
 def fit_budget(
     profile: Profile, noise_weight: np.ndarray, cell_sigma: Optional[np.ndarray], settings: AnalysisSettings, draws: int
 ) -> Minimum:
-    """`cell_sigma` [draws + 1, cells]: relative seed sd of the study's cells, first the estimate, then draws of it."""
+    """Finds the minimum of one profile, with its intervals.
+
+    `cell_sigma` [draws + 1, cells] is the relative seed standard deviation of the table's cells: first the estimate, then draws of it.
+    """
     if len(profile.log_n) < settings.min_points:
         reason = f"{len(profile.log_n)} sizes at {profile.budget:.3g} FLOPs; a parabola and its noise need {settings.min_points}"
         return _refused(profile, Refusal("too_few_points", reason))
@@ -122,14 +126,14 @@ def fit_budget(
 
 
 def _answers(best: Draws, draws: Draws, settings: AnalysisSettings, method: str, where: str) -> list[Answer]:
-    """N*, D* and L* with intervals."""
+    """Returns N*, D* and L* with intervals."""
     refused = bootstrap.lost_share(float(draws.lost.mean()), settings.max_lost, where)
     pairs = ((np.exp(best.log_n), np.exp(draws.log_n)), (np.exp(best.log_d), np.exp(draws.log_d)), (best.loss, draws.loss))
     return [bootstrap.estimate(value[0], drawn, settings.level, method, refused) for value, drawn in pairs]
 
 
 def _without_residuals(answer: Answer) -> Answer:
-    """The number without an interval: a curve through every point leaves no residuals to draw from."""
+    """Returns the number without an interval: a curve through every point leaves no residuals to draw from."""
     refused = Refusal("interval", "a curve through every point leaves no residuals: add seeds, or choose the parabola or the cubic")
     return dataclasses.replace(answer, low=None, high=None, refused=refused) if isinstance(answer, Estimate) else answer
 
@@ -240,14 +244,14 @@ def _exponent(good: Sequence[Minimum], which: str, residual: bool, settings: Ana
 
 
 def extrapolate(good: Sequence[Minimum], which: str, log_c: np.ndarray, regression: str = "plain") -> tuple[np.ndarray, np.ndarray]:
-    """log N* or log D* at log C [m]: the line [m] and its draws [R, m]."""
+    """Extrapolates log N* or log D* to log C [m]: the line [m] and its draws [R, m]."""
     _, best, drawn = regress(good, which, regression=regression)
     design = np.stack([np.ones_like(log_c), log_c])
     return best @ design, drawn @ design
 
 
 def _line(good: Sequence[Minimum], which: str, settings: AnalysisSettings) -> Line:
-    """The power law over the sampled compute and a decade on either side."""
+    """Returns the power law over the sampled compute and a decade on either side."""
     sampled = np.log([m.result.flops for m in good])
     log_c = np.linspace(sampled.min() - np.log(10), sampled.max() + np.log(10), 41)
     best, drawn = extrapolate(good, which, log_c, settings.regression)

@@ -72,7 +72,7 @@ class Parametric:
 def fit_law(
     cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings, draws: int, stream: str, span: bool = True
 ) -> Union[Surface, Refusal]:
-    """The law fitted as the settings say; `span` asks that N and D span enough for the parameters to mean something."""
+    """Fits the law as the settings say; `span` asks that N and D span enough for the parameters to mean something."""
     law = Chinchilla()
     if span and (problems := spans(cells, law, settings.min_span)):
         return problems[0]
@@ -80,7 +80,7 @@ def fit_law(
 
 
 def exponents(natural: np.ndarray) -> np.ndarray:
-    """a = beta / (alpha + beta) of parameters [R, 5]; an exponent of 0 or less counts as 0."""
+    """Returns a = beta / (alpha + beta) of parameters [R, 5]; an exponent of 0 or less counts as 0."""
     alpha, beta = np.maximum(natural[:, 3], 0.0), np.maximum(natural[:, 4], 0.0)
     return beta / np.maximum(alpha + beta, 1e-300)
 
@@ -88,7 +88,7 @@ def exponents(natural: np.ndarray) -> np.ndarray:
 def fit_parametric(
     cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings, draws: Optional[int] = None
 ) -> Union[Parametric, Refusal]:
-    """Approach 3 with intervals, profiles and residuals."""
+    """Fits approach 3 with intervals, profiles and residuals."""
     made = fit_law(cells, noise, settings, draws or settings.draws, "main")
     if isinstance(made, Refusal):
         return made
@@ -116,7 +116,7 @@ def fit_parametric(
 
 
 def path_exponents(made: Union[Surface, Refusal], cells: Runs) -> tuple[Answer, Answer]:
-    """Slopes of log N* and log D* on log C as counted in `cells`, the runs of the fit in any convention of C.
+    """Returns the slopes of log N* and log D* on log C as counted in `cells`, the runs of the fit in any convention of C.
 
     They are read at the sampled budgets, or at nine values over the sampled compute where none are planned.
     """
@@ -131,13 +131,13 @@ def path_exponents(made: Union[Surface, Refusal], cells: Runs) -> tuple[Answer, 
 
 
 def unidentified(made: Surface, settings: AnalysisSettings) -> Optional[Refusal]:
-    """Why the exponents of N* and D* mean nothing, if they do not."""
+    """Says why the exponents of N* and D* mean nothing, if they do not."""
     profiles = _profiles(made, ("alpha", "beta"), settings)
     return _unidentified(made, {curve.name: curve.refusal for curve in profiles if curve.flat}, settings)
 
 
 def _profiles(made: Surface, names: tuple[str, ...], settings: AnalysisSettings) -> tuple[profile_likelihood.ProfileCurve, ...]:
-    """Profiles whose cut-off comes from the draws, or where these are no losses from wild residuals."""
+    """Profiles the objective; cut-offs come from the draws, or where these are no losses from the wild bootstrap."""
     losses, minima = made.simulated, made.minima
     if losses is None or minima is None:
         losses = profile_likelihood.wild(made.fit, _CALIBRATION, settings.seed)
@@ -146,12 +146,12 @@ def _profiles(made: Surface, names: tuple[str, ...], settings: AnalysisSettings)
 
 
 def _unidentified(made: Surface, flat: dict[str, Refusal], settings: AnalysisSettings) -> Optional[Refusal]:
-    """Why the exponents of N* and D* mean nothing, if they do not; a flat E alone leaves them standing."""
+    """Says why the exponents of N* and D* mean nothing, if they do not; a flat E alone leaves them standing."""
     return rising(made, settings.max_lost) or flat.get("alpha") or flat.get("beta")
 
 
 def _by_residuals(made: Surface, cells: Runs, settings: AnalysisSettings) -> Answer:
-    """a with the interval of the residual bootstrap."""
+    """Returns a with the interval of the residual bootstrap."""
     strategy = WithinBudget()
     log_loss, _ = strategy.draw(made.fit, cells, len(made.draws), settings.seed)
     ends = fit.refit(made.fit, log_loss)
@@ -160,7 +160,7 @@ def _by_residuals(made: Surface, cells: Runs, settings: AnalysisSettings) -> Ans
 
 
 def _line(made: Surface, cells: Runs, which: str) -> Line:
-    """N*, D* or L* over the sampled compute and a decade on either side."""
+    """Returns N*, D* or L* over the sampled compute and a decade on either side."""
     low_c, high_c = float(cells.log_c.min()), float(cells.log_c.max())
     log_c = np.linspace(low_c - math.log(10), high_c + math.log(10), 41)
     best, drawn = (getattr(found, which) for found in made.allocate(frontier.cost_of(cells), log_c))

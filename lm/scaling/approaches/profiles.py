@@ -17,7 +17,7 @@ _MIN_RANGE = 3.0  # factor that the common values of C have to span
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """Losses of k sizes at one compute, by increasing N.
+    """The losses of k sizes at one compute, by increasing N.
 
     `mix` [k, cells] maps independent relative noise of the study's cells to that of the profile's points: an average or an interpolation.
     """
@@ -33,13 +33,13 @@ class Profile:
     mix: np.ndarray
 
     def weights(self, noise_weight: np.ndarray) -> np.ndarray:
-        """Inverse variance of each point at equal sigma, with mean 1."""
+        """Returns the inverse variance of each point at equal sigma, with mean 1."""
         variance = (self.mix**2) @ (noise_weight**2)
         return variance.mean() / variance
 
 
 def by_budget(cells: Runs) -> list[Profile]:
-    """The profiles as planned: cells of one budget, those of one size averaged. UserError for a table without planned budgets.
+    """Returns the profiles as planned: cells of one budget, those of one size averaged. UserError for a table without planned budgets.
 
     Right in the convention that budgets are planned in, and in no other.
     """
@@ -61,7 +61,7 @@ def by_budget(cells: Runs) -> list[Profile]:
 
 
 def interpolated(cells: Runs, budgets: int) -> Union[list[Profile], Refusal]:
-    """Profiles at `budgets` common log-spaced values of C, in any convention, without the planned labels.
+    """Returns profiles at `budgets` common log-spaced values of C, in any convention, without the planned labels.
 
     Each size that ran at three budgets or more gets log loss as a parabola in log C (least squares), read at the common values within
     the size's own range only; D follows from the size's FLOPs per token. The common values span where at least five sizes have data.
@@ -82,7 +82,7 @@ def interpolated(cells: Runs, budgets: int) -> Union[list[Profile], Refusal]:
 
 
 def _common(cells: Runs, groups: list[np.ndarray], target: float) -> Profile:
-    """The profile at log C = target, of the sizes whose range holds it."""
+    """Returns the profile at log C = target, of the sizes whose range holds it."""
     slack, log_c = 1e-9, cells.log_c
     inside = [g for g in groups if log_c[g].min() - slack <= target <= log_c[g].max() + slack]
     inside.sort(key=lambda g: float(cells.n[g[0]]))

@@ -1,4 +1,4 @@
-"""Draws and the intervals made of them. Every stream of random numbers is named, so that a new one moves no other."""
+"""Random draws and percentile intervals. Every stream of random numbers is named, so that a new one moves no other."""
 
 import hashlib
 from typing import Optional
@@ -9,12 +9,12 @@ from lm.scaling.results import Estimate, Refusal
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """The stream of random numbers of this name."""
+    """Returns the stream of random numbers of this name."""
     return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
 
 
 def quantiles(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Equal-tailed percentiles over the first axis.
+    """Returns equal-tailed percentiles over the first axis.
 
     They stand at p (R + 1) of R draws: a truth from the distribution of the draws is then covered at the nominal level, whatever R is.
     """
@@ -41,7 +41,7 @@ def lost_share(share: float, limit: float, where: str) -> Optional[Refusal]:
 
 
 def within_budget(residuals: np.ndarray, leverage: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
-    """Residuals resampled with replacement, inflated by 1 / sqrt(1 - leverage) and centred: [draws, n] (Davison and Hinkley 1997, 6.3)."""
+    """Resamples residuals with replacement, inflated by 1 / sqrt(1 - leverage) and centred: [draws, n] (Davison and Hinkley 1997, 6.3)."""
     scaled = residuals / np.sqrt(np.maximum(1 - leverage, 1e-6))
     scaled = scaled - scaled.mean()
     return scaled[random.integers(0, len(scaled), (draws, len(scaled)))]

@@ -53,7 +53,7 @@ class LikelihoodFit:
 
 
 def gaussian(made: Fit) -> Union[Likelihood, Refusal]:
-    """The Gaussian maximum, from where `made` lies."""
+    """Finds the Gaussian maximum, from where `made` lies."""
     points = dataclasses.replace(made.points, weights=made.points.weights ** (2 / made.objective.power))  # inverse variances
     starts = np.concatenate([made.theta[None], made.others])
     value, theta = _least(made, points.log_loss, points.weights, starts)
@@ -65,7 +65,7 @@ def gaussian(made: Fit) -> Union[Likelihood, Refusal]:
 
 
 def student(made: Fit, degrees: Optional[float] = None) -> Union[Likelihood, Refusal]:
-    """The Student maximum for given degrees of freedom, or the best of DEGREES."""
+    """Finds the Student maximum for given degrees of freedom, or the best of DEGREES."""
     first = gaussian(made)
     if isinstance(first, Refusal):
         return first
@@ -81,7 +81,7 @@ def _student(first: Likelihood, degrees: float) -> Likelihood:
 def _rounds(
     made: Fit, degrees: float, theta: np.ndarray, scale: np.ndarray, target: Optional[constrained.Target], values: Optional[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Expectation and maximisation in lanes [M]: coordinates, scales and log likelihoods; `target` is held at `values`."""
+    """Runs expectation and maximisation in lanes [M]: coordinates, scales and log likelihoods; `target` is held at `values`."""
     p = made.points
     found = np.full(len(theta), -np.inf)
     for _ in range(_ROUNDS):
@@ -109,13 +109,13 @@ def _least(made: Fit, log_loss: np.ndarray, weights: np.ndarray, starts: np.ndar
 
 
 def _normal(value: float, weights: np.ndarray) -> float:
-    """Log likelihood at the fitted scale; a weight is the inverse variance relative to the others."""
+    """Returns the log likelihood at the fitted scale; a weight is the inverse variance relative to the others."""
     n = len(weights)
     return -0.5 * n * (math.log(2 * math.pi * value / n) + 1) + 0.5 * float(np.log(np.maximum(weights, 1e-300)).sum())
 
 
 def _student_density(weights: np.ndarray, r: np.ndarray, scale: np.ndarray, degrees: float) -> np.ndarray:
-    """[M] log likelihoods of residuals [M, n]."""
+    """Returns log likelihoods [M] of residuals [M, n]."""
     constant = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
     z2 = weights * r**2 / scale[:, None] ** 2
     terms = constant - np.log(scale)[:, None] + 0.5 * np.log(weights) - (degrees + 1) / 2 * np.log1p(z2 / degrees)
@@ -123,7 +123,7 @@ def _student_density(weights: np.ndarray, r: np.ndarray, scale: np.ndarray, degr
 
 
 def interval(made: Likelihood, name: str, target: constrained.Target, level: float = 0.8) -> ProfileInterval:
-    """Where twice the log likelihood falls by the chi-squared quantile of one degree of freedom, times n / (n - k) for k parameters, which
+    """Reads where twice the log likelihood falls by the chi-squared quantile of one degree of freedom times n / (n - k), k parameters, which
     a fitted scale calls for."""
     p, k = made.fit.points, len(made.fit.theta)
     z = statistics.NormalDist().inv_cdf((1 + level) / 2)
@@ -138,7 +138,7 @@ def interval(made: Likelihood, name: str, target: constrained.Target, level: flo
 
 
 def _profile(made: Likelihood, target: constrained.Target, values: np.ndarray) -> np.ndarray:
-    """[m] log likelihoods with the quantity held."""
+    """Returns log likelihoods [m] with the quantity held."""
     p = made.fit.points
     theta = np.tile(made.fit.theta, (len(values), 1))
     if made.degrees is None:
@@ -148,7 +148,7 @@ def _profile(made: Likelihood, target: constrained.Target, values: np.ndarray) -
 
 
 def _step(made: Likelihood, target: constrained.Target, value: float) -> float:
-    """About one standard deviation: by the delta method on the Gauss-Newton covariance."""
+    """Returns about one standard deviation, by the delta method on the Gauss-Newton covariance."""
     law, p = made.fit.law, made.fit.points
     slope = solver.jacobian(law, made.fit.theta, p.design(law)) * np.sqrt(p.weights)[:, None]
     covariance = np.linalg.pinv(slope.T @ slope) * made.scale**2

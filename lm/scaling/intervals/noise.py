@@ -43,25 +43,25 @@ class NoiseModel:
     level: float
 
     def sigma(self, log_c: np.ndarray) -> np.ndarray:
-        """Relative seed sd at log FLOPs."""
+        """Returns the relative seed standard deviation at log FLOPs."""
         return np.exp(self.log_sd + self.slope * (np.asarray(log_c, float) - self.log_flops))
 
     def at(self, flops: float) -> Estimate:
-        """sigma at C with its interval."""
+        """Returns sigma at C with its interval."""
         u = np.array([1.0, math.log(flops) - self.log_flops])
         sd = math.sqrt(u @ np.array(self.covariance) @ u)
         value, z = float(self.sigma(np.array(math.log(flops)))), statistics.NormalDist().inv_cdf((1 + self.level) / 2)
         return Estimate(value, value * math.exp(-z * sd), value * math.exp(z * sd), self.level, "posterior curvature of log sigma")
 
     def draws(self, log_c: np.ndarray, count: int, seed: int) -> np.ndarray:
-        """[count, n] draws of sigma at log FLOPs [n], from its own uncertainty. The same draws whatever is asked of them."""
+        """Draws sigma at log FLOPs [n] from its own uncertainty: [count, n], the same draws whatever is asked of them."""
         z = generator(seed, "sigma").standard_normal((count, 2))
         coefficients = np.array([self.log_sd, self.slope]) + z @ np.linalg.cholesky(np.array(self.covariance)).T
         return np.exp(coefficients[:, :1] + coefficients[:, 1:] * (np.asarray(log_c, float) - self.log_flops))
 
 
 def fit_noise(runs: Runs, settings: AnalysisSettings = AnalysisSettings()) -> Union[NoiseModel, Refusal]:
-    """sigma(C) from the cells of a table that ran with several seeds (`Runs.replicas`); C in the convention that budgets are planned in."""
+    """Fits sigma(C) to the cells of a table that ran with several seeds (`Runs.replicas`), with C in the convention of the plan."""
     if runs.seed is None:
         return Refusal("no_replicas", "the table names no seeds: name their column with --seed-column=COLUMN, and repeat a few cells")
     found = replicated(runs)
@@ -71,7 +71,7 @@ def fit_noise(runs: Runs, settings: AnalysisSettings = AnalysisSettings()) -> Un
 
 
 def replicated(runs: Runs) -> tuple[ReplicatedCell, ...]:
-    """The sample standard deviation over the seeds of each cell that has several."""
+    """Returns the sample standard deviation over the seeds of each cell that has several."""
     seeds, log_loss, flops = runs.seed or (), runs.log_loss, np.exp(runs.log_planned_c)
     cells = []
     for rows in runs.replicas():
@@ -85,7 +85,7 @@ def replicated(runs: Runs) -> tuple[ReplicatedCell, ...]:
 
 
 def _fit(found: tuple[ReplicatedCell, ...], settings: AnalysisSettings) -> NoiseModel:
-    """Maximum posterior of log sigma_0 and the slope."""
+    """Finds the maximum of the posterior of log sigma_0 and the slope."""
     s2 = np.maximum([cell.sd**2 for cell in found], _FLOOR**2)
     dof = np.array([cell.dof for cell in found], float)
     log_c = np.log([cell.flops for cell in found])

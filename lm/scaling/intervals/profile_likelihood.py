@@ -1,4 +1,4 @@
-"""Whether a parameter is determined by the points: the profile of the objective, with a cut-off calibrated by simulation.
+"""The profile of the objective, with a cut-off calibrated by simulation, says whether the points determine a parameter.
 
 The profile of a parameter is the least objective with that parameter held. Under Huber's cost with a small delta it is no likelihood, so
 the rise that means something is found by fitting data simulated from the fitted law, with the parameter held at its true value and free.
@@ -25,7 +25,7 @@ _QUANTILE = 0.9
 
 @result
 class ProfileCurve:
-    """Rise of the objective above its minimum at values of one parameter; flat when an end of the range stays below the cut-off."""
+    """The rise of the objective above its minimum at values of one parameter; flat when an end of the range stays below the cut-off."""
 
     name: str
     values: tuple[float, ...]
@@ -41,7 +41,7 @@ class ProfileCurve:
 
 
 def profiles(made: Fit, names: tuple[str, ...], simulated: np.ndarray, free_values: np.ndarray) -> tuple[ProfileCurve, ...]:
-    """Profiles of E or exponents, by name. `simulated` [R, n]: log losses drawn from the fitted law, `free_values` [R]: their minima."""
+    """Profiles E or exponents, by name. `simulated` [R, n]: log losses drawn from the fitted law, `free_values` [R]: their minima."""
     found = []
     for index in map(made.law.names.index, names):
         curve = _profile(made, index)
@@ -52,7 +52,7 @@ def profiles(made: Fit, names: tuple[str, ...], simulated: np.ndarray, free_valu
 
 
 def _coordinates(made: Fit, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values to hold the parameter at, natural and in coordinates. E runs from nothing to just below the least loss."""
+    """Returns values to hold the parameter at, natural and in coordinates. E runs from nothing to just below the least loss."""
     best = made.theta[index]
     if made.law.names[index] != "E":
         values = best * np.geomspace(1 / _FACTOR, _FACTOR, 2 * _POINTS + 1)
@@ -79,7 +79,7 @@ def _profile(made: Fit, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cutoff(made: Fit, index: int, simulated: np.ndarray, free_values: np.ndarray) -> float:
-    """The 90th percentile of the rise from the free fit to the fit with the parameter held at its true value."""
+    """Returns the 90th percentile of the rise from the free fit to the fit with the parameter held at its true value."""
     free = np.arange(len(made.theta)) != index
     lanes = np.tile(made.theta, (len(simulated), 1))
     ends = solver.minimise(made.law, made.objective, made.points.design(made.law), simulated, made.points.weights, lanes, free=free)
@@ -93,7 +93,7 @@ _SWEEPS = 2  # every point of a profile starts again from where its neighbours e
 
 @result
 class ProfileInterval:
-    """Rise of the objective above its minimum with one quantity held. `answer` is a Refusal where an end of the profile stays below the
+    """The rise of the objective above its minimum with one quantity held. `answer` is a Refusal where an end of the profile stays below the
     cut-off: then nothing bounds the quantity on that side."""
 
     name: str
@@ -104,7 +104,7 @@ class ProfileInterval:
 
 
 def simulated(made: Fit, runs: Runs, resampling: Resampling, count: int, seed: int) -> np.ndarray:
-    """[R, n] log losses from the fitted law: the strategy's own where it makes losses, else those of the wild bootstrap."""
+    """Returns log losses [R, n] from the fitted law: the strategy's own where it makes losses, else those of the wild bootstrap."""
     log_loss, weights = resampling.draw(made, runs, count, seed)
     if weights is None:
         return log_loss
@@ -112,7 +112,7 @@ def simulated(made: Fit, runs: Runs, resampling: Resampling, count: int, seed: i
 
 
 def wild(made: Fit, count: int, seed: int) -> np.ndarray:
-    """[R, n] the fitted log losses plus residuals with random signs, inflated for the fitted parameters (the wild bootstrap)."""
+    """Returns the fitted log losses plus residuals with random signs [R, n], inflated for the fitted parameters (the wild bootstrap)."""
     n, k = len(made.points.log_loss), len(made.theta)
     signs = bootstrap.generator(seed, "wild signs").choice([-1.0, 1.0], (count, n))
     return made.log_loss(made.points.log_x) + signs * made.residuals / math.sqrt(1 - k / n)
@@ -121,7 +121,7 @@ def wild(made: Fit, count: int, seed: int) -> np.ndarray:
 def intervals(
     made: Fit, targets: dict[str, constrained.Target], losses: np.ndarray, level: float = 0.8, method: str = PROFILE
 ) -> dict[str, ProfileInterval]:
-    """Calibrated profile intervals; `losses` [R, n] are simulated from the fitted law."""
+    """Returns calibrated profile intervals; `losses` [R, n] are simulated from the fitted law."""
     free = fit.refit(made, losses, extra=0)
     natural = made.law.natural(np.concatenate([made.theta[None], free.theta]), made.points.centre)
     found = {}
@@ -134,13 +134,13 @@ def intervals(
 
 
 def _spread(draws: np.ndarray) -> float:
-    """Half the distance between the 16th and 84th percentile."""
+    """Returns half the distance between the 16th and 84th percentile."""
     low, high = np.quantile(draws[np.isfinite(draws)], [0.16, 0.84])
     return max(float(high - low) / 2, 1e-9)
 
 
 def held_rise(made: Fit, target: constrained.Target, value: float, losses: np.ndarray, free_values: np.ndarray) -> np.ndarray:
-    """[R]: by how much holding the quantity at `value` raises the objective of each row of losses above its free minimum."""
+    """Returns by how much holding the quantity at `value` raises the objective of each row of losses above its free minimum [R]."""
     lanes = np.tile(made.theta, (len(losses), 1))
     ends = constrained.minimise(made, target, np.full(len(losses), value), losses, made.points.weights, lanes)
     return np.maximum(np.where(np.isfinite(ends.value), ends.value, np.inf) - free_values, 0.0)
@@ -149,7 +149,7 @@ def held_rise(made: Fit, target: constrained.Target, value: float, losses: np.nd
 def traced(
     made: Fit, name: str, target: constrained.Target, value: float, sd: float, cutoff: float, level: float, method: str
 ) -> ProfileInterval:
-    """The profile about its optimum, and where it crosses the cut-off."""
+    """Profiles the objective about its optimum, and reads where it crosses the cut-off."""
     values = value + sd * np.concatenate([-STEPS[::-1], [0.0], STEPS])
     return read(name, target, value, values, profile(made, target, values), cutoff, level, method)
 
@@ -157,7 +157,7 @@ def traced(
 def read(
     name: str, target: constrained.Target, value: float, values: np.ndarray, rise: np.ndarray, cutoff: float, level: float, method: str
 ) -> ProfileInterval:
-    """The interval of a profile: rise [m] at values [m], in increasing order about the optimum."""
+    """Reads the interval of a profile: rise [m] at values [m], in increasing order about the optimum."""
     ends = _crossings(values, rise, cutoff)
     shown = np.exp(values) if target.logarithm else values
     kept = np.isfinite(rise)
@@ -166,7 +166,7 @@ def read(
 
 
 def profile(made: Fit, target: constrained.Target, values: np.ndarray) -> np.ndarray:
-    """[m]: rise of the objective with the quantity held at each value, in increasing order about the optimum."""
+    """Returns the rise of the objective with the quantity held at each value [m], in increasing order about the optimum."""
     p, middle = made.points, len(values) // 2
     starts = np.tile(made.theta, (len(values), 1))
     best = np.full(len(values), np.inf)
@@ -182,7 +182,7 @@ Ends = tuple[Optional[float], Optional[float]]
 
 
 def _crossings(values: np.ndarray, rise: np.ndarray, cutoff: float) -> Ends:
-    """Where the rise first passes the cut-off on each side; the root of the rise is near linear in the value."""
+    """Finds where the rise first passes the cut-off on each side; the root of the rise is near linear in the value."""
     middle = len(values) // 2
     ends: list[Optional[float]] = []
     for side in (range(middle, -1, -1), range(middle, len(values))):

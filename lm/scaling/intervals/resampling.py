@@ -1,4 +1,4 @@
-"""How the draws behind an interval are made, and how an interval is read off them (numpy only).
+"""Bootstraps: how the draws behind an interval are made, and how an interval is read off them (numpy only).
 
 Each strategy resamples what a law was fitted to; the fits to its resamples are the draws. An interval is the equal-tailed percentiles of
 the draws, or, with `bca`, Efron's bias-corrected and accelerated percentiles (1987), whose acceleration comes from fits that leave out one
@@ -38,10 +38,10 @@ class Resampling(Protocol):
     def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]: ...
 
     def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
-        """Why no interval can be read off the draws, and what would suffice."""
+        """Says why no interval can be read off the draws, and what would suffice."""
 
     def units(self, runs: Runs) -> np.ndarray:
-        """[n] index of what the acceleration of BCa leaves out together."""
+        """Returns the index [n] of what the acceleration of BCa leaves out together."""
 
     def resolve(self, runs: Runs, noise: "Union[NoiseModel, Refusal]") -> "Resampling":
         """Returns the strategy for this table, whose seeds measure `noise`."""
@@ -242,7 +242,7 @@ RESAMPLINGS = {
 
 
 def _counts(units: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
-    """[count, n]: how often the unit of each row was picked."""
+    """Returns [count, n]: how often the unit of each row was picked."""
     size = int(units.max()) + 1
     picks = bootstrap.generator(seed, name.removesuffix(", BCa")).integers(0, size, (count, size))
     return np.stack([np.bincount(pick, minlength=size) for pick in picks]).astype(float)[:, units]
@@ -263,7 +263,7 @@ def _budgets(runs: Runs) -> np.ndarray:
 
 
 def bca(value: float, draws: np.ndarray, left_out: np.ndarray, level: float, method: str) -> Estimate:
-    """The BCa interval (Efron 1987): draws [R] and the values [J] with one unit left out."""
+    """Returns the BCa interval (Efron 1987) of draws [R] and the values [J] with one unit left out."""
     if not (np.all(np.isfinite(draws)) and np.all(np.isfinite(left_out))):
         return bootstrap.estimate(value, np.append(draws, np.nan), level, method)
     share = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
