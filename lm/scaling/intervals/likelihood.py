@@ -123,8 +123,10 @@ def _student_density(weights: np.ndarray, r: np.ndarray, scale: np.ndarray, degr
 
 
 def interval(made: Likelihood, name: str, target: constrained.Target, level: float = 0.8) -> ProfileInterval:
-    """Reads where twice the log likelihood falls by the chi-squared quantile of one degree of freedom times n / (n - k), k parameters, which
-    a fitted scale calls for."""
+    """Reads the interval at which twice the log likelihood falls by the chi-squared quantile of one degree of freedom.
+
+    The quantile is taken times n / (n - k) for k parameters, which a fitted scale calls for.
+    """
     p, k = made.fit.points, len(made.fit.theta)
     z = statistics.NormalDist().inv_cdf((1 + level) / 2)
     cutoff = z * z * len(p.log_loss) / (len(p.log_loss) - k)
