@@ -276,5 +276,5 @@ CONFIGS |= {"1b": CONFIGS["llama3_2_1b"], "8b": CONFIGS["llama3_8b"], "70b": CON
 
 
 def get_config(name: str = "tiny") -> RunConfig:
-    """The configuration called `name`."""
+    """Returns the configuration called `name`."""
     return choose("configs/decoder.py", CONFIGS, name)

@@ -70,5 +70,5 @@ CONFIGS: dict[str, Callable[[], RunConfig]] = {"tiny": tiny} | {name: functools.
 
 
 def get_config(name: str = "tiny") -> RunConfig:
-    """The configuration called `name`."""
+    """Returns the configuration called `name`."""
     return choose("configs/encoder.py", CONFIGS, name)

@@ -121,5 +121,5 @@ CONFIGS |= {name: functools.partial(t5_table_2, shape) for name, shape in VARIAN
 
 
 def get_config(name: str = "tiny") -> RunConfig:
-    """The configuration called `name`."""
+    """Returns the configuration called `name`."""
     return choose("configs/encoder_decoder.py", CONFIGS, name)

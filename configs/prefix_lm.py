@@ -52,5 +52,5 @@ CONFIGS: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (tiny, t5_
 
 
 def get_config(name: str = "tiny") -> RunConfig:
-    """The configuration called `name`."""
+    """Returns the configuration called `name`."""
     return choose("configs/prefix_lm.py", CONFIGS, name)

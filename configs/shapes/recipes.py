@@ -1,4 +1,4 @@
-"""What the configurations of published shapes share: English C4 as text, 16-bit arithmetic, and checkpoints. None of them has been run."""
+"""Recipes that the configurations of published shapes share: English C4, 16-bit arithmetic, and checkpoints. None of them has been run."""
 
 from typing import Any, Optional
 
@@ -23,7 +23,7 @@ def on_c4(
     tokenizer: Any = HuggingFaceTokenizer(path="tokenizer.json"),
     objective: Any = NextToken(),
 ) -> RunConfig:
-    """A run over `tokens` of text in batches of `rows` x `length` tokens of text, whole documents behind one another."""
+    """Returns a run over `tokens` of text in batches of `rows` x `length` tokens of text, whole documents behind one another."""
     return RunConfig(
         model=model,
         data=DataConfig(components=(Component(corpus="tfds:c4/en"),), tokenizer=tokenizer, sequence_length=length, objective=objective),
@@ -50,5 +50,5 @@ def cosine(rate: float, *, warmup: float, decay: float = 0.1, final: float = 0.1
 
 
 def chinchilla_budget(parameters: Optional[int]) -> float:
-    """Tokens for a model of published size."""
+    """Returns the training tokens for a model of published size."""
     return float(PER_PARAMETER * (parameters or 0))

@@ -1,4 +1,4 @@
-"""`Model`, through which everything outside this folder sees a Transformer: pure functions over a dict of parameters."""
+"""`build` and `Model`, through which everything outside this folder sees a Transformer: pure functions over a dict of parameters."""
 
 import dataclasses
 from typing import Any
@@ -26,7 +26,7 @@ from lm.types import Inputs, Outputs, Params
 
 
 class Model:
-    """Pure functions over a plain nested dict of parameters (float32, unless the execution says float64). Made by `build`."""
+    """A Transformer as pure functions over a nested dict of parameters (float32, unless the execution says float64). `build` makes it."""
 
     def __init__(self, config: ModelConfig, execution: Execution):
         self.config = config
@@ -40,7 +40,7 @@ class Model:
             self._metadata["/".join(map(str, path))] = param.get_metadata()
 
     def init(self, key: jax.Array) -> Params:
-        """Initial parameters, a function of the key alone.
+        """Returns initial parameters, a function of the key alone.
 
         `jax.jit(model.init, out_shardings=model.shardings(mesh))` makes each part on the device that holds it.
         """
@@ -48,11 +48,11 @@ class Model:
         return jax.tree.map(lambda x: x.astype(self.execution.param_dtype), params)
 
     def abstract(self) -> Params:
-        """Shapes and dtypes of the parameters."""
+        """Returns the shapes and dtypes of the parameters."""
         return self._abstract
 
     def axes(self) -> dict[str, Any]:
-        """Logical axes of every parameter: the tree of the parameters with tuples of names as leaves."""
+        """Returns the logical axes of every parameter: the tree of the parameters with tuples of names as leaves."""
 
         def names(path: Any, leaf: Any) -> Names:
             axes = self._metadata[keystr(path, simple=True, separator="/")]["axes"]
@@ -62,18 +62,18 @@ class Model:
         return jax.tree.map_with_path(names, self._abstract)
 
     def initials(self) -> dict[str, Any]:
-        """Initial distribution of every parameter: the tree of the parameters with lm.model.weights' distributions as leaves."""
+        """Returns the initial distribution of every parameter: the tree of the parameters with distributions of lm.model.weights."""
         return jax.tree.map_with_path(lambda path, _: self._metadata[keystr(path, simple=True, separator="/")]["initial"], self._abstract)
 
     def shardings(self, mesh: Mesh) -> Any:
-        """A NamedSharding for every parameter; UserError if a split does not divide its dimension."""
+        """Returns a NamedSharding for every parameter. Raises UserError if a split does not divide its dimension."""
         return shardings(self.axes(), mesh, self.execution.rules, abstract=self._abstract)
 
     def apply(self, params: Params, inputs: Inputs, *, compute_dtype: Any = jnp.float32) -> Outputs:
-        """Everything that the model says of some rows; see Inputs and Outputs.
+        """Returns everything that the model predicts for some rows; see Inputs and Outputs.
 
         `attention.documents = joined` ignores segments and positions: a row is then one text, as in GPT-2, whose padding, if any, is at
-        its end. UserError for rows that the architecture cannot read.
+        its end. Raises UserError for rows that the architecture cannot read.
         """
         module = merge(self._graphdef, self._abstract, params)
         context, aux, encoded_BSD = Context(self._mask(inputs)), {}, None
@@ -95,7 +95,7 @@ class Model:
         return Outputs(logits_BPV, x_BTD, aux, heads, pooled_BMD, encoded_BSD)
 
     def _mask(self, inputs: Inputs) -> Mask:
-        """Which of its own tokens a stream's queries see: those of the decoder, or of the only stack."""
+        """Returns which tokens of their own stream the queries of the decoder, or of the only stack, see."""
         self._check_inputs(inputs)
         joined = self.config.attention.documents == "joined"
         segments_BT, positions_BT = (None, None) if joined else (inputs.segments, inputs.positions)
@@ -106,7 +106,7 @@ class Model:
     def _within(
         self, tokens_BT: Any, segments_BT: Any, positions_BT: Any, original_index_BT: Any, kind: Any, prefix_BT: Any = None
     ) -> Mask:
-        """The mask within one stream. Positions without segments may count anything, so that nothing follows from the original index."""
+        """Returns the mask within one stream. Positions without segments may count anything: the original index then tells nothing."""
         index_BT = original_index_of(original_index_BT, tokens_BT.shape[1])
         known_BT = index_BT if positions_BT is None or segments_BT is not None else None
         positions_BT = index_BT if positions_BT is None else positions_BT
@@ -121,7 +121,7 @@ class Model:
         return module.encode(tokens_BS, mask.q_position_BT, Context(mask), None, dtype)
 
     def _memory_mask(self, inputs: Inputs, mask: Mask) -> Mask:
-        """A decoder's query sees the encoder's tokens of its segment. A decoder without segments reads the encoder's first."""
+        """Returns the mask of cross-attention: a query sees the encoder's tokens of its segment, or without segments those of the first."""
         assert inputs.encoder_tokens is not None
         q_segment_BT, k_segment_BS = mask.q_segment_BT, inputs.encoder_segments
         if k_segment_BS is None:
@@ -132,9 +132,9 @@ class Model:
         return Mask(mask.q_position_BT, k_position_BS, q_segment_BT, k_segment_BS, kind="full")
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32, *, memory: int = 0) -> kv.Cache:
-        """An empty cache for `batch` rows of up to `length` tokens; with a window it holds the window only.
+        """Returns an empty cache for `batch` rows of up to `length` tokens; with a window it holds the window only.
 
-        `memory` is the length of an encoder-decoder's encoder's stream. UserError for an encoder, which generates nothing, and in a
+        `memory` is the length of an encoder-decoder's encoder's stream. Raises UserError for an encoder, which generates nothing, and in a
         pipeline.
         """
         if self.execution.pipeline is not None:
@@ -150,7 +150,7 @@ class Model:
     def prefill(
         self, params: Params, inputs: Inputs, lengths_B: Int[Array, " B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
     ) -> tuple[Float[Array, "B V"], kv.Cache]:
-        """Reads prompts into an empty cache: (logits after each row's last token, cache).
+        """Reads prompts into an empty cache and returns (logits after each row's last token, cache).
 
         Row b is inputs.tokens[b, :lengths_B[b]], at least one token; what follows it is padding. A prefix LM's whole prompt is prefix; an
         encoder-decoder's encoder reads `inputs.encoder_tokens`, once.
@@ -175,7 +175,7 @@ class Model:
     def decode_step(
         self, params: Params, tokens_B: Int[Array, " B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
     ) -> tuple[Float[Array, "B V"], kv.Cache]:
-        """Appends one token to every row: (logits of the next one, cache). The caller keeps rows within the cache's length."""
+        """Appends one token to every row and returns (logits of the next one, cache). The caller keeps rows within the cache's length."""
         positions_B1 = cache.length[:, None]
         cache, slot_B1 = kv.advance(cache, positions_B1, jnp.full_like(positions_B1, True, dtype=bool))
         filled_BS = (cache.position >= 0).astype(jnp.int32)
@@ -191,7 +191,7 @@ class Model:
     def _cached(
         self, module: Any, tokens_BT: Any, positions_BT: Any, context: Context, cache: kv.Cache, last_B: Any, dtype: Any
     ) -> tuple[Float[Array, "B V"], kv.Cache]:
-        """Runs the stack with the cache and the head on token last_B of each row."""
+        """Runs the stack with the cache, and the head on token last_B of each row."""
         cross = None if cache.memory_k is None or cache.memory_v is None else (cache.memory_k, cache.memory_v)
         x_BTD, stored, _ = module.decode(tokens_BT, positions_BT, context, Stored((cache.k, cache.v), cross), None, dtype)
         x_B1D = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)
@@ -227,5 +227,5 @@ def _sequence_positions(inputs: Inputs, token: str) -> jax.Array:
 
 
 def build(config: ModelConfig, execution: Execution = Execution()) -> Model:
-    """The model of a configuration. UserError for one that cannot be built."""
+    """Returns the model of a configuration. Raises UserError for one that cannot be built."""
     return Model(config, execution)

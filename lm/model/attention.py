@@ -24,7 +24,7 @@ KeyValue = tuple[jax.Array, jax.Array]  # keys and values: BSKH, or stored ones 
 
 
 class Context(NamedTuple):
-    """What all layers of one call share."""
+    """The masks, positions and memory that all layers of one call share."""
 
     mask: Mask
     rope: Optional[Rope] = None
@@ -37,7 +37,7 @@ class Context(NamedTuple):
 
 
 class Attention(nnx.Module):
-    """softmax(scale q k + mask) v, where each group of N / K query heads shares one key/value head (Ainslie et al. 2023).
+    """Attention, softmax(scale q k + mask) v, in which each group of N / K query heads shares one key/value head (Ainslie et al. 2023).
 
     Calls are (x, context, stored, layer) -> (x, stored), with the cache's keys and values of all layers. `cross` attention takes keys and
     values from the memory, once for all steps of decoding, and knows no positions.
@@ -117,14 +117,14 @@ class Attention(nnx.Module):
 
 
 def choose_for(mask: Mask, dtype: Any, execution: Execution, head_dim: int, *, relative: bool) -> Kernel:
-    """The kernel of a call under the mesh that is current; UserError when the one asked for cannot serve it."""
+    """Returns the kernel of a call under the current mesh. Raises UserError when the one asked for cannot serve it."""
     platform, ring = execution.platform or jax.default_backend(), execution.context == "ring"
     options: dict[str, Any] = {"head_dim": head_dim, "relative": relative, "ways": context_ways(), "ring": ring}
     return choose(execution.attention, mask, dtype, platform, **options)
 
 
 def with_bias(context: Context, relative: Relative, dtype: Any, execution: Execution, head_dim: int) -> Context:
-    """The context with T5's bias, which the plain kernel gets as an array, made once for all layers."""
+    """Returns the context with T5's bias. The plain kernel gets the bias as an array, made once for all layers."""
     bias_BNTS = None
     if choose_for(context.mask, dtype, execution, head_dim, relative=True) == "xla":
         bias_BNTS = relative.bias_BNTS(*context.mask.distance_indices())

@@ -19,14 +19,14 @@ Aux = dict[str, jax.Array]
 
 
 class Stored(NamedTuple):
-    """The cache's keys and values of all layers: of the stream's own tokens, and of the memory."""
+    """The cached keys and values of all layers: those of the stream's own tokens, and those of the memory."""
 
     own: Optional[KeyValue] = None
     cross: Optional[KeyValue] = None
 
 
 class Block(nnx.Module):
-    """Attention, cross-attention where there is a memory, and feed-forward, each added to the residual stream.
+    """Attention, cross-attention where there is a memory, and a feed-forward layer, each added to the residual stream.
 
     pre       x + f(norm(x))                                (Xiong et al. 2020; GPT-2, T5, Llama)
     post      norm(x + f(x))                                (Vaswani et al. 2017; BERT, BART)
@@ -44,7 +44,7 @@ class Block(nnx.Module):
         self.mlp = MLP(config, key=key_for(key, "mlp"), rules=execution.rules)
 
     def __call__(self, x_BTD: jax.Array, context: Context, stored: Stored = Stored(), layer: Any = None) -> tuple[jax.Array, Stored, Aux]:
-        """(x, stored keys and values with this call's, statistics). What nobody reads of the statistics is not computed."""
+        """Returns (x, stored keys and values with this call's, statistics). Statistics that nobody reads are not computed."""
         post = self.config.norm_placement == "post"
         inner_BTD, own = self.attention(x_BTD if post else self.attention_norm(x_BTD), context, stored.own, layer)
         if self.config.parallel_residual:

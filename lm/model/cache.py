@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Every row has its own length. The token at position p of a row lies in slot p % S: a ring when the window is shorter than the text.
+    """Keys and values of the tokens so far. The token at position p of a row lies in slot p % S: a ring when the window is shorter than
+    the text. Every row has its own length.
 
     The arrays of all layers are one, carried through the scan over layers and updated in place; donate the cache to a jitted step.
     """
@@ -26,7 +27,7 @@ class Cache:
 
 
 def empty(layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: Any, *, memory: Optional[int] = None) -> Cache:
-    """A cache of `slots` tokens a row, and of `memory` tokens of an encoder where there is one."""
+    """Returns an empty cache of `slots` tokens a row, and of `memory` tokens of an encoder where there is one."""
     own, other = ((layers, batch, size, kv_heads, head_dim) for size in (slots, memory or 0))
     positions_BS, length_B = jnp.full((batch, slots), -1, jnp.int32), jnp.zeros((batch,), jnp.int32)
     cache = Cache(jnp.zeros(own, dtype), jnp.zeros(own, dtype), positions_BS, length_B)
@@ -37,7 +38,7 @@ def empty(layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dty
 
 
 def advance(cache: Cache, positions_BT: Int[Array, "B T"], real_BT: Bool[Array, "B T"]) -> tuple[Cache, Int[Array, "B T"]]:
-    """Enters new tokens' positions; returns the cache and each token's slot (S, beyond the end, for one that is not kept).
+    """Enters new tokens' positions and returns the cache and each token's slot (S, beyond the end, for one that is not kept).
 
     Padding is not kept, nor is a token that a later one of the same call would overwrite. Keys and values follow, layer by layer.
     """
@@ -50,7 +51,7 @@ def advance(cache: Cache, positions_BT: Int[Array, "B T"], real_BT: Bool[Array, 
 
 
 def write(stored_LBSKH: jax.Array, new_BTKH: jax.Array, layer: jax.Array, slot_BT: Int[Array, "B T"]) -> jax.Array:
-    """One layer's new keys or values, into their slots."""
+    """Returns the stored keys or values of all layers with one layer's new ones in their slots."""
     return stored_LBSKH.at[layer, _rows(slot_BT), slot_BT].set(new_BTKH.astype(stored_LBSKH.dtype), mode="drop")
 
 

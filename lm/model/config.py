@@ -1,4 +1,4 @@
-"""What a model is: frozen dataclasses without jax, so that plans and `--help` need no accelerator library."""
+"""The configuration of a model: frozen dataclasses without jax, so that plans and `--help` need no accelerator library."""
 
 import dataclasses
 import math
@@ -23,8 +23,11 @@ MLP = Union[MLPConfig]  # kinds of feed-forward layer (lm.model.parts.component.
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3's stretched rotary frequencies: those of wavelength above `original_length / low_frequency_factor` are divided by `factor`,
-    those below `original_length / high_frequency_factor` are kept, and those between are interpolated."""
+    """Llama 3's stretched rotary frequencies.
+
+    Wavelengths above `original_length / low_frequency_factor` have their frequency divided by `factor`, those below
+    `original_length / high_frequency_factor` keep it, and those between are interpolated.
+    """
 
     factor: float = 8.0
     low_frequency_factor: float = 1.0
@@ -42,14 +45,14 @@ class OutputConfig:
     name: str = "classes"
     per: Literal["sequence", "token"] = "sequence"
     labels: int = 2
-    token: Literal["first", "last"] = "first"  # which token stands for a sequence where the batch does not say
-    pooled: bool = False
+    token: Literal["first", "last"] = "first"  # token whose state stands for a sequence, where the batch does not say
+    pooled: bool = False  # read the pooler's result
     bias: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A Transformer: which stacks, which mask, and what its blocks are made of.
+    """A Transformer: its stacks, its masks, and what its blocks are made of.
 
         architecture      stacks            self-attention: a query sees a key when           cross-attention
         decoder           decoder           causal and same document                          -
@@ -63,8 +66,8 @@ class ModelConfig:
     architecture: Architecture = "decoder"
     vocab_size: int = 256
     d_model: int = 64
-    num_layers: int = 2  # of each stack, unless encoder_layers says otherwise
-    encoder_layers: Optional[int] = None  # of an encoder_decoder's encoder; None: num_layers
+    num_layers: int = 2  # layers of each stack
+    encoder_layers: Optional[int] = None  # layers of an encoder_decoder's encoder (default: num_layers)
     shared_stacks: bool = False  # one stack is both encoder and decoder; only cross-attention is the decoder's own
     max_length: int = 128  # sequence length of training; a hard limit with learned positions only
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
@@ -78,21 +81,21 @@ class ModelConfig:
     positions: Positions = "rope"
     rope_theta: float = 10_000.0
     rope_scaling: Optional[RopeScaling] = None
-    rotary_fraction: float = 1.0  # the first share of each head's dimensions that is turned
-    relative_buckets: int = 32  # of T5's relative position bias, learned per head and shared by the layers of a stack
-    relative_max_distance: int = 128
+    rotary_fraction: float = 1.0  # share of each head's dimensions that rotary positions rotate, the first ones
+    relative_buckets: int = 32  # buckets of T5's relative position bias, learned per head and shared by the layers of a stack
+    relative_max_distance: int = 128  # distances beyond it share the last bucket
     token_types: int = 0  # kinds of token (BERT's two sentences), each with an embedding
-    tied_head: bool = False
-    vocabulary_head: bool = True  # whether there are logits over the vocabulary at all
-    head_transform: bool = False  # dense, activation and norm before the vocabulary's head (BERT)
+    tied_head: bool = False  # the token table is the vocabulary's head too
+    vocabulary_head: bool = True  # whether there are logits over the vocabulary
+    head_transform: bool = False  # dense layer, activation and norm before the vocabulary's head (BERT)
     head_bias: bool = False
     outputs: tuple[OutputConfig, ...] = ()  # further heads
-    pooler: bool = False  # tanh(dense(state)) of whole sequences although no head reads it (BERT without its heads)
-    embedding_std: Optional[float] = None  # None: 1, or d_model^-1/2 / logit_scale where the table is also the head
-    embedding_scale: float = 1.0  # token embeddings are multiplied by it; the original Transformer has d_model^1/2
-    logit_scale: float = 1.0  # states are multiplied by it before the head; T5 with a tied head has d_model^-1/2
+    pooler: bool = False  # a pooler, tanh(dense(state)), although no head reads it (BERT without its heads)
+    embedding_std: Optional[float] = None  # initial standard deviation (default: 1, or d_model^-1/2 / logit_scale with a tied head)
+    embedding_scale: float = 1.0  # factor of token embeddings; the original Transformer has d_model^1/2
+    logit_scale: float = 1.0  # factor of states before the head; T5 with a tied head has d_model^-1/2
     zero_init_outputs: bool = False  # projections that write to the residual stream start at zero
-    logit_softcap: Optional[float] = None
+    logit_softcap: Optional[float] = None  # c in logits = c tanh(logits / c) (Gemma 2)
 
     @property
     def pools(self) -> bool:
@@ -106,7 +109,7 @@ class ModelConfig:
 
     @property
     def components(self) -> dict[str, Component]:
-        """What its blocks are made of, by option."""
+        """The components of its blocks, by option."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Component)}
 

@@ -21,7 +21,7 @@ class Weights(NamedTuple):
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
-    """Number of parameters by group.
+    """Returns the number of parameters by group.
 
         embedding  tokens and token types            blocks  kernels and biases of attention and feed-forward layers
         position   learned rows, relative biases     norms   scales and biases of every norm

@@ -1,4 +1,4 @@
-"""How a model is carried out, as opposed to what it computes."""
+"""How a model is executed: rematerialisation, kernels, sharding rules and pipeline stages, none of which changes what it computes."""
 
 import dataclasses
 import math
@@ -18,9 +18,10 @@ ATTENDED, CUDNN = "attended", "dot_product_attention_fwd_wrapper"
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """Layers split over `stages`, each of which runs `repeats` separate groups of consecutive layers, on `micro_batches` in turn.
+    """Pipeline parallelism: each of `stages` runs `repeats` separate groups of consecutive layers, on `micro_batches` in turn.
 
-    UserError for fewer micro-batches than stages when they go round more than once: the first would come back before the last has gone.
+    Raises UserError for fewer micro-batches than stages when they go round more than once: the first would come back before the last
+    has gone.
     """
 
     stages: int
@@ -36,16 +37,16 @@ class Pipeline:
 
     @property
     def ticks(self) -> int:
-        """How often a stage runs a group of its layers, idle ones included."""
+        """Number of times that a stage runs a group of its layers, idle ones included."""
         return self.micro_batches * self.repeats + self.stages - 1
 
     @property
     def bubble(self) -> float:
-        """The share of ticks in which a stage has nothing to do (Narayanan et al. 2021, section 2.2)."""
+        """Share of ticks in which a stage has nothing to do (Narayanan et al. 2021, section 2.2)."""
         return (self.stages - 1) / self.ticks
 
     def shape(self, layers: int) -> tuple[int, int, int]:
-        """[repeats, stages, layers of a group]: the order of layers in memory. UserError where they do not divide."""
+        """Returns [repeats, stages, layers of a group], the order of layers in memory. Raises UserError where they do not divide."""
         groups = self.repeats * self.stages
         if layers % groups:
             raise UserError(
@@ -55,25 +56,25 @@ class Pipeline:
         return self.repeats, self.stages, layers // groups
 
     def rows_multiple(self, devices: int) -> int:
-        """Of what a batch's rows are a multiple when they are split over `devices`, a pipeline's stages among them."""
+        """Returns the number that must divide a batch's rows when they are split over `devices`, a pipeline's stages among them."""
         return math.lcm(devices, devices // self.stages * self.micro_batches)
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """None of these changes what a model computes beyond rounding.
+    """Options of execution, none of which changes what a model computes beyond rounding.
 
-    remat        what the backward pass computes again instead of keeping: nothing; everything in a block; everything but the
-                 results of matrix products; everything but those of products without batch dimensions (the weights' products).
-                 A pipeline keeps no more than the inputs of each tick with the first two, and computes the blocks of a tick again,
-                 with the second one by one
+    remat        what the backward pass recomputes instead of keeping: `none`, nothing; `full`, everything in a block; `dots`,
+                 everything but the results of matrix products; `dots_no_batch`, everything but those of products without batch
+                 dimensions (the weights' products). With `none` and `full` a pipeline keeps only the inputs of each tick and
+                 recomputes its blocks, with `full` one by one
     unroll       the scan over layers as straight code: faster to run, slower to compile
     attention    the kernel; `auto` takes the fastest that can serve the mask
     context      how attention reads keys and values that lie on other devices of the context axis: all gathered first, or passed round
-    platform     of the devices that will run it, which decides the kernel; None: of JAX's default devices
+    platform     platform of the devices that will run it, which decides the kernel; None: that of JAX's default devices
     rules        how logical axes are split over the mesh
     pipeline     layers as stages; the stacks' weights are then [repeats, stages, layers / (repeats stages), ...]; None: one stage
-    param_dtype  of the parameters; float64, for checks against other implementations, needs `jax_enable_x64`
+    param_dtype  dtype of the parameters; float64, for checks against other implementations, needs `jax_enable_x64`
     """
 
     remat: Remat = "none"
@@ -86,21 +87,21 @@ class Execution:
     param_dtype: Literal["float32", "float64"] = "float32"
 
     def rows_multiple(self, mesh: Any) -> int:
-        """Of what the rows of a call on this mesh are a multiple."""
+        """Returns the number that must divide the rows of a call on this mesh."""
         devices = self.rules.batch_ways(mesh)
         return devices if self.pipeline is None else self.pipeline.rows_multiple(devices)
 
 
 def _all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:
-    """Everything is kept for the backward pass but weights that fsdp gathered: those of all layers would lie whole on every device.
+    """Returns whether a result is kept for the backward pass: all but weights that fsdp gathered, which would lie whole on every device.
 
-    They are known by their constraint, which splits no rows.
+    These are known by their constraint, which splits no rows.
     """
     return primitive.name != "sharding_constraint" or "fsdp" in jax.tree.leaves(tuple(params["sharding"].spec))
 
 
 def remat(function: Callable, how: Remat, *, straight: bool = False) -> Callable:
-    """`function`, computed again in the backward pass but for what `how` keeps; `straight` where it is called in straight code."""
+    """Returns `function`, recomputed in the backward pass but for what `how` keeps; `straight` where it is called in straight code."""
     policies, both = jax.checkpoint_policies, jax.checkpoint_policies.save_from_both_policies
     if how == "none":
         return jax.checkpoint(function, policy=_all_but_gathered, prevent_cse=straight) if is_split("embed") else function

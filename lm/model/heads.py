@@ -10,7 +10,7 @@ from lm.sharding import Rules
 
 
 class Bias(nnx.Module):
-    """A number added to each logit: what is left of a head whose kernel is the token table."""
+    """A bias added to each logit, the own weights of a head whose kernel is the token table."""
 
     def __init__(self, size: int, *, key: jax.Array, rules: Rules):
         self.rules = rules

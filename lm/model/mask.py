@@ -1,4 +1,4 @@
-"""Which keys a query may see, as a description. Backends turn it into an array, or into a kernel's own mask."""
+"""The description of which keys a query may see. Kernels turn it into an array, or into a mask of their own."""
 
 import dataclasses
 from typing import Any, Literal, Optional
@@ -44,7 +44,7 @@ class Mask:
 
     @property
     def by_position(self) -> bool:
-        """Whether positions decide anything, and not segments alone."""
+        """Whether positions matter, and not segments alone."""
         return self.kind == "causal" or self.window is not None
 
     def distance_indices(self) -> tuple[AnyArray, AnyArray]:
@@ -54,7 +54,7 @@ class Mask:
         return self.q_original_index_BT, self.k_original_index_BS
 
     def visible(self) -> Optional[Bool[Array, "B T S"]]:
-        """True where a query sees a key; None when it sees all of them."""
+        """Returns True where a query sees a key; None when it sees all of them."""
         terms: list[Any] = []
         distance = self.q_position_BT[:, :, None] - self.k_position_BS[:, None, :]
         if self.kind == "causal":
@@ -72,6 +72,6 @@ class Mask:
         return visible
 
     def bias(self) -> Optional[Float[Array, "B T S"]]:
-        """What is added to the logits: 0 where visible, HIDDEN elsewhere; None when nothing is hidden."""
+        """Returns the number added to each logit: 0 where visible, HIDDEN elsewhere; None when nothing is hidden."""
         visible = self.visible()
         return None if visible is None else jnp.where(visible, 0.0, HIDDEN).astype(jnp.float32)

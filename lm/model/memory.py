@@ -1,4 +1,4 @@
-"""What the backward pass keeps, by formula (imports no jax): good to a factor of about 1.5, for plans; the compiler knows better."""
+"""Bytes that the backward pass keeps, by formula (imports no jax): good to a factor of about 1.5, for plans; the compiler knows better."""
 
 from typing import Union
 

@@ -9,7 +9,7 @@ from lm.sharding import Rules, constrain
 
 
 class MLP(nnx.Module):
-    """A feed-forward layer: the linear layers that its config declares, as attributes, and what its config makes of them."""
+    """A feed-forward layer of any kind: the linear layers that its config declares, as attributes, computed by the config's `apply`."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array, rules: Rules):
         self.config, self.rules = config.mlp, rules

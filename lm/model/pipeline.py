@@ -30,10 +30,10 @@ Layers = Callable[[Any, jax.Array, Context], tuple[jax.Array, Aux]]  # a group o
 
 
 def run(layers: Layers, weights: Any, x_BTD: jax.Array, context: Context, execution: Execution) -> tuple[jax.Array, Aux]:
-    """(states of the last layer, statistics [L] in the order of layers, means over micro-batches).
+    """Returns (states of the last layer, statistics [L] in the order of layers, means over micro-batches).
 
     `weights` are [R, S, k, ...]. Row r belongs to micro-batch r mod M, as in lm.train.step.accumulate. For the backward pass a tick keeps
-    its inputs and what `execution.remat` keeps. UserError for rows that do not divide, and on a mesh of other stages.
+    its inputs and what `execution.remat` keeps. Raises UserError for rows that do not divide, and on a mesh of other stages.
     """
     pipeline, rows = execution.pipeline, x_BTD.shape[0]
     assert pipeline is not None
@@ -67,7 +67,7 @@ def run(layers: Layers, weights: Any, x_BTD: jax.Array, context: Context, execut
 
 
 def _ways(rows: int, pipeline: Pipeline, rules: Rules) -> int:
-    """Over how many devices a stage's rows are split."""
+    """Returns the number of devices over which a stage's rows are split."""
     mesh, stages = jax.sharding.get_abstract_mesh(), pipeline.stages
     if mesh.empty or mesh.shape[AXIS] != stages:
         raise UserError(f"a model of {stages} pipeline stages runs under jax.set_mesh with a mesh of stage={stages}")
@@ -80,7 +80,9 @@ def _ways(rows: int, pipeline: Pipeline, rules: Rules) -> int:
 
 
 def _ticks(work: Callable, slots: Any, pipeline: Pipeline) -> tuple[Any, Aux]:
-    """(slots with the results on stage 0, statistics [ticks, k]) from work(what moves, number, group) -> (what moves on, statistics [k]).
+    """Returns (slots with the results on stage 0, statistics [ticks, k]).
+
+    `work` maps (what moves, number, group) to (what moves on, statistics [k]).
 
     Slot m of [M, ...] holds what micro-batch m brings to stage 0 next: its first states, then what came round, in the end its results.
     """
@@ -111,7 +113,7 @@ def _ticks(work: Callable, slots: Any, pipeline: Pipeline) -> tuple[Any, Aux]:
 
 
 def _gather(x: jax.Array, pipeline: Pipeline, rules: Rules) -> jax.Array:
-    """[ways, rows of one stage, ...] -> slots [M, rows of a micro-batch, ...]: on stage 0 with the rows of all stages.
+    """Gathers [ways, rows of one stage, ...] into slots [M, rows of a micro-batch, ...], on stage 0 with the rows of all stages.
 
     Every stage sends its rows to stage 0 alone, which is less than an all-gather and, going back, adds nothing up.
     """
@@ -122,7 +124,7 @@ def _gather(x: jax.Array, pipeline: Pipeline, rules: Rules) -> jax.Array:
 
 
 def _scatter(slots: jax.Array, ways: int, stages: int) -> jax.Array:
-    """The inverse of `_gather`: [ways, rows of one stage, ...], from stage 0's slots."""
+    """Scatters stage 0's slots to [ways, rows of one stage, ...], the inverse of `_gather`."""
     _, _, *rest = slots.shape
     rows = jnp.moveaxis(slots, 0, 1).reshape(ways, stages, -1, *rest)
     own = jnp.where(jax.lax.axis_index(AXIS) == 0, rows[:, 0], 0)
@@ -132,12 +134,12 @@ def _scatter(slots: jax.Array, ways: int, stages: int) -> jax.Array:
 
 
 def _split(x: jax.Array, count: int) -> jax.Array:
-    """Rows [B, ...] as [M, B / M, ...]: row r in micro-batch r mod M, so that rows stay on their devices."""
+    """Splits rows [B, ...] into [M, B / M, ...]: row r in micro-batch r mod M, so that rows stay on their devices."""
     return jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0)
 
 
 def _of_layers(values: jax.Array, pipeline: Pipeline) -> jax.Array:
-    """[ticks, k, ...] of one stage -> [R, 1, k, ...]: means over micro-batches, of the ticks that did work."""
+    """Averages [ticks, k, ...] of one stage over micro-batches, of the ticks that did work: [R, 1, k, ...]."""
     count, repeats = pipeline.micro_batches, pipeline.repeats
     done = jax.lax.dynamic_slice_in_dim(values, jax.lax.axis_index(AXIS), count * repeats)
     return done.reshape(repeats, count, *values.shape[1:]).mean(axis=1)[:, None]

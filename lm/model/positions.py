@@ -1,4 +1,4 @@
-"""What tells a model where a token stands: rotary and sinusoidal functions, and T5's buckets of distance."""
+"""Functions of positions: rotary angles, sinusoids, and T5's buckets of distance."""
 
 import math
 from typing import Any, NamedTuple, Optional
@@ -15,14 +15,17 @@ from lm.types import AnyArray
 
 
 class Rope(NamedTuple):
-    """Cosines and signed sines of the angle of each position and pair; computed once for all layers. R dimensions are turned."""
+    """Cosines and signed sines of each position's angles, computed once for all layers. R dimensions of a head are rotated."""
 
     cos: Float[Array, "B T 1 R"]
     sin: Float[Array, "B T 1 R"]  # negative in the first half
 
 
 def rope(positions_BT: Int[AnyArray, "B T"], config: ModelConfig, dtype: Any = jnp.float32) -> Rope:
-    """Pair j of position t turns by t * theta^(-2j / R) radians (Su et al. 2021, equation 34); `dtype` is what the layers compute in."""
+    """Returns the table by which pair j at position t rotates t * theta^(-2j / R) radians (Su et al. 2021, equation 34).
+
+    `dtype` is that in which the layers compute.
+    """
     size, dtype = rotated_size(config), at_least_float32(dtype)
     frequency = config.rope_theta ** (-np.arange(0, size, 2, dtype=np.float64) / size)
     if config.rope_scaling is not None:
@@ -34,7 +37,7 @@ def rope(positions_BT: Int[AnyArray, "B T"], config: ModelConfig, dtype: Any = j
 
 
 def scaled(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
-    """Llama 3's stretched frequencies, radians per position (Grattafiori et al. 2024; the interpolation is in the released code)."""
+    """Returns Llama 3's stretched frequencies in radians per position (Grattafiori et al. 2024; interpolated as in the released code)."""
     turns = scaling.original_length * frequency / (2 * math.pi)  # over the length that the model first knew
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
@@ -54,7 +57,7 @@ def rotate(x_BTNH: jax.Array, table: Rope) -> jax.Array:
 
 
 def sinusoidal(positions_BT: Int[AnyArray, "B T"], width: int, dtype: Any) -> Float[Array, "B T D"]:
-    """sin(t / 10000^(2i / D)) at 2i and the cosine at 2i + 1 (Vaswani et al. 2017, section 3.5)."""
+    """Returns sin(t / 10000^(2i / D)) at 2i and the cosine at 2i + 1 (Vaswani et al. 2017, section 3.5)."""
     wide = at_least_float32(dtype)
     frequency = 10_000.0 ** (-np.arange(0, width, 2, dtype=np.float64) / width)
     angle_BTF = positions_BT[:, :, None].astype(wide) * jnp.asarray(frequency, wide)
@@ -63,7 +66,7 @@ def sinusoidal(positions_BT: Int[AnyArray, "B T"], width: int, dtype: Any) -> Fl
 
 
 def bucket(distance: Int[AnyArray, "*S"], buckets: int, furthest: int, *, both_ways: bool) -> Int[Array, "*S"]:
-    """T5's bucket of a distance, query position minus key position (Raffel et al. 2019, section 2.1).
+    """Returns T5's bucket of a distance, query position minus key position (Raffel et al. 2019, section 2.1).
 
     Half of the buckets (of those for one direction) hold one distance each, the others grow geometrically up to `furthest` and hold all
     beyond. With `both_ways` the upper half of the buckets is for keys after the query; else those share the bucket of distance 0.
@@ -82,7 +85,7 @@ def bucket(distance: Int[AnyArray, "*S"], buckets: int, furthest: int, *, both_w
 
 
 def order(length: int) -> Int[Array, "1 T"]:
-    """Places of a row, which give the same distances inside a segment as positions do, and one table for all rows."""
+    """Returns the indices of a row, [1, T]: inside a segment they are as far apart as positions, and one table serves all rows."""
     return jnp.arange(length, dtype=jnp.int32)[None]
 
 

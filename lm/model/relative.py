@@ -1,4 +1,4 @@
-"""T5's bias of relative positions, as a description: who holds it as an array, and how much of it at a time, is the kernel's affair."""
+"""T5's bias of relative positions as a table. Each kernel decides how much of the array [N, T, S] it holds at a time."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from lm.types import AnyArray
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Relative:
-    """A number per bucket of distance and head, added to logits (Raffel et al. 2019, section 2.1); R buckets, N heads."""
+    """A bias per bucket of distance and head, added to logits (Raffel et al. 2019, section 2.1); R buckets, N heads."""
 
     table_RN: Float[Array, "R N"]
     buckets: int = dataclasses.field(metadata={"static": True})
@@ -26,6 +26,6 @@ class Relative:
         )
 
     def bias_BNTS(self, q_original_index_BT: Int[AnyArray, "B T"], k_original_index_BS: Int[AnyArray, "B S"]) -> Float[Array, "B N T S"]:
-        """What is added to the logits; an original index, the same for all rows, gives one table for all of them."""
+        """Returns the bias of each logit; an original index, the same for all rows, gives one table for all of them."""
         rows_BTSN = self.table_RN.at[self.bucket_BTS(q_original_index_BT, k_original_index_BS)].get(mode="promise_in_bounds")
         return jnp.moveaxis(rows_BTSN, -1, 1)

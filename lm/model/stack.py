@@ -1,4 +1,4 @@
-"""Stack: the blocks of one stream in sequence, by one scan, with what tells them positions and the norm that ends them."""
+"""Stack: the blocks of one stream in one scan, with their positions and the final norm."""
 
 import dataclasses
 from typing import Any
@@ -21,7 +21,7 @@ from lm.sharding import constrain
 
 
 class Stack(nnx.Module):
-    """`layers` blocks. Their weights have a leading layer axis; one scan runs them, whether unrolled or not.
+    """A stack of `layers` blocks. Their weights have a leading layer axis, and one scan runs them, unrolled or not.
 
     A stack of several kinds of block would be a scan over periods with members block_00, block_01, ...; there is one kind now.
     """
@@ -41,7 +41,7 @@ class Stack(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, positions_BT: jax.Array, context: Context, stored: Stored = Stored()
     ) -> tuple[jax.Array, Stored, Aux]:
-        """(states after the final norm, stored keys and values, statistics with a leading layer axis), from token embeddings.
+        """Returns (states after the final norm, stored keys and values, statistics with a leading layer axis) from token embeddings.
 
         The cache is carried, so it is updated in place.
         """
@@ -60,7 +60,7 @@ class Stack(nnx.Module):
         return (x_BTD if self.norm is None else self.norm(x_BTD)), stored, aux
 
     def _make_blocks(self, keys: jax.Array, cross: bool) -> Block:
-        """A block for each key, stacked; in a pipeline as [repeats, stages, layers of a group], in the same order."""
+        """Returns a block for each key, stacked; in a pipeline as [repeats, stages, layers of a group], in the same order."""
         execution, stages = self.execution, self.execution.pipeline
         if stages is not None:
             keys = keys.reshape(stages.shape(self.layers))
@@ -87,7 +87,7 @@ class Stack(nnx.Module):
         return x_BTD, stored, aux
 
     def _run_group(self, blocks: Block, x_BTD: jax.Array, context: Context) -> tuple[jax.Array, Aux]:
-        """The layers of one tick, which is itself computed again: within it only `full` keeps nothing but each layer's input."""
+        """Runs the layers of one tick, which is itself recomputed: within it only `full` keeps nothing but each layer's input."""
         assert self.execution.pipeline is not None
         layers = self.execution.pipeline.shape(self.layers)[-1]
         how: Remat = "full" if self.execution.remat == "full" and layers > 1 else "none"
@@ -95,7 +95,7 @@ class Stack(nnx.Module):
         return x_BTD, aux
 
     def _place(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
-        """Token embeddings with absolute positions, normalised if the model does so."""
+        """Adds absolute positions to token embeddings, and normalises them if the model does so."""
         if self.position is not None:
             x_BTD = x_BTD + self.position(positions_BT, x_BTD.dtype)
         if self.config.positions == "sinusoidal":
@@ -103,6 +103,6 @@ class Stack(nnx.Module):
         return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
 
     def _relative(self, table: Embedding, mask: Mask, dtype: Any) -> Relative:
-        """T5's bias. Distances are those of places where these are known: the same for all rows, and in a segment those of positions."""
+        """Returns T5's bias with the weights of this stack."""
         config, table_RN = self.config, read(table.embedding, at_least_float32(dtype), self.execution.rules)
         return Relative(table_RN, config.relative_buckets, config.relative_max_distance, both_ways=mask.kind == "full")

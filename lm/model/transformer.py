@@ -22,7 +22,7 @@ from lm.sharding import constrain, is_split, resplit
 
 
 class Transformer(nnx.Module):
-    """Stacks by `config.architecture` (see ModelConfig); a model with shared stacks has its `decoder` only."""
+    """Token table, stacks and heads by `config.architecture` (see ModelConfig). A model with shared stacks has its `decoder` only."""
 
     def __init__(self, config: ModelConfig, execution: Execution, *, key: jax.Array):
         rules, width = execution.rules, config.d_model
@@ -58,7 +58,7 @@ class Transformer(nnx.Module):
         self.outputs = OutputHeads(config, key=key_for(key, "outputs"), rules=rules) if config.outputs else None
 
     def encode(self, tokens_BS: Any, positions_BS: Any, context: Context, token_types_BS: Any, dtype: Any) -> tuple[jax.Array, Aux]:
-        """(states_BSD of the encoder, statistics)."""
+        """Returns (states_BSD of the encoder, statistics)."""
         stack = self.encoder or self.decoder
         assert stack is not None
         states_BSD, _, aux = stack(self._embed(tokens_BS, token_types_BS, dtype), positions_BS, context)
@@ -67,13 +67,13 @@ class Transformer(nnx.Module):
     def decode(
         self, tokens_BT: Any, positions_BT: Any, context: Context, stored: Stored, token_types_BT: Any, dtype: Any
     ) -> tuple[jax.Array, Stored, Aux]:
-        """(states_BTD of the decoder, stored keys and values, statistics)."""
+        """Returns (states_BTD of the decoder, stored keys and values, statistics)."""
         assert self.decoder is not None
         states_BTD, stored, aux = self.decoder(self._embed(tokens_BT, token_types_BT, dtype), positions_BT, context, stored)
         return self._whole(states_BTD), stored, aux
 
     def _whole(self, x_BTD: jax.Array) -> jax.Array:
-        """States for heads and cross-attention, which tensor parallelism splits otherwise: no longer along the sequence."""
+        """Returns states for heads and cross-attention, which tensor parallelism does not split along the sequence."""
         stream, whole = ("act_batch", "act_stream", "act_embed"), ("act_batch", "act_length", "act_embed")
         return resplit(x_BTD, stream, whole, rules=self.execution.rules) if is_split("act_stream", self.execution.rules) else x_BTD
 
@@ -87,7 +87,7 @@ class Transformer(nnx.Module):
         return x_BTD
 
     def logits(self, x_BPD: jax.Array) -> jax.Array:
-        """logits_BPV over the vocabulary, summed in float32 or wider.
+        """Returns logits_BPV over the vocabulary, summed in float32 or wider.
 
         With a cap they are cap * tanh(logits / cap) (Gemma 2, section 2).
         """
@@ -105,14 +105,14 @@ class Transformer(nnx.Module):
         cap = config.logit_softcap
         return logits_BPV if cap is None else cap * jnp.tanh(logits_BPV / cap)
 
-    def read_out(self, x_BTD: jax.Array, places: Callable[[str], jax.Array]) -> tuple[dict[str, jax.Array], Optional[jax.Array]]:
-        """(the further heads by name, pooled states, if there is a pooler); `places(token)` [B, M] stand for sequences."""
+    def read_out(self, x_BTD: jax.Array, positions: Callable[[str], jax.Array]) -> tuple[dict[str, jax.Array], Optional[jax.Array]]:
+        """Returns (the further heads by name, pooled states, if there is a pooler); `positions(token)` [B, M] stand for sequences."""
         values: dict[str, jax.Array] = {}
         pooled_BMD = None
         if self.config.pooler:
-            pooled_BMD = jnp.tanh(self.pooler(jnp.take_along_axis(x_BTD, places("first")[..., None], axis=1)))
+            pooled_BMD = jnp.tanh(self.pooler(jnp.take_along_axis(x_BTD, positions("first")[..., None], axis=1)))
         for output in self.config.outputs:
-            x = x_BTD if output.per == "token" else jnp.take_along_axis(x_BTD, places(output.token)[..., None], axis=1)
+            x = x_BTD if output.per == "token" else jnp.take_along_axis(x_BTD, positions(output.token)[..., None], axis=1)
             if output.pooled:
                 x = jnp.tanh(self.pooler(x))
                 pooled_BMD = x if pooled_BMD is None else pooled_BMD

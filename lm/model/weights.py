@@ -48,19 +48,19 @@ class Constant:
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """The dtype of statistics, softmax and logits: float32, or float64 where the layer computes in it."""
+    """Returns the dtype of statistics, softmax and logits: float32, or float64 where the layer computes in it."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def declare(key: jax.Array, shape: tuple[int, ...], axes: Names, initial: Any) -> nnx.Param:
-    """A float32 weight with one logical axis name per dimension."""
+    """Returns a float32 weight with one logical axis name per dimension."""
     if len(shape) != len(axes):
         raise ValueError(f"shape {shape} and axes {axes} differ in length")
     return nnx.Param(initial(key, shape), axes=axes, initial=initial)
 
 
 def key_for(key: jax.Array, name: str) -> jax.Array:
-    """The key of the part called `name`: a new part leaves the initial values of all others as they were.
+    """Returns the random key of the part called `name`: a new part leaves the initial values of all others as they were.
 
     The name's hash is mixed into the words of the key. Threefry is a pseudo-random function of its key (Salmon et al. 2011), so that any
     other key will do, and `jax.random.fold_in`, itself a Threefry, would double the time that compiling an initialisation takes.
@@ -71,7 +71,7 @@ def key_for(key: jax.Array, name: str) -> jax.Array:
 
 
 def read(param: nnx.Param, dtype: Any, rules: Rules) -> jax.Array:
-    """The one point where a layer reads a weight: cast to the compute dtype, then gather what fsdp split.
+    """Returns a weight as a layer reads it, cast to the compute dtype and then gathered from what fsdp split. No layer reads one otherwise.
 
     The cast comes first, so that fsdp moves bytes of the compute dtype.
     """
@@ -93,7 +93,7 @@ class Linear(nnx.Module):
         self.bias = declare(key, tuple(outs.values()), tuple(outs), Constant(spec.bias_init)) if spec.bias else None
 
     def __call__(self, x: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:
-        """x [..., *ins] -> [..., *outs] in x's dtype, or in `accumulate` (the dtype of the products' sums)."""
+        """Maps x [..., *ins] to [..., *outs] in x's dtype, or in `accumulate` (the dtype of the products' sums)."""
         kernel = read(self.kernel, x.dtype, self.rules)
         n = self.contracted
         contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
@@ -102,7 +102,7 @@ class Linear(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """A table of vectors: lookup by `__call__`, logits over its rows by `attend` (a tied head)."""
+    """A table of vectors: `__call__` looks rows up, and `attend` returns logits over the rows (a tied head)."""
 
     def __init__(self, rows: dict[str, int], width: int, std: float, *, key: jax.Array, rules: Rules, axis: str = "embed"):
         ((name, size),) = rows.items()
@@ -110,16 +110,16 @@ class Embedding(nnx.Module):
         self.embedding = declare(key, (size, width), (name, axis), TruncatedNormal(std))
 
     def __call__(self, ids: jax.Array, dtype: Any) -> jax.Array:
-        """Rows [..., width]; ids are in range (the input pipeline checks them)."""
+        """Returns rows [..., width]; ids are in range (the input pipeline checks them)."""
         return read(self.embedding, dtype, self.rules).at[ids].get(mode="promise_in_bounds")
 
     def attend(self, x_BTD: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:
-        """x_BTD times the transposed table: logits_BTV."""
+        """Returns logits_BTV, x_BTD times the transposed table."""
         return jnp.einsum("BTD,VD->BTV", x_BTD, read(self.embedding, x_BTD.dtype, self.rules), preferred_element_type=accumulate)
 
 
 def flatten(tree: Params, prefix: str = "") -> dict[str, Any]:
-    """A nested dict as {"a/b/c": leaf}, in sorted order. TypeError on keys that are no strings."""
+    """Returns a nested dict as {"a/b/c": leaf}, in sorted order. Raises TypeError on keys that are no strings."""
     flat: dict[str, Any] = {}
     for name in sorted(tree, key=str):
         if not isinstance(name, str):
@@ -132,7 +132,7 @@ def flatten(tree: Params, prefix: str = "") -> dict[str, Any]:
 
 
 def check(params: Params, abstract: Params) -> None:
-    """UserError unless both trees have the same names, shapes and dtypes; it names the first that differs.
+    """Raises UserError unless both trees have the same names, shapes and dtypes; it names the first that differs.
 
     `nnx.merge` matches leaves by sorted order and would accept wrong names in silence.
     """
@@ -151,6 +151,6 @@ def check(params: Params, abstract: Params) -> None:
 
 
 def merge(graphdef: Any, abstract: Params, params: Params) -> Any:
-    """The module with these parameters, checked against `abstract` first. For use inside a transformation."""
+    """Returns the module with these parameters, checked against `abstract` first. For use inside a transformation."""
     check(params, abstract)
     return nnx.merge(graphdef, params)

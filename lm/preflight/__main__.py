@@ -82,7 +82,7 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 def _check(arguments: Arguments) -> None:
-    """UserError for flags that would do nothing, and for files that could not be written once all is compiled."""
+    """Raises UserError for flags that would do nothing, and for files that could not be written once all is compiled."""
     searching = "search" in arguments.switches
     for name in arguments.values:
         if name in OF_SEARCH and not searching:

@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"tpu": {}, "gpu": {"xla_gpu_autotune_level
 
 
 def devices_of(topology: Topology) -> list:
-    """Descriptions of the topology's devices, in the order in which a run would see them."""
+    """Returns descriptions of the topology's devices, in the order in which a run would see them."""
     from jax.experimental.topologies import get_topology_desc
 
     chip, shape = topology.chip, topology.shape
@@ -45,14 +45,14 @@ def devices_of(topology: Topology) -> list:
 
 
 def lower(config: RunConfig, devices: list) -> tuple[Parts, program.Lowered]:
-    """What `lm.run` would compile for these devices: the same `build`, and the same functions of the same shape."""
+    """Lowers what `lm.run` would compile for these devices: the same `build`, and the same functions of the same shape."""
     shape = derived.shape_of(config)
     parts = build(config, devices)
     return parts, program.lower(shape, parts.model, parts.mesh)
 
 
 def preflight(config: RunConfig, topology: Topology, hlo: Optional[str] = None) -> dict[str, Any]:
-    """The JSON object of `python -m lm.preflight`; the program's text goes to the file `hlo`."""
+    """Returns the JSON object of `python -m lm.preflight`, and writes the program's text to the file `hlo`."""
     print("reading the topology", flush=True)
     devices = devices_of(topology)
     print("lowering", flush=True)
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """The parent holds the other end of stdin: it closes however the parent ends."""
+    """Ends this process with its parent, which holds the other end of stdin: it closes however the parent ends."""
     while os.read(0, 1):
         pass
     os._exit(ORPHANED)

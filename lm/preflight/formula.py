@@ -27,7 +27,7 @@ class Guess(NamedTuple):
 
 
 def guess(config: RunConfig, topology: Topology, *, fused: bool = True) -> Guess:
-    """Of one step on one device. `fused` says that attention holds no [T, S] weights."""
+    """Estimates one step on one device. `fused` says that attention holds no [T, S] weights."""
     return Guess(_memory(config, fused), _seconds(config, topology))
 
 
@@ -40,7 +40,7 @@ def _memory(config: RunConfig, fused: bool) -> float:
 
 
 def _weights(config: RunConfig) -> float:
-    """Weights of a stage's part of the layers and of the tables, which every stage has, split by `tensor`."""
+    """Returns the weights of a stage's part of the layers and of the tables, which every stage has, split by `tensor`."""
     return _layers_weights(config) + _tables_weights(config)
 
 
@@ -66,7 +66,7 @@ def _seconds(config: RunConfig, topology: Topology) -> float:
 
 
 def _passes(config: RunConfig) -> int:
-    """Ticks in which a stage has work: its micro-batches through each of its groups of layers."""
+    """Returns the ticks in which a stage has work: its micro-batches through each of its groups of layers."""
     return (config.execution.pipeline_micro_batches or config.mesh.stage) * config.execution.pipeline_repeats
 
 
@@ -75,7 +75,7 @@ def _ticks(config: RunConfig) -> int:
 
 
 def _sent(config: RunConfig) -> dict[str, float]:
-    """Bytes that a device sends per step, by mesh axis, as rings do."""
+    """Returns the bytes that a device sends per step, by mesh axis, as rings do."""
     data, fsdp, stage, context, tensor = (getattr(config.mesh, axis) for axis in AXES)
     model, row, wide = config.model, row_shape(config.data, config.model.architecture), COMPUTE_BYTES[config.compute_dtype]
     micro = config.execution.micro_batches
@@ -103,7 +103,7 @@ def _sent(config: RunConfig) -> dict[str, float]:
 
 
 def _rate(config: RunConfig, topology: Topology, axis: str) -> float:
-    """Bytes/s along an axis. The last axes are the innermost ones: they stay within a node while it has devices for them."""
+    """Returns bytes/s along an axis. The last axes are the innermost ones: they stay within a node while it has devices for them."""
     chip = topology.chip
     if chip.kind == "tpu":
         return 2 * chip.link
@@ -116,5 +116,5 @@ def _rate(config: RunConfig, topology: Topology, axis: str) -> float:
 
 
 def with_mesh(config: RunConfig, **sizes: int) -> RunConfig:
-    """`config` with these sizes of AXES; axes of no use yet have size 1."""
+    """Returns `config` with these sizes of AXES; axes of no use yet have size 1."""
     return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, expert=1, **sizes))

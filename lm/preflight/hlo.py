@@ -1,4 +1,4 @@
-"""What a compiled step does per device, read off its optimized HLO: FLOPs, memory traffic, collectives (imports no jax).
+"""FLOPs, memory traffic and collectives of a compiled step per device, read off its optimized HLO (imports no jax).
 
 XLA's own analysis counts the body of a loop once and knows no mesh; this one multiplies by the loops' trip counts and names mesh axes.
 """
@@ -33,7 +33,7 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """One step of one device. A loop whose trip count is known only at run time counts once: that over a dispatch's steps is one.
+    """One step of one device. A loop whose trip count is known only at run time counts once, as that over a dispatch's steps does.
 
     `flops`: of matrix products, recomputed ones too. `bytes_moved`: estimated traffic of the device's main memory: what top-level
     instructions read and write of it, slices and updates in place by the part that they touch; caches are not modelled. Of the branches of
@@ -63,7 +63,7 @@ def analyse(hlo_text: str, mesh: Any) -> Analysis:
 
 
 def collectives(operations: Mapping[Operation, int]) -> tuple[Collective, ...]:
-    """Added up by kind and axes."""
+    """Adds collectives up by kind and axes."""
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[Operation, int]]] = {}
     for op, count in sorted(operations.items(), key=lambda item: dataclasses.astuple(item[0])[:4]):
         groups.setdefault((op.kind, op.axes), []).append((op, count))
@@ -117,7 +117,7 @@ class _Walk:
         return _Totals(flops, moved, operations)
 
     def _inner(self, instruction: Instruction, computation: Computation, fused: bool) -> tuple[_Totals, int]:
-        """What an instruction calls, and how often."""
+        """Returns the totals of what an instruction calls, and how often it does."""
         if instruction.opcode == "while":
             name, times = instruction.called("body"), self.module.trips(instruction, computation)
             return self.computation(name, fused=fused) if name else _Totals(), times
@@ -129,7 +129,7 @@ class _Walk:
         return (self.computation(name, fused=fused or instruction.opcode == "fusion") if name in self.module.computations else _Totals()), 1
 
     def _traffic(self, instruction: Instruction, computation: Computation) -> int:
-        """Bytes of main memory that a top-level instruction reads and writes."""
+        """Returns the bytes of main memory that a top-level instruction reads and writes."""
         opcode, result = instruction.opcode, _memory(instruction.result)
         if opcode in _FREE or opcode.endswith("-done") or '"AllocateBuffer"' in instruction.attributes:
             return 0
@@ -154,7 +154,7 @@ class _Walk:
         return result + _memory(computation.arrays(instruction))
 
     def _read(self, computation: Computation, number: int) -> int:
-        """Bytes that a fused computation reads of a parameter: the parts only, where it takes parts."""
+        """Returns the bytes that a fused computation reads of a parameter: the parts only, where it takes parts."""
         parameter = computation.parameters.get(number)
         if parameter is None:
             return 0
@@ -174,7 +174,7 @@ class _Walk:
         return min(total, whole)
 
     def _written(self, computation: Computation, root: Instruction) -> int:
-        """Bytes that a fused computation writes: the updates only, where it updates in place."""
+        """Returns the bytes that a fused computation writes: the updates only, where it updates in place."""
         operands = computation.operands(root)
         if root.opcode == "tuple":
             return sum(self._written(computation, operand) for operand in operands)

@@ -1,6 +1,6 @@
 """Collectives in optimized HLO: which mesh axes they go over and how many bytes (imports no jax).
 
-Ids of devices in the text are places in the mesh's own order, `mesh.devices.flat`, so that the sizes of the axes say where each stands.
+Ids of devices in the text are indices in the mesh's own order, `mesh.devices.flat`, so that the sizes of the axes say where each is.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Operation:
 
 
 def operation(instruction: Instruction, computation: Computation, sizes: Mapping[str, int], *, fused: bool) -> Optional[Operation]:
-    """The collective that an instruction is or starts; None if it is none, or has no one to talk to.
+    """Returns the collective that an instruction is or starts; None if it is none, or has no one to talk to.
 
     `payload` is the larger of what a device puts in and gets out: the reduced array, the gathered one, the one to be scattered. `wire` is
     what it sends in a ring of n devices: (n - 1) / n of the payload, for an all-reduce twice that, for a permutation all of it.
@@ -54,7 +54,7 @@ def operation(instruction: Instruction, computation: Computation, sizes: Mapping
 
 
 def _only_sliced(instruction: Instruction, computation: Computation) -> bool:
-    """Whether nothing but a slice is kept of each array."""
+    """Returns whether nothing but a slice is kept of each array."""
     waiting, slices = list(computation.users[instruction.name]), 0
     while waiting:
         user = waiting.pop()
@@ -68,13 +68,13 @@ def _only_sliced(instruction: Instruction, computation: Computation) -> bool:
 
 
 def _differing(groups: np.ndarray, sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Axes along which members of one group stand apart."""
+    """Returns the axes along which members of one group differ."""
     places = np.unravel_index(groups, tuple(sizes.values()))
     return tuple(axis for axis, at in zip(sizes, places, strict=True) if (at != at[:, :1]).any())
 
 
 def _groups(instruction: Instruction, devices: int) -> np.ndarray:
-    """[groups, members] ids."""
+    """Returns the ids of devices, [groups, members]."""
     text = _value(instruction, "replica_groups")
     if text.startswith("mesh"):
         return _mesh_groups(text)
@@ -86,7 +86,7 @@ def _groups(instruction: Instruction, devices: int) -> np.ndarray:
 
 
 def _mesh_groups(text: str) -> np.ndarray:
-    """mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a','b':(1)2}: a mesh of XLA's own, and the axes, or parts of them, of a group."""
+    """Parses mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a','b':(1)2}: a mesh of XLA's own, and a group's axes, or parts of them."""
     mesh, axes = text[: text.index("]")], text[text.rindex("{") :]
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
     order = re.search(r"device_ids=\(([^{]*)\)", text)
@@ -103,7 +103,7 @@ def _mesh_groups(text: str) -> np.ndarray:
 
 
 def _iota(text: str) -> np.ndarray:
-    """[4,2]T(1,0): the numbers from 0 in that shape, transposed; or a plain list."""
+    """Parses [4,2]T(1,0), the numbers from 0 in that shape, transposed; or a plain list."""
     dims = re.search(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if dims is None:
         return np.array([int(n) for n in re.findall(r"\d+", text)])
@@ -113,7 +113,7 @@ def _iota(text: str) -> np.ndarray:
 
 
 def _value(instruction: Instruction, name: str) -> str:
-    """The text of an attribute up to the comma that ends it."""
+    """Returns the text of an attribute up to the comma that ends it."""
     start = instruction.attributes.find(f"{name}=")
     if start < 0:
         return "{}"

@@ -13,7 +13,7 @@ from lm.preflight.hlo_text import Array, Computation, Instruction
 
 
 def products(instruction: Instruction, computation: Computation) -> float:
-    """FLOPs of a dot, a convolution or a library's or kernel's matrix products; 0 for any other instruction."""
+    """Returns the FLOPs of a dot, a convolution or a library's or kernel's matrix products; 0 for any other instruction."""
     if instruction.opcode == "dot":
         return dot(instruction, computation.arrays(instruction)[0], instruction.numbers("lhs_contracting_dims"))
     if instruction.opcode == "convolution":
@@ -28,7 +28,7 @@ def dot(instruction: Instruction, left: Array, contracted: Sequence[int]) -> flo
 
 
 def convolution(instruction: Instruction, left: Array, right: Array) -> float:
-    """TPUs compute every product as a convolution: the pairs of output and window position that meet an element, as XLA counts."""
+    """Returns the FLOPs of a convolution, as which TPUs compute every product: pairs of output and window position that meet an element."""
     labels = re.search(r"dim_labels=(\S+?)_(\S+?)->([^,\s]+)", instruction.attributes)
     assert labels is not None, instruction.name
     (lhs, rhs, out), result = labels.groups(), instruction.result[0]
@@ -42,7 +42,7 @@ def convolution(instruction: Instruction, left: Array, right: Array) -> float:
 
 
 def _windows(attributes: str) -> list[tuple[int, int, int, int]]:
-    """(stride, low padding, dilation of the input, dilation of the kernel) by spatial axis."""
+    """Returns (stride, low padding, dilation of the input, dilation of the kernel) by spatial axis."""
     window = re.search(r"window=\{([^}]*)\}", attributes)
     if window is None:
         return []
@@ -55,7 +55,7 @@ def _windows(attributes: str) -> list[tuple[int, int, int, int]]:
 
 
 def _valid(size: int, kernel: int, outputs: int, stride: int, low: int, dilate: int, kernel_dilate: int) -> int:
-    """Pairs of output and kernel position that read an element of the input, not its padding or a hole of its dilation."""
+    """Returns the pairs of output and kernel position that read an element of the input, not its padding or a hole of its dilation."""
     if kernel == 1 and low == 0 and dilate == 1:
         return outputs
     starts, count = np.arange(outputs, dtype=np.int64) * stride - low, 0
@@ -66,7 +66,7 @@ def _valid(size: int, kernel: int, outputs: int, stride: int, low: int, dilate: 
 
 
 def custom_call(instruction: Instruction, operands: list[Array]) -> float:
-    """cuBLAS's products, cuDNN's fused attention, and kernels of Pallas, which say in a cost estimate what they compute."""
+    """Returns the FLOPs of cuBLAS's products, cuDNN's fused attention, and Pallas kernels, which state theirs in a cost estimate."""
     found = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
     target = found[1] if found else ""
     if target.startswith("__cublas"):
@@ -79,7 +79,7 @@ def custom_call(instruction: Instruction, operands: list[Array]) -> float:
 
 
 def _fused_attention(instruction: Instruction, operands: list[Array], *, backward: bool) -> float:
-    """2 products forward and 5 backward (one recomputes the weights), of [B, N, T, S] weights; a causal mask shows half of these."""
+    """Returns 2 products forward or 5 backward (one recomputes the weights) of [B, N, T, S] weights; a causal mask shows half of these."""
     shape = re.search(r'"intermediate_tensor_shape":\{.*?"dimensions":\[([^\]]*)\]', instruction.attributes)
     weights = math.prod(int(n) for n in re.findall(r"\d+", shape[1])) if shape else 0
     shown = 0.5 if re.search(r'"mask_type":"(PADDING_)?CAUSAL', instruction.attributes) else 1.0

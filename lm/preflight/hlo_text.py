@@ -35,7 +35,7 @@ class Array:
 
     @property
     def memory(self) -> int:
-        """Its bytes in the device's main memory."""
+        """Bytes in the device's main memory."""
         return self.bytes if self.space == 0 else 0
 
 
@@ -55,23 +55,23 @@ class Instruction:
         return tuple(_NAME.findall(self.arguments))
 
     def called(self, role: str) -> Optional[str]:
-        """The computation that it calls as `calls`, `body`, `condition` or `to_apply`."""
+        """Returns the computation that it calls as `calls`, `body`, `condition` or `to_apply`."""
         found = re.search(rf"\b{role}=%?([\w.-]+)", self.attributes)
         return found[1] if found else None
 
     def branches(self) -> list[str]:
-        """The computations of a conditional."""
+        """Returns the computations of a conditional."""
         several = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
         names = several[1].split(",") if several else re.findall(r"(?:true|false)_computation=([^,]*)", self.attributes)
         return [name.strip().lstrip("%") for name in names]
 
     def number(self, name: str) -> Optional[int]:
-        """`name=5` or `"name":"5"` among the attributes."""
+        """Returns the number in `name=5` or `"name":"5"` among the attributes."""
         found = re.search(rf'\b{name}"?[=:]"?(\d+)', self.attributes)
         return int(found[1]) if found else None
 
     def numbers(self, name: str) -> list[int]:
-        """`name={0,1}` or `"name":["0","1"]` among the attributes."""
+        """Returns the numbers in `name={0,1}` or `"name":["0","1"]` among the attributes."""
         found = re.search(rf'\b{name}"?[=:][{{\[]([^}}\]]*)', self.attributes)
         return [int(number) for number in re.findall(r"\d+", found[1])] if found else []
 
@@ -101,7 +101,7 @@ class Computation:
         return [self.instructions[name] for name in instruction.operands if name in self.instructions]
 
     def arrays(self, instruction: Instruction) -> list[Array]:
-        """Its operands' arrays."""
+        """Returns the arrays of an instruction's operands."""
         return [array for operand in self.operands(instruction) for array in operand.result]
 
 
@@ -111,13 +111,13 @@ class Module:
     entry: str
 
     def trips(self, loop: Instruction, caller: Computation) -> int:
-        """How often a loop's body runs: as XLA says, else as its condition does; 1 where the bound is known only at run time."""
+        """Returns how often a loop's body runs: as XLA says, else as its condition does; 1 where the bound is known only at run time."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         return int(known[1]) if known else _bound(self, loop, caller) or 1
 
 
 def parse(text: str) -> Module:
-    """The computations of a module. ValueError for text without an entry."""
+    """Parses the computations of a module. Raises ValueError for text without an entry."""
     computations, entry, name = {}, None, None
     body: dict[str, Instruction] = {}
     for line in _lines(text):
@@ -138,7 +138,7 @@ def parse(text: str) -> Module:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Lines of the text; an attribute may hold line breaks (a Pallas kernel's does), and what follows them is part of its line."""
+    """Yields the lines of the text. An attribute may hold line breaks (a Pallas kernel's does); what follows them is part of its line."""
     whole = ""
     for line in text.splitlines():
         if line.startswith(('"', "}}")):
@@ -164,7 +164,7 @@ def _instruction(line: str) -> Optional[Instruction]:
 
 
 def _closing(line: str, at: int) -> int:
-    """Where the bracket that opens at `at` closes."""
+    """Returns where the bracket that opens at `at` closes."""
     depth = 0
     for found in re.compile(r"[()]").finditer(line, at):
         depth += 1 if found[0] == "(" else -1
@@ -180,7 +180,7 @@ def _arrays(text: str) -> Iterator[Array]:
 
 
 def _bound(module: Module, loop: Instruction, caller: Computation) -> Optional[int]:
-    """Trips of `for (i = start; i < end; i += step)` with constants for all three; the step is 1 where the body hides it."""
+    """Returns the trips of `for (i = start; i < end; i += step)` with three constants; the step is 1 where the body hides it."""
     condition, body = (module.computations.get(loop.called(role) or "") for role in ("condition", "body"))
     if condition is None or body is None:
         return None
@@ -206,7 +206,7 @@ def _bound(module: Module, loop: Instruction, caller: Computation) -> Optional[i
 
 
 def _comparison(module: Module, condition: Computation) -> tuple[Optional[Instruction], list[Instruction]]:
-    """The comparison that ends a loop's condition, perhaps inside a fusion, and its sides as instructions of the condition."""
+    """Returns the comparison that ends a loop's condition, perhaps in a fusion, and its sides as instructions of the condition."""
     root = condition.root
     if root.opcode == "compare":
         return root, condition.operands(root)
@@ -220,7 +220,7 @@ def _comparison(module: Module, condition: Computation) -> tuple[Optional[Instru
 
 
 def _source(computation: Computation, instruction: Instruction) -> Instruction:
-    """What is behind copies and conversions."""
+    """Returns the instruction behind copies and conversions."""
     while instruction.opcode in ("copy", "bitcast", "convert") and computation.operands(instruction):
         instruction = computation.operands(instruction)[0]
     return instruction

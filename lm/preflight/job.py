@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 
 
 class Job:
-    """One child. `outcome()` is None until it ends; `stop()` ends it in any state and removes its files."""
+    """One child process. `outcome()` is None until it ends; `stop()` ends it in any state and removes its files."""
 
     def __init__(self, request: Request):
         wheels.require(request.topology.kind)
@@ -71,7 +71,7 @@ class Job:
         return time.monotonic() - self.start
 
     def stage(self) -> str:
-        """What it is doing."""
+        """Returns what it is doing, as it said last."""
         lines = self._path("out").read_text(encoding="utf-8", errors="replace").splitlines()
         return lines[-1] if lines else "starting"
 
@@ -101,7 +101,7 @@ class Job:
 
 
 def run_all(requests: list[Request], *, at_once: int, say: Say, names: list[str]) -> Iterator[tuple[int, Outcome]]:
-    """(index, outcome) of every request, as they end, `at_once` at a time. Whatever ends this ends the children too."""
+    """Yields (index, outcome) of every request as it ends, `at_once` at a time. Whatever ends this ends the children too."""
     waiting, running = list(range(len(requests))), dict[int, Job]()
     stages: dict[int, str] = {}
     try:
@@ -124,7 +124,7 @@ def run_all(requests: list[Request], *, at_once: int, say: Say, names: list[str]
 
 
 def run_one(request: Request, say: Say) -> dict[str, Any]:
-    """The result of one request; UserError when there is none."""
+    """Returns the result of one request. Raises UserError when there is none."""
     for _, outcome in run_all([request], at_once=1, say=say, names=[request.topology.text]):
         if outcome.error is not None:
             raise UserError(outcome.error)

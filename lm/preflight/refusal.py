@@ -1,4 +1,4 @@
-"""What a compiler says when a program does not fit (imports no jax)."""
+"""Compilers' errors when a program does not fit (imports no jax)."""
 
 import re
 from typing import Optional
@@ -14,7 +14,7 @@ FORMS = (
 
 
 def out_of_memory(message: str) -> Optional[dict]:
-    """What a compiler's error says is needed: {"what", "bytes", "said"}, bytes None where it gives no figure. None: another error."""
+    """Returns {"what", "bytes", "said"} of an out-of-memory error, with bytes None where it gives no figure; None for other errors."""
     if "RESOURCE_EXHAUSTED" not in message and "out of memory" not in message.lower():
         return None
     said = " ".join(message.split())[:400]

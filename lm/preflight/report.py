@@ -1,4 +1,4 @@
-"""What a compiled step is: its bytes, FLOPs, collectives and times, as JSON values."""
+"""Bytes, FLOPs, collectives and times of a compiled step, as JSON values."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from lm.train.program import Lowered
 
 
 def before(config: RunConfig, topology: Topology, parts: Parts, lowered: Lowered) -> dict[str, Any]:
-    """What is known before anything is compiled."""
+    """Returns the fields that are known before anything is compiled."""
     how = config.execution
     pipeline = execution_of(how, parts.mesh).pipeline
     return {
@@ -40,14 +40,14 @@ def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def refused(needs: dict[str, Any], topology: Topology) -> dict[str, Any]:
-    """The compiler ran out of the device's memory: a result like any other."""
+    """Returns the fields of a program that the compiler refused for the device's memory: a result like any other."""
     memory = {"memory": topology.chip.memory, "needed": needs["bytes"], "needed_for": needs["what"]}
     empty = dict.fromkeys(("flops_per_device", "collectives", "estimate"))
     return {"fits": False, "bytes_per_device": memory, "compiler_said": needs["said"], **empty}
 
 
 def after(config: RunConfig, topology: Topology, parts: Parts, stats: Any, text: str) -> dict[str, Any]:
-    """What the compiler says of the executable, and its text."""
+    """Returns the fields that follow from the executable and its text."""
     sizes = bytes_of(stats)
     sizes["memory"] = topology.chip.memory
     fits = sizes["peak"] <= sizes["memory"]
@@ -87,7 +87,7 @@ def _work(config: RunConfig, topology: Topology, mesh: Mesh, text: str) -> dict[
 
 
 def _group(mesh: Mesh, axes: Any) -> list[Place]:
-    """The devices that one device exchanges data with along some axes; all of them where the axes are unknown."""
+    """Returns the devices with which one device exchanges data along some axes; all of them where the axes are unknown."""
     names = mesh.axis_names
     if not all(axis in names for axis in axes):
         axes = names

@@ -10,14 +10,14 @@ from lm.preflight.topologies import Chip
 
 
 class Place(NamedTuple):
-    """Where a device stands: the node (host) that it is in, and its coordinates in the torus of a TPU, else none."""
+    """A device's node (host), and its coordinates in the torus of a TPU, else none."""
 
     node: int
     coordinates: tuple[int, ...] = ()
 
 
 def bandwidth(chip: Chip, group: Sequence[Place]) -> float:
-    """Bytes/s that each device of a group can send to the others at once, all sending.
+    """Returns the bytes/s that each device of a group can send to the others at once, all sending.
 
     GPUs of one node: NVLink. Of several: a ring has to leave each node, through the network adapters of all members in it (and no faster
     than NVLink). TPU: both directions of every dimension of the torus along which the group extends, or its only link where that has two
@@ -39,7 +39,7 @@ def estimate(
     network: Sequence[tuple[float, float]],
     model_flops: dict[str, float],
 ) -> dict[str, Any]:
-    """Seconds of each term, the step's, and the bound on model FLOP utilisation (MFU; Chowdhery et al. 2022, appendix B).
+    """Returns seconds of each term and of the step, and the bound on model FLOP utilisation (MFU; Chowdhery et al. 2022, appendix B).
 
     All per device and step: `flops` and `bytes_moved` of the compiled program, `network` (bytes sent, bytes/s) of each collective,
     `model_flops` by convention, without what is computed twice.

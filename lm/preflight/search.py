@@ -1,4 +1,4 @@
-"""`--search`: which mesh, remat policy and number of micro-batches make a configuration fit a topology and step fastest (imports no jax
+"""`--search`: finds the mesh, remat policy and number of micro-batches that fit a topology and step fastest (imports no jax
 before it runs)."""
 
 import dataclasses
@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as "fsdp=16 tensor=4 remat=full micro_batches=4"."""
+        """Its options in words, such as "fsdp=16 tensor=4 remat=full micro_batches=4"."""
         mesh = [f"{axis}={getattr(self.config.mesh, axis)}" for axis in AXES if getattr(self.config.mesh, axis) > 1]
         how = self.config.execution
         flow = [f"pipeline_micro_batches={how.pipeline_micro_batches}"] if how.pipeline_micro_batches else []
@@ -37,7 +37,7 @@ class Candidate(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What is left to compile, best guess first, and how many were put aside for what reason."""
+    """The candidates left to compile, best guess first, and how many were put aside for what reason."""
 
     kept: list[Candidate]
     tried: int
@@ -46,7 +46,7 @@ class Pruned(NamedTuple):
 
 
 def candidates(config: RunConfig, topology: Topology) -> Iterator[RunConfig]:
-    """Every mesh of the topology's devices with every remat policy and number of micro-batches, sensible or not."""
+    """Yields every mesh of the topology's devices with every remat policy and number of micro-batches, sensible or not."""
     remats = get_args(ExecutionConfig.__dataclass_fields__["remat"].type)
     for sizes in meshes(topology.devices):
         on_mesh = with_mesh(config, **dict(zip(AXES, sizes, strict=True)))
@@ -64,7 +64,7 @@ def candidates(config: RunConfig, topology: Topology) -> Iterator[RunConfig]:
 
 
 def meshes(devices: int) -> Iterator[tuple[int, ...]]:
-    """Sizes of AXES whose product is the number of devices."""
+    """Yields the sizes of AXES whose product is the number of devices."""
 
     def split(rest: int, axes: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
         if len(axes) == 1:
@@ -79,7 +79,7 @@ def meshes(devices: int) -> Iterator[tuple[int, ...]]:
 
 
 def prune(config: RunConfig, topology: Topology, check: Callable[[RunConfig], None]) -> Pruned:
-    """Candidates that `check` accepts (UserError refuses) and that fit by formula."""
+    """Returns the candidates that `check` accepts (UserError refuses) and that fit by formula."""
     kept, tried, refused, too_large = list[Candidate](), 0, 0, 0
     for candidate in candidates(config, topology):
         tried += 1
@@ -100,7 +100,7 @@ def prune(config: RunConfig, topology: Topology, check: Callable[[RunConfig], No
 
 
 def _various(ordered: list[Candidate]) -> list[Candidate]:
-    """The best of each mesh in turn, then the second best: a formula that misjudges one mesh does not fill the list with it."""
+    """Returns the best of each mesh in turn, then the second best: a formula that misjudges one mesh does not fill the list with it."""
     by_mesh: dict[Any, list[Candidate]] = {}
     for candidate in ordered:
         by_mesh.setdefault(candidate.config.mesh, []).append(candidate)
@@ -109,7 +109,7 @@ def _various(ordered: list[Candidate]) -> list[Candidate]:
 
 
 def accept(config: RunConfig) -> None:
-    """UserError for what a run of this configuration would refuse before it compiles."""
+    """Raises UserError for what a run of this configuration would refuse before it compiles."""
     from lm.train.mesh_fit import check_mesh_fit
 
     stand_in: Any = types.SimpleNamespace(shape=dataclasses.asdict(config.mesh))
@@ -117,7 +117,7 @@ def accept(config: RunConfig) -> None:
 
 
 def search(config: RunConfig, topology: Topology, *, most: int, at_once: int, timeout: float, say: Say) -> dict[str, Any]:
-    """Compiles the `most` candidates that promise most; the JSON object of `--search`, those that fit first, fastest first."""
+    """Compiles the `most` candidates that promise most and returns the JSON object of `--search`, those that fit first, fastest first."""
     pruned = prune(config, topology, accept)
     say(
         f"{pruned.tried:,} candidates: {pruned.refused:,} do not divide, {pruned.too_large:,} are too large by formula;"
@@ -138,7 +138,7 @@ def search(config: RunConfig, topology: Topology, *, most: int, at_once: int, ti
 
 
 def rank(found: Found) -> tuple[bool, bool, float]:
-    """Those that fit by their estimated time, then those that do not, then those without a result."""
+    """Returns the sort key: those that fit by estimated time, then those that do not, then those without a result."""
     result = found[1].result
     if result is None:
         return True, True, 0.0
@@ -148,7 +148,7 @@ def rank(found: Found) -> tuple[bool, bool, float]:
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """Whether it fits, and how fast it may be."""
+    """Says whether a step fits, and how fast it may be."""
     sizes = result["bytes_per_device"]
     needed = sizes.get("peak", sizes.get("needed"))
     memory = "" if needed is None else f", {needed / 1e9:.1f} of {sizes['memory'] / 1e9:.1f} GB"

@@ -6,7 +6,7 @@ HEADINGS = ("step", "compute", "memory", "network", "bound on MFU", "GB of", "de
 
 
 def table(rows: list[tuple[str, Optional[dict[str, Any]], Optional[str]]]) -> str:
-    """One line per (name, result, error). Seconds and the bound are estimates."""
+    """Returns one line per (name, result, error). Seconds and the bound are estimates."""
     lines = [("", *HEADINGS)] + [(name, *_cells(result)) for name, result, _ in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = []

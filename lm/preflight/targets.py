@@ -14,7 +14,7 @@ from lm.preflight.topologies import CHIPS
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """What differs between the GPUs: name as the driver reports it, compute capability, SMs, bytes of L2, boost clock in GHz."""
+    """One model of GPU: name as the driver reports it, compute capability, SMs, bytes of L2, boost clock in GHz."""
 
     name: str
     capability: tuple[int, int]
@@ -52,7 +52,7 @@ CUDA = "13.0.0"
 
 
 def target_text(name: str) -> str:
-    """The description of the GPU called `name` in lm.preflight.topologies."""
+    """Returns the description of the GPU called `name` in lm.preflight.topologies."""
     gpu, chip = GPUS[name], CHIPS[name]
     major, minor = gpu.capability
     dnn = dict(zip(("major", "minor", "patch"), CUDNN, strict=True))

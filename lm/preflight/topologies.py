@@ -74,7 +74,7 @@ class Topology:
 
 
 def parse(text: str) -> Topology:
-    """The topology of "tpu:v5p:4x4x4" or "gpu:h100:2x8"; UserError, with what is known, for anything else."""
+    """Returns the topology of "tpu:v5p:4x4x4" or "gpu:h100:2x8". Raises UserError, with what is known, for anything else."""
     found = re.fullmatch(r"(\w+):(\w+):(\d+(?:x\d+)*)", text)
     if found is None:
         raise UserError(f"--topology={text}: give a kind, a device and a shape, such as {EXAMPLES}; devices: {known()}")
@@ -95,7 +95,7 @@ def parse(text: str) -> Topology:
 
 
 def _check_torus(text: str, sizes: tuple[int, ...]) -> None:
-    """A host has 2 x 2 chips, or one chip stands alone."""
+    """Raises UserError for a torus of other hosts than of 2 x 2 chips, or of one chip."""
     if math.prod(sizes) > 1 and (sizes[0] % 2 or sizes[1] % 2):
         raise UserError(f"--topology={text}: a host holds 2 x 2 chips: the first two sizes must be even (or all 1, a single chip)")
 

@@ -1,4 +1,4 @@
-"""Which compilers are installed: the optional groups `tpu` and `gpu` of this package (imports no jax)."""
+"""The compilers that are installed, of the optional groups `tpu` and `gpu` of this package (imports no jax)."""
 
 from lm.errors import UserError
 from lm.platforms import installed
@@ -7,7 +7,7 @@ MODULES = {"tpu": ("libtpu",), "gpu": ("jax_plugins.xla_cuda13", "nvidia.cudnn",
 
 
 def require(kind: str) -> None:
-    """UserError, with what to install, if the compiler for this kind of device is missing."""
+    """Raises UserError, with what to install, if the compiler for this kind of device is missing."""
     missing = [name for name in MODULES[kind] if not installed(name)]
     if missing:
         raise UserError(

@@ -14,7 +14,7 @@ BLOCK = 512  # queries, and keys, of a block
 
 
 class Queries(NamedTuple):
-    """Queries with what the mask and the bias ask of them; the sequence is each array's second axis, and rows may be shared (1 for B)."""
+    """Queries with what mask and bias need of them. The sequence is each array's second axis, and rows may be shared (1 for B)."""
 
     x_BTNH: jax.Array
     position_BT: jax.Array
@@ -23,7 +23,7 @@ class Queries(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """The same of keys and values: what a ring passes on."""
+    """Keys and values with what mask and bias need of them, which a ring passes on."""
 
     k_BSKH: jax.Array
     v_BSKH: jax.Array
@@ -35,7 +35,7 @@ class Keys(NamedTuple):
 
 
 class Cotangents(NamedTuple):
-    """What the backward pass knows of queries: their log-sum-exp and, for the weights' sums, the gradients of values and of totals."""
+    """Log-sum-exp of queries, and the gradients of the weights' sums of values and of their totals, for the backward pass."""
 
     log_sum_BTN: jax.Array
     values_BTNH: jax.Array
@@ -44,7 +44,7 @@ class Cotangents(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """The static part: the mask's kind, the scale of logits, and how the sequence is split."""
+    """The static part of a call: the mask's kind, the scale of logits, and how the sequence is split."""
 
     kind: Literal["causal", "full"]
     window: Optional[int]
@@ -55,7 +55,7 @@ class Rule:
     ring: bool = False  # keys are passed round them, instead of gathered first
 
     def needed(self, q_original_index_BT: jax.Array, k_original_index_BS: jax.Array, prefix: bool) -> Any:
-        """Whether some query of a block may see some key of another: by the original index alone, which is the same for all rows."""
+        """Returns whether some query of a block may see some key of another, by the original index alone, the same for all rows."""
         if not self.by_original_index:
             return True
         longest, shortest = (
@@ -69,7 +69,7 @@ class Rule:
 
 
 def block_of(chunk: int, most: int) -> int:
-    """The largest block, up to `most`, that fills a chunk of a zigzag row several times, if one of a quarter of that does.
+    """Returns the largest block, up to `most`, that divides a chunk of a zigzag row, or that of even cuts if four times larger.
 
     A device's part of a row is two chunks, one early and one late: a block with some of both could not be passed over.
     """
@@ -92,7 +92,7 @@ def described(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mas
 
 
 def split(x: jax.Array, block: int) -> jax.Array:
-    """[B, T, ...] as [n, B, block, ...], filled up with zeros."""
+    """Cuts [B, T, ...] into [n, B, block, ...], filled up with zeros."""
     n = -(-x.shape[1] // block)
     missing = n * block - x.shape[1]
     if missing:
@@ -101,7 +101,7 @@ def split(x: jax.Array, block: int) -> jax.Array:
 
 
 def query_blocks(rule: Rule, tree: Any, keys: Keys) -> Any:
-    """Queries or their cotangents in blocks; arrays with heads are [n, B, K, G, block, ...]."""
+    """Cuts queries or their cotangents into blocks; arrays with heads become [n, B, K, G, block, ...]."""
     block, kv_heads = min(rule.block, tree[0].shape[1]), keys.k_BSKH.shape[2]
 
     def one(x: jax.Array) -> jax.Array:
@@ -114,7 +114,7 @@ def query_blocks(rule: Rule, tree: Any, keys: Keys) -> Any:
 
 
 def key_blocks(rule: Rule, keys: Keys) -> Keys:
-    """Keys in blocks, with heads before the sequence."""
+    """Cuts keys into blocks, with heads before the sequence."""
     length = keys.k_BSKH.shape[1]
     block = min(rule.block, length)
     if length % block:
@@ -124,13 +124,13 @@ def key_blocks(rule: Rule, keys: Keys) -> Keys:
 
 
 def joined(x_nBKGTH: jax.Array, like: jax.Array) -> jax.Array:
-    """[n, B, K, G, block, ...] as [B, T, N, ...]: what query_blocks took apart."""
+    """Joins blocks [n, B, K, G, block, ...] to [B, T, N, ...], the inverse of query_blocks."""
     x = jnp.moveaxis(jnp.moveaxis(x_nBKGTH, 4, 2), 0, 1)  # B n block K G ...
     return x.reshape(x.shape[0], -1, like.shape[2], *x.shape[5:])[:, : like.shape[1]]
 
 
 def loop(n: int, body: Callable, state: Any) -> Any:
-    """state = body(i, state) for i in 0..n-1. A while loop, into which no rematerialisation policy looks: what is saved are its results."""
+    """Repeats state = body(i, state) for i in 0..n-1 in a while loop, of which rematerialisation policies save the results alone."""
     if n == 1:
         return body(0, state)
     return jax.lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, body(s[0], s[1])), (jnp.int32(0), state))[1]

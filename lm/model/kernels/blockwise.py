@@ -35,7 +35,7 @@ from lm.model.weights import at_least_float32
 
 
 class Sums(NamedTuple):
-    """What queries have seen so far: the result is values / total, its log-sum-exp is top + log(total)."""
+    """Running sums over the keys that queries have seen: the result is values / total, its log-sum-exp is top + log(total)."""
 
     top_BKGT: jax.Array
     total_BKGT: jax.Array
@@ -58,7 +58,7 @@ def attention(
     scale: Optional[float] = None,
     block: int = BLOCK,
 ) -> tuple[jax.Array, jax.Array]:
-    """(attended_BTNH, log_sum_BTN): the log-sum-exp of each query's logits, float32 or wider, by which partial results are merged.
+    """Returns (attended_BTNH, log_sum_BTN): the log-sum-exp of each query's logits, float32 or wider, merges partial results.
 
     A query that sees no key attends to nothing: 0, with a log-sum-exp of HIDDEN. Blocks that no query sees are passed over. Differentiable
     once, in reverse, towards queries, keys, values and the table of `relative`.
@@ -70,13 +70,13 @@ def attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def whole(rule: Rule, relative: Optional[Relative], queries: Queries, keys: Keys) -> tuple[jax.Array, jax.Array]:
-    """attention() where all keys are here."""
+    """Computes `attention` where all keys are on the device."""
     blocks = query_blocks(rule, queries, keys)
     return finish(accumulate(rule, relative, blocks, keys, nothing(blocks)), queries.x_BTNH)
 
 
 def kept(results: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Results by a name that rematerialisation keeps: of a loop's it keeps none, and the forward pass would run twice."""
+    """Names results so that rematerialisation keeps them: it keeps none of a loop's, and the forward pass would run twice."""
     attended_BTNH, log_sum_BTN = (checkpoint_name(x, ATTENDED) for x in results)
     return attended_BTNH, log_sum_BTN
 
@@ -101,13 +101,13 @@ whole.defvjp(_whole, _whole_back)
 
 
 def nothing(blocks: Queries) -> Sums:
-    """The sums of queries, in blocks, that have seen no key."""
+    """Returns the sums of queries, in blocks, that have seen no key."""
     zero = jnp.zeros_like(blocks.x_BTNH, at_least_float32(blocks.x_BTNH.dtype))
     return Sums(jnp.full_like(zero[..., 0], HIDDEN), zero[..., 0], zero)
 
 
 def accumulate(rule: Rule, relative: Optional[Relative], blocks: Queries, keys: Keys, sums: Sums) -> Sums:
-    """What queries, in blocks, have seen after these keys too."""
+    """Returns the sums of queries, in blocks, with these keys added."""
     parts = key_blocks(rule, keys)
 
     def row(i: Any, sums: Sums) -> Sums:
@@ -123,7 +123,7 @@ def accumulate(rule: Rule, relative: Optional[Relative], blocks: Queries, keys: 
 
 
 def finish(sums: Sums, like_BTNH: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(attended_BTNH in the dtype of `like`, log_sum_BTN)."""
+    """Returns (attended_BTNH in the dtype of `like`, log_sum_BTN)."""
     some = sums.total_BKGT > 0
     total = jnp.where(some, sums.total_BKGT, 1.0)
     log_sum = jnp.where(some, sums.top_BKGT + jnp.log(total), HIDDEN)
@@ -148,7 +148,7 @@ def _seen(rule: Rule, relative: Optional[Relative], q: Queries, k: Keys, sums: S
 
 
 def _logits(rule: Rule, relative: Optional[Relative], q: Queries, k: Keys) -> tuple[jax.Array, Optional[jax.Array]]:
-    """Logits of a block, float32 or wider, and where they are visible, [B or 1, 1, 1, T, S]; None: everywhere."""
+    """Returns a block's logits, float32 or wider, and where they are visible, [B or 1, 1, 1, T, S]; None: everywhere."""
     logits_BKGTS = _product("BKGTH,BKSH->BKGTS", q.x_BTNH, k.k_BSKH) * rule.scale
     if relative is not None:
         bias_BNTS = relative.bias_BNTS(q.original_index_BT, k.original_index_BS)
@@ -173,14 +173,17 @@ def _product(terms: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def cotangents_of(attended_BTNH: jax.Array, log_sum_BTN: jax.Array, d_attended: jax.Array, d_log_sum: jax.Array) -> Cotangents:
-    """With weights exp(logit - log_sum), whose total is 1, the result is values / total and the log-sum-exp moves by log(total)."""
+    """Returns the cotangents of the sums.
+
+    With weights exp(logit - log_sum), whose total is 1, the result is values / total and the log-sum-exp moves by log(total).
+    """
     wide = log_sum_BTN.dtype
     through_total = jnp.sum(d_attended.astype(wide) * attended_BTNH.astype(wide), axis=-1)
     return Cotangents(log_sum_BTN, d_attended, d_log_sum - through_total)
 
 
 def no_gradients(relative: Optional[Relative], queries: Queries, keys: Keys) -> Gradients:
-    """Zeros for some keys, in the layout [B, S, K, H], and for the bias of each row."""
+    """Returns zero gradients of some keys, in the layout [B, S, K, H], and of the bias of each row."""
     wide = at_least_float32(queries.x_BTNH.dtype)
     bias_BNR = None
     if relative is not None:
@@ -192,7 +195,7 @@ def no_gradients(relative: Optional[Relative], queries: Queries, keys: Keys) -> 
 def accumulate_back(
     rule: Rule, relative: Optional[Relative], blocks: Queries, given: Cotangents, keys: Keys, gradients: Gradients
 ) -> tuple[jax.Array, Gradients]:
-    """(the queries' gradient through these keys, in blocks, and `gradients` with what these queries add)."""
+    """Returns (the queries' gradient through these keys, in blocks, and `gradients` with what these queries add)."""
     parts, length = key_blocks(rule, keys), keys.k_BSKH.shape[1]
     dkv = tuple(jnp.swapaxes(split(x, parts.k_BSKH.shape[3]), 2, 3) for x in (gradients.k_BKSH, gradients.v_BKSH))
 
@@ -231,7 +234,7 @@ def _pulled(rule: Rule, relative: Optional[Relative], q: Queries, given: Cotange
 
 
 def _of_buckets(relative: Relative, q: Queries, k: Keys, d_logits_BKGTS: jax.Array) -> jax.Array:
-    """Each row's gradient towards the bias of each bucket, as a product: a scatter is slow on accelerators."""
+    """Returns each row's gradient of the bias of each bucket, by a product: a scatter is slow on accelerators."""
     bucket_BTS = relative.bucket_BTS(q.original_index_BT, k.original_index_BS)
     chosen_BTSR = jax.nn.one_hot(bucket_BTS, relative.table_RN.shape[0], dtype=d_logits_BKGTS.dtype)
     d_BNTS = d_logits_BKGTS.reshape(d_logits_BKGTS.shape[0], -1, *d_logits_BKGTS.shape[3:])
@@ -241,7 +244,7 @@ def _of_buckets(relative: Relative, q: Queries, k: Keys, d_logits_BKGTS: jax.Arr
 
 
 def as_cotangents(relative: Optional[Relative], queries: Queries, keys: Keys, dq_BTNH: jax.Array, gradients: Gradients) -> Any:
-    """Gradients in the shapes and dtypes of the arguments; whole numbers have none."""
+    """Returns gradients in the shapes and dtypes of the arguments; integers have none."""
     dq_BTNH = dq_BTNH.astype(queries.x_BTNH.dtype)
     dk, dv = gradients.k_BKSH.astype(keys.k_BSKH.dtype), gradients.v_BKSH.astype(keys.v_BSKH.dtype)
     d_relative = None

@@ -1,4 +1,4 @@
-"""Which kernel serves a mask, and why another cannot."""
+"""The choice of the kernel that serves a mask, with the reason why another cannot."""
 
 from typing import Any, Literal, Optional
 
@@ -23,7 +23,7 @@ def choose(
     ways: int = 1,
     ring: bool = False,
 ) -> Kernel:
-    """The kernel for a mask (its arrays or their shapes). No silent fallback: what was asked for by name is served or refused.
+    """Returns the kernel for a mask (its arrays or their shapes). There is no silent fallback: one asked for by name serves or is refused.
 
     mask                                    xla  blockwise  cudnn                       splash
     causal, full, window, joined documents  yes  yes        yes                         yes
@@ -62,8 +62,10 @@ def choose(
 
 
 def platform_of(device: Any) -> str:
-    """The platform of a device, or of the description of one, by which kernels are chosen: GPUs that cuDNN's attention does not serve have
-    names of their own (AMD's; NVIDIA's before Ampere, compute capability 8.0)."""
+    """Returns the platform of a device, or of the description of one, by which kernels are chosen.
+
+    GPUs that cuDNN's attention does not serve have names of their own (AMD's; NVIDIA's before Ampere, compute capability 8.0).
+    """
     if device.platform not in ("gpu", "cuda"):
         return device.platform
     if "rocm" in str(getattr(getattr(device, "client", None), "platform_version", "")).lower():
@@ -98,14 +100,14 @@ def _splash(mask: Mask, dtype: Any, platform: str, relative: bool) -> Optional[s
 
 
 def _pairs(mask: Mask, relative: bool) -> Optional[str]:
-    """What would be held for every pair of a query and a key."""
+    """Returns the refusal of a kernel that would have to hold a number for every pair of a query and a key; None: it need not."""
     if relative:
         return "would hold the bias of relative positions for every pair of tokens"
     return None if mask.k_prefix_BS is None else "knows no prefix that all queries see"
 
 
 def _disorder(mask: Mask, ways: int) -> Optional[str]:
-    """Fused kernels take array indices for positions: what tells that these are none."""
+    """Returns why array indices are not positions, which fused kernels take them for; None where they are."""
     if ways > 1:
         return "sees one device's part of a sequence and mesh.context splits it"
     if not mask.by_position:

@@ -27,7 +27,7 @@ SPLIT, ANY = PartitionSpec(None, AXIS), PartitionSpec.UNCONSTRAINED
 
 
 def context_ways() -> int:
-    """Into how many parts the current mesh splits the sequence."""
+    """Returns the number of parts into which the current mesh splits the sequence."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.shape.get(AXIS, 1)
 
@@ -43,7 +43,7 @@ def attention(
     ring: bool = False,
     block: int = BLOCK,
 ) -> jax.Array:
-    """attended_BTNH: lm.model.kernels.blockwise.attention under the current mesh."""
+    """Returns attended_BTNH, as lm.model.kernels.blockwise.attention does, under the current mesh."""
     ways = context_ways()
     rule, queries, keys = cut.described(q_BTNH, k_BSKH, v_BSKH, mask, scale)
     if ways == 1:
@@ -103,8 +103,10 @@ _split.defvjp(_forward, _backward)
 
 
 def _manual(rule: Rule, body: Callable, arguments: tuple, out_specs: Any) -> Any:
-    """`body` on each device's queries, with its keys or with all of them, which are gathered before: a gathering inside would gather rows
-    and heads too. The table of relative positions is whole."""
+    """Runs `body` on each device's queries, with its keys or with all of them.
+
+    All keys are gathered before: a gathering inside would gather rows and heads too. The table of relative positions is whole.
+    """
     relative, queries, keys, *given = arguments
     if not rule.ring:
         whole = {x: jax.lax.with_sharding_constraint(getattr(keys, x), PartitionSpec(ANY, None, ANY, ANY)) for x in ("k_BSKH", "v_BSKH")}
@@ -115,12 +117,12 @@ def _manual(rule: Rule, body: Callable, arguments: tuple, out_specs: Any) -> Any
 
 
 def _sent(rule: Rule, tree: Any) -> Any:
-    """Each device's tree on the next one."""
+    """Sends each device's tree to the next one."""
     return jax.tree.map(lambda x: jax.lax.ppermute(x, AXIS, [(i, (i + 1) % rule.ways) for i in range(rule.ways)]), tree)
 
 
 def _round(rule: Rule, step: Callable, keys: Keys, sums: Any) -> Any:
-    """step(keys, sums) for the keys of every device, beginning with our own, which go on while they are used."""
+    """Runs step(keys, sums) on the keys of every device, the own ones first. Keys are passed on while they are used."""
 
     def turn(_: Any, state: Any) -> Any:
         keys, sums = state
@@ -131,7 +133,7 @@ def _round(rule: Rule, step: Callable, keys: Keys, sums: Any) -> Any:
 
 
 def _round_back(rule: Rule, step: Callable, keys: Keys, zero: Gradients) -> Any:
-    """(dq, gradients): step(keys, zero) for the keys of every device, whose gradients follow them, one device behind, and come home."""
+    """Returns (dq, gradients) of step(keys, zero) on the keys of every device. Gradients follow their keys, one device behind."""
 
     def turn(_: Any, state: Any) -> Any:
         keys, dq, dk, dv, bias = state

@@ -26,7 +26,7 @@ def attention(
     scale: Optional[float] = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """attended_BTNH under a mask that `choose` lets through, in the order of positions. Rows and heads stay split as they are.
+    """Returns attended_BTNH under a mask that `choose` lets through, in the order of positions. Rows and heads stay split as they are.
 
     `interpret` runs the kernel's steps on any device, for tests.
     """
@@ -62,7 +62,7 @@ def _kernel(mask: Mask, queries: int, keys: int, heads: int, interpret: bool) ->
 
 
 def _on_each_device(local: Any, arguments: list[jax.Array], rules: Rules) -> jax.Array:
-    """A Pallas kernel cannot be partitioned: each device runs it on its own rows and heads."""
+    """Runs a Pallas kernel, which cannot be partitioned, on each device's own rows and heads."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return local(*arguments)

@@ -12,13 +12,13 @@ class AttentionConfig(Component):
     """Grouped-query attention: `num_heads` query heads share `num_kv_heads` key/value heads of size `head_dim`."""
 
     num_heads: int = 4
-    num_kv_heads: Optional[int] = None  # None: as many as query heads
+    num_kv_heads: Optional[int] = None  # key/value heads (default: num_heads)
     head_dim: int = 16
     qk_norm: bool = False  # RMSNorm of queries and keys in each head (Dehghani et al. 2023, section 2.1)
-    bias: bool = False
-    qk_bias_init: float = 0.0  # first value of query and key biases; above 0, fresh heads with rotary positions look at near keys
-    scale: Optional[float] = None  # factor of the products of queries and keys; None: head_dim^-1/2. T5 has 1
-    window: Optional[int] = None  # a query sees this many keys at most, its own included
+    bias: bool = False  # biases of all four projections
+    qk_bias_init: float = 0.0  # initial query and key biases; above 0, fresh heads with rotary positions look at near keys
+    scale: Optional[float] = None  # factor of query-key products (default: head_dim^-1/2); T5 has 1
+    window: Optional[int] = None  # number of keys that a query sees at most, its own included
     documents: Literal["isolated", "joined"] = "isolated"  # whether packed documents see each other
 
     @property
