@@ -1,6 +1,7 @@
-"""Models in the Hugging Face layout (config.json, model.safetensors or shards with an index), read and written.
+"""Reads and writes models in the Hugging Face layout: config.json, and model.safetensors or shards with an index.
 
-GPT-2, Llama, Mistral, Qwen3, GPT-NeoX, T5 (1.0 and 1.1), BERT and BART; see lm.hf.families for the tables. Importing this loads no jax.
+Supported are GPT-2, Llama, Mistral, Qwen3, GPT-NeoX, T5 (1.0 and 1.1), BERT and BART; lm.hf.families lists their tables. Importing this
+loads no jax.
 """
 
 from lm.hf.convert import load, save

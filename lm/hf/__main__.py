@@ -1,4 +1,4 @@
-"""`python -m lm.hf import DIR --workdir=RUN` and `python -m lm.hf export RUN DIR`: models in the Hugging Face layout."""
+"""`python -m lm.hf import DIR --workdir=RUN` and `python -m lm.hf export RUN DIR`: converts models of the Hugging Face layout."""
 
 import argparse
 from pathlib import Path
@@ -14,18 +14,20 @@ def parser() -> argparse.ArgumentParser:
     text = f"Reads and writes models in the Hugging Face layout: {', '.join(FAMILIES)}."
     top = argparse.ArgumentParser(prog="python -m lm.hf", description=text)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    what = "Makes a run of a model, which lm.infer and lm.run --config=RUN/config.json --workdir=RUN open."
-    into = commands.add_parser("import", help="a directory with config.json and safetensors weights becomes a run", description=what)
-    into.add_argument("directory", type=Path, help="the model's directory")
-    into.add_argument("--workdir", type=Path, required=True, help="where the run goes")
+    what = "Makes a run from a model. lm.infer writes with it, and lm.run --config=RUN/config.json --workdir=RUN trains it on."
+    into = commands.add_parser("import", help="make a run from a directory with config.json and safetensors weights", description=what)
+    into.add_argument("directory", type=Path, help="directory of the model")
+    into.add_argument("--workdir", type=Path, required=True, help="work directory of the new run")
     into.add_argument("--eos_token", default=None, help="spelling of the tokenizer's end-of-document token (default: the usual names)")
-    what = "Writes a checkpoint's weights so that transformers reads them."
-    out = commands.add_parser("export", help="a run's checkpoint becomes such a directory", description=what)
-    out.add_argument("run", type=Path, help="the run's work directory")
-    out.add_argument("directory", type=Path, help="where the model goes")
-    out.add_argument("--step", type=int, default=None, help="of the checkpoint (default: the newest)")
-    out.add_argument("--family", choices=list(FAMILIES), default=None, help="default: the first that can hold the model")
-    out.add_argument("--max_shard_bytes", type=int, default=MAX_SHARD_BYTES, help="size of a file of weights (default: %(default)s)")
+    what = "Writes a checkpoint of a run as a model that transformers reads."
+    out = commands.add_parser("export", help="write a checkpoint of a run as such a directory", description=what)
+    out.add_argument("run", type=Path, help="work directory of the run")
+    out.add_argument("directory", type=Path, help="directory of the new model")
+    out.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
+    out.add_argument("--family", choices=list(FAMILIES), default=None, help="family of the model (default: the first that can hold it)")
+    out.add_argument(
+        "--max_shard_bytes", type=int, default=MAX_SHARD_BYTES, help="largest size of a file of weights (default: %(default)s)"
+    )
     return top
 
 
@@ -36,7 +38,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         kind = config.model.architecture
         print(f"imported {'an' if kind[0] == 'e' else 'a'} {kind} of {config.model.num_layers} layers into {args.workdir}")
         if not (args.workdir / TOKENIZER).is_file():
-            print(f"{args.directory} has no {TOKENIZER}: text goes neither in nor out until the model is imported with one")
+            print(f"{args.directory} has no {TOKENIZER}: the run cannot read or write text until the model is imported with one")
         return 0
     if args.max_shard_bytes < 1:
         raise UserError("--max_shard_bytes must be 1 or more")

@@ -13,9 +13,9 @@ def _bart(options: Options, names: frozenset[str]) -> Flat:
     number, size = heads(options, "d_model", "decoder_attention_heads")
     layers, width = options.number("decoder_layers"), options.number("decoder_ffn_dim")
     encoder = options.number("encoder_layers", 12)
-    options.hold("encoder_attention_heads", (number,))
-    options.hold("encoder_ffn_dim", (width,))
-    options.hold("num_hidden_layers", (encoder, layers))  # a copy of encoder_layers in old files
+    options.require("encoder_attention_heads", (number,))
+    options.require("encoder_ffn_dim", (width,))
+    options.require("num_hidden_layers", (encoder, layers))  # a copy of encoder_layers in old files
     scaled = options.take("scale_embedding", False)
     return {
         "attention.num_heads": number,
@@ -86,7 +86,7 @@ BART = Family(
     },
     derive=_bart,
     express=_bart_keys,
-    held={
+    fixed={
         "is_encoder_decoder": (True,),
         "add_bias_logits": (False,),
         "add_final_layer_norm": (False,),

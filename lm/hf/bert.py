@@ -1,4 +1,4 @@
-"""BERT with its heads, with the masked one alone, or without (imports no jax)."""
+"""BERT with both heads, with the masked-LM head alone, or without heads (imports no jax)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ LAYER = "encoder/block_00"
 
 
 def _bert(options: Options, names: frozenset[str]) -> Flat:
-    """The tensors say which heads there are: files of one model carry the class name of another."""
+    """Returns the fields of heads. The tensors tell which heads there are, because files of one model carry the class name of another."""
     number, size = heads(options, "hidden_size", "num_attention_heads")
     vocabulary, sentences = has(names, "cls.predictions.bias"), has(names, "cls.seq_relationship.weight")
     tied = options.take("tie_word_embeddings", True)
@@ -73,7 +73,7 @@ BERT = Family(
     },
     derive=_bert,
     express=_bert_keys,
-    held={"position_embedding_type": ("absolute",)},
+    fixed={"position_embedding_type": ("absolute",)},
     inert=frozenset(BERT_INERT),
     tied={
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",

@@ -1,4 +1,4 @@
-"""`load` and `save`: a model in the Hugging Face layout to and from our configuration and parameters."""
+"""Converts a model in the Hugging Face layout to our configuration and parameters (`load`), and back (`save`)."""
 
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -18,10 +18,12 @@ Params = dict[str, Any]
 
 
 def load(directory: Union[str, Path]) -> tuple[ModelConfig, Params]:
-    """(configuration, parameters) of a directory with config.json and model.safetensors, or shards and their index.
+    """Returns (configuration, parameters) of a directory with config.json and model.safetensors, or shards and their index.
 
-    Parameters are float32 numpy arrays, whatever the files hold. UserError names the family or option that is not supported, and the
-    tensors that are missing, surplus or of the wrong shape.
+    The parameters are float32 numpy arrays, whatever dtype the files hold.
+
+    Raises:
+      UserError: the family or an option is not supported, or tensors are missing, surplus or of the wrong shape. The message names them.
     """
     folder = Path(directory)
     values = read_json(folder / CONFIG)
@@ -47,10 +49,17 @@ def save(
     family: Optional[str] = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Writes a model so that `transformers` and `load` read it, in float32, in files of at most `max_shard_bytes`.
+    """Writes a model in float32 so that `transformers` and `load` read it.
 
-    `family` is one of lm.hf.FAMILIES (default: the first that can hold the configuration). The directory is made; UserError if there is a
-    model in it already, if no family holds the configuration, or if the parameters are not this model's.
+    Args:
+      directory: the directory of the model, which is created.
+      config: its configuration.
+      params: its parameters.
+      family: one of lm.hf.FAMILIES (default: the first that can hold the configuration).
+      max_shard_bytes: the largest size of a file of weights.
+
+    Raises:
+      UserError: the directory holds a model, no family can hold the configuration, or the parameters do not belong to it.
     """
     from lm.model.weights import check
 
@@ -81,7 +90,11 @@ def _part(leaf: Any, layer: Optional[int]) -> np.ndarray:
 
 
 def _matched(family: Family, table: dict[str, Entry], tensors: Tensors) -> dict[str, str]:
-    """The checkpoint's name of each tensor of the table. UserError naming what is missing, surplus or of the wrong shape."""
+    """Returns the checkpoint's name of each tensor of the table.
+
+    Raises:
+      UserError: tensors are missing, surplus or of the wrong shape.
+    """
     known = {**table, **family.tied}
     found: dict[str, str] = {}
     surplus, copies = [], []
@@ -101,7 +114,7 @@ def _matched(family: Family, table: dict[str, Entry], tensors: Tensors) -> dict[
     _complain(tensors.folder, "has the wrong shape of", [f"{name} ({list(there)} and not {list(want)})" for name, there, want in wrong])
     for name, first in copies:
         if not np.array_equal(tensors.read(name), tensors.read(found[first])):
-            raise UserError(f"{tensors.folder}: {name} differs from {first}, and config.json says that the two are one")
+            raise UserError(f"{tensors.folder}: {name} differs from {first}, but config.json says that they are tied")
     return found
 
 

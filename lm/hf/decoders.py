@@ -12,9 +12,10 @@ LAYER = "decoder/block_00"
 
 
 def rotary(options: Options, names: tuple[str, ...] = ("rope_theta",), extra: tuple[str, ...] = ()) -> tuple[Flat, dict[str, Any]]:
-    """(fields of rotary positions, the group of keys that says so), from `rope_parameters` (transformers 5) or `rope_scaling` and keys.
+    """Returns (fields of rotary positions, the group of keys that they come from).
 
-    `extra` are keys of the group that the caller reads.
+    The keys are `rope_parameters` (transformers 5), or `rope_scaling` and the keys `names`. `extra` are keys of the group that the caller
+    reads.
     """
     new, old = options.take("rope_parameters", None), options.take("rope_scaling", None)
     key, group = ("rope_scaling", old) if old else ("rope_parameters", new or {})
@@ -38,7 +39,7 @@ def rotary(options: Options, names: tuple[str, ...] = ("rope_theta",), extra: tu
 
 
 def rotary_keys(flat: Flat) -> dict[str, Any]:
-    """Keys that transformers 4 and 5 both read."""
+    """Returns the keys of rotary positions that transformers 4 and 5 both read."""
     scaling = flat["rope_scaling"]
     if scaling is None:
         return {"rope_theta": flat["rope_theta"], "rope_scaling": None}
@@ -63,7 +64,7 @@ def _gpt2_keys(flat: Flat) -> dict[str, Any]:
     return {"n_head": flat["attention.num_heads"], "n_inner": flat["mlp.d_ff"]}
 
 
-# `summary_` keys are of a head that no causal model has; n_ctx is an older n_positions.
+# `summary_` keys belong to a head that no causal model has; n_ctx is an older name of n_positions.
 GPT2_INERT = frozenset(f"summary_{name}" for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"))
 GPT2_INERT |= {"n_ctx", "reorder_and_upcast_attn"}
 
@@ -83,7 +84,7 @@ GPT2 = Family(
     constants={"norm": "layernorm", "positions": "learned", "attention.bias": True, "mlp.bias": True},
     derive=_gpt2,
     express=_gpt2_keys,
-    held={"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)},
+    fixed={"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)},
     inert=GPT2_INERT,
     tied={"lm_head.weight": "transformer.wte.weight"},
     rules=(
@@ -126,7 +127,7 @@ LLAMA_TENSORS = (
 
 
 def _grouped(options: Options, key_value_heads: Any) -> Flat:
-    """Heads and rotary positions; `key_value_heads` is the family's default, None for as many as query heads."""
+    """Returns the fields of heads and rotary positions. `key_value_heads` is the family's default; None means as many as query heads."""
     number, size = heads(options, "hidden_size", "num_attention_heads", "head_dim")
     groups = options.take("num_key_value_heads", key_value_heads)
     groups = None if groups == number else groups
@@ -154,7 +155,7 @@ LLAMA = Family(
     constants=LLAMA_CONSTANTS,
     derive=lambda options, names: _grouped(options, None),
     express=_grouped_keys,
-    held={"partial_rotary_factor": (1.0, None)},
+    fixed={"partial_rotary_factor": (1.0, None)},
     tied={"lm_head.weight": "model.embed_tokens.weight"},
     rules=LLAMA_TENSORS,
 )
@@ -170,7 +171,7 @@ MISTRAL = Family(
     constants=LLAMA_CONSTANTS,
     derive=lambda options, names: _grouped(options, 8),
     express=_grouped_keys,
-    held={"attention_bias": (False,), "partial_rotary_factor": (1.0, None)},
+    fixed={"attention_bias": (False,), "partial_rotary_factor": (1.0, None)},
     tied={"lm_head.weight": "model.embed_tokens.weight"},
     rules=LLAMA_TENSORS,
 )
@@ -178,7 +179,7 @@ MISTRAL = Family(
 
 def _qwen3(options: Options, names: frozenset[str]) -> Flat:
     flat = _grouped(options, 32)
-    if "head_dim" not in options.values:  # here it does not follow from the width
+    if "head_dim" not in options.values:  # Qwen3 does not derive it from the width
         flat["attention.head_dim"] = 128
     window = options.take("sliding_window", 4096)
     window = window if options.take("use_sliding_window", False) else None
@@ -212,7 +213,7 @@ QWEN3 = Family(
     constants={**LLAMA_CONSTANTS, "attention.qk_norm": True},
     derive=_qwen3,
     express=_qwen3_keys,
-    held={"partial_rotary_factor": (1.0, None)},
+    fixed={"partial_rotary_factor": (1.0, None)},
     tied={"lm_head.weight": "model.embed_tokens.weight"},
     rules=LLAMA_TENSORS,
 )

@@ -1,4 +1,4 @@
-"""The families that are supported, and which of them a config.json or a configuration belongs to (imports no jax)."""
+"""The supported families, and the choice of the one that a config.json or a configuration belongs to (imports no jax)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def of(values: Mapping[str, Any], where: str) -> Family:
-    """The family that a config.json names; UserError if it is none of ours."""
+    """Returns the family that a config.json names. Raises UserError if it is not supported."""
     name = values.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(f"{where}: model_type={name!r} is not supported; supported are {', '.join(FAMILIES)}")
@@ -25,7 +25,11 @@ def of(values: Mapping[str, Any], where: str) -> Family:
 
 
 def for_config(config: ModelConfig, name: Optional[str] = None) -> Family:
-    """The first family (or the one called `name`) whose config.json holds all of a configuration; UserError naming what is lost."""
+    """Returns the first family (or the one called `name`) whose config.json can hold all of a configuration.
+
+    Raises:
+      UserError: none can. The message names what would be lost.
+    """
     if name is not None and name not in FAMILIES:
         raise UserError(f"family {name!r} is not supported; supported are {', '.join(FAMILIES)}")
     candidates = [FAMILIES[name]] if name is not None else list(FAMILIES.values())
@@ -38,7 +42,7 @@ def for_config(config: ModelConfig, name: Optional[str] = None) -> Family:
 
 
 def _lost(family: Family, config: ModelConfig) -> list[str]:
-    """Differences that a round trip through the family's config.json would make to what is computed."""
+    """Returns what a round trip through the family's config.json would change in the function computed."""
     try:
         back = family.config(family.values(config), _names(config), family.name)
     except UserError as error:
@@ -47,7 +51,7 @@ def _lost(family: Family, config: ModelConfig) -> list[str]:
 
 
 def _names(config: ModelConfig) -> frozenset[str]:
-    """Tensors whose presence says what a config.json does not."""
+    """Returns the names of tensors whose presence says what a config.json does not."""
     flags = {
         "lm_head.weight": config.vocabulary_head and not config.tied_head,
         "final_logits_bias": config.head_bias,
@@ -59,7 +63,10 @@ def _names(config: ModelConfig) -> frozenset[str]:
 
 
 def effective(config: ModelConfig) -> ModelConfig:
-    """The configuration without what has no effect on the function of given weights: initialisation, packing, unused options."""
+    """Returns the configuration with defaults for all that does not affect the function of given weights.
+
+    That is initialisation, packing, and options that other options turn off.
+    """
     own = ModelConfig()
     attention = config.attention
     if attention.num_kv_heads == attention.num_heads:

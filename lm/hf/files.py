@@ -1,4 +1,4 @@
-"""safetensors files of a model: one, or several with an index. Tensors are read one at a time, from a mapped file."""
+"""Reads and writes the safetensors files of a model: one, or shards with an index. Tensors are read one at a time, from a mapped file."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ REMEDY = "free space or choose another directory"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; UserError if there is none."""
+    """Returns the object in a JSON file. Raises UserError if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} does not hold a JSON object")
     return value
 
 
@@ -46,20 +46,24 @@ class Tensors:
         return tuple(self._where[name].get_slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
-        """safetensors' name of it, such as F32."""
+        """Returns the dtype of a tensor in safetensors' spelling, such as F32."""
         return self._where[name].get_slice(name).get_dtype()
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor in float32; UserError for one that is not of floating point with 16 or 32 bits."""
+        """Returns one tensor in float32. Raises UserError unless it has floating-point numbers of 16 or 32 bits."""
         dtype = self.dtype(name)
         if dtype not in READABLE:
-            raise UserError(f"{self.folder}: {name} is of type {dtype}; {', '.join(READABLE)} can be read")
+            raise UserError(f"{self.folder}: {name} has the type {dtype}; only {', '.join(READABLE)} can be read")
         return np.asarray(self._where[name].get_tensor(name)).astype(np.float32, copy=False)
 
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Tensors]:
-    """The tensors of a model's directory, by its index if it has one. UserError for files that are missing, damaged or at odds with it."""
+    """Opens the tensors of a model's directory, by its index if it has one.
+
+    Raises:
+      UserError: files are missing or damaged, or contradict the index.
+    """
     with contextlib.ExitStack() as stack:
         if (folder / INDEX).is_file():
             weights = read_json(folder / INDEX).get("weight_map")
@@ -89,15 +93,19 @@ def _file(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {INDEX} names it") from None
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is no sound safetensors file: {error}") from error
+        raise UserError(f"{path} is not a valid safetensors file: {error}") from error
     with file as tensors:
         yield tensors
 
 
 def write(folder: Path, sizes: dict[str, int], make: Callable[[str], np.ndarray], max_shard_bytes: int) -> list[str]:
-    """Writes tensors in files of at most `max_shard_bytes` (a larger tensor has its own), and returns the files' names.
+    """Writes tensors to files of at most `max_shard_bytes`, and returns the names of the files. A larger tensor gets a file of its own.
 
-    `sizes` are bytes by name, in order; `make` is called once for each name, and one shard is in memory at a time.
+    Args:
+      folder: the directory.
+      sizes: bytes of each tensor by name, in the order of writing.
+      make: returns a tensor by its name. It is called once for each; one shard is in memory at a time.
+      max_shard_bytes: the largest size of a file.
     """
     shards: list[list[str]] = []
     room = 0
@@ -126,13 +134,13 @@ def _write_file(path: Path, names: list[str], make: Callable[[str], np.ndarray])
     tensors = {name: np.ascontiguousarray(make(name)) for name in names}
     with files.writing(path, REMEDY), files.replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"format": "pt"})  # transformers asks which framework wrote it
+            save_file(tensors, temporary, metadata={"format": "pt"})  # transformers reads which framework wrote it
         except SafetensorError as error:
             raise OSError(None, str(error)) from error
 
 
 def copied(source: Path, target: Path, name: str) -> Optional[Path]:
-    """Copies a file if it is there."""
+    """Copies a file if it exists, and returns its new path."""
     if not (source / name).is_file():
         return None
     with files.writing(target / name, REMEDY), files.replacing(target / name) as temporary:

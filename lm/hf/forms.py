@@ -1,7 +1,7 @@
-"""How a tensor of a Hugging Face checkpoint lies in our parameters: reversible forms, and the rules that name both sides.
+"""Maps tensors of a Hugging Face checkpoint to our parameters: reversible forms, and the rules that name both sides.
 
-A form works on one layer's arrays. `theirs(shapes)` is the shape of their tensor, given the shapes of our arrays; `load` makes ours of
-theirs, `save` theirs of ours, and one undoes the other (but for `Offset`, whose first rows nobody reads).
+A form works on the arrays of one layer. `theirs(shapes)` is the shape of their tensor, given the shapes of our arrays. `load` converts
+their tensor to our arrays and `save` converts back. Each undoes the other, except that `Offset` drops the first rows, which nothing reads.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Form(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Same:
-    """The same array: embeddings, norms."""
+    """The array itself, unchanged: embeddings, norms."""
 
     def theirs(self, shapes: list[Shape]) -> Shape:
         return shapes[0]
@@ -37,7 +37,7 @@ class Same:
 
 @dataclasses.dataclass(frozen=True)
 class Flat:
-    """[...] here, one axis there after `lead` axes of size 1: the biases of heads."""
+    """The array flattened to one axis, after `lead` axes of size 1: biases of heads."""
 
     lead: int = 0
 
@@ -75,9 +75,9 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Fused:
-    """Query, key and value [*ins, N, H] each, in one tensor there: the three behind one another, or `by_head` (q, k, v of head 0, ...).
+    """Query, key and value, each [*ins, N, H] here, joined in one tensor there: one after the other, or `by_head` (q, k, v of head 0, ...).
 
-    `ins` is 1 for kernels and 0 for biases. GPT-2 fuses the first way, without swapping; GPT-NeoX the second.
+    `ins` is 1 for kernels and 0 for biases. GPT-2 joins them the first way, without swapping; GPT-NeoX the second way.
     """
 
     ins: int = 1
@@ -105,7 +105,7 @@ class Fused:
 
 @dataclasses.dataclass(frozen=True)
 class Offset:
-    """Positions: their row p + `rows` is ours p. The first rows are read by no one; `save` makes them 0."""
+    """A table of positions whose row p + `rows` is our row p. Nothing reads its first rows; `save` sets them to 0."""
 
     rows: int
 
@@ -122,10 +122,10 @@ class Offset:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Their name, with {} for the layer where ours are stacked over layers, and the paths of ours that it holds.
+    """The name of their tensor, with {} for the layer if ours are stacked over layers, and the paths of the arrays of ours that it holds.
 
-    A rule whose paths a model lacks (biases, an untied head) says nothing about that model; nor does one that is for models with another
-    path (`given`), or without it (`unless`).
+    A rule does not apply to a model that lacks one of these paths (biases, an untied head) or the path `given`, or that has the path
+    `unless`.
     """
 
     theirs: str
@@ -152,13 +152,13 @@ def dense(theirs: str, ours: str, ins: int = 1, swapped: bool = True) -> tuple[R
 
 
 def attention(theirs: str, ours: str, names: tuple[str, str, str, str]) -> tuple[Rule, ...]:
-    """Four dense layers, `names` being theirs of query, key, value and out."""
+    """Returns the rules of four dense layers. `names` are their names of query, key, value and out."""
     parts = zip(names, ("query", "key", "value", "out"), strict=True)
     return tuple(rule for name, part in parts for rule in dense(f"{theirs}.{name}", f"{ours}/{part}", ins=2 if part == "out" else 1))
 
 
 def fused(theirs: str, ours: str, swapped: bool, by_head: bool) -> tuple[Rule, ...]:
-    """One dense layer there, query, key and value here."""
+    """Returns the rules of one dense layer there that is query, key and value here."""
     kernels, biases = (tuple(f"{ours}/{part}/{leaf}" for part in ("query", "key", "value")) for leaf in ("kernel", "bias"))
     bias = Fused(0, swapped=False, by_head=by_head)
     return (Rule(f"{theirs}.weight", kernels, Fused(1, swapped, by_head)), Rule(f"{theirs}.bias", biases, bias))
@@ -174,7 +174,7 @@ def unless(path: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of one model: their name, the paths of ours and the layer in them (None where they are not stacked)."""
+    """One tensor of a model: its name there, our paths, and the layer in our arrays (None if they are not stacked)."""
 
     theirs: str
     ours: tuple[str, ...]
@@ -188,7 +188,7 @@ class Entry:
 
 
 def entries(rules: tuple[Rule, ...], leaves: dict[str, Shape]) -> dict[str, Entry]:
-    """Every tensor of a model whose parameters have these shapes, by their name. Each of our leaves is in exactly one rule."""
+    """Returns every tensor of a model with these shapes of parameters, by its name there. Each of our leaves is in exactly one rule."""
     found: dict[str, Entry] = {}
     covered: list[str] = []
     for rule in rules:

@@ -1,7 +1,7 @@
-"""What the keys of a config.json mean (imports no jax).
+"""The meaning of the keys of a config.json (imports no jax).
 
-Every key is mapped to a field of ours, held to the values under which transformers computes what we do, or known to have no effect on the
-function computed. Any other is refused by name: an option that is ignored gives another model without a word.
+Every key is mapped to a field of ours, required to have a value under which transformers computes what we do, or known to have no effect on
+the function computed. Any other key is refused by name: ignoring an option could silently give another model.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ ACTIVATIONS = {
     "relu2": "squared_relu",
 }
 
-# No effect on what a model computes from given tokens and weights. Dropout and layer drop are of training, and we have none.
+# Keys without effect on what a model computes from given tokens and weights. Dropout and layer drop concern training, and we have neither.
 INERT = frozenset(
     {
         *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "transformers_version"),
@@ -47,7 +47,7 @@ INERT = frozenset(
     }
 )
 # Under other values of these transformers computes something else.
-HELD: dict[str, tuple[Any, ...]] = {
+FIXED_VALUES: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "cross_attention_hidden_size": (None,),
     "is_decoder": (False,),
@@ -65,21 +65,21 @@ class Options:
         self.read: set[str] = {"model_type"}
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
-        """The value of a key; `default` where it is absent, which REQUIRED makes a UserError."""
+        """Returns the value of a key, or `default` if it is absent. Raises UserError if there is neither."""
         self.read.add(key)
         if key not in self.values and default is REQUIRED:
             raise UserError(f"{self.where} lacks {key}")
         return self.values.get(key, default)
 
     def number(self, key: str, default: Any = REQUIRED) -> Any:
-        """A number, or a default, which need not be one."""
+        """Returns the number of a key, or the default, which need not be a number."""
         value = self.take(key, default)
         if key in self.values and value is not default and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise UserError(f"{self.where}: {key}={value!r} is no number")
+            raise UserError(f"{self.where}: {key}={value!r} is not a number")
         return value
 
     def agreed(self, keys: tuple[str, ...], default: float) -> float:
-        """A number that several keys may give; UserError if they differ."""
+        """Returns a number that several keys may give. Raises UserError if they differ."""
         found = {key: self.number(key, default) for key in keys}
         said = {key: value for key, value in found.items() if key in self.values}
         if len(set(said.values())) > 1:
@@ -89,11 +89,11 @@ class Options:
     def choice(self, key: str, choices: Mapping[str, Any], default: Any = REQUIRED) -> Any:
         value = self.take(key, default)
         if not isinstance(value, str) or value not in choices:
-            raise self.refusal(key, value, f"lm.hf knows {', '.join(choices)}")
+            raise self.refusal(key, value, f"supported: {', '.join(choices)}")
         return choices[value]
 
-    def hold(self, key: str, allowed: tuple[Any, ...]) -> None:
-        """UserError unless the key is absent or has one of these values."""
+    def require(self, key: str, allowed: tuple[Any, ...]) -> None:
+        """Raises UserError unless the key is absent or has one of these values."""
         self.read.add(key)
         if key in self.values and not any(value == self.values[key] for value in allowed):
             raise self.refusal(key, self.values[key], f"supported: {', '.join(map(repr, allowed))}")
@@ -102,14 +102,14 @@ class Options:
         return UserError(f"{self.where}: {key}={value!r} is not supported ({what})")
 
     def finish(self, inert: frozenset[str] = INERT) -> None:
-        """UserError for a key that nothing has read."""
+        """Raises UserError for a key that nothing has read."""
         for key in sorted(self.values.keys() - self.read - inert):
             raise self.refusal(key, self.values[key], "lm.hf does not know this option, and it may change what the model computes")
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A key of theirs that is a field of ours. `values` translates theirs into ours; the first that gives a value is written back."""
+    """A key of theirs that is a field of ours. `values` maps their values to ours; of several for one value the first is written back."""
 
     key: str
     path: str
@@ -129,7 +129,7 @@ class Option:
 
 
 def flatten(config: ModelConfig) -> Flat:
-    """Fields by dotted path, `outputs` and `rope_scaling` as they are."""
+    """Returns the fields by dotted path. `outputs` and `rope_scaling` are not taken apart."""
     flat: Flat = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for group in ("attention", "mlp"):
         inner = flat.pop(group)
@@ -138,7 +138,7 @@ def flatten(config: ModelConfig) -> Flat:
 
 
 def unflatten(flat: Flat) -> ModelConfig:
-    """The configuration whose other fields have their defaults. UserError for a value of the wrong type."""
+    """Returns the configuration with these fields and defaults for the others. Raises UserError for a value of the wrong type."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         group, _, name = path.rpartition(".")

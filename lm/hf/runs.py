@@ -1,6 +1,6 @@
-"""Runs from models in the Hugging Face layout, and back: what `python -m lm.hf` does.
+"""Makes runs from models in the Hugging Face layout, and models from runs, for `python -m lm.hf`.
 
-An imported run has taken no step: run.json (status "imported"), config.json for lm.run, one checkpoint of weights alone, and the
+An imported run has taken no step. It has run.json (status "imported"), config.json for lm.run, a checkpoint with weights only, and the
 tokenizer. `lm.infer` continues texts with it, and `lm.run --config=RUN/config.json --workdir=RUN` trains it on.
 """
 
@@ -19,21 +19,26 @@ from lm.train import record
 from lm.train.config import EvalConfig, RunConfig
 
 TOKENIZER = "tokenizer.json"
-LONGEST = 1024  # length of an imported run's rows, unless its positions end before
+LONGEST = 1024  # length of the rows of an imported run, unless its model has fewer positions
 
 
 def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = None) -> RunConfig:
-    """Makes a run of the model in `directory`, and returns its configuration.
+    """Makes a run from a model, and returns its configuration.
 
-    UserError if there is a run or another config.json in `workdir`, if `load` refuses the model, and if the tokenizer has ids beyond
-    its vocabulary.
+    Args:
+      directory: the directory of the model.
+      workdir: the work directory of the run.
+      eos_token: the spelling of the tokenizer's end-of-document token (default: the usual names).
+
+    Raises:
+      UserError: `workdir` holds a run or another config.json, `load` refuses the model, or the tokenizer has ids beyond its vocabulary.
     """
     from lm.train import checkpoint
 
     if record.read(workdir) is not None or checkpoint.steps(workdir):
         raise UserError(f"{workdir} holds a run already: choose another --workdir")
     if (workdir / CONFIG).exists():  # the model's own directory, as a rule: an import writes a file of that name
-        raise UserError(f"{workdir} has a {CONFIG} already, and it is no run: choose another --workdir")
+        raise UserError(f"{workdir} has a {CONFIG} already and is not a run: choose another --workdir")
     model, params = load(directory)
     tokenizer = _tokenizer(directory, workdir, model, eos_token)
     with record.writing(workdir):
@@ -47,7 +52,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
 
 
 def _tokenizer(directory: Path, workdir: Path, model: ModelConfig, eos_token: Optional[str]) -> dict[str, Any]:
-    """What the record says of the tokenizer; without one, a fingerprint that no tokenizer has."""
+    """Returns the record's entry of the tokenizer. Without a tokenizer its fingerprint is None, which no tokenizer has."""
     from lm.data.tokenizer import build
 
     path = directory / TOKENIZER
@@ -56,7 +61,7 @@ def _tokenizer(directory: Path, workdir: Path, model: ModelConfig, eos_token: Op
     found = build(HuggingFaceTokenizer(path=str(path), eos_token=eos_token), [], "")
     if found.vocab_size > model.vocab_size:
         there, here = found.vocab_size - 1, model.vocab_size
-        raise UserError(f"{path} has ids up to {there} and the model a vocabulary of {here}: it is not this model's tokenizer")
+        raise UserError(f"{path} has ids up to {there} and the model has a vocabulary of {here}: it is not the tokenizer of this model")
     return {"name": found.name, "vocab_size": found.vocab_size, "fingerprint": found.fingerprint}
 
 
@@ -90,13 +95,17 @@ def _write(config: RunConfig, params: Params, workdir: Path, tokenizer: dict[str
     made = record.new(config, facts, environment(attention_backend="xla"))
     made |= {"status": "imported", "imported": {"from": source, "weights": weights.hexdigest()}}
     record.write_json(workdir / CONFIG, config_lib.to_dict(config))
-    record.write(workdir, made)  # last: a directory without it is no run
+    record.write(workdir, made)  # last: a directory without it is not a run
 
 
 def export_run(
     workdir: Path, directory: Path, *, step: Optional[int] = None, family: Optional[str] = None, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> int:
-    """Writes a checkpoint of a run (default: the newest) as `save` does, with its tokenizer.json if it has one; returns the step."""
+    """Writes a checkpoint of a run (default: the newest) as `save` does, with its tokenizer.json if it has one.
+
+    Returns:
+      The step of the checkpoint.
+    """
     import jax
 
     from lm.mesh import MeshConfig

@@ -15,8 +15,8 @@ T5_LAYERS |= {f"gated-{name}": (ours, True) for name, ours in ACTIVATIONS.items(
 def _t5(options: Options, names: frozenset[str]) -> Flat:
     activation, gated = options.choice("feed_forward_proj", T5_LAYERS, "relu")
     # Some releases repeat what follows from feed_forward_proj.
-    options.hold("is_gated_act", (gated,))
-    options.hold("dense_act_fn", tuple(name for name, ours in ACTIVATIONS.items() if ours == activation))
+    options.require("is_gated_act", (gated,))
+    options.require("dense_act_fn", tuple(name for name, ours in ACTIVATIONS.items() if ours == activation))
     layers, width = options.number("num_layers"), options.number("d_model")
     if width < 1:
         raise options.refusal("d_model", width, "1 or more")
@@ -92,7 +92,7 @@ T5 = Family(
     constants={"architecture": "encoder_decoder", "norm": "rmsnorm", "positions": "relative", "attention.scale": 1.0},
     derive=_t5,
     express=_t5_keys,
-    held={"is_encoder_decoder": (True,)},
+    fixed={"is_encoder_decoder": (True,)},
     tied={
         "lm_head.weight": "shared.weight",
         "encoder.embed_tokens.weight": "shared.weight",

@@ -1,4 +1,4 @@
-"""`python -m lm.infer RUN --prompt=TEXT`: what the model of a run writes after a text, or fills into its blanks."""
+"""`python -m lm.infer RUN --prompt=TEXT`: continues a text with the model of a run, or fills its blanks."""
 
 import argparse
 import sys
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    text = "Continues a text, or writes what its objective makes of it, from a checkpoint of a run; greedily by default."
+    text = "Continues a text, or fills its blanks, with the model of a checkpoint of a run. Decoding is greedy by default."
     top = argparse.ArgumentParser(prog="python -m lm.infer", description=text)
-    top.add_argument("run", type=Path, help="the run's work directory")
-    top.add_argument("--prompt", help="the text to continue (default: standard input)")
-    top.add_argument("--blank", help="what stands in the text for something to fill in, such as ___ (for objectives that do so)")
-    top.add_argument("--max_tokens", type=int, default=128, help="at most this many new tokens (default: %(default)s)")
+    top.add_argument("run", type=Path, help="work directory of the run")
+    top.add_argument("--prompt", help="text to continue (default: standard input)")
+    top.add_argument("--blank", help="mark in the text for a blank to fill, such as ___ (for objectives that fill blanks)")
+    top.add_argument("--max_tokens", type=int, default=128, help="largest number of new tokens (default: %(default)s)")
     top.add_argument("--temperature", type=float, default=None, help="sample from softmax(logits / temperature)")
     only = top.add_mutually_exclusive_group()
     only.add_argument("--top_k", type=int, default=None, help="sample among the k most likely tokens")
-    only.add_argument("--top_p", type=float, default=None, help="sample among the likeliest tokens that together reach probability p")
-    top.add_argument("--samples", type=int, default=1, help="how many continuations (default: %(default)s)")
-    top.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
-    top.add_argument("--step", type=int, default=None, help="of the checkpoint (default: the newest)")
-    top.add_argument("--data_dir", default=None, help="where the run's tokenizer lies (default: as the run's record says)")
+    only.add_argument("--top_p", type=float, default=None, help="sample among the most likely tokens that together reach probability p")
+    top.add_argument("--samples", type=int, default=1, help="number of continuations (default: %(default)s)")
+    top.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
+    top.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
+    top.add_argument("--data_dir", default=None, help="directory of the run's tokenizer (default: that of the run's record)")
     return top
 
 
@@ -41,7 +41,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         raise UserError("--samples and --max_tokens must be 1 or more")
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
-        raise UserError('the prompt is empty: give some text, as in --prompt="def "')
+        raise UserError('the prompt is empty: give a text, such as --prompt="def "')
     options = {name: getattr(args, name) for name in ("blank", "max_tokens", "samples", "seed", "step", "data_dir")}
     print("\n\n---\n\n".join(continuations(args.run, prompt, _sampler(args), **options)))
     return 0
@@ -79,9 +79,7 @@ def continuations(
         raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
     config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     if config.model.architecture == "encoder":
-        raise UserError(
-            f"{workdir} is of an encoder-only model, which fills places and continues nothing: name a run of another architecture"
-        )
+        raise UserError(f"{workdir} holds an encoder-only model, which cannot continue a text: name a run of another architecture")
     tokenizer = _tokenizer(config, data_dir or config.data_dir, saved["data"])
 
     import jax
@@ -94,7 +92,7 @@ def continuations(
     from lm.sharding import make_mesh
     from lm.train import checkpoint
 
-    model = architectures.build(config.model, Execution(unroll=False, attention="xla"))  # the loop holds one layer's keys and values
+    model = architectures.build(config.model, Execution(unroll=False, attention="xla"))  # then the loop holds one layer's keys and values
     placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
     params, _ = checkpoint.restore_params(workdir, target, step)
@@ -109,14 +107,18 @@ def continuations(
 
 
 def _tokenizer(config: RunConfig, data_dir: str, data: dict[str, Any]) -> Any:
-    """The run's tokenizer; UserError if it has to be read from data that is not there, or is another one by now."""
+    """Returns the run's tokenizer.
+
+    Raises:
+      UserError: the data that it was trained on are not there, or the tokenizer is not that of the run.
+    """
     from lm.data import pipeline
     from lm.data.tokenizer import build
 
     chosen = config.data.tokenizer
     if isinstance(chosen, SentencePieceTokenizer):
         if info.info(config.data, data_dir) is None:
-            raise UserError(f"{data_dir} lacks the data that the run's tokenizer was trained on: name the right one with --data_dir")
+            raise UserError(f"{data_dir} lacks the data that the run's tokenizer was trained on: name the right directory with --data_dir")
         tokenizer = pipeline.prepare(config.data, data_dir, lambda line: None).tokenizer
     else:
         tokenizer = config.data.objective.tokenizer(build(chosen, [], data_dir))

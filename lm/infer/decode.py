@@ -1,4 +1,4 @@
-"""Continues texts with a model: prompts of any lengths in one batch, one decode step, the KV cache in place."""
+"""Continues texts with a model: prompts of any lengths in one batch, one decode step, a KV cache that is updated in place."""
 
 import dataclasses
 import functools
@@ -20,10 +20,10 @@ from lm.types import Inputs, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What the decoding loop carries."""
+    """The state that the decoding loop carries."""
 
     cache: Cache
-    next_B: Int[Array, " B"]  # drawn and not yet read by the model
+    next_B: Int[Array, " B"]  # tokens that are drawn and that the model has not read yet
     out_BM: Int[Array, "B M"]
     written: Int[Array, ""]  # tokens drawn so far
     done_B: Bool[Array, " B"]
@@ -41,11 +41,24 @@ def generate(
     seed: int = 0,
     compute_dtype: Any = jnp.float32,
 ) -> list[list[int]]:
-    """The continuation of each prompt, without the prompt; it ends before `eos_id` or after `max_new_tokens`.
+    """Returns the continuation of each prompt, without the prompt. It ends before `eos_id` or after `max_new_tokens`.
 
-    An encoder-decoder's encoder reads the prompt, and its decoder begins with `start_id`. A prefix LM's whole prompt is prefix. A row's
-    result depends on its prompt, its index and the seed, not on the other rows. UserError for an empty prompt, ids beyond the vocabulary,
-    a text longer than learned positions allow, or an encoder-only model.
+    The result of a row depends on its prompt, its index and the seed, not on the other rows. The whole prompt of a prefix LM is its prefix.
+
+    Args:
+      model: the model, which must not be encoder-only.
+      params: its parameters.
+      prompts: token ids. The encoder of an encoder-decoder reads them.
+      max_new_tokens: the largest number of new tokens.
+      sampler: how the next token is drawn.
+      eos_id: the id that ends a text (None: all rows have `max_new_tokens`).
+      start_id: the first id of the decoder of an encoder-decoder.
+      seed: the seed of the draws.
+      compute_dtype: the dtype of activations and of the cache.
+
+    Raises:
+      UserError: a prompt is empty, an id is beyond the vocabulary, a text is longer than learned positions allow, or the model is
+        encoder-only.
     """
     _check(model, prompts, max_new_tokens, start_id)
     longest = max(len(prompt) for prompt in prompts)
@@ -62,7 +75,7 @@ def generate(
 
 @functools.lru_cache(maxsize=16)
 def _compiled(model: Model, sampler: Sampler, new_tokens: int, eos_id: Optional[int], start_id: Optional[int], dtype: str) -> Any:
-    """One jitted function: prefill, then a loop over `step` until every row is done."""
+    """Returns a jitted function: prefill, then a loop over `step` until every row is done."""
 
     def draw(logits_BV: jax.Array, keys_B: jax.Array, written: jax.Array) -> jax.Array:
         return sampler.sample(logits_BV, jax.vmap(jax.random.fold_in, (0, None))(keys_B, written))
@@ -93,7 +106,7 @@ def _compiled(model: Model, sampler: Sampler, new_tokens: int, eos_id: Optional[
 
 
 def _emit(state: State, eos_id: Optional[int]) -> State:
-    """Writes the drawn tokens out; a row that is done repeats the end of document."""
+    """Appends the drawn tokens to the output. A row that is done repeats the end of document."""
     if eos_id is None:
         token_B, done_B = state.next_B, state.done_B
     else:
@@ -105,7 +118,7 @@ def _emit(state: State, eos_id: Optional[int]) -> State:
 
 def _check(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, start_id: Optional[int]) -> None:
     if model.config.architecture == "encoder_decoder" and start_id is None:
-        raise UserError("an encoder-decoder's decoder begins with an id of its own: give start_id, the end of document in training here")
+        raise UserError("the decoder of an encoder-decoder needs a first id: give start_id (in training here it is the end of document)")
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens={max_new_tokens} must be 1 or more")
     if not prompts or not all(len(prompt) for prompt in prompts):

@@ -1,4 +1,4 @@
-"""A text as a model expects it under its training objective, and what the model wrote as text."""
+"""Converts a text to the prompt that a training objective asks for, and the ids that a model wrote back to text."""
 
 from collections.abc import Sequence
 from typing import Optional
@@ -7,11 +7,19 @@ from lm.data.objectives.base import SpecialIds
 
 
 def prompt_ids(text: str, ids: SpecialIds, architecture: str, blank: Optional[str] = None) -> list[int]:
-    """What the model reads before it writes: an encoder-decoder's encoder's stream, or the beginning of the only stream.
+    """Returns the ids that the model reads first: the stream of an encoder, or the beginning of a decoder's stream.
 
-    A stream of training begins with the end-of-document id, and so does a prompt; only an encoder's does not. Objectives whose inputs end
-    with that id end the prompt so too, and UL2's begins with the mode that continues a text. Each `blank` in the text is what the
-    objective puts there: a sentinel, a mask, or the middle to be filled in. UserError for an objective without blanks.
+    A decoder's stream begins with the end-of-document id, as in training. Objectives whose inputs end with that id end the prompt with it
+    too, and UL2's prompt begins with the mode that continues a text.
+
+    Args:
+      text: the prompt.
+      ids: the ids of tokenizer and objective.
+      architecture: the model's architecture.
+      blank: the mark in the text that is replaced by the objective's id for a blank: a sentinel, a mask, or the middle to be filled in.
+
+    Raises:
+      UserError: the objective has no id for a blank of the text.
     """
     encoded = [ids.tokenizer.encode(part).tolist() for part in (text.split(blank) if blank else [text])]
     inputs = ids.objective.prompt(encoded, ids)
@@ -19,7 +27,7 @@ def prompt_ids(text: str, ids: SpecialIds, architecture: str, blank: Optional[st
 
 
 def written(found: Sequence[int], ids: SpecialIds) -> str:
-    """Text with the ids above the tokenizer's as <0>, <1>, ... from the top of the vocabulary down: sentinels, where there are some."""
+    """Returns the text of ids. Ids beyond the tokenizer's, such as sentinels, become <0>, <1>, ... from the top of the vocabulary down."""
     pieces: list[str] = []
     run: list[int] = []
     for i in [*found, None]:

@@ -1,4 +1,4 @@
-"""How the next token is drawn from its logits. Strategies are frozen dataclasses with one method."""
+"""Strategies that draw the next token from its logits: frozen dataclasses with one method."""
 
 import dataclasses
 from collections.abc import Hashable
@@ -13,14 +13,14 @@ from lm.errors import UserError
 
 @runtime_checkable
 class Sampler(Hashable, Protocol):
-    """Draws one token per row; `keys_B` has one random key per row, so that a row's draw does not depend on its neighbours."""
+    """A strategy that draws one token per row. `keys_B` has a random key per row, so that a row's draw does not depend on the others."""
 
     def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
-    """The most likely token; the lowest id among equals."""
+    """Takes the most likely token, and the lowest id among equals."""
 
     def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
@@ -28,7 +28,7 @@ class Greedy:
 
 @dataclasses.dataclass(frozen=True)
 class Temperature:
-    """softmax(logits / temperature)."""
+    """Draws from softmax(logits / temperature)."""
 
     temperature: float = 1.0
 
@@ -42,7 +42,7 @@ class Temperature:
 
 @dataclasses.dataclass(frozen=True)
 class TopK:
-    """Only the k most likely tokens, then as Temperature (Fan et al. 2018)."""
+    """Draws among the k most likely tokens as Temperature does (Fan et al. 2018)."""
 
     k: int
     temperature: float = 1.0
@@ -60,14 +60,14 @@ class TopK:
 
 @dataclasses.dataclass(frozen=True)
 class TopP:
-    """Only the most likely tokens that together reach probability p at this temperature (Holtzman et al. 2020)."""
+    """Draws among the most likely tokens that together reach probability p at this temperature (Holtzman et al. 2020)."""
 
     p: float
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.p <= 1:
-            raise UserError(f"top_p={self.p} must lie above 0 and at most at 1")
+            raise UserError(f"top_p={self.p} must be above 0 and at most 1")
         Temperature(self.temperature)
 
     def sample(self, logits_BV: Float[Array, "B V"], keys_B: jax.Array) -> Int[Array, " B"]:
