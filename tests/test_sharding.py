@@ -27,10 +27,10 @@ def test_a_mesh_has_all_axes_and_they_are_auto():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (MeshConfig(data=3), "3 devices and there are 8"),
-        (MeshConfig(fsdp=16), "16 devices"),
+        (MeshConfig(data=3), "data=3 .*8"),
+        (MeshConfig(fsdp=16), "fsdp=16"),
         (MeshConfig(tensor=0), "mesh.tensor=0"),
-        (MeshConfig(expert=2), "no model has experts"),
+        (MeshConfig(expert=2), "mesh.expert=2"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(config, message):

@@ -75,9 +75,7 @@ def test_an_option_inside_rotary_parameters(tmp_path):
 
 def test_options_that_contradict_each_other(tmp_path):
     config = {"rotary_pct": 0.5, "partial_rotary_factor": 0.25}
-    refused(
-        edited(tmp_path, "gpt_neox", config=config, drop=["rope_parameters"]), "rotary_pct=0.5, partial_rotary_factor=0.25", "contradict"
-    )
+    refused(edited(tmp_path, "gpt_neox", config=config, drop=["rope_parameters"]), "rotary_pct=0.5", "partial_rotary_factor=0.25")
 
 
 IMPLIED = {  # by other keys of the same files: transformers does not look at these then
@@ -112,15 +110,15 @@ def test_no_key_is_ignored_in_silence(name):
 def test_tensors_that_are_missing_surplus_or_of_the_wrong_shape(tmp_path, name):
     found = load_file(GOLDEN / name / "model.safetensors")
     key = next(key for key in sorted(found) if "mlp" in key or "fc1" in key or "DenseReluDense" in key or "intermediate" in key)
-    refused(edited(tmp_path / "missing", name, tensors={key: None}), "lacks 1 of the tensors", key)
-    refused(edited(tmp_path / "surplus", name, tensors={"extra.weight": np.zeros(2, np.float32)}), "beyond what", "extra.weight")
+    refused(edited(tmp_path / "missing", name, tensors={key: None}), "lacks", key)
+    refused(edited(tmp_path / "surplus", name, tensors={"extra.weight": np.zeros(2, np.float32)}), "extra.weight")
     wrong = np.zeros((5, 7, 1), np.float32)
     refused(edited(tmp_path / "shape", name, tensors={key: wrong}), key, "[5, 7, 1]", str(list(found[key].shape)))
 
 
 def test_a_tied_table_that_differs(tmp_path):
     head = load_file(GOLDEN / "gpt2" / "model.safetensors")["transformer.wte.weight"] + 1
-    refused(edited(tmp_path, "gpt2", tensors={"lm_head.weight": head}), "lm_head.weight differs from transformer.wte.weight")
+    refused(edited(tmp_path, "gpt2", tensors={"lm_head.weight": head}), "lm_head.weight", "transformer.wte.weight")
 
 
 def test_weights_of_other_types(tmp_path):
@@ -129,12 +127,12 @@ def test_weights_of_other_types(tmp_path):
 
 
 def test_directories_that_are_no_model(tmp_path):
-    refused(tmp_path, "has no config.json")
+    refused(tmp_path, "config.json")
     folder = edited(tmp_path, "gpt2")
     (folder / "model.safetensors").write_bytes(b"123")
-    refused(folder, "no sound safetensors file")
+    refused(folder, "model.safetensors", "safetensors file")
     (folder / "model.safetensors").unlink()
-    refused(folder, "neither model.safetensors nor")
+    refused(folder, "model.safetensors", "model.safetensors.index.json")
 
 
 def test_shards_and_index_that_do_not_belong_together(tmp_path):
@@ -144,12 +142,12 @@ def test_shards_and_index_that_do_not_belong_together(tmp_path):
     first, second = sorted(set(values["weight_map"].values()))[:2]
     moved = next(name for name, file in values["weight_map"].items() if file == first)
     index.write_text(json.dumps({"weight_map": values["weight_map"] | {moved: second}}))
-    refused(tmp_path / "out", moved, "do not belong together")
+    refused(tmp_path / "out", moved, "index")
     index.write_text(json.dumps({"weight_map": {moved: [first]}}))
-    refused(tmp_path / "out", "no weight_map")
+    refused(tmp_path / "out", "weight_map")
     index.write_text(json.dumps(values))
     (tmp_path / "out" / first).unlink()
-    refused(tmp_path / "out", first, "is missing")
+    refused(tmp_path / "out", first)
 
 
 def test_a_sequence_beyond_the_learned_positions():
@@ -160,15 +158,15 @@ def test_a_sequence_beyond_the_learned_positions():
 
 def test_models_that_no_family_holds(tmp_path):
     config = ModelConfig(attention=AttentionConfig(qk_norm=True), mlp=MLPConfig(activation="squared_relu", gated=True), logit_softcap=30.0)
-    with pytest.raises(UserError, match=r"qwen3 would change logit_softcap: 30.0 -> null"):
+    with pytest.raises(UserError, match=r"qwen3 .*logit_softcap: 30\.0 -> null"):
         hf.save(tmp_path / "out", config, {})
     llama, params = hf.load(GOLDEN / "llama")
-    with pytest.raises(UserError, match="this family"):
+    with pytest.raises(UserError, match="gpt2"):
         hf.save(tmp_path / "out", llama, params, family="gpt2")
     with pytest.raises(UserError) as error:  # 3 heads do not fill a width of 8: no config.json of the family says that
         hf.save(tmp_path / "out", hf.load(GOLDEN / "t5")[0], {}, family="bert")
     assert str(error.value).count("num_attention_heads=3") == 1
-    with pytest.raises(UserError, match="'gpt5' is not supported"):
+    with pytest.raises(UserError, match="gpt5"):
         hf.save(tmp_path / "out", llama, params, family="gpt5")
     assert not (tmp_path / "out").exists()
 
@@ -176,7 +174,7 @@ def test_models_that_no_family_holds(tmp_path):
 def test_what_is_written_is_not_written_over(tmp_path):
     config, params = hf.load(GOLDEN / "llama")
     hf.save(tmp_path / "out", config, params)
-    with pytest.raises(UserError, match="holds a model already"):
+    with pytest.raises(UserError, match=r"config\.json"):
         hf.save(tmp_path / "out", config, params)
     with pytest.raises(UserError, match="embed/embedding"):
         hf.save(tmp_path / "other", dataclasses.replace(config, vocab_size=20), params)

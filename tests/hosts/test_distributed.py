@@ -56,13 +56,13 @@ def test_flags():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"process_id": "2"}, "process_id=2 is out of range: 2 processes have the ids 0 to 1"),
+        ({"process_id": "2"}, "process_id=2.*0 to 1"),
         ({"process_id": "-1"}, "process_id=-1"),
-        ({"num_processes": None}, "--num_processes is missing"),
-        ({"coordinator": None}, "--coordinator is missing"),
+        ({"num_processes": None}, "--num_processes"),
+        ({"coordinator": None}, "--coordinator"),
         ({"coordinator": "n1"}, "node01:12345"),
-        ({"distributed": "slurm"}, "contradict"),
-        ({"distributed": "pbs"}, "give one of auto, off"),
+        ({"distributed": "slurm"}, "--distributed=slurm and --coordinator"),
+        ({"distributed": "pbs"}, "--distributed=pbs.*auto, off"),
         ({"peer_timeout": "soon"}, "peer_timeout=soon"),
     ],
 )
@@ -74,7 +74,7 @@ def test_flags_that_mean_nothing_are_refused_in_one_line(change, message):
 
 def test_a_launcher_that_did_not_start_this_process_is_refused(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    with pytest.raises(UserError, match="not started by slurm"), distributed.joined(Settings("slurm")):
+    with pytest.raises(UserError, match="slurm"), distributed.joined(Settings("slurm")):
         pass
 
 
@@ -116,7 +116,7 @@ def test_a_slice_whose_hosts_cannot_be_found_is_one_line(monkeypatch):
     monkeypatch.setattr(distributed.os.path, "exists", lambda path: True)
     monkeypatch.setattr(cloud_tpu_init, "running_in_cloud_tpu_vm", True)
     monkeypatch.setattr(ClusterEnv, "_cluster_types", [Unreachable])
-    with pytest.raises(UserError, match=r"hosts of this TPU cannot be found .*404.*: give --coordinator.*--distributed=off") as caught:
+    with pytest.raises(UserError, match=r"TPU.*404.*--coordinator.*--distributed=off") as caught:
         distributed._place(Settings())
     assert "\n" not in str(caught.value)
 

@@ -82,8 +82,8 @@ def test_a_decode_step_holds_less_than_a_tenth_of_the_cache_beside_it():
 @pytest.mark.parametrize(
     ("config", "prompts", "message"),
     [
-        (LLAMA, [[1], []], "prompt is empty"),
-        (LLAMA, [[24]], "beyond the vocabulary of 24"),
+        (LLAMA, [[1], []], "prompt"),
+        (LLAMA, [[24]], "24.*vocabulary"),
         (GPT2, [[1] * 10], "max_length=12"),
     ],
 )

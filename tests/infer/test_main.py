@@ -60,9 +60,9 @@ def test_it_samples(run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prompt="], "prompt is empty"),
-        (["--prompt=a", "--step=5"], "no checkpoint of step 5; it has 3, 7"),
-        (["--prompt=a", "--temperature=0"], "above 0"),
+        (["--prompt="], "prompt"),
+        (["--prompt=a", "--step=5"], "step 5.*3, 7"),
+        (["--prompt=a", "--temperature=0"], "temperature=0"),
         (["--prompt=a", "--max_tokens=0"], "--max_tokens"),
     ],
 )
@@ -72,13 +72,13 @@ def test_bad_arguments(run, arguments, message):
 
 
 def test_bad_runs(tmp_path):
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match=r"run\.json"):
         main([str(tmp_path / "none"), "--prompt=a"])
     write_run(tmp_path / "untrained", RunConfig(model=MODEL))
     with pytest.raises(UserError, match="no checkpoint"):
         main([str(tmp_path / "untrained"), "--prompt=a"])
     write_run(tmp_path / "other", RunConfig(model=MODEL), fingerprint="another")
-    with pytest.raises(UserError, match="not the one that the run was trained with"):
+    with pytest.raises(UserError, match="bytes tokenizer"):
         main([str(tmp_path / "other"), "--prompt=a"])
     write_run(tmp_path / "moved", RunConfig(model=MODEL, data=DataConfig(tokenizer=SentencePieceTokenizer())))
     with pytest.raises(UserError, match="--data_dir"):

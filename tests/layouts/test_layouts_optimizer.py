@@ -88,5 +88,5 @@ def test_state_on_the_host_comes_from_there_and_goes_back():
 def test_a_backend_without_host_memory_is_refused(monkeypatch):
     parts = parts_of("adamw", LAYOUTS["data_fsdp_tensor"])
     monkeypatch.setattr("lm.train.placement.HOST", "attic")
-    with pytest.raises(UserError, match=r"execution\.offload_optimizer: cpu devices have no memory of kind attic"):
+    with pytest.raises(UserError, match=r"execution\.offload_optimizer.*attic"):
         abstract_state(parts.config, parts.model, parts.mesh)
