@@ -1,15 +1,16 @@
-"""Workers on this machine, one core each, with a live view. No training logic.
+"""Starts workers on this machine, one core each, and shows their progress. It holds no training logic.
 
     python -m launch.local STUDY_DIR [--workers=2]
 
-starts workers on a planned study and waits for it, up to its forecast; `python -m experiments NAME` does the same and writes
-the forecast when the first stage is complete.
+starts workers on a planned study and waits until every cell that may run has ended: a study with a forecast stops before the cells that
+test it. `python -m experiments NAME run` does the same, and writes the forecast when the first stage is complete.
 """
 
 import argparse
 import dataclasses
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -23,8 +24,8 @@ from lm.study import directory, locks
 from lm.study import status as status_lib
 
 POLL_SECONDS = 0.25
-PATIENCE_SECONDS = 10.0
-MAX_DEATHS = 3  # of workers, with no cell finished in between
+PATIENCE_SECONDS = 10.0  # between SIGTERM and SIGKILL
+MAX_DEATHS = 3  # workers that may die one after another with no cell finished in between
 
 
 @dataclasses.dataclass
@@ -36,13 +37,14 @@ class _Worker:
 
 @dataclasses.dataclass(frozen=True)
 class LocalWorkers:
-    """Starts `workers` processes (default: one per core that this process may use), each pinned to a core of its own."""
+    """Starts worker processes, each bound to one core of its own."""
 
-    workers: Optional[int] = None
-    train: Optional[str] = None  # MODULE:FUNCTION, default the worker's
+    workers: Optional[int] = None  # default: one per core that this process may use
+    train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
 
     @property
     def cores(self) -> list[Optional[int]]:
+        """The core of each worker; None where the system binds no process to a core. Raises UserError for more workers than cores."""
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
         count = len(allowed) if self.workers is None else self.workers
         if not 0 < count <= len(allowed):
@@ -51,14 +53,24 @@ class LocalWorkers:
             )
         return list(allowed[:count])
 
-    def run(self, root: pathlib.Path, when_open: Callable[[], bool], view: Optional[View] = None) -> status_lib.Status:
-        """Keeps workers at work until every cell is finished, or until `when_open` says to stop.
+    def run(self, root: pathlib.Path, before_stage_1: Callable[[], bool], view: Optional[View] = None) -> status_lib.Status:
+        """Keeps workers at work until every cell is finished, or until `before_stage_1` says to stop.
 
-        `when_open` is called once, when all cells of stage 0 are finished and the forecast is not written yet; it writes the
-        forecast and returns True, or returns False to stop there. Workers end with this call, also on an error or Ctrl-C.
+        Workers end with this call, also on an error or Ctrl-C, and leave no claim behind.
+
+        Args:
+            root: the study's directory
+            before_stage_1: is called once, when all cells of stage 0 are finished and the forecast is not written yet; it writes the
+                forecast and returns True, or returns False to stop there
+            view: shows the progress (default: on standard output)
+
+        Returns: the state of the study at the end.
+
+        Raises: UserError with the last line of a worker's log when workers cannot go on.
         """
         study = directory.open_study(root)
-        locks.clear_stale(root, [cell["id"] for cell in study["cells"]])
+        cells = [cell["id"] for cell in study["cells"]]
+        locks.clear_stale(root, cells)
         known: dict[str, status_lib.CellStatus] = {}
         state = status_lib.of(root, study, known)
         view = view or View(sys.stdout)
@@ -67,7 +79,11 @@ class LocalWorkers:
         try:
             deaths, finished = 0, state.finished
             while state.finished < len(state.cells):
-                if not state.forecast and all(c.state in locks.FINISHED for c in state.cells if c.cell["stage"] == 0) and not when_open():
+                if (
+                    not state.forecast
+                    and all(c.state in locks.FINISHED for c in state.cells if c.cell["stage"] == 0)
+                    and not before_stage_1()
+                ):
                     break
                 deaths = 0 if state.finished > finished else deaths
                 finished = state.finished
@@ -79,13 +95,15 @@ class LocalWorkers:
                 view.update(state)
         finally:
             _stop(team)
+            locks.clear_stale(root, cells)  # those of workers that were interrupted just as they claimed, or had to be killed
             view.close()
         return state
 
     def _tend(self, root: pathlib.Path, team: list[_Worker]) -> int:
-        """Starts missing workers; returns how many had died. A worker that ended with an error of the user's ends the study."""
+        """Starts missing workers and returns how many had died; raises UserError for one that ended with an error."""
         if not team:
-            team += [_start(root, core, self.train) for core in self.cores]
+            for core in self.cores:
+                team.append(_start(root, core, self.train))  # one by one: an interrupt in between finds those that were started
             return 0
         deaths = 0
         for i, worker in enumerate(team):
@@ -118,7 +136,7 @@ def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Wo
 
 
 def _stop(team: list[_Worker]) -> None:
-    """Asks workers to give back their claims and end; kills those that do not."""
+    """Asks workers to give back their claims and end (SIGTERM); kills those that do not."""
     for worker in team:
         if worker.process.poll() is None:
             worker.process.terminate()
@@ -140,12 +158,19 @@ def _last_words(team: list[_Worker]) -> str:
     return "; ".join(sorted({_last_line(worker.log)[:200] for worker in team}))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.local", description="Starts workers on a planned study, one core each.")
-    parser.add_argument("study_dir", type=pathlib.Path)
-    parser.add_argument("--workers", type=int, default=None, help="default: one per core")
-    parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
-    args = parser.parse_args()
+def main(argv: Optional[list[str]] = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.local",
+        description="Trains the cells of a planned study with workers on this machine, one core each, and shows the progress. "
+        "Stops before the cells that test a forecast until the forecast is written (python -m experiments NAME forecast).",
+    )
+    parser.add_argument("study_dir", type=pathlib.Path, help="the directory that `python -m experiments NAME plan` wrote")
+    parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: one per core)")
+    parser.add_argument(
+        "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_run)"
+    )
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     state = LocalWorkers(args.workers, args.train).run(args.study_dir, lambda: False)
     print(status_lib.render(state, args.study_dir))
     return 0

@@ -1,10 +1,12 @@
 """A training function that takes no time: its losses follow a known law, so that the machinery around it can be tested.
 
-Environment variables make it misbehave: FAKE_SECONDS (of one run), FAKE_DIVERGE and FAKE_RAISE (d_model of the runs that do).
+Environment variables make it misbehave: FAKE_SECONDS (of one run), FAKE_DIVERGE and FAKE_RAISE (d_model of the runs that do), FAKE_DEAF
+(to SIGTERM).
 """
 
 import json
 import os
+import signal
 import time
 
 import numpy as np
@@ -33,7 +35,7 @@ def pairs_loss(config):
 
 
 def _curve(config, count, steps, loss):
-    """Points on the way to `loss`: four at constant rate and the end, decayed."""
+    """Returns points on the way to `loss`: four at a constant learning rate and the end, decayed."""
     points, measure = [], MEASURE[config.likelihood]
     for share, ratio in ((0.1, 1.0), (0.2, 1.0), (0.4, 1.0), (0.7, 1.0), (1.0, 0.0)):
         tokens = int(share * steps) * config.batch_size * config.data.sequence_length
@@ -52,6 +54,8 @@ def train(config, workdir):
     files.write_json(workdir / "run.json", record)
     with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": steps // 2, "loss": 2.0}) + "\n")
+    if "FAKE_DEAF" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     if str(config.model.d_model) == os.environ.get("FAKE_RAISE"):
         raise ValueError("asked to raise")

@@ -13,6 +13,7 @@ import time
 import pytest
 import small_study
 
+from launch import local
 from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
@@ -31,13 +32,19 @@ def _environment(monkeypatch):
     monkeypatch.delenv("FAKE_SECONDS", raising=False)
 
 
-def _run(root, when_open=lambda: False, workers=None):
+def _run(root, before_stage_1=lambda: False, workers=None):
     out = io.StringIO()
-    state = LocalWorkers(workers, small_study.TRAIN).run(root, when_open, View(out))
+    state = LocalWorkers(workers, small_study.TRAIN).run(root, before_stage_1, View(out))
     return state, out.getvalue()
 
 
-def _wait_for(condition, seconds=20):
+def _launcher(root, **more):
+    """The command in a process of its own, with one worker."""
+    command = [sys.executable, "-m", "launch.local", str(root), "--workers=1", f"--train={small_study.TRAIN}"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, **more)
+
+
+def _wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -74,16 +81,15 @@ def test_killed_at_random_moments_a_study_ends_with_the_same_results(straight, t
     small_study.planned(root)
     monkeypatch.setenv("FAKE_SECONDS", "0.05")
     rng = random.Random(0)
-    for attempt in range(4):
-        command = [sys.executable, "-m", "launch.local", str(root), f"--train={small_study.TRAIN}"]
-        launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(0.7 + rng.random())
+    for attempt in range(2):
+        launcher = _launcher(root, start_new_session=True)
+        _wait_for(lambda: status_lib.of(root).count("running"))
+        time.sleep(0.3 * rng.random())
         children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text(encoding="utf-8").split()
-        victims = [launcher.pid] if attempt % 2 else [int(child) for child in children]
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
-        if attempt % 2 == 0:
-            launcher.kill()
+        if attempt:
+            for child in children:
+                os.kill(int(child), signal.SIGKILL)
+        launcher.kill()
         launcher.wait()
     monkeypatch.setenv("FAKE_SECONDS", "0")
     _run(root)
@@ -115,13 +121,13 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
 def test_a_fault_of_the_environment_ends_the_study_in_one_line(tmp_path):
     root = tmp_path / "s"
     small_study.planned(root)
-    with pytest.raises(UserError, match="cannot load the training function"):
-        LocalWorkers(1, "no_such_module:train").run(root, lambda: False, View(io.StringIO()))
+    with pytest.raises(UserError, match="no_such_module:train"):
+        local.main([str(root), "--workers=1", "--train=no_such_module:train"])
 
 
 @pytest.mark.parametrize("count", [10_000, 0, -1])
 def test_a_number_of_workers_that_the_cores_do_not_hold_is_refused(count):
-    with pytest.raises(UserError, match="each worker needs one"):
+    with pytest.raises(UserError, match=rf"--workers={count}"):
         _ = LocalWorkers(count).cores
 
 
@@ -132,15 +138,14 @@ def test_a_worker_whose_launcher_died_before_it_looked_ends(tmp_path, monkeypatc
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", f"--parent={gone.pid}", f"--train={small_study.TRAIN}"]
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=30).returncode == 1
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=120).returncode == 1
 
 
 def test_workers_do_not_outlive_a_killed_launcher(tmp_path, monkeypatch):
     root = tmp_path / "s"
     small_study.planned(root)
     monkeypatch.setenv("FAKE_SECONDS", "60")
-    command = [sys.executable, "-m", "launch.local", str(root), "--workers=1", f"--train={small_study.TRAIN}"]
-    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    launcher = _launcher(root)
     _wait_for(lambda: status_lib.of(root).count("running"))
     launcher.kill()
     launcher.wait()
@@ -152,13 +157,29 @@ def test_an_interrupt_gives_the_claims_back(tmp_path, monkeypatch):
     root = tmp_path / "s"
     small_study.planned(root)
     monkeypatch.setenv("FAKE_SECONDS", "60")
-    command = [sys.executable, "-m", "launch.local", str(root), "--workers=1", f"--train={small_study.TRAIN}"]
-    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    launcher = _launcher(root, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: status_lib.of(root).count("running"))
     launcher.send_signal(signal.SIGINT)
-    _, message = launcher.communicate(timeout=20)
+    _, message = launcher.communicate(timeout=120)
     assert launcher.returncode == 130
     assert "the same command continues" in message
+    assert not list(root.glob("cells/*/claim"))
+
+
+def test_a_worker_that_had_to_be_killed_leaves_no_claim(tmp_path, monkeypatch):
+    root = tmp_path / "s"
+    small_study.planned(root)
+    monkeypatch.setenv("FAKE_SECONDS", "60")
+    monkeypatch.setenv("FAKE_DEAF", "1")
+    monkeypatch.setattr(local, "PATIENCE_SECONDS", 0.1)
+
+    class Interrupt(View):
+        def update(self, state):
+            if any(c.progress for c in state.cells):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalWorkers(1, small_study.TRAIN).run(root, lambda: False, Interrupt(io.StringIO()))
     assert not list(root.glob("cells/*/claim"))
 
 
@@ -177,11 +198,11 @@ def test_a_terminal_shows_a_bar_over_cells_and_flops(straight):
     view.start(status_lib.Status(tuple(pending), False))
     view.update(status_lib.Status((*full.cells[:half], *pending[half:]), False))
     view.close()
-    bar = out.getvalue().split("\r")[-2]
-    assert f"{half}/{len(pending)} cells" in bar
-    assert "FLOPs, left " in bar
-    assert f"last {full.cells[half - 1].loss:.4f} nats/byte" in bar
-    assert out.getvalue().count("\n") == half
+    lines = out.getvalue().split("\n")
+    assert len(lines) == half + 1
+    bar = lines[-1].split("\r")[-3]  # behind it nothing but what removes it
+    for text in (f"{half}/{len(pending)} cells", "0 running", f"last {full.cells[half - 1].loss:.4f} nats/byte", "FLOP/s"):
+        assert text in bar
 
 
 def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
