@@ -8,6 +8,7 @@ import math
 import pathlib
 import signal
 import sys
+from typing import Optional
 
 from experiments import commands
 from lm.errors import UserError, run_cli
@@ -24,7 +25,7 @@ VERBS = {
 }
 
 
-def main() -> int:
+def main(argv: Optional[list[str]] = None) -> int:
     verbs = "\n".join(f"  {verb:10s}{what}" for verb, what in VERBS.items())
     names = "studies here: " + ", ".join(commands.names())
     parser = argparse.ArgumentParser(
@@ -41,7 +42,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="fit: print the results as JSON")
     parser.add_argument("--topology", default=None, metavar="KIND:DEVICE:SHAPE", help="plan: compile every shape for it (lm.preflight)")
     parser.add_argument("--timeout", type=float, default=None, help="plan --topology: seconds for each compilation (default: 1800)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.json and args.verb != "fit":
         parser.error("--json belongs to the verb fit")
     if args.topology is not None and args.verb != "plan":

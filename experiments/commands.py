@@ -9,9 +9,9 @@ import runpy
 import sys
 from typing import Any, Optional, TextIO, Union
 
-from experiments import shapes
-from experiments.compared import Compared
-from experiments.laws import Laws
+from experiments import preflight
+from experiments.comparison_results import ComparisonResults
+from experiments.grid_results import GridResults
 from launch.local import LocalWorkers
 from launch.view import View
 from lm.data import info as data_info
@@ -19,8 +19,8 @@ from lm.errors import UserError
 from lm.preflight.topologies import Topology
 from lm.study import directory, naming, plan
 from lm.study import status as status_lib
+from lm.study.comparison import Comparison
 from lm.study.study import Study
-from lm.study.variants import Comparison
 
 FOLDER = pathlib.Path(__file__).parent
 AnyStudy = Union[Study, Comparison]
@@ -44,7 +44,7 @@ def load(name: str) -> AnyStudy:
         raise UserError(f"unknown study {name!r}: {hint}")
     study = module["get_study"]() if "get_study" in module else None
     if not isinstance(study, (Study, Comparison)):
-        raise UserError(f"{name}: its function get_study() must return a lm.study.study.Study or a lm.study.variants.Comparison")
+        raise UserError(f"{name}: its function get_study() must return a lm.study.study.Study or a lm.study.comparison.Comparison")
     return study
 
 
@@ -63,7 +63,7 @@ class Commands:
 
     def do(self, verb: str, *, as_json: bool = False) -> int:
         if verb not in self._results.VERBS:
-            raise UserError(f"{self.study.name} is a {self._results.WHAT} and has no {verb}; it has {', '.join(self._results.VERBS)}")
+            raise UserError(f"{self.study.name} is a {self._results.KIND} and has no {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
             self._say(status_lib.render(status_lib.of(self.root), self.root))
             return 0
@@ -79,11 +79,11 @@ class Commands:
         return self._results.do(verb, as_json=as_json)
 
     @property
-    def _results(self) -> Union[Laws, Compared]:
+    def _results(self) -> Union[GridResults, ComparisonResults]:
         """What the study is for."""
         if isinstance(self.study, Comparison):
-            return Compared(self.study, self.root, self._say)
-        return Laws(self.study, self.root, self._say)
+            return ComparisonResults(self.study, self.root, self._say)
+        return GridResults(self.study, self.root, self._say)
 
     @property
     def _launcher(self) -> LocalWorkers:
@@ -108,7 +108,7 @@ class Commands:
     def _preflight(self, made: plan.Plan, topology: Topology) -> int:
         configs = [planned.cell.config for planned in made.planned]
         progress = functools.partial(print, file=sys.stderr, flush=True)
-        return shapes.preflight(configs, topology, timeout=self.timeout, say=self._say, progress=progress)
+        return preflight.shapes(configs, topology, timeout=self.timeout, say=self._say, progress=progress)
 
     def _open(self, made: plan.Plan) -> dict[str, Any]:
         for refusal in made.refusals:

@@ -1,18 +1,57 @@
-"""Whether results are of the runs, the settings and the code as they are now (imports no jax)."""
+"""Says whether results are of the runs, the settings and the code as they are now (imports no jax)."""
 
+import ast
 import hashlib
 import json
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Optional
 
-import lm.scaling
+import lm
+
+# Code outside these makes the runs, which a stamp holds as values.
+FOLDERS = ("lm.scaling", "lm.study", "lm.analysis", "lm.report")
 
 
-def inputs(*values: Any) -> str:
-    """Hash of values and of the code that turns them into results."""
-    folder = pathlib.Path(next(iter(lm.scaling.__path__)))
+def inputs(*values: Any, code: str, source: Optional[pathlib.Path] = None) -> str:
+    """Hashes values and the code that turns them into results.
+
+    Args:
+        values: the runs and settings, as JSON values
+        code: the module that makes the results; every module of FOLDERS that it reaches by imports counts, with its folder's templates
+        source: the directory that holds the package `lm` (default: the one that is imported)
+    """
+    source = source or pathlib.Path(next(iter(lm.__path__))).parent
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    for source in sorted(folder.rglob("*")):
-        if source.is_file() and source.suffix in (".py", ".html", ".css", ".j2"):
-            digest.update(source.read_bytes())
+    files = set(modules(code, source).values())
+    for path in sorted(files | {template for file in files for template in file.parent.glob("*.html")}):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def modules(code: str, source: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The modules of FOLDERS that a module reaches by imports, itself included, with their files."""
+    found: dict[str, pathlib.Path] = {}
+    left = [code]
+    while left:
+        name = left.pop()
+        path = _file(name, source)
+        if name not in found and path is not None and f"{name}.".startswith(tuple(f"{folder}." for folder in FOLDERS)):
+            found[name] = path
+            left += [name.rpartition(".")[0], *_imports(path)]
+    return found
+
+
+def _file(name: str, source: pathlib.Path) -> Optional[pathlib.Path]:
+    stem = source / pathlib.Path(*name.split("."))
+    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
+
+
+def _imports(path: pathlib.Path) -> Iterator[str]:
+    """Every module that a file may import, inside functions too; a name that is imported from a package may be a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -109,10 +109,8 @@ JAX_FREE = [
 JAX_FREE += ["lm.preflight." + name for name in ("__main__", "topologies", "targets", "roofline", "job", "search", "table")]
 JAX_FREE += ["experiments", "experiments.__main__", "launch.local", "launch.view"]
 JAX_FREE += ["lm.scaling.__main__", "lm.scaling.runs", "lm.scaling.commands.table", "lm.scaling.table_summary"]
-JAX_FREE += [
-    "lm.study." + name for name in ("study", "plan", "rows", "status", "directory", "locks", "gate", "recipes", "design", "naming")
-]
-JAX_FREE += ["lm.study.variants", "lm.analysis.paired", "lm.analysis.oracle", "experiments.replications.published"]
+JAX_FREE += ["lm.study." + name for name in ("study", "plan", "rows", "status", "directory", "locks", "gate", "recipes", "cell", "naming")]
+JAX_FREE += ["lm.study.comparison", "lm.analysis.paired", "lm.analysis.oracle", "experiments.replications.published"]
 HELP = [["lm.run"], ["lm.study.worker"], ["experiments"], ["lm.infer"], ["lm.evals"], ["lm.evals", "loss"]]
 HELP += [["lm.scaling"], ["lm.scaling", "fit"], ["experiments.replications"]]
 HELP += [["lm.preflight"]]

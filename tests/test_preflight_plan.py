@@ -8,7 +8,7 @@ import sys
 import pytest
 import small_study
 
-from experiments import commands, shapes
+from experiments import commands, preflight
 from lm.preflight.job import Outcome
 from lm.preflight.topologies import parse
 from lm.study import plan
@@ -33,7 +33,7 @@ def test_every_shape_is_compiled_once(monkeypatch, tmp_path):
         results = [Outcome(RESULT, None), Outcome(REFUSED, None), Outcome(None, "crashed")]
         return ((i, results[min(i, 2)]) for i in range(len(requests)))
 
-    monkeypatch.setattr(shapes, "run_all", run_all)
+    monkeypatch.setattr(preflight, "run_all", run_all)
     made = plan.make(small_study.small(), small_study.DATA)
     monkeypatch.setattr(commands.Commands, "_plan", lambda self: made)
     out = io.StringIO()

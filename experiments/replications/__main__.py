@@ -6,13 +6,14 @@ import importlib
 import pathlib
 import sys
 import time
+from typing import Optional
 
 from experiments.replications import papers, published_numbers
 from lm.errors import run_cli
 from lm.scaling.results import to_json
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Optional[list[str]]) -> argparse.Namespace:
     width = max(map(len, papers.PAPERS))
     listed = "\n".join(f"  {paper.name.ljust(width)}  {paper.title} ({paper.source})" for paper in papers.PAPERS.values())
     parser = argparse.ArgumentParser(
@@ -22,11 +23,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to replicate (default: all whose data is there)")
     parser.add_argument("--data", type=pathlib.Path, metavar="DIR", help="the folder of the public tables, one folder per source")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> int:
-    args = parse()
+def main(argv: Optional[list[str]] = None) -> int:
+    args = parse(argv)
     present, left_out = papers.chosen(args.names, args.data)
     for paper in left_out:
         print(f"left out: {papers.absent(paper, paper.missing(args.data), args.data)}", file=sys.stderr)

@@ -90,16 +90,10 @@ def stopped(log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray, start: n
 
 
 def artefact_checks(data: pathlib.Path) -> list[Check]:
-    """The optimiser that stops where it is put."""
-    runs = epoch.filtered(epoch.table(data))
-    arrays = (np.log(runs.n), np.log(runs.d), np.log(runs.loss))
+    """L-BFGS-B with its default tolerances stops where it is started."""
+    arrays = _arrays(data)
     start = np.array([np.log(TEX["A"]), np.log(TEX["B"]), np.log(TEX["E"]), TEX["alpha"], TEX["beta"]])
-    mean, total = (stopped(*arrays, start, scale) for scale in (1 / len(runs), 1.0))
-    grid = [np.arange(0.0, 30.0, 5.0)] * 2 + [np.arange(-1.0, 1.5, 0.5)] + [np.arange(0.0, 2.5, 0.5)] * 2
-    starts = np.array(list(itertools.product(*grid)))[::45]
-    with np.errstate(over="ignore", invalid="ignore"):
-        ends = [stopped(*arrays, one, 1 / len(runs)) for one in starts]
-    best = min(ends, key=lambda end: float(end.fun) if np.isfinite(end.fun) else np.inf).x
+    mean, total = (stopped(*arrays, start, scale) for scale in (1 / len(arrays[0]), 1.0))
     return [
         at_most("L-BFGS-B with defaults from the TeX parameters, mean objective: steps", mean.nit, 5),
         within("  A where it stops", np.exp(mean.x[0]), 406.40, 0.05, 406.4),
@@ -108,14 +102,32 @@ def artefact_checks(data: pathlib.Path) -> list[Check]:
         within("  alpha where it stops", mean.x[3], 0.3390, 0.0005, 0.34),
         within("  beta where it stops", mean.x[4], 0.2847, 0.0005, 0.28),
         within("  sum objective: beta where it stops", total.x[4], 0.2853, 0.0005, 0.28),
-        within("100 starts of their grid, mean objective: a", best[4] / (best[3] + best[4]), 0.4496, 0.002, 0.454),
-        at_least("  objective there (sum), against the optimum's", len(runs) * float(min(end.fun for end in ends)), 1.08e-3),
     ]
+
+
+def grid_checks(data: pathlib.Path) -> list[Check]:
+    """Runs the same optimiser from 100 starts of the paper's grid, which does not mend it."""
+    arrays = _arrays(data)
+    grid = [np.arange(0.0, 30.0, 5.0)] * 2 + [np.arange(-1.0, 1.5, 0.5)] + [np.arange(0.0, 2.5, 0.5)] * 2
+    starts = np.array(list(itertools.product(*grid)))[::45]
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = [stopped(*arrays, one, 1 / len(arrays[0])) for one in starts]
+    best = min(ends, key=lambda end: float(end.fun) if np.isfinite(end.fun) else np.inf).x
+    return [
+        within("100 starts of their grid, mean objective: a", best[4] / (best[3] + best[4]), 0.4496, 0.002, 0.454),
+        at_least("  objective there (sum), against the optimum's", len(arrays[0]) * float(min(end.fun for end in ends)), 1.08e-3),
+    ]
+
+
+def _arrays(data: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms of N, D and the loss of Epoch's digitised runs, without those that they leave out."""
+    runs = epoch.filtered(epoch.table(data))
+    return np.log(runs.n), np.log(runs.d), np.log(runs.loss)
 
 
 def run(data: pathlib.Path) -> Replication:
     folder = data / "chinchilla_tables"
-    checks = (*table_checks(folder), *counting_checks(folder), *rounding_checks(), *artefact_checks(data))
+    checks = (*table_checks(folder), *counting_checks(folder), *rounding_checks(), *artefact_checks(data), *grid_checks(data))
     notes = (
         "table A3, approach 3, prints 1.26e24 FLOPs in the 175B row; 6 N D is 1.26e25, which the slope uses",
         "the ratios of table A4 need FLOPs without embedding and head, although appendix F counts both",

@@ -4,8 +4,8 @@ python -m experiments experiments/t5_architectures/large.py
 """
 
 from experiments.t5_architectures.study import Scale, study
-from lm.study.design import Speed
-from lm.study.variants import Comparison
+from lm.study.cell import Speed
+from lm.study.comparison import Comparison
 
 SCALE = Scale(
     d_model=256,

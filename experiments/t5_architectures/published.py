@@ -4,7 +4,7 @@ GLUE and SuperGLUE are averages over tasks, CNNDM is ROUGE-2, SQuAD is exact mat
 the baseline's over ten runs (table 1): the encoder-decoder under denoising.
 """
 
-from lm.study.variants import Published
+from lm.study.comparison import Published
 
 DENOISING = {
     "encoder-decoder": (83.28, 19.24, 80.88, 71.36, 26.98, 39.82, 27.65),

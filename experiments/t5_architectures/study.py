@@ -15,8 +15,8 @@ from lm.data.objectives.config import Denoising, Objective, PrefixLM
 from lm.model.config import ModelConfig
 from lm.optim.config import OptimConfig
 from lm.optim.config import t5 as t5_recipe
-from lm.study.design import Limits, Speed
-from lm.study.variants import Comparison, Variant
+from lm.study.cell import Limits, Speed
+from lm.study.comparison import Comparison, Variant
 from lm.train.config import CheckpointConfig, EvalConfig, ExecutionConfig, LogConfig, RunConfig
 
 

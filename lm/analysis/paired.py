@@ -21,8 +21,8 @@ from typing import Any, Optional
 from lm.errors import UserError
 from lm.scaling.results import result
 from lm.study import directory
+from lm.study.comparison import ROLE, Judgement, Published
 from lm.study.rows import PLANNED, read_json
-from lm.study.variants import ROLE, Judgement, Published
 
 
 @dataclasses.dataclass(frozen=True)

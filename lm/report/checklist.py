@@ -6,7 +6,7 @@ from typing import Any
 
 from lm.analysis.analysis import Analysis
 from lm.report.records import words
-from lm.report.texts import percent
+from lm.report.tables import percent
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.page.style import scientific, si

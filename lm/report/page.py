@@ -5,7 +5,7 @@ from typing import Any
 
 from lm.analysis import analysis as analysis_lib
 from lm.errors import UserError
-from lm.report import checklist, evidence, records, texts
+from lm.report import checklist, records, tables
 from lm.report.pictures import draw
 from lm.scaling.page import html
 from lm.study import directory, gate
@@ -19,20 +19,19 @@ def write(root: pathlib.Path) -> pathlib.Path:
     analysis = analysis_lib.read(root / "fit.json")
     return html.save(
         root / "report.html",
-        pathlib.Path(__file__).with_name("template.html"),
+        pathlib.Path(__file__).with_name("page.html"),
         root / "figures",
         draw(root / "figures", rows, analysis),
         study=study,
-        texts=texts,
-        evidence=evidence,
+        tables=tables,
         analysis=analysis,
         written=gate.read_forecast(root),
-        headline=texts.headline(analysis),
-        exponents=texts.exponent_rows(analysis),
-        oracle=evidence.oracle_rows(analysis.oracle),
-        conventions=texts.convention_rows(analysis),
-        cells=texts.cell_rows(rows, analysis),
-        budgets=texts.budget_rows(analysis),
+        headline=tables.headline(analysis),
+        exponents=tables.exponent_rows(analysis),
+        oracle=tables.oracle_rows(analysis.oracle),
+        conventions=tables.convention_rows(analysis),
+        cells=tables.cell_rows(rows, analysis),
+        budgets=tables.budget_rows(analysis),
         comparison=_comparisons(study, root),
         verbatim=records.verbatim_rows(study["data"]),
         data=records.data_rows(study["data"]),
@@ -48,7 +47,7 @@ def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, An
         other = root.parent / name
         if (other / "fit.json").exists() and _of_text(other):
             ours, theirs = (analysis_lib.read(folder / "fit.json") for folder in (root, other))
-            found.append({"name": name, "rows": texts.comparison_rows(ours, theirs)})
+            found.append({"name": name, "rows": tables.comparison_rows(ours, theirs)})
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.analysis.analysis import Analysis
-from lm.report.texts import percent
+from lm.report.tables import percent
 from lm.study.rows import Row
 
 _LONG = 12  # entries of a flat record that go on one line

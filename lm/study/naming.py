@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lm.study.variants import ROLE
+from lm.study.comparison import ROLE
 
 Entry = dict[str, Any]
 

@@ -9,7 +9,7 @@ from lm.model.flops import ledger
 from lm.model.memory import activation_bytes
 from lm.optim.schedules import warmup_steps
 from lm.study import naming
-from lm.study.design import Cell, Design
+from lm.study.cell import Cell, Plannable
 from lm.study.study import GridCell
 
 PROCESS_BYTES = 450e6  # a worker before it holds a model: interpreter, jax, the compiler
@@ -65,7 +65,7 @@ class Planned:
 class Plan:
     """All cells of a study on one data set. `problems` are refusals that concern the study as a whole."""
 
-    study: Design
+    study: Plannable
     fingerprint: str
     data: dict[str, Any]
     planned: tuple[Planned, ...]
@@ -86,7 +86,7 @@ def label(planned: Planned) -> str:
     return f"cell {planned.id} ({naming.words(planned.to_json())})"
 
 
-def make(study: Design, data: dict[str, Any]) -> Plan:
+def make(study: Plannable, data: dict[str, Any]) -> Plan:
     """Plans a study on prepared data; `data` is lm.data.info's dict.
 
     Raises UserError when two cells are the same run.
@@ -106,7 +106,7 @@ def make(study: Design, data: dict[str, Any]) -> Plan:
     return Plan(study, fingerprint, data, tuple(planned), tuple(_problems(study, data)))
 
 
-def _planned(study: Design, cell: Cell, fingerprint: str, data: dict[str, Any], marks: tuple[str, ...]) -> Planned:
+def _planned(study: Plannable, cell: Cell, fingerprint: str, data: dict[str, Any], marks: tuple[str, ...]) -> Planned:
     config = cell.config
     count = ledger(config.model, cell.row)
     flops = {name: per_token * config.train_tokens for name, per_token in count.flops_per_token.items()}
@@ -143,7 +143,7 @@ def _marks(previous: Optional[GridCell], cell: Optional[GridCell]) -> tuple[str,
     return tuple(marks)
 
 
-def _refusals(study: Design, cell: Cell, warmup: int, data: dict[str, Any]) -> Iterator[str]:
+def _refusals(study: Plannable, cell: Cell, warmup: int, data: dict[str, Any]) -> Iterator[str]:
     config = cell.config
     if cell.steps < 1:
         yield f"the budget holds no whole step of {cell.tokens_per_step} tokens; raise the budget or lower the batch or size"
@@ -157,7 +157,7 @@ def _refusals(study: Design, cell: Cell, warmup: int, data: dict[str, Any]) -> I
         yield f"{config.train_tokens:,} tokens, and the corpus has {available:,}; set data.allow_epochs or lower the budget"
 
 
-def _problems(study: Design, data: dict[str, Any]) -> Iterator[str]:
+def _problems(study: Plannable, data: dict[str, Any]) -> Iterator[str]:
     """Refusals of the whole study."""
     for component in data["components"]:
         share = component["info"].get("verbatim_share", 0.0)

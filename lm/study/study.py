@@ -10,7 +10,7 @@ from lm.errors import UserError
 from lm.model.config import ModelConfig
 from lm.model.flops import ledger
 from lm.scaling.settings import AnalysisSettings
-from lm.study.design import Cell, Limits, Speed, plain
+from lm.study.cell import Cell, Limits, Speed, plain
 from lm.train.config import RunConfig
 
 Role = Literal["grid", "seed", "bracket"]

@@ -196,7 +196,7 @@ def load_train(name: str, root: pathlib.Path) -> Train:
     return train
 
 
-def main() -> int:
+def main(argv: Optional[list[str]] = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lm.study.worker", description="Claims pending cells of a study, trains and commits them."
     )
@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--follow", action="store_true", help="wait for cells that are not open yet")
     parser.add_argument("--parent", type=int, default=None, metavar="PID", help="the process that starts this one; end soon after it")
     parser.add_argument("--train", default="lm.runner:train_run", help="the training function, MODULE:FUNCTION (default: %(default)s)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     directory.open_study(args.study_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.cores is not None:

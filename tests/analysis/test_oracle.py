@@ -14,7 +14,7 @@ from lm.data.config import Component, DataConfig, WordChain
 from lm.data.corpora.word_chain import WordChainSource
 from lm.data.corpora.word_entropy import Oracle
 from lm.errors import UserError
-from lm.report import evidence
+from lm.report import tables
 from lm.scaling import results
 from lm.scaling.approaches import parametric
 from lm.scaling.intervals.noise import fit_noise
@@ -60,7 +60,7 @@ def test_the_results_say_it(fitted):
     assert fitted.verdict in printed
     assert "of an ideal learner 0.33" in printed
     assert "of an ideal learner" not in summary.render({"study": "s", **made})
-    assert [row["ideal"] for row in evidence.oracle_rows(fitted)] == ["0.50", "0.33"]
+    assert [row["ideal"] for row in tables.oracle_rows(fitted)] == ["0.50", "0.33"]
 
 
 def test_an_interval_that_misses_or_is_wide_identifies_nothing():

@@ -12,10 +12,10 @@ import small_study
 from lm.analysis import paired
 from lm.analysis.paired import Run, compare
 from lm.errors import UserError
-from lm.report import versus
+from lm.report import comparison as page_of
 from lm.scaling import results
 from lm.study import directory, plan, worker
-from lm.study.variants import Judgement, Published
+from lm.study.comparison import Judgement, Published
 
 SEEDS = (0, 1, 2)
 JUDGEMENT = Judgement(factor=2.0, margin=0.5)
@@ -172,7 +172,7 @@ def test_the_page_stands_alone_and_holds_every_run_and_figure(finished):
     published = small_study.comparison().published
     found = paired.read(finished)
     found[0] = dataclasses.replace(found[0], status="diverged", reason="loss is nan", loss=None)
-    page = versus.write(finished, compare(found, JUDGEMENT, published), found, published).read_text(encoding="utf-8")
+    page = page_of.write(finished, compare(found, JUDGEMENT, published), found, published).read_text(encoding="utf-8")
     assert all(page.count(f"<td>{run.id}</td>") == 1 for run in found)
     assert "<td>diverged: loss is nan</td>" in page
     assert page.count("<figure ") == len(list((finished / "figures").glob("*.png"))) == 3

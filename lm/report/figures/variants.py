@@ -7,7 +7,7 @@ from typing import Optional
 
 from lm.analysis.paired import Pair, PairedComparison, Run
 from lm.scaling.page import style
-from lm.study.variants import Published
+from lm.study.comparison import Published
 
 # Okabe and Ito (2008), in an order that keeps neighbours apart; a sixth variant and more take the sequence of style.colours.
 PALETTE = (style.BLUE, style.ORANGE, style.GREEN, style.RED, "#CC79A7", style.BLACK)

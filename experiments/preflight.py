@@ -8,14 +8,14 @@ from lm.preflight.topologies import Topology
 from lm.train.config import RunConfig
 
 
-def preflight(configs: Iterable[RunConfig], topology: Topology, *, timeout: float, say: Say, progress: Say) -> int:
+def shapes(configs: Iterable[RunConfig], topology: Topology, *, timeout: float, say: Say, progress: Say) -> int:
     """Says the table of the shapes; 0 if all of them fit. Runs of one shape share an executable, so it is compiled once."""
     from lm.train.derived import shape_of  # imports jax
 
-    shapes: dict[RunConfig, list[RunConfig]] = {}
+    sharing: dict[RunConfig, list[RunConfig]] = {}
     for config in configs:
-        shapes.setdefault(shape_of(config), []).append(config)
-    members = list(shapes.values())
+        sharing.setdefault(shape_of(config), []).append(config)
+    members = list(sharing.values())
     names = [_name(configs) for configs in members]
     progress(f"{len(members)} distinct shapes, each compiled for {topology.text}")
     requests = [Request(configs[0], topology, timeout) for configs in members]

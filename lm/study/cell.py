@@ -1,7 +1,7 @@
 """What a study is, whatever it is for (imports no jax).
 
 What `experiments/NAME/study.py` returns is a lm.study.study.Study, the grid that scaling laws are fitted to, or a
-lm.study.variants.Comparison, a list of configurations. Both are a `Design`: `cells` unrolls it into `Cell`s, one training run each.
+lm.study.comparison.Comparison, a list of configurations. Both are a `Plannable`: `cells` unrolls it into `Cell`s, one training run each.
 Nothing here touches the disk.
 """
 
@@ -89,7 +89,7 @@ class Cell:
         return hashlib.sha256(json.dumps(compiled, sort_keys=True).encode()).hexdigest()[:12]
 
 
-class Design(Protocol):
+class Plannable(Protocol):
     """What planning, training and showing a study need of it, whatever it is for."""
 
     @property

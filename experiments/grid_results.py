@@ -1,4 +1,4 @@
-"""What follows the training of a grid: the forecast between its stages, the fits, the report (imports no jax until they are made)."""
+"""Makes the results of a trained grid: the forecast between its stages, the fits, the report (imports no jax until they are made)."""
 
 import dataclasses
 import json
@@ -18,11 +18,11 @@ from lm.study.study import Study
 
 
 @dataclasses.dataclass(frozen=True)
-class Laws:
-    """The scaling laws of a study that lives in `root`."""
+class GridResults:
+    """The verbs `forecast`, `fit` and `report` of the study in `root`, and what `all` does after the training."""
 
     VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "status", "forecast", "fit", "report")
-    WHAT: ClassVar[str] = "grid"
+    KIND: ClassVar[str] = "grid"
 
     study: Study
     root: Path
@@ -32,18 +32,18 @@ class Laws:
         if verb == "forecast":
             self._forecast_alone()
         if verb == "fit":
-            return self._fit(as_json)
+            return self._print(self._fitted(), as_json)
         if verb == "report":
-            self._fitted()
-            self._report()
+            self._report(self._fitted())
         if verb == "all":
-            failed = self._fit(as_json)
-            self._report()
+            made = self._fitted()
+            failed = self._print(made, as_json)
+            self._report(made)
             return failed
         return 0
 
     def between_stages(self) -> bool:
-        """Writes the forecast from stage 0; the gate of stage 1 is open from then on."""
+        """Writes the forecast from the runs of stage 0; the cells of stage 1 may start from then on."""
         cells = status_lib.of(self.root).cells
         status_lib.require_completed([c for c in cells if c.cell["stage"] == 0], self.study.limits.min_completed)
         rows = [row for row in read_rows(self.root) if row.stage == 0]
@@ -70,10 +70,12 @@ class Laws:
         self.between_stages()
 
     def _fitted(self) -> dict[str, Any]:
-        """What summary.json holds, after fitting unless that was done from the same runs by the same code."""
+        """Returns the content of summary.json; fits again unless it is of the same runs and the same code."""
         rows, forecast = read_rows(self.root), gate.read_forecast(self.root)
         least = oracle.least_loss(self.study.base, self.root) if any(row.completed for row in rows) else None
-        inputs = stamp.inputs([dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis), least)
+        inputs = stamp.inputs(
+            [dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis), least, code="lm.analysis.analysis"
+        )
         path = self.root / "summary.json"
         made = read_json(path, "") if path.exists() and (self.root / "fit.json").exists() else {}
         if made.get("inputs") != inputs:
@@ -87,18 +89,19 @@ class Laws:
             files.write_json(path, made)
         return made
 
-    def _fit(self, as_json: bool) -> int:
-        """Prints the results; a line on stderr per failed check, and status 1."""
-        made = self._fitted()
+    def _print(self, made: dict[str, Any], as_json: bool) -> int:
+        """Prints the results, and a line on stderr for each failed check; returns 1 where there is one."""
         print(json.dumps(made, indent=1) if as_json else summary.render(made), flush=True)
         for failure in made["failures"]:
             print(f"check failed: {failure}", file=sys.stderr)
         return 1 if made["failures"] else 0
 
-    def _report(self) -> None:
+    def _report(self, made: dict[str, Any]) -> None:
+        """Writes report.html and the figures unless they are of these fits (with those of the studies to compare with) and this code."""
         path, written = self.root / "report.html", self.root / "figures" / "inputs"
         fits = [self.root / "fit.json", *(self.root.parent / name / "fit.json" for name in self.study.compare_with)]
-        inputs = stamp.inputs([fit.read_text(encoding="utf-8") if fit.exists() else None for fit in fits])
+        texts = [fit.read_text(encoding="utf-8") if fit.exists() else None for fit in fits]
+        inputs = stamp.inputs(made["inputs"], texts, code="lm.report.page")
         for fit in fits[1:]:
             if not fit.exists():
                 self.say(f"no {fit}: the comparison is left out until `python -m experiments {fit.parent.name}` has run")

@@ -13,7 +13,7 @@ from lm.report.figures import variants as figures
 from lm.scaling.page import html
 from lm.scaling.page.style import scientific
 from lm.study import directory
-from lm.study.variants import Published
+from lm.study.comparison import Published
 
 
 def write(root: pathlib.Path, made: PairedComparison, runs: Sequence[Run], published: Optional[Published]) -> pathlib.Path:
@@ -23,7 +23,7 @@ def write(root: pathlib.Path, made: PairedComparison, runs: Sequence[Run], publi
     deviations = zip(published.measures, published.sd, strict=True) if published else ()
     return html.save(
         root / "report.html",
-        pathlib.Path(__file__).with_name("versus.html"),
+        pathlib.Path(__file__).with_name("comparison.html"),
         root / "figures",
         pictures,
         study=study,

@@ -1,4 +1,4 @@
-"""What follows the training of a comparison: its table and its report (imports no jax)."""
+"""Makes the results of a trained comparison: its table and its report (imports no jax until the report is made)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from lm import files
 from lm.analysis import paired
 from lm.scaling.results import to_json
 from lm.study import directory
-from lm.study.variants import Comparison
+from lm.study.comparison import Comparison
 
 
 @dataclasses.dataclass(frozen=True)
-class Compared:
-    """The comparison of a study that lives in `root`."""
+class ComparisonResults:
+    """The verb `report` of the comparison in `root`, and what `all` does after the training."""
 
     VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "status", "report")
-    WHAT: ClassVar[str] = "comparison"
+    KIND: ClassVar[str] = "comparison"
 
     study: Comparison
     root: Path
@@ -31,7 +31,8 @@ class Compared:
         return 0
 
     def between_stages(self) -> bool:
-        return True  # there is one stage
+        """Says that workers may go on: a comparison has one stage."""
+        return True
 
     def _report(self) -> None:
         """Prints the table; writes comparison.json, report.html and the figures unless they are of these runs and this code."""
@@ -39,10 +40,10 @@ class Compared:
         made = paired.compare(runs, self.study.judgement, self.study.published)
         self.say(paired.render(made, self.study.published))
         page, stored, written = self.root / "report.html", self.root / "comparison.json", self.root / "figures" / "inputs"
-        inputs = stamp.inputs(directory.open_study(self.root), [dataclasses.asdict(run) for run in runs])
+        inputs = stamp.inputs(directory.open_study(self.root), [dataclasses.asdict(run) for run in runs], code="lm.report.comparison")
         if not (page.exists() and stored.exists() and written.exists() and written.read_text(encoding="utf-8") == inputs):
             files.write_text(stored, to_json(made))
-            from lm.report.versus import write
+            from lm.report.comparison import write
 
             write(self.root, made, runs, self.study.published)
             written.write_text(inputs, encoding="utf-8")

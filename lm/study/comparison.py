@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from lm import config as config_lib
 from lm.errors import UserError
-from lm.study.design import Cell, Limits, Speed, plain
+from lm.study.cell import Cell, Limits, Speed, plain
 from lm.train.config import RunConfig
 
 ROLE = "variant"
