@@ -1,16 +1,22 @@
 """A small study for tests, and the data it is planned on."""
 
 import dataclasses
+import io
 import pathlib
 
+import fake_train
+
+from experiments import commands
+from experiments.commands import Commands
+from launch.local import LocalWorkers
 from lm.data.config import DataConfig
 from lm.data.objectives.config import Denoising
 from lm.model.config import ModelConfig
 from lm.scaling.settings import AnalysisSettings
-from lm.study import directory, plan
+from lm.study import directory, plan, status, worker
+from lm.study.comparison import Comparison, Published, Variant
 from lm.study.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
 from lm.study.study import Budget, Study
-from lm.study.variants import Comparison, Published, Variant
 from lm.train.config import RunConfig
 
 TRAIN = "fake_train:train"  # with tests/ on PYTHONPATH
@@ -30,7 +36,7 @@ SIZES = (2, 3, 4, 6, 8)
 
 
 def small(**changes) -> Study:
-    """Two budgets and a third behind the forecast; 22 cells."""
+    """Two budgets and a third behind the forecast; 19 cells."""
     fields = {
         "name": "small",
         "question": "does the machinery work?",
@@ -67,3 +73,24 @@ def comparison(**changes) -> Comparison:
 def planned(root: pathlib.Path, **changes) -> dict:
     """Writes the directory of `small(...)` and returns study.json's content."""
     return directory.write(plan.make(small(**changes), DATA), root, root.parent / "data")
+
+
+def train_here(launcher, root, before_stage_1, view):
+    """Stands for LocalWorkers.run: trains in this process, without workers."""
+    del launcher
+    for _ in range(2):
+        worker.work(root, fake_train.train, log=lambda line: None)
+        state = status.of(root)
+        if state.finished == len(state.cells) or state.forecast or not before_stage_1():
+            break
+    view.start(dataclasses.replace(state, cells=()))
+    view.update(state)
+    view.close()
+    return status.of(root)
+
+
+def commands_on(study, root: pathlib.Path, patch, run=train_here) -> Commands:
+    """The verbs of a study whose data are prepared; cells are trained by `run`."""
+    patch.setattr(commands.data_info, "info", lambda config, data_dir: DATA)
+    patch.setattr(LocalWorkers, "run", run)
+    return Commands(study, root, root.parent / "data", None, TRAIN, io.StringIO())

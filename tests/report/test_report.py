@@ -1,57 +1,64 @@
-"""The report of a small finished study: every figure, every cell, refusals as text, and nothing loaded from elsewhere."""
+"""A small study from the command to its report: every figure, every cell, refusals as text, and nothing loaded from elsewhere."""
 
 import base64
 import dataclasses
 import html
 import itertools
 import json
+import pathlib
 import re
 import shutil
 
-import fake_train
 import pytest
 import small_study
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from lm import files, report
-from lm.analysis import analysis, forecast
-from lm.report.pictures import CAPTIONS, draw
-from lm.scaling import results
+from lm.analysis import analysis
+from lm.report.pictures import CAPTIONS
 from lm.scaling.page import style
 from lm.scaling.results import Refusal
 from lm.scaling.settings import AnalysisSettings
-from lm.study import directory, gate, plan, worker
+from lm.study import gate
 from lm.study.rows import read_rows
 from lm.study.study import Budget
 
-SETTINGS = AnalysisSettings(draws=60, table_draws=20)
 SIZES = (1, 2, 3, 4, 6, 8)
-BUDGETS = (
-    Budget(1e11, SIZES, repeats=(2, 3, 6), brackets=(2, 6)),
-    Budget(2.5e11, SIZES, repeats=(3,), brackets=(4,)),
-    Budget(6e11, SIZES),
-    Budget(1.5e12, (2, 3, 4, 6, 8), stage=1),
+STUDY = small_study.small(
+    budgets=(
+        Budget(1e11, SIZES, repeats=(2, 3, 6), brackets=(2, 6)),
+        Budget(2.5e11, SIZES, repeats=(3,), brackets=(4,)),
+        Budget(6e11, SIZES),
+        Budget(1.5e12, (2, 3, 4, 6, 8), stage=1),
+    ),
+    analysis=AnalysisSettings(draws=60, table_draws=10),
+    limits=dataclasses.replace(small_study.small().limits, min_steps=20),
 )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, few_starts_in_module):
-    """The directory of a study that was trained, forecast, fitted and reported."""
+    """A study that went through the verb `all`: its directory, its analysis, the exit status, and what was printed."""
     root = tmp_path_factory.mktemp("report") / "s"
-    study = small_study.small(budgets=BUDGETS, analysis=SETTINGS, limits=dataclasses.replace(small_study.small().limits, min_steps=20))
-    directory.write(plan.make(study, small_study.DATA), root, root.parent / "data")
-    worker.work(root, fake_train.train, log=lambda line: None)
-    rows = read_rows(root)
-    made = forecast.make([r for r in rows if r.stage == 0], [r for r in rows if r.stage == 1], SETTINGS)
-    gate.write_forecast(root, results.encode(made), list(made.made_from))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FAKE_DIVERGE", "64")  # the largest size of the last budget
-        worker.work(root, fake_train.train, log=lambda line: None)
-    fitted = analysis.analyse(read_rows(root), SETTINGS, made)
-    files.write_text(root / "fit.json", analysis.to_json(fitted))
-    assert report.write(root) == root / "report.html"
-    return root, fitted
+
+        def run(launcher, root, before_stage_1, view):
+            def forecast_then_diverge():
+                patch.setenv("FAKE_DIVERGE", "64")  # the largest size of the last budget
+                return before_stage_1()
+
+            return small_study.train_here(launcher, root, forecast_then_diverge, view)
+
+        verbs = small_study.commands_on(STUDY, root, patch, run)
+        status = verbs.do("all")
+    return root, analysis.read(root / "fit.json"), status, verbs.out.getvalue()
+
+
+@pytest.fixture
+def again(finished, tmp_path, monkeypatch):
+    """The verbs of a copy of the finished study."""
+    return small_study.commands_on(STUDY, pathlib.Path(shutil.copytree(finished[0], tmp_path / "s")), monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +76,33 @@ def _pictures(page):
     return [base64.b64decode(data).decode() for data in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)]
 
 
+def test_one_command_does_everything(finished):
+    root, _, _, printed = finished
+    rows = read_rows(root)
+    assert [row.status for row in rows if not row.completed] == ["diverged"]
+    stored = gate.read_forecast(root)
+    assert set(stored["runs"]) <= {row.id for row in rows if row.stage == 0}
+    for name in ("study.json", "forecast.json", "fit.json", "summary.json", "report.html"):
+        assert (root / name).stat().st_size > 0
+    assert f"report: {root / 'report.html'}" in printed
+    assert stored["sha256"][:16] in printed
+
+
+def test_the_second_call_changes_nothing_and_fit_prints_its_results_as_json(finished, again, capsys):
+    before = {path: path.stat().st_mtime_ns for path in again.root.rglob("*") if path.is_file()}
+    assert again.do("all") == finished[2]
+    capsys.readouterr()
+    assert again.do("fit", as_json=True) == finished[2]
+    printed = json.loads(capsys.readouterr().out)
+    assert {path: path.stat().st_mtime_ns for path in again.root.rglob("*") if path.is_file()} == before
+    assert set(printed["exponents"]) == {"envelope", "isoflop", "parametric"}
+    assert set(printed["sigma"]) == {"1e+11", "2.5e+11", "6e+11", "1.5e+12"}
+    assert printed["forecast"]["cells"] == 4
+    assert finished[2] == (1 if printed["failures"] else 0)
+
+
 def test_every_figure_is_drawn_twice_and_shown_once(finished, page):
-    root, _ = finished
+    root = finished[0]
     for name in CAPTIONS:
         assert (root / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (root / "figures" / f"{name}.svg").stat().st_size > 2000
@@ -91,16 +123,19 @@ def _overlaps(figure):
     return [(a, b) for a, b, common in pairs if common is not None and common.width > 2 and common.height > 2]
 
 
-def test_no_text_of_a_figure_overlaps_another(finished, tmp_path, monkeypatch):
-    root, fitted = finished
+def test_the_same_results_give_the_same_bytes_and_no_text_of_a_figure_overlaps_another(finished, page, monkeypatch):
+    root = finished[0]
+    before = {path.name: path.read_bytes() for path in (root / "figures").iterdir()}
     drawn = []
     monkeypatch.setattr(style.plt, "close", drawn.append)
-    names = [picture["name"] for picture in draw(tmp_path, read_rows(root), fitted)]
+    report.write(root)
     monkeypatch.undo()
-    found = {name: _overlaps(figure) for name, figure in zip(names, drawn, strict=True)}
+    assert (root / "report.html").read_text(encoding="utf-8") == page
+    assert {path.name: path.read_bytes() for path in (root / "figures").iterdir()} == before
+    assert len(drawn) == len(CAPTIONS)
+    assert [_overlaps(figure) for figure in drawn] == [[]] * len(CAPTIONS)
     for figure in drawn:
         style.plt.close(figure)
-    assert found == {name: [] for name in names}
 
 
 def test_the_page_and_its_figures_load_nothing(page):
@@ -113,7 +148,7 @@ def test_the_page_and_its_figures_load_nothing(page):
 
 
 def test_every_cell_is_in_the_table_with_its_use(finished, page):
-    root, fitted = finished
+    root, fitted, *_ = finished
     rows = read_rows(root)
     assert all(page.count(f"<td>{row.id}</td>") == 1 for row in rows)
     (excluded,) = fitted.excluded
@@ -128,7 +163,7 @@ def test_nothing_that_is_missing_is_written_as_a_number_or_a_name_of_the_languag
 
 
 def test_refusals_are_shown_as_text(finished, page):
-    _, fitted = finished
+    fitted = finished[1]
     text = visible(page)
     assert isinstance(fitted.envelope.a, Refusal)
     assert fitted.envelope.a.reason in text
@@ -138,7 +173,7 @@ def test_refusals_are_shown_as_text(finished, page):
 
 
 def test_numbers_on_the_page_are_those_of_the_analysis(finished, page):
-    root, fitted = finished
+    root, fitted, *_ = finished
     text = visible(page)
     for answer in (fitted.isoflop.a, fitted.isoflop.b, fitted.parametric.a_counted):
         assert f"{answer.value:.3f} ({answer.low:.3f} to {answer.high:.3f})" in text
@@ -168,14 +203,6 @@ def test_the_checklist_says_what_the_runs_were(page):
     assert "num_layers 2" in text
     assert "checked by brackets" in text
     assert "seen twice" in text
-
-
-def test_the_same_results_give_the_same_bytes(finished, page):
-    root, _ = finished
-    before = {path.name: path.read_bytes() for path in (root / "figures").iterdir()}
-    report.write(root)
-    assert (root / "report.html").read_text(encoding="utf-8") == page
-    assert {path.name: path.read_bytes() for path in (root / "figures").iterdir()} == before
 
 
 def test_a_study_that_refuses_everything_has_a_report_that_says_why(finished, tmp_path):
