@@ -35,7 +35,7 @@ def config(**changes):
 @pytest.fixture(scope="module")
 def fitted(few_starts_in_module):
     """A small study of LAW against its floor."""
-    settings = AnalysisSettings(draws=100)
+    settings = AnalysisSettings(draws=59)
     rows = synthetic.study(law=LAW, sigma=0.0005, seed=4)
     cells, noise = synthetic.cells(rows), fit_noise(synthetic.table(rows), settings)
     three = parametric.fit_parametric(cells, noise, settings)
