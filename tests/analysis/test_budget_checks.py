@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-import synthetic
 
 from lm.analysis import brackets, budget_checks, conventions, runs
 from lm.scaling.approaches import isoflop, profiles
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
+from tests import synthetic
 from tests.scaling.test_isoflop import fitted, truth
 
 SETTINGS = AnalysisSettings(draws=300, table_draws=100)

@@ -4,13 +4,13 @@ import dataclasses
 import math
 
 import numpy as np
-import synthetic
 
 from lm.analysis import envelope
 from lm.scaling.fits.frontier import cost_of
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
+from tests import synthetic
 
 SETTINGS = AnalysisSettings(table_draws=100)
 

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-import synthetic
 
 from lm.analysis import analysis, forecast, score
 from lm.errors import UserError
 from lm.scaling import results
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
+from tests import synthetic
 
 pytestmark = pytest.mark.usefixtures("few_starts_in_module")
 SETTINGS = AnalysisSettings(draws=99, table_draws=30)

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import synthetic
 
 from lm import config as config_lib
 from lm.analysis import oracle, oracle_fit, summary
@@ -21,6 +20,7 @@ from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
 from lm.train.config import EvalConfig, RunConfig
+from tests import synthetic
 
 CHAIN = WordChain(words=500, words_per_document=60, train_documents=40, validation_documents=60)
 LAW = (25.0, 88.0, 0.45, 0.35, 0.35)

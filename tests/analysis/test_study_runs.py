@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import synthetic
 
 from lm.analysis import runs
 from lm.scaling.approaches import isoflop, parametric, profiles
@@ -14,6 +13,7 @@ from lm.scaling.results import Estimate
 from lm.scaling.runs import Columns, from_frame
 from lm.scaling.settings import AnalysisSettings
 from lm.scaling.table_analysis import TableSettings, analyse_runs
+from tests import synthetic
 
 SETTINGS = AnalysisSettings(draws=99)
 

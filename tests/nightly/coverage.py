@@ -5,7 +5,8 @@ standard deviation (.69% at the lowest budget, .71% to .74% at the others: .72%)
 sigma(L). Every study is fitted by Huber's cost, resampled 119 times (percentiles at p (R + 1) are exact for any R), and asked for E, the
 exponents, N*, D* / N* and the loss. The profile's interval covers where the rise at the truth lies below its calibrated cut-off.
 
-The exit status is 1 where percentiles or the calibrated profile lie further than three standard errors below their level; BCa is shown.
+The exit status is 1 where percentiles or the calibrated profile lie further than three standard errors below their level; BCa is shown,
+and so is approach 2's residual bootstrap, of seven residuals a budget.
 """
 
 import argparse
@@ -16,8 +17,11 @@ import time
 import numpy as np
 
 from lm.scaling import coverage
+from lm.scaling.approaches import isoflop, profiles
 from lm.scaling.fits import constrained, fit, frontier
-from lm.scaling.intervals import profile_likelihood, resampling
+from lm.scaling.intervals import noise, profile_likelihood, resampling
+from lm.scaling.settings import AnalysisSettings
+from tests import synthetic
 from tests.scaling import known
 
 LEVELS = (0.8, 0.95)
@@ -69,6 +73,23 @@ def profiled(design, studies, draws):
     return {key: float(np.mean(found)) for key, found in hits.items()}
 
 
+def by_isoflop(studies, draws=DRAWS):
+    """Shares of studies whose interval of a by approach 2 holds the truth, with seeds and without: {(method, level): share}."""
+    exact = synthetic.cells(synthetic.study())
+    flops = np.log(sorted(set(exact.budget.tolist())))
+    truth = np.polyfit(flops, frontier.optimum(np.array([synthetic.LAW]), frontier.cost_of(exact), flops).log_n[0], 1)[0]
+    hits = {}
+    for study in range(studies):
+        for replicas in (True, False):
+            table = synthetic.table(synthetic.study(sigma=0.0072, seed=study, replicas=replicas))
+            for level in LEVELS:
+                settings = AnalysisSettings(draws=draws, level=level)
+                cells, seeds = table.cells(), noise.fit_noise(table, settings)
+                made = isoflop.fit_isoflop(profiles.by_budget(cells), cells, seeds, settings)[0].a
+                hits.setdefault((made.method, level), []).append(made.covers(truth))
+    return {key: float(np.mean(found)) for key, found in hits.items()}
+
+
 def show(title, shares, studies, judged):
     """Prints a line per level; returns whether one lies three standard errors below its level."""
     low = False
@@ -98,6 +119,11 @@ def main():
             shares = {(one.quantity, one.level): one.share for one in found}
             failed |= show(strategy.name + ("" if strategy.bca else ", percentile"), shares, args.studies, not strategy.bca)
         failed |= show(profile_likelihood.PROFILE, profiled(design, args.profile_studies, 59), args.profile_studies, True)
+    found = by_isoflop(args.studies)
+    print(f"approach 2: 28 cells, sigma .72%, {args.studies} studies, {DRAWS} draws each")
+    for method, judged in ((isoflop.PARAMETRIC, True), (isoflop.RESIDUAL, False)):
+        shares = {("a", level): share for (name, level), share in found.items() if name == method}
+        failed |= show(f"{method}, percentile", shares, args.studies, judged)
     print(f"{time.monotonic() - began:.0f} s")
     return int(failed)
 

@@ -3,13 +3,13 @@
 import math
 
 import numpy as np
-import synthetic
 
 from lm.scaling import coverage, runs
 from lm.scaling.fits import fit
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.fitted_law import points_of
 from lm.scaling.laws.law import Chinchilla
+from tests import synthetic
 
 EPOCH = (477.83, 2143.42, 1.8172, 0.3473, 0.3672)  # A, B, E, alpha, beta: Besiroglu et al. 2024, at the optimum
 PORIAN_BUDGETS = 1.25e16 * 2.0 ** np.arange(12)

@@ -32,7 +32,7 @@ class Missing(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Missing())
 import lm.scaling.__main__ as command
 
-sys.argv = ["lm.scaling", "fit", {table!r}, "--flops=C", "--budget=C", "--law=no_irreducible", "--draws=10", "--approach", "1", "2", "3"]
+sys.argv = ["lm.scaling", "fit", {table!r}, "--flops=C", "--budget=C", "--law=compute_power", "--draws=10", "--approach", "1", "2", "3"]
 sys.argv += ["--report=" + {page!r}]
 sys.exit(command.main())
 """
@@ -51,12 +51,12 @@ def test_a_table_is_fitted_where_nothing_that_trains_is_installed(tmp_path):
     c = np.repeat([1e18, 1e19, 1e20], 7)
     n = np.tile(np.geomspace(0.3, 3, 7), 3) * np.sqrt(c / 120)
     d = c / 6 / n
-    loss = 400 / n**0.3 + 500 / d**0.3
+    loss = 1.7 + 400 / c**0.15 * np.tile(1 + 0.05 * np.linspace(-1, 1, 7) ** 2, 3)
     table, page = tmp_path / "runs.csv", tmp_path / "page.html"
     np.savetxt(table, np.stack([n, d, c, loss], axis=1), delimiter=",", header="N,D,C,loss", comments="")
     code = textwrap.dedent(RUN).format(missing=missing(), table=str(table), page=str(page))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "approach 3: L = A / N^alpha + B / D^beta" in done.stdout
-    assert "alpha = 0.3 " in done.stdout
+    assert "approach 3: L = E + A / C^gamma" in done.stdout
+    assert "approach 2 (IsoFLOP): a 0.5 " in done.stdout
     assert page.stat().st_size > 10_000

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import synthetic
 
 from lm.scaling import runs
 from lm.scaling.approaches import isoflop, profiles
@@ -13,6 +12,7 @@ from lm.scaling.fits.frontier import cost_of, optimum
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
+from tests import synthetic
 
 SETTINGS = AnalysisSettings(draws=300)
 

@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-import synthetic
 
 from lm.scaling.approaches import parametric
 from lm.scaling.fits.frontier import cost_of, optimum
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
+from tests import synthetic
 
 pytestmark = pytest.mark.usefixtures("few_starts_in_module")
 SETTINGS = AnalysisSettings(draws=199)

@@ -75,12 +75,12 @@ def replicated(runs: Runs) -> tuple[ReplicatedCell, ...]:
     seeds, log_loss, flops = runs.seed or (), runs.log_loss, np.exp(runs.log_planned_c)
     cells = []
     for rows in runs.replicas():
-        by_seed = {seeds[i]: log_loss[i] for i in rows}
-        if len(by_seed) > 1:
+        losses = {seeds[i]: log_loss[i] for i in rows}
+        if len(losses) > 1:
             first = rows[0]
             budget = float(flops[first] if runs.budget is None else runs.budget[first])
-            sd = float(np.std(list(by_seed.values()), ddof=1))
-            cells.append(ReplicatedCell(budget, float(flops[first]), float(runs.n[first]), sd, len(by_seed) - 1))
+            sd = float(np.std(list(losses.values()), ddof=1))
+            cells.append(ReplicatedCell(budget, float(flops[first]), float(runs.n[first]), sd, len(losses) - 1))
     return tuple(cells)
 
 
