@@ -2,10 +2,11 @@
 
 Hoffmann et al. 2022, section 3.2. The parabola is fitted to the loss in nats by least squares, weighted by the number of seeds. Two
 intervals stand side by side: parametric (the fitted parabola plus seed noise sigma(C), itself drawn from its own uncertainty) and
-residual (the parabola plus resampled residuals of the same budget, inflated for the fitted coefficients). Without seeds the residual
-one stands alone: it covers 79% of simulated studies at a nominal 80%, 91% at 95% (`python -m tests.nightly.coverage`). Cells are not resampled: a budget of seven loses its minimum in
-37-50% of such draws. A draw whose parabola opens downwards, or has its minimum outside the sampled sizes, counts as lost, and its
-minimum stands at the end of the grid towards which its parabola falls.
+residual (the parabola plus resampled residuals of the same budget, inflated for the fitted coefficients). Without seeds the residual one
+stands alone: it covers 79% of simulated studies at a nominal 80%, 91% at 95% (`python -m tests.nightly.coverage`).
+
+Cells are not resampled: a budget of seven loses its minimum in 37-50% of such draws. A draw whose parabola opens downwards, or has its
+minimum outside the sampled sizes, counts as lost, and its minimum stands at the end of the grid towards which its parabola falls.
 """
 
 import dataclasses
