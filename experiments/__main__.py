@@ -1,6 +1,6 @@
-"""`python -m experiments NAME|PATH/study.py [VERB]`: a whole study, or one part of it.
+"""`python -m experiments NAME|PATH/study.py [VERB]` runs a whole study, or one part of it.
 
-Without a verb, does everything that is missing: prepares the data, plans, runs, forecasts, fits, and writes the report.
+Without a verb it does everything that is missing: prepares the data, plans, trains, forecasts, fits, and writes the report.
 """
 
 import argparse
@@ -15,40 +15,50 @@ from lm.errors import UserError, run_cli
 from lm.preflight import topologies, wheels
 
 VERBS = {
-    "all": "do all that follows, as far as it is missing (the default)",
-    "plan": "prepare the data if need be, print every cell, write the study directory; --topology compiles every shape for it",
-    "run": "train what is missing; of a grid: first stage, forecast, second stage",
-    "status": "say how far the study is",
-    "forecast": "of a grid: write the forecast of the largest budget's cells, once the first stage is complete",
-    "fit": "of a grid: fit the laws to what has been trained; --json prints them",
-    "report": "write report.html and figures/; of a comparison, print its table",
+    "all": "everything below that is still missing (the default)",
+    "plan": "prepare the data if need be, print every cell with its counts and time, and write the study's directory",
+    "run": "train the cells that are missing; for a grid: the first stage, the forecast, then the second stage",
+    "status": "show how far the study is",
+    "forecast": "for a grid: predict the losses of the second stage (the largest budget) from the first, before it is trained",
+    "fit": "for a grid: fit the scaling laws to the runs and print the exponents with their intervals",
+    "report": "write report.html and figures/; for a comparison, print its table too",
 }
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    verbs = "\n".join(f"  {verb:10s}{what}" for verb, what in VERBS.items())
-    names = "studies here: " + ", ".join(commands.names())
+    verbs = "\n".join(f"  {verb:10s}{meaning}" for verb, meaning in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="python -m experiments",
-        description=f"Runs a scaling study, or one part of it.\n\nverbs:\n{verbs}\n\n{names}",
+        description="Runs a scaling study, or one part of it. The same command continues a study that was interrupted.\n\n"
+        f"verbs:\n{verbs}\n\nstudies here: {', '.join(commands.names())}",
+        epilog="Results are in the study's directory: report.html, summary.json (what fit --json prints), forecast.json, cells/.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", help="a name from the list, or a path to a study.py of your own")
-    parser.add_argument("verb", nargs="?", default="all", choices=VERBS, metavar="VERB", help="one of the verbs above")
+    parser.add_argument("study", help="name of a study in the list, or the path of a study.py of your own")
+    parser.add_argument("verb", nargs="?", default="all", choices=VERBS, metavar="VERB", help="one of the verbs above (default: all)")
     parser.add_argument("--dir", type=pathlib.Path, default=None, help="the study's directory (default: runs/NAME)")
-    parser.add_argument("--data-dir", type=pathlib.Path, default=pathlib.Path("runs/data"), help="prepared data (default: runs/data)")
-    parser.add_argument("--workers", type=int, default=None, help="processes, one core each (default: one per core)")
-    parser.add_argument("--train", default=None, metavar="MODULE:FUNCTION", help="another training function than lm.runner's")
-    parser.add_argument("--json", action="store_true", help="fit: print the results as JSON")
-    parser.add_argument("--topology", default=None, metavar="KIND:DEVICE:SHAPE", help="plan: compile every shape for it (lm.preflight)")
-    parser.add_argument("--timeout", type=float, default=None, help="plan --topology: seconds for each compilation (default: 1800)")
+    parser.add_argument(
+        "--data-dir", type=pathlib.Path, default=pathlib.Path("runs/data"), help="folder of prepared data (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: one per core)")
+    parser.add_argument(
+        "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_run)"
+    )
+    parser.add_argument("--json", action="store_true", help="with fit: print the results as JSON")
+    parser.add_argument(
+        "--topology",
+        default=None,
+        metavar="KIND:DEVICE:SHAPE",
+        help="with plan: compile every shape for this hardware, which need not be there, such as tpu:v5p:4x4x4",
+    )
+    parser.add_argument("--timeout", type=float, default=None, help="with plan --topology: seconds for each compilation (default: 1800)")
     args = parser.parse_args(argv)
     if args.json and args.verb != "fit":
-        parser.error("--json belongs to the verb fit")
+        parser.error("--json needs the verb fit")
     if args.topology is not None and args.verb != "plan":
-        parser.error("--topology belongs to the verb plan")
+        parser.error("--topology needs the verb plan")
     if args.timeout is not None and args.topology is None:
-        parser.error("--timeout belongs to plan --topology")
+        parser.error("--timeout needs plan --topology")
     timeout = 1800.0 if args.timeout is None else args.timeout
     if not 0 < timeout < math.inf:
         raise UserError(f"--timeout={timeout:g}: give a number of seconds above 0")

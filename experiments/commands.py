@@ -1,4 +1,4 @@
-"""The verbs of `python -m experiments`. Imports no jax; libraries that take long to import are imported where they are used."""
+"""The verbs of `python -m experiments` (imports no jax: libraries that take long to import are imported where they are used)."""
 
 import dataclasses
 import difflib
@@ -27,11 +27,12 @@ AnyStudy = Union[Study, Comparison]
 
 
 def names() -> list[str]:
+    """Returns the names of the studies in this folder."""
     return sorted(path.parent.name for path in FOLDER.glob("*/study.py"))
 
 
 def load(name: str) -> AnyStudy:
-    """The study of a name, or of a path to a file with a function `get_study()`."""
+    """Returns the study of a name, or of the path of a file with a function `get_study()`. Raises UserError when there is none."""
     if name.endswith(".py"):
         if not pathlib.Path(name).is_file():
             raise UserError(f"no file {name}: give a study's name ({', '.join(names())}) or the path of a study.py")
@@ -50,20 +51,25 @@ def load(name: str) -> AnyStudy:
 
 @dataclasses.dataclass(frozen=True)
 class Commands:
-    """A study, where it lives, and how it is carried out. Each verb returns an exit status and can be called again."""
+    """Carries out the verbs of one study; each can be called again, and does only what is missing.
+
+    The verbs that all studies have are here. What follows the training depends on the kind of study: see `GridResults` and
+    `ComparisonResults`.
+    """
 
     study: AnyStudy
     root: pathlib.Path
     data_dir: pathlib.Path
-    workers: Optional[int] = None
-    train: Optional[str] = None
+    workers: Optional[int] = None  # default: one per core
+    train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
     out: TextIO = sys.stdout
-    topology: Optional[Topology] = None  # for which `plan` compiles every shape
-    timeout: float = 1800.0  # seconds, of each compilation
+    topology: Optional[Topology] = None  # hardware that `plan` compiles every shape for
+    timeout: float = 1800.0  # seconds for each compilation
 
     def do(self, verb: str, *, as_json: bool = False) -> int:
+        """Carries out a verb and returns the exit status."""
         if verb not in self._results.VERBS:
-            raise UserError(f"{self.study.name} is a {self._results.KIND} and has no {verb}; it has {', '.join(self._results.VERBS)}")
+            raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
             self._say(status_lib.render(status_lib.of(self.root), self.root))
             return 0
@@ -80,7 +86,7 @@ class Commands:
 
     @property
     def _results(self) -> Union[GridResults, ComparisonResults]:
-        """What the study is for."""
+        """The verbs that follow the training."""
         if isinstance(self.study, Comparison):
             return ComparisonResults(self.study, self.root, self._say)
         return GridResults(self.study, self.root, self._say)
@@ -93,7 +99,7 @@ class Commands:
         print(text, file=self.out, flush=True)
 
     def _plan(self) -> plan.Plan:
-        """The plan on prepared data; prepares the data first when they are missing."""
+        """Plans the study on prepared data; prepares the data first when they are missing."""
         config, data_dir = self.study.base.data, str(self.data_dir)
         data = data_info.info(config, data_dir)
         if data is None:
@@ -111,13 +117,15 @@ class Commands:
         return preflight.shapes(configs, topology, timeout=self.timeout, say=self._say, progress=progress)
 
     def _open(self, made: plan.Plan) -> dict[str, Any]:
+        """Writes the study's directory, or checks that it was written from this plan; a refused plan is printed and raises UserError."""
         for refusal in made.refusals:
             print(f"refused: {refusal}", file=sys.stderr)
         if made.refusals:
-            raise UserError(f"{len(made.refusals)} refusals; nothing was written. Mend the study's definition")
+            raise UserError(f"{len(made.refusals)} refusals, printed above; nothing was written. Change the study's definition")
         return directory.write(made, self.root, self.data_dir)
 
     def _run(self) -> None:
+        """Trains the cells that are missing; raises UserError when too few completed."""
         state = status_lib.of(self.root)
         if state.finished < len(state.cells):
             self._say(

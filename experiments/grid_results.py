@@ -54,7 +54,7 @@ class GridResults:
 
         made = forecast.make(rows, [row for row in read_rows(self.root) if row.stage > 0], self.study.analysis)
         if isinstance(made, results.Refusal):
-            raise UserError(f"no forecast can be made, so that the second stage cannot be tested: {made.reason}")
+            raise UserError(f"no forecast can be made, and without one the second stage does not start: {made.reason}")
         stored = gate.write_forecast(self.root, results.encode(made), list(made.made_from))
         self.say(f"forecast written to {self.root / 'forecast.json'}, sha256 {stored['sha256'][:16]}...")
         return True
@@ -104,7 +104,7 @@ class GridResults:
         inputs = stamp.inputs(made["inputs"], texts, code="lm.report.page")
         for fit in fits[1:]:
             if not fit.exists():
-                self.say(f"no {fit}: the comparison is left out until `python -m experiments {fit.parent.name}` has run")
+                self.say(f"no {fit}: the report leaves that comparison out until `python -m experiments {fit.parent.name}` has run")
         if not (path.exists() and written.exists() and written.read_text(encoding="utf-8") == inputs):
             from lm import report
 

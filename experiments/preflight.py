@@ -1,4 +1,4 @@
-"""Every distinct shape of a study, compiled for hardware that is not there: `python -m experiments NAME plan --topology=...`."""
+"""Compiles every distinct shape of a study for hardware that need not be there: `python -m experiments NAME plan --topology=...`."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,10 @@ from lm.train.config import RunConfig
 
 
 def shapes(configs: Iterable[RunConfig], topology: Topology, *, timeout: float, say: Say, progress: Say) -> int:
-    """Says the table of the shapes; 0 if all of them fit. Runs of one shape share an executable, so it is compiled once."""
+    """Prints a table of the shapes with `say`; returns 0 if all of them fit, else 1.
+
+    Runs of one shape share an executable, so each shape is compiled once.
+    """
     from lm.train.derived import shape_of  # imports jax
 
     sharing: dict[RunConfig, list[RunConfig]] = {}
@@ -26,7 +29,7 @@ def shapes(configs: Iterable[RunConfig], topology: Topology, *, timeout: float, 
 
 
 def _name(configs: list[RunConfig]) -> str:
-    """Such as "decoder 256 x 4 layers, 8 x 128 tokens (6 cells)"."""
+    """Returns the name of a shape: "decoder 256 x 4 layers, 8 x 128 tokens (6 cells)"."""
     config, count = configs[0], len(configs)
     model, length = config.model, config.data.sequence_length
     cells = f"{count} cell{'s' * (count > 1)}"

@@ -30,7 +30,7 @@ def inputs(*values: Any, code: str, source: Optional[pathlib.Path] = None) -> st
 
 
 def modules(code: str, source: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The modules of FOLDERS that a module reaches by imports, itself included, with their files."""
+    """Returns the modules of FOLDERS that a module reaches by imports, itself included, with their files."""
     found: dict[str, pathlib.Path] = {}
     left = [code]
     while left:
@@ -48,7 +48,7 @@ def _file(name: str, source: pathlib.Path) -> Optional[pathlib.Path]:
 
 
 def _imports(path: pathlib.Path) -> Iterator[str]:
-    """Every module that a file may import, inside functions too; a name that is imported from a package may be a module."""
+    """Yields every module that a file may import, inside functions too; a name that is imported from a package may be a module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,1 +1,1 @@
-"""Published analyses by this library: `python -m experiments.replications`. One module per paper, `run(data)` -> `Replication`."""
+"""Published scaling-law analyses, replicated: `python -m experiments.replications`. Each paper is a module whose `run(data)` checks it."""

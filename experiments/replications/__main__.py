@@ -1,4 +1,4 @@
-"""Published scaling-law analyses by this library: the published number, ours, and the tolerance. Exit status 1 when one is missed."""
+"""`python -m experiments.replications [NAME ...]` replicates published scaling-law analyses with this library."""
 
 import argparse
 import dataclasses
@@ -17,11 +17,19 @@ def parse(argv: Optional[list[str]]) -> argparse.Namespace:
     width = max(map(len, papers.PAPERS))
     listed = "\n".join(f"  {paper.name.ljust(width)}  {paper.title} ({paper.source})" for paper in papers.PAPERS.values())
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.replications", description=__doc__, epilog=f"names:\n{listed}",
+        prog="python -m experiments.replications", epilog=f"names:\n{listed}",
+        description="Replicates published scaling-law analyses with this library. Prints a table for each paper: the published number,\n"
+        "ours, the target that ours is compared with, the tolerance, and whether ours is within it. The exit status is 1 when a\n"
+        "number is missed, 2 when a name or a folder is not there.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to replicate (default: all whose data is there)")
-    parser.add_argument("--data", type=pathlib.Path, metavar="DIR", help="the folder of the public tables, one folder per source")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="papers to replicate (default: all whose data is there)")
+    parser.add_argument(
+        "--data",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder of the public tables, a folder for each source (see docs/replications.md)",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""How long the fit of a published analysis takes here, and by scipy's L-BFGS-B: 4,500 starts, then 4,000 resamples from five starts each.
+"""Times the fit of a published analysis by this library and by scipy's L-BFGS-B: 4,500 starts, then 4,000 resamples from five starts each.
 
 The table is Epoch's 240 points where it is given, else 240 points drawn from the law that was fitted to them. scipy runs with the analytic
 gradient in one process, on a sample of the same problems, and its time is scaled to all of them.
@@ -25,15 +25,14 @@ STARTS = 5
 
 
 class Timing(NamedTuple):
-    """Seconds: of the first fit with its compiling, of the resamples, of processor time for both, which other work on the machine leaves
-    alone, and of processor time of scipy on the same work (None where it was not asked for). `ratio` is that of processor times."""
+    """Seconds that the fit took. `ratio` compares processor times, which other work on the machine leaves alone."""
 
-    fit: float
+    fit: float  # the first fit, with its compiling
     resamples: float
-    processor: float
+    processor: float  # processor time of both
     converged: float  # share of the resamples
-    scipy: Optional[float]
-    better: Optional[float]  # share of scipy's ends that lie more than 1e-9 above ours
+    scipy: Optional[float]  # processor time of scipy on the same work; None where it was not asked for
+    better: Optional[float]  # share of the resamples where scipy's best end lies more than 1e-9 above ours
 
     @property
     def total(self) -> float:
@@ -45,7 +44,7 @@ class Timing(NamedTuple):
 
 
 def synthetic(count: int = 240, seed: int = 0) -> Runs:
-    """Points of the law on the range of Epoch's table, with the spread of its residuals."""
+    """Draws points of the law on the range of Epoch's table, with the spread of its residuals."""
     random = bootstrap.generator(seed, "benchmark")
     log_n = random.uniform(np.log(5e7), np.log(1.5e10), count)
     log_c = random.uniform(np.log(1e19), np.log(3e21), count)
@@ -57,7 +56,7 @@ def synthetic(count: int = 240, seed: int = 0) -> Runs:
 
 
 def measure(runs: Runs, resamples: int = 4000, sample: int = 100, seed: int = 0) -> Timing:
-    """Times both; `sample` problems of each kind by scipy, 0 for none."""
+    """Times our fit, and scipy on `sample` problems of each kind (0 for none)."""
     points = points_of(runs, Chinchilla())
     began, busy = time.perf_counter(), time.process_time()
     made = fit.fit(Chinchilla(), points, HuberLog())
@@ -92,7 +91,7 @@ def _with_scipy(timing: Timing, made: fit.Fit, weights: np.ndarray, value: np.nd
 
 
 def _minimise(start: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray, weights: np.ndarray) -> float:
-    """The Huber sum where L-BFGS-B stops with tolerances that let it converge; coordinates are log A, log B, log E, alpha, beta."""
+    """Returns the Huber sum where L-BFGS-B stops with tolerances that let it converge; coordinates are log A, log B, log E, alpha, beta."""
     delta = HuberLog().delta
 
     def total(theta: np.ndarray) -> tuple[float, np.ndarray]:

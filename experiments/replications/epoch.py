@@ -40,38 +40,38 @@ DRAWS = 4000  # as many as theirs
 
 
 def table(data: pathlib.Path) -> Runs:
-    """All 245 points."""
+    """Reads all 245 points."""
     column = tables.read(data / "epoch_chinchilla" / "svg_extracted_data.csv")
     n, c = column["Model Size"], column["Training FLOP"]
     return runs.from_frame({"N": n, "D": c / (6 * n), "loss": column["loss"]}, source="epoch_chinchilla")
 
 
 def filtered(points: Runs) -> Runs:
-    """The 240 points without the five highest losses."""
+    """Returns the 240 points without the five highest losses."""
     return points.take(WithoutHighest(5).keep(points))
 
 
 def exponent(values: Mapping[str, float]) -> float:
-    """a of N* ~ C^a."""
+    """Returns a of N* ~ C^a."""
     return values["beta"] / (values["alpha"] + values["beta"])
 
 
 def tokens_per_parameter(values: Mapping[str, float], flops: float) -> float:
-    """D* / N* at C = 6 N D."""
+    """Returns D* / N* at C = 6 N D."""
     natural = np.array([[values[name] for name in Chinchilla().names]])
     best = frontier.optimum(natural, frontier.six_nd(1e6, 1e13), np.log([flops]))
     return float(np.exp(best.log_d - best.log_n)[0, 0])
 
 
 def huber(points: Runs, natural: np.ndarray) -> float:
-    """The objective of `fit` with delta 1e-3 at given parameters."""
+    """Returns the objective of `fit` (Huber, delta 1e-3) at given parameters."""
     return tables.huber_sum(solver.loss(Chinchilla(), natural, np.stack([points.n, points.d], axis=1)), points.loss)
 
 
 def parameter_checks(
     which: str, made: Union[fit.Fit, Refusal], optimum: Mapping[str, tuple[float, float]], published: Mapping[str, float]
 ) -> list[Check]:
-    """The five parameters of a fit."""
+    """Checks the five parameters of a fit."""
     return [
         within(f"{which}: {name}", made if isinstance(made, Refusal) else made.natural[name], target, tolerance, published[name])
         for name, (target, tolerance) in optimum.items()
@@ -79,7 +79,7 @@ def parameter_checks(
 
 
 def bootstrap_checks(made: Surface) -> list[Check]:
-    """Standard error and intervals of a = beta / (alpha + beta) over rows, percentiles."""
+    """Checks the standard error and the intervals of a = beta / (alpha + beta) over rows, percentiles."""
     drawn = made.draws[:, 4] / (made.draws[:, 3] + made.draws[:, 4])
     low80, high80, low95, high95 = np.quantile(drawn, [0.1, 0.9, 0.025, 0.975])
     return [
@@ -93,7 +93,7 @@ def bootstrap_checks(made: Surface) -> list[Check]:
 
 
 def squared_checks(points: Runs) -> list[Check]:
-    """Variable projection under squared error in nats: how much the objective alone moves a."""
+    """Checks how much the objective alone moves a: squared error in nats, by variable projection."""
     found: list[Check] = []
     kept = {"217 points": points.take(points.c < 1e21), "240 points": points}
     for name, (e, alpha, beta, a, residual) in SQUARED.items():

@@ -40,13 +40,13 @@ SMALLER_DELTA = {**PARAMETRIC, "slim_chinchilla": "slim_chinchilla"}
 
 
 def flops_per_token(width: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Training FLOPs per token as the paper counts them."""
+    """Returns training FLOPs per token as the paper counts them."""
     attention = 10.5 * LENGTH * width * (1 + 1 / HEAD)
     return depth * (3 * (30 * width**2 + 61.25 * width) + attention) + 3 * width * (7 + 2 * VOCABULARY)
 
 
 def table(data: pathlib.Path, name: str, counted: bool = False, embeddings: bool = True) -> Runs:
-    """A file of theirs; `counted` takes C as the paper counts it, else 6 N D."""
+    """Reads a file of theirs; `counted` takes C as the paper counts it, else as 6 N D."""
     column = tables.read(data / "gemstones" / f"{name}.csv")
     frame = {"N": column["params_active_precise"], "D": column["tokens"], "loss": column["final_loss"]}
     if not counted:
@@ -58,13 +58,13 @@ def table(data: pathlib.Path, name: str, counted: bool = False, embeddings: bool
 
 
 def published(data: pathlib.Path) -> dict[str, dict[str, str]]:
-    """Their released fits by file name."""
+    """Reads their released fits by file name."""
     column = tables.read(data / "gemstones" / "published_fits.csv")
     return {str(column["file"][i]): {name: str(values[i]) for name, values in column.items()} for i in range(len(column["file"]))}
 
 
 def hull_checks(data: pathlib.Path) -> list[Check]:
-    """Approach 1: slopes of N and D over the hull's points."""
+    """Checks approach 1: the slopes of N and D over the hull's points."""
     released, found = published(data), []
     for name, (suffix, size, plain) in HULLS.items():
         made, naive = fit_hull(table(data, name, counted=True)), fit_hull(table(data, name))
@@ -85,7 +85,7 @@ def _of(made: Union[Hull, Refusal], which: str) -> Union[float, Refusal]:
 
 
 def parametric_checks(data: pathlib.Path) -> list[Check]:
-    """Approach 3: the sum of Huber costs, at the delta of the paper and at a smaller one where its optimiser stopped early."""
+    """Checks approach 3: the sum of Huber costs, at the delta of the paper and at a smaller one where its optimiser stopped early."""
     released, found = published(data), []
     law = Chinchilla()
     for name, file in PARAMETRIC.items():
@@ -106,7 +106,7 @@ def parametric_checks(data: pathlib.Path) -> list[Check]:
 
 
 def refusal_checks(data: pathlib.Path) -> list[Check]:
-    """The published fit of one width has alpha = 4.98: what the rows themselves say of it, before any fit."""
+    """Checks that the rows of one width are refused: the published fit of them has alpha = 4.98."""
     found = diagnostics.before(table(data, "hot_100bplus_512x"), Chinchilla())
     refused = [one for one in found if isinstance(one, Refusal) and one.kind == "unidentified"]
     return [at_least("approach 3, hot_100bplus_512x: refused, since N spans a factor 1.2", len(refused), 1)]

@@ -1,8 +1,9 @@
 """Hoffmann et al. 2022: the tables' exponents, how they count FLOPs and parameters, and where approach 3's published parameters come from.
 
-The last: scipy's L-BFGS-B with its default tolerances, started at the published parameters (as the paper's TeX source has them), stops
-after two steps when the objective is the mean over runs, since its changes are then below the default 2.2e-9; the sum goes on a little
-further and stops too. From a grid the mean ends at an exponent of .45. Epoch's digitised runs stand for the paper's.
+The parameters are where an optimiser stopped. scipy's L-BFGS-B with its default tolerances, started at the published parameters (as the
+paper's TeX source has them), stops after two steps when the objective is the mean over runs, since its changes are then below the default
+2.2e-9; with the sum it goes on a little further and stops too. From a grid of starts the mean ends at an exponent of .45. Epoch's digitised
+runs stand for the paper's.
 """
 
 import itertools
@@ -33,7 +34,7 @@ TYPO = (175e9, 1.26e24, 1.26e25)  # parameters, FLOPs as printed in table A3, FL
 
 
 def table_checks(folder: pathlib.Path) -> list[Check]:
-    """Slopes of log N on log C over the rows of tables 3 and A3."""
+    """Checks the slopes of log N on log C over the rows of tables 3 and A3."""
     table = tables.read(folder / "tables.csv")
     mend = (table["table"] == "A3_approach3") & (table["params"] == TYPO[0]) & (table["flops"] == TYPO[1])
     flops = np.where(mend, TYPO[2], table["flops"])
@@ -45,7 +46,7 @@ def table_checks(folder: pathlib.Path) -> list[Check]:
 
 
 def shape(row: dict[str, int]) -> ModelConfig:
-    """A row of table A9, as far as counting reads it."""
+    """Returns the model of a row of table A9, as far as counting needs it."""
     heads = AttentionConfig(num_heads=row["n_heads"], head_dim=row["kv_size"])
     return ModelConfig(
         vocab_size=32_000, d_model=row["d_model"], num_layers=row["n_layers"], attention=heads, mlp=MLPConfig(d_ff=row["ffw"])
@@ -53,7 +54,7 @@ def shape(row: dict[str, int]) -> ModelConfig:
 
 
 def counting_checks(folder: pathlib.Path) -> list[Check]:
-    """Tables A4 and A9 by the formulas of appendix F."""
+    """Checks tables A4 and A9 by the formulas of appendix F."""
     table = tables.read(folder / "table_A9_models.csv")
     rows = [{name: int(column[i]) for name, column in table.items()} for i in range(len(table["d_model"]))]
     error = [abs(chinchilla_parameters(shape(row)) / (1e6 * row["params_M"]) - 1) for row in rows]
@@ -66,7 +67,7 @@ def counting_checks(folder: pathlib.Path) -> list[Check]:
 
 
 def rounding_checks() -> list[Check]:
-    """What two digits of alpha and beta do to D / N."""
+    """Checks how far D / N moves when alpha and beta are rounded to two digits."""
     return [
         within("D / N at 5.76e23, parameters as in the TeX source", epoch.tokens_per_parameter(TEX, LARGEST), 58.9, 0.1),
         within("D / N at 5.76e23, parameters as printed", epoch.tokens_per_parameter(PRINTED, LARGEST), 92.7, 0.1),
@@ -75,7 +76,7 @@ def rounding_checks() -> list[Check]:
 
 
 def stopped(log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray, start: np.ndarray, scale: float) -> OptimizeResult:
-    """scipy's L-BFGS-B with its defaults on scale * sum of Huber costs (delta 1e-3), in (log A, log B, log E, alpha, beta)."""
+    """Runs scipy's L-BFGS-B with its defaults on scale * sum of Huber costs (delta 1e-3), in (log A, log B, log E, alpha, beta)."""
 
     def objective(at: np.ndarray) -> tuple[float, np.ndarray]:
         terms = np.exp(np.stack([at[0] - at[3] * log_n, at[1] - at[4] * log_d, np.broadcast_to(at[2], log_n.shape)]))
@@ -90,7 +91,7 @@ def stopped(log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray, start: n
 
 
 def artefact_checks(data: pathlib.Path) -> list[Check]:
-    """L-BFGS-B with its default tolerances stops where it is started."""
+    """Checks that L-BFGS-B with its default tolerances stops near the published parameters when it starts there."""
     arrays = _arrays(data)
     start = np.array([np.log(TEX["A"]), np.log(TEX["B"]), np.log(TEX["E"]), TEX["alpha"], TEX["beta"]])
     mean, total = (stopped(*arrays, start, scale) for scale in (1 / len(arrays[0]), 1.0))
@@ -106,7 +107,7 @@ def artefact_checks(data: pathlib.Path) -> list[Check]:
 
 
 def grid_checks(data: pathlib.Path) -> list[Check]:
-    """Runs the same optimiser from 100 starts of the paper's grid, which does not mend it."""
+    """Checks where the same optimiser ends from 100 starts of the paper's grid."""
     arrays = _arrays(data)
     grid = [np.arange(0.0, 30.0, 5.0)] * 2 + [np.arange(-1.0, 1.5, 0.5)] + [np.arange(0.0, 2.5, 0.5)] * 2
     starts = np.array(list(itertools.product(*grid)))[::45]
@@ -120,7 +121,7 @@ def grid_checks(data: pathlib.Path) -> list[Check]:
 
 
 def _arrays(data: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logarithms of N, D and the loss of Epoch's digitised runs, without those that they leave out."""
+    """Returns the logarithms of N, D and the loss of Epoch's digitised runs, without those that they leave out."""
     runs = epoch.filtered(epoch.table(data))
     return np.log(runs.n), np.log(runs.d), np.log(runs.loss)
 

@@ -27,7 +27,7 @@ PF_DAY = 1e15 * 86400
 
 
 def recovered() -> list[Check]:
-    """Their constants from losses at 7 sizes (768 to 1.5e9) and 7 numbers of tokens (2.2e7 to 2.3e10)."""
+    """Checks that a fit finds their constants in losses at 7 sizes (768 to 1.5e9) and 7 numbers of tokens (2.2e7 to 2.3e10)."""
     n, d = np.meshgrid(np.geomspace(768, 1.5e9, 7), np.geomspace(2.2e7, 2.3e10, 7))
     x = np.stack([n.ravel(), d.ravel()], axis=1)
     loss = solver.loss(Kaplan(), np.array(list(SIZE_DATA.values())), x)
@@ -40,7 +40,7 @@ def recovered() -> list[Check]:
 
 
 def consequences() -> list[Check]:
-    """What the text derives from the constants, with its rounding."""
+    """Checks the numbers that the text derives from the constants, with its rounding."""
     law, constants, much = Kaplan(), np.array(list(SIZE_DATA.values())), 1e30
     loss = solver.loss(law, constants, np.array([[1e9, much], [2e9, much]]))
     excess = [_tokens_for_excess(n) for n in (1e8, 1e9)]
@@ -58,7 +58,7 @@ def consequences() -> list[Check]:
 
 
 def _tokens_for_excess(n: float, excess: float = 0.02) -> float:
-    """D at which L(N, D) = (1 + excess) L(N, infinity), by bisection of our law."""
+    """Returns the D at which L(N, D) = (1 + excess) L(N, infinity), by bisection of our law."""
     law, constants = Kaplan(), np.array(list(SIZE_DATA.values()))
     low, high = math.log(1e6), math.log(1e16)
     limit = solver.loss(law, constants, np.array([[n, 1e30]]))[0]
@@ -70,14 +70,14 @@ def _tokens_for_excess(n: float, excess: float = 0.02) -> float:
 
 
 def _crossing() -> float:
-    """PF-days at which data of one epoch at N* and the critical batch, D = 2 C_min / 6 N*, allow no lower loss than L(C_min)."""
+    """Returns PF-days at which data of one epoch at N* and the critical batch, D = 2 C_min / 6 N*, allow no lower loss than L(C_min)."""
     data = 2 * PF_DAY / (6 * SIZE)  # tokens at 1 PF-day; they grow with C_min^(1 - .73)
     slope = ALPHA_C - ALPHA_DATA * (1 - SIZE_EXPONENT)
     return math.exp((ALPHA_C * math.log(C_C) - ALPHA_DATA * math.log(D_C / data)) / slope)
 
 
 def allocation() -> list[Check]:
-    """N* and loss against C_min = 6 N B_crit S from L(N, S), by search; the closed forms of their appendix B are the targets."""
+    """Checks N* and loss against C_min = 6 N B_crit S from L(N, S), by search; the closed forms of their appendix B are the targets."""
     flops = np.geomspace(1e-6, 1e2, 9)
     log_n = np.linspace(math.log(1e3), math.log(1e13), 4001)
     best = [_lowest(c, log_n) for c in flops]
@@ -90,7 +90,7 @@ def allocation() -> list[Check]:
 
 
 def _lowest(flops: float, log_n: np.ndarray) -> tuple[float, float]:
-    """N* and its loss: at each N, the loss that its own critical batch leads to, by iteration."""
+    """Returns N* and its loss; the loss at each N is that of its own critical batch, found by iteration."""
     n, loss = np.exp(log_n), np.full(len(log_n), 3.0)
     for _ in range(60):
         steps = flops * PF_DAY / (6 * n * BATCH / loss ** (1 / ALPHA_B))
@@ -101,7 +101,7 @@ def _lowest(flops: float, log_n: np.ndarray) -> tuple[float, float]:
 
 
 def run(data: Optional[pathlib.Path]) -> Replication:
-    """Needs no data."""
+    """Checks everything; needs no data."""
     notes = (
         "L(N, S) predicts N* ~ C_min^.68; the paper's direct fit of the optima is .73 (both printed, the closed form is the target)",
         "Hoffmann's .49 to .54 against .73: Porian et al.'s steps (head, warm-up, decay, tuning) take one to the other",

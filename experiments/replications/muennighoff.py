@@ -30,7 +30,7 @@ FLAT_RISE = 0.0035  # .3% as printed
 
 
 def value_checks() -> list[Check]:
-    """The law at the paper's two allocations for 100 times the compute of 25B unique tokens."""
+    """Checks the law at the paper's two allocations for 100 times the compute of 25B unique tokens."""
     loss = solver.loss(LAW, PUBLISHED, np.array(list(VALUES)))
     return [
         within(f"L({n / 1e9:g}B parameters, {d / 1e9:g}B tokens of {u / 1e9:g}B)", one, target, 1e-9, target)
@@ -39,14 +39,14 @@ def value_checks() -> list[Check]:
 
 
 def table(data: pathlib.Path) -> Runs:
-    """The 182 runs that the authors fit."""
+    """Reads the 182 runs that the authors fit."""
     column = tables.read(data / "datablations" / "c4_runs_fit182.csv")
     frame = {"N": column["params"], "D": column["tokens"], "U": column["unique_tokens"], "loss": column["val_loss"]}
     return from_frame(frame | {"run": column["run"]}, Columns(run="run", seed="run", inputs={"U": "U"}), source="datablations")
 
 
 def profile(points: fit.Points, made: fit.Fit, decays: np.ndarray) -> np.ndarray:
-    """The least objective with R_D held at each value, R_N started from four places."""
+    """Returns the least objective with R_D constrained to each value; R_N starts from four places."""
     starts = np.array([[r_d, r_n] for r_d in decays for r_n in (made.natural["R_N"], 1.0, 5.0, 20.0)])
     lanes = LAW.coordinates(starts, points.centre)
     free = np.array([name != "R_D" for name in LAW.names])
@@ -55,7 +55,7 @@ def profile(points: fit.Points, made: fit.Fit, decays: np.ndarray) -> np.ndarray
 
 
 def fit_checks(runs: Runs) -> list[Check]:
-    """The published point, the global minimum, and how flat the objective is between them."""
+    """Checks the published point, the global minimum, and how flat the objective is between them."""
     points = points_of(runs, LAW)
     x = np.exp(points.log_x)
     made: Union[fit.Fit, Refusal] = fit.fit(LAW, points, HuberLog())
@@ -78,7 +78,7 @@ def fit_checks(runs: Runs) -> list[Check]:
 
 
 def determined(predicted: np.ndarray, loss: np.ndarray) -> float:
-    """Share of the variance of the loss that the law explains."""
+    """Returns the share of the variance of the loss that the law explains."""
     return 1 - float(np.sum((loss - predicted) ** 2) / np.sum((loss - loss.mean()) ** 2))
 
 

@@ -23,7 +23,7 @@ PUBLISHED = {  # size: (L0, A, alpha, B, C, beta, gamma), R2 as published
 
 
 def schedule(name: str) -> np.ndarray:
-    """The learning rate of every step."""
+    """Returns the learning rate of every step."""
     kind, *numbers = name.split("_")
     if kind == "wsdcon":
         after = np.full(16_000 - WARMUP, PEAK)
@@ -42,14 +42,14 @@ def schedule(name: str) -> np.ndarray:
 
 
 def curve(data: pathlib.Path, size: str, name: str) -> TrainingCurve:
-    """A measured curve under its schedule; steps beyond the last of the schedule are left out."""
+    """Returns a measured curve under its schedule; steps beyond the last of the schedule are left out."""
     column, rates = tables.read(data / "multi_power_law" / f"{size}_{name}.csv"), schedule(name)
     inside = column["step"] < len(rates)
     return TrainingCurve(rates, column["step"][inside].astype(int), column["loss"][inside])
 
 
 def determined(data: pathlib.Path, size: str) -> float:
-    """Mean over the tested schedules of R2."""
+    """Returns the mean of R2 over the tested schedules."""
     found = []
     for name in TESTED:
         measured = curve(data, size, name)

@@ -22,7 +22,7 @@ OPTIMUM = {"log A": (2.5244, 0.001), "log B": (3.5109, 0.001), "E": (0.9344, 0.0
 
 
 def table(data: pathlib.Path) -> Runs:
-    """The ladder's 16 runs; N without embeddings."""
+    """Reads the ladder's 16 runs; N is without embeddings."""
     column = tables.read(data / "olmo_ladder" / "loss_curves.csv")
     names = [f"{size}-{length}" for size in SIZES for length in LENGTHS]
     rows = [np.flatnonzero(column["run"] == name) for name in names]

@@ -1,4 +1,4 @@
-"""What can be replicated, from which public data (imports no jax)."""
+"""The papers that can be replicated, and the public data that each needs (imports no jax)."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,7 @@ from lm.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """One module of this package. `folders` are the data's, beside each other under --data; each name comes with its public source."""
+    """One paper, a module of this package. `folders` hold its data, under --data; SOURCES says where each is public."""
 
     name: str
     title: str
@@ -18,7 +18,7 @@ class Paper:
     folders: tuple[str, ...] = ()
 
     def missing(self, data: Optional[pathlib.Path]) -> list[str]:
-        """Folders that are not there."""
+        """Returns the folders that are not there."""
         return [folder for folder in self.folders if data is None or not (data / folder).is_dir()]
 
 
@@ -51,7 +51,10 @@ PAPERS = {
 
 
 def chosen(names: Sequence[str], data: Optional[pathlib.Path]) -> tuple[list[Paper], list[Paper]]:
-    """Papers to run, and those left out because their data is not there. Named ones must be complete; UserError says what is missing."""
+    """Returns the papers to run, and those left out because their data is not there.
+
+    Raises: UserError for a name that is unknown, and for a named paper whose data is not there.
+    """
     if data is not None and not data.is_dir():
         raise UserError(f"no folder {data}: give --data the folder that holds {', '.join(SOURCES)}")
     unknown = [name for name in names if name not in PAPERS]
@@ -65,7 +68,7 @@ def chosen(names: Sequence[str], data: Optional[pathlib.Path]) -> tuple[list[Pap
 
 
 def absent(paper: Paper, lacking: Sequence[str], data: Optional[pathlib.Path]) -> str:
-    """One line: which folder, and where its data is public."""
+    """Returns a line that names the folders that a paper lacks and where their data is public."""
     where = "DIR" if data is None else str(data)
     needs = " and ".join(f"{where}/{folder} ({SOURCES[folder]})" for folder in lacking)
     return f"{paper.name} needs {needs}" + ("; name DIR with --data" if data is None else "")

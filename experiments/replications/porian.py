@@ -35,7 +35,7 @@ TOLERANCE = 0.006
 
 
 def minima(points: dict[str, np.ndarray], config: str) -> Union[Isoflop, Refusal]:
-    """Approach 2 on one configuration."""
+    """Runs approach 2 on one configuration."""
     rows = points["config"] == config
     frame = {"N": points["n"][rows], "D": points["tokens"][rows], "C": points["flops"][rows], "loss": points["loss"][rows]}
     table = runs.from_frame(frame, Columns(flops="C", budget="C"), source=config)
@@ -43,14 +43,14 @@ def minima(points: dict[str, np.ndarray], config: str) -> Union[Isoflop, Refusal
 
 
 def exponent(made: Union[Isoflop, Refusal]) -> Union[float, Refusal]:
-    """a of N* ~ C^a."""
+    """Returns a of N* ~ C^a."""
     if isinstance(made, Refusal):
         return made
     return made.a if isinstance(made.a, Refusal) else made.a.value
 
 
 def tokens_per_parameter(made: Union[Isoflop, Refusal]) -> np.ndarray:
-    """D* / N* = C / 6 N*^2 at each budget, N* on the regression line."""
+    """Returns D* / N* = C / 6 N*^2 at each budget, N* on the regression line."""
     if isinstance(made, Refusal):
         return np.array([np.nan])
     pairs = [(budget.flops, value_of(budget.n_star)) for budget in made.budgets]

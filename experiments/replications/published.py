@@ -1,4 +1,4 @@
-"""How Hoffmann et al. 2022 count parameters and FLOPs, to set their tables beside our ledger (imports no jax).
+"""Counts parameters and FLOPs as Hoffmann et al. 2022 do, to set their tables beside our ledger (imports no jax).
 
 Their model is Gopher's (Rae et al. 2021): relative positions as in Transformer-XL, with a d_model x d_model projection of distances in each
 layer; biases; LayerNorms with scale and bias; one table of 32,000 pieces at both ends. Their counts differ from `lm.model.flops.ledger`:
@@ -6,14 +6,14 @@ layer; biases; LayerNorms with scale and bias; one table of 32,000 pieces at bot
     parameters  + the projection of distances with its two biases, layers x (d_model^2 + 2 d_model); our positions have no such kernel
     FLOPs       + a softmax of 3 operations per pair and head; - the head. Both leave out the projection of distances
 
-of which `ledger` says what it counts. The functions read widths, heads, layers and vocabulary of a configuration, and nothing else.
+(`ledger` says what it counts itself). The functions read widths, heads, layers and vocabulary of a configuration, and nothing else.
 """
 
 from lm.model.config import ModelConfig
 
 
 def chinchilla_parameters(config: ModelConfig) -> int:
-    """Parameters as in table A9, which its rows follow within 0.2% on average and 1.5% at most."""
+    """Returns parameters as in table A9, which its rows follow within 0.2% on average and 1.5% at most."""
     width, hidden, attended = config.d_model, config.mlp.d_ff, config.attention.num_heads * config.attention.head_dim
     projections = 3 * width * attended + 3 * attended  # query, key, value
     distances = width**2 + 2 * width
@@ -24,7 +24,7 @@ def chinchilla_parameters(config: ModelConfig) -> int:
 
 
 def chinchilla_flops_per_token(config: ModelConfig, sequence_length: int, *, tables: bool = False) -> float:
-    """Training FLOPs per token by the formulas of appendix F, three times the forward pass of a row over its length.
+    """Returns training FLOPs per token by the formulas of appendix F, three times the forward pass of a row over its length.
 
     Appendix F counts the input table (as the product with one-hot vectors that it is not) and the head: `tables`. The ratios of table A4
     come out only without both.
@@ -41,5 +41,5 @@ def chinchilla_flops_per_token(config: ModelConfig, sequence_length: int, *, tab
 
 
 def chinchilla_ratio(config: ModelConfig, sequence_length: int = 2048) -> float:
-    """FLOPs over 6 N D as in table A4: N with the table, FLOPs without it."""
+    """Returns FLOPs over 6 N D as in table A4: N with the table, FLOPs without it."""
     return chinchilla_flops_per_token(config, sequence_length) / (6 * chinchilla_parameters(config))

@@ -1,7 +1,7 @@
-"""What a replication is made of: checks of a number against what was published, and how they print (imports no jax).
+"""A replication is a list of checks, each of one number against a published one, and how they print (imports no jax).
 
-`published` is what the paper or its repository prints. `target` is what ours is held against: the same number, or the optimum of the
-stated objective where the published one is not that.
+`published` is what the paper or its repository prints. `target` is the number that ours is compared with: the same one, or the optimum of
+the stated objective where the published number is not that.
 """
 
 import math
@@ -14,7 +14,7 @@ WITHIN, AT_MOST, AT_LEAST = "within", "at most", "at least"
 
 @result
 class Check:
-    """One number. `ours` is None where the analysis refuses to give it; `rule` says how it is held against `target`."""
+    """One number. `ours` is None where the analysis refuses to give it; `rule` says how it is compared with `target`."""
 
     what: str
     published: Optional[float]
@@ -27,7 +27,7 @@ class Check:
 
 @result
 class Replication:
-    """The checks of one paper. `notes` say what a reader of the table must know; `seconds` is the wall time that it took.
+    """The checks of one paper. `notes` are for the reader of its table; `seconds` is the wall time that it took.
 
     `title`, `source` and `seconds` are filled in by the command.
     """
@@ -48,7 +48,7 @@ Number = Union[float, Refusal]
 
 
 def within(what: str, ours: Number, target: float, tolerance: float, published: Optional[float] = None) -> Check:
-    """|ours - target| <= tolerance. A refusal is a miss."""
+    """Checks that |ours - target| <= tolerance; a refusal is a miss."""
     if isinstance(ours, Refusal):
         return Check(f"{what}: refused ({ours.kind})", published, None, target, tolerance, False, WITHIN)
     value = _finite(ours)
@@ -57,12 +57,12 @@ def within(what: str, ours: Number, target: float, tolerance: float, published: 
 
 
 def at_most(what: str, ours: Number, target: float, published: Optional[float] = None) -> Check:
-    """ours <= target."""
+    """Checks that ours <= target."""
     return _one_sided(what, ours, target, published, AT_MOST)
 
 
 def at_least(what: str, ours: Number, target: float, published: Optional[float] = None) -> Check:
-    """ours >= target."""
+    """Checks that ours >= target."""
     return _one_sided(what, ours, target, published, AT_LEAST)
 
 
@@ -82,7 +82,7 @@ HEADER = ("", "published", "ours", "target", "tolerance", "ok")
 
 
 def block(made: Replication) -> str:
-    """One paper: title, table, notes."""
+    """Returns the text of one paper: title, table, notes."""
     seconds = "" if made.seconds is None else f" ({made.seconds:.1f} s)"
     rows = [HEADER, *(_row(check) for check in made.checks)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
@@ -101,7 +101,7 @@ def _row(check: Check) -> tuple[str, ...]:
 
 
 def _number(value: Optional[float], check: Check) -> str:
-    """With one digit more than the tolerance has; one-sided ones with eight digits."""
+    """Returns a number with one digit more than its tolerance has, or with eight digits where it has none."""
     if value is None:
         return "-"
     if check.rule != WITHIN or check.tolerance <= 0:

@@ -1,4 +1,4 @@
-"""Approach 2 where the truth is known: the bias of the parabola on noise-free surfaces (Czech et al. 2026), and recovery by approach 3.
+"""Approach 2 on laws that are known: the bias of the parabola on noise-free surfaces (Czech et al. 2026), and recovery by approach 3.
 
 Five budgets from 1e17 to 1e21, 15 sizes each, evenly spaced in log D from D / width to D * width about a centre; a parabola in log D per
 budget, a power law through the minima, D* read at 1e24. The centre is the true optimum, or a constant factor 3 above it in D, or drifts to
@@ -43,14 +43,14 @@ BIAS = {  # percent of D* at TARGET, per width
 
 
 def true_tokens(surface: tuple[float, ...], flops: np.ndarray) -> np.ndarray:
-    """D* of C = 6 N D (Hoffmann et al. 2022, eq. 4)."""
+    """Returns D* of C = 6 N D (Hoffmann et al. 2022, eq. 4)."""
     a, b, _, alpha, beta = surface
     g = (alpha * a / (beta * b)) ** (1 / (alpha + beta))
     return (flops / 6) ** (alpha / (alpha + beta)) / g
 
 
 def cells(surface: tuple[float, ...], width: float, centre: np.ndarray) -> Runs:
-    """The noise-free design."""
+    """Returns the noise-free runs of a grid."""
     steps = np.linspace(-1, 1, 15)
     log_d = np.log(true_tokens(surface, BUDGETS) * centre)[:, None] + np.log(width) * steps
     log_c = np.broadcast_to(np.log(BUDGETS)[:, None], log_d.shape)
@@ -61,7 +61,7 @@ def cells(surface: tuple[float, ...], width: float, centre: np.ndarray) -> Runs:
 
 
 def approach_2(surface: tuple[float, ...], width: float, centre: np.ndarray) -> tuple[float, float]:
-    """Percent by which D* at TARGET is off, and the exponent b of D* ~ C^b, from the vertices wherever they lie."""
+    """Returns the percentage by which D* at TARGET is off, and the exponent b of D* ~ C^b, from the vertices wherever they lie."""
     made = cells(surface, width, centre)
     curve = [curves.through(profile, made.noise_weight) for profile in profiles.by_budget(made)]
     log_n = np.array([c.centre - c.coefficients[1] / (2 * c.coefficients[2]) for c in curve])
@@ -71,7 +71,7 @@ def approach_2(surface: tuple[float, ...], width: float, centre: np.ndarray) -> 
 
 
 def refused(surface: tuple[float, ...], width: float, centre: np.ndarray) -> int:
-    """Budgets whose minimum the analysis of a study refuses, because it lies outside the sampled sizes."""
+    """Counts the budgets whose minimum the analysis of a study refuses, because it lies outside the sampled sizes."""
     made = cells(surface, width, centre)
     noise = Refusal("no_replicas", "no noise")
     found, _ = isoflop.fit_isoflop(profiles.by_budget(made), made, noise, AnalysisSettings(draws=10))
@@ -79,7 +79,7 @@ def refused(surface: tuple[float, ...], width: float, centre: np.ndarray) -> int
 
 
 def bias_checks() -> list[Check]:
-    """Every surface, centre and width; and the exponent, which a constant offset leaves exact."""
+    """Checks every surface, centre and width, and the exponent, which a constant offset leaves exact."""
     found, worst = [], 0.0
     for (name, centre), published in BIAS.items():
         for width, target in zip(WIDTHS, published, strict=True):
@@ -97,7 +97,7 @@ def bias_checks() -> list[Check]:
 
 
 def recovery_checks() -> list[Check]:
-    """All five parameters from noise-free losses: 5 sizes at each of 5 budgets, N from a tenth to ten times the optimum."""
+    """Checks all five parameters fitted to noise-free losses: 5 sizes at each of 5 budgets, N from a tenth to ten times the optimum."""
     surface = SURFACES["chinchilla"]
     made = cells(surface, 10.0, np.ones(5))
     kept = made.take(np.arange(len(made)) % 15 % 3 == 1)
@@ -110,6 +110,6 @@ def recovery_checks() -> list[Check]:
 
 
 def run(data: Optional[pathlib.Path]) -> Replication:
-    """Needs no data."""
+    """Checks everything; needs no data."""
     notes = ("the noise-free grid: 25 cells, 5 sizes at 1e17..1e21, N from 8 times below to 8 times above the optimum",)
     return Replication(NAME, checks=(*bias_checks(), *recovery_checks()), notes=notes)

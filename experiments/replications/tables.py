@@ -1,4 +1,4 @@
-"""Columns of the public tables, and what is computed from columns alone (numpy only)."""
+"""Reads the public tables and computes with their columns (numpy only)."""
 
 import csv
 import pathlib
@@ -9,9 +9,9 @@ from lm.errors import UserError
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every column by name: floats where all of its cells are numbers or empty (NaN), else strings."""
+    """Returns every column by name: floats where all of its cells are numbers or empty (NaN), else strings."""
     if not path.is_file():
-        raise UserError(f"no file {path}: the folder is there without it; fetch it anew")
+        raise UserError(f"no file {path}, although its folder is there: fetch the folder again")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
@@ -26,12 +26,12 @@ def _column(cells: list[str]) -> np.ndarray:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Exponent p of y ~ x^p by ordinary least squares of logarithms."""
+    """Returns the exponent p of y ~ x^p by ordinary least squares of logarithms."""
     return float(np.polynomial.polynomial.polyfit(np.log(x), np.log(y), 1)[1])
 
 
 def huber_sum(predicted: np.ndarray, loss: np.ndarray, delta: float = 1e-3) -> float:
-    """Sum of Huber's costs of log predicted - log loss: the objective of a fit, at parameters that are given."""
+    """Returns the sum of Huber costs of log predicted - log loss, the objective of a fit at given parameters."""
     r = np.log(predicted / loss)
     clipped = np.clip(r, -delta, delta)
     return float(np.sum(clipped * (r - 0.5 * clipped)))

@@ -1,4 +1,4 @@
-"""The comparison at the size that T5's authors' recipe scales down to: L = 6, width 256, for one GPU. Not run.
+"""The same comparison with L = 6 and width 256, for one GPU. It has not been run.
 
 python -m experiments experiments/t5_architectures/large.py
 """

@@ -1,4 +1,4 @@
-"""Table 2 of Raffel et al. 2020: scores after fine-tuning, more being better, of the five architectures under two objectives.
+"""Table 2 of Raffel et al. 2020: scores after fine-tuning (more is better) of the five architectures under two objectives.
 
 GLUE and SuperGLUE are averages over tasks, CNNDM is ROUGE-2, SQuAD is exact match, and the last three are BLEU. The standard deviations are
 the baseline's over ten runs (table 1): the encoder-decoder under denoising.

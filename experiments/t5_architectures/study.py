@@ -22,7 +22,7 @@ from lm.train.config import CheckpointConfig, EvalConfig, ExecutionConfig, LogCo
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """What all runs share. A row is one pair, made of `text` tokens."""
+    """The settings that all runs share. A row is one pair, made of `text` tokens."""
 
     d_model: int = 64
     d_ff: int = 256
@@ -41,7 +41,7 @@ class Scale:
 
 
 def models(scale: Scale) -> dict[str, ModelConfig]:
-    """The five architectures of table 2, with T5's blocks."""
+    """Returns the five architectures of table 2, with T5's blocks."""
     shape = (scale.d_model, scale.d_ff, scale.d_model // scale.heads, scale.heads, scale.layers)
     both = dataclasses.replace(t5(*shape), vocab_size=scale.vocabulary, max_length=scale.text)
     alone = {name: dataclasses.replace(t5_alone(name, *shape), vocab_size=scale.vocabulary) for name in ("decoder", "prefix_lm")}
@@ -56,7 +56,7 @@ def models(scale: Scale) -> dict[str, ModelConfig]:
 
 
 def objectives(scale: Scale, name: str) -> dict[str, Objective]:
-    """The objectives for a variant: under the LM objective the language model predicts the whole text, the others its second part."""
+    """Returns the objectives for a variant: under the LM objective a language model predicts the whole text, the others its second part."""
     return {
         "Denoising": Denoising(sentinels=scale.sentinels),
         "LM objective": PrefixLM(loss_on_inputs=name == "language model"),

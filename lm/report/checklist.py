@@ -1,4 +1,4 @@
-"""What a paper that fits scaling laws has to report (after the survey of Li et al. 2025, arXiv 2502.18969), filled in from the study."""
+"""The reporting checklist of Li et al. 2025 (a survey of scaling-law papers, arXiv 2502.18969), filled in from the study."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from lm.scaling.page.style import scientific, si
 from lm.study.rows import Row
 
 Item = tuple[str, str]
-GROUPS = ("", "attention.", "mlp.")  # where the fields of a cell's shape stand in the model's configuration
+GROUPS = ("", "attention.", "mlp.")  # parts of the model's configuration that hold the fields of a cell's shape
 
 
 def fill(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> list[tuple[str, list[Item]]]:
-    """Sections of (question, answer)."""
+    """Returns the checklist: title of a section -> questions with their answers."""
     return [
         ("The law", _law(rows, analysis)),
         ("Counting", _counting(analysis)),
@@ -43,7 +43,7 @@ def _law(rows: Sequence[Row], analysis: Analysis) -> list[Item]:
 
 
 def _shape(rows: Sequence[Row], varying: bool) -> str:
-    """The fields of the shape that take several values over the cells, or those that take one."""
+    """Lists the fields of the shape that take several values over the cells, or (`varying` false) those that take one."""
     found = []
     for field in rows[0].shape:
         values = sorted({row.shape[field] for row in rows})

@@ -1,4 +1,4 @@
-"""The report of a comparison: one file with its figures, tables and configurations."""
+"""Writes the report of a comparison: one file with its figures, tables and configurations."""
 
 import pathlib
 import re
@@ -17,7 +17,7 @@ from lm.study.comparison import Published
 
 
 def write(root: pathlib.Path, made: PairedComparison, runs: Sequence[Run], published: Optional[Published]) -> pathlib.Path:
-    """Writes ROOT/report.html and ROOT/figures/; returns the page's path."""
+    """Writes ROOT/report.html and ROOT/figures/ and returns the page's path."""
     study = directory.open_study(root)
     pictures = [each for group in made.groups for each in _draw(root / "figures", made, group, runs, published)]
     deviations = zip(published.measures, published.sd, strict=True) if published else ()
@@ -42,7 +42,7 @@ def write(root: pathlib.Path, made: PairedComparison, runs: Sequence[Run], publi
 
 
 def names(group: Group) -> list[str]:
-    """The files of a group's figures, without their endings."""
+    """Returns the names of a group's figures: losses, differences, curves."""
     word = re.sub(r"\W+", "_", group.name.lower()).strip("_")
     return [f"{kind}_{word}" for kind in ("losses", "differences", "curves")]
 
@@ -99,7 +99,7 @@ def _cell(run: Run) -> dict[str, str]:
 
 
 def _settings(study: dict[str, Any], runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """What all runs share, from the first variant."""
+    """Returns the settings that all runs share, read from the first variant."""
     config = study["definition"]["variants"][0]["config"]
     optim = dict(config["optim"])
     pieces = config["data"]["tokenizer"]
@@ -119,7 +119,7 @@ def _settings(study: dict[str, Any], runs: Sequence[Run]) -> list[tuple[str, str
 
 
 def _changes(study: dict[str, Any]) -> list[dict[str, str]]:
-    """In which fields each variant differs from the first one."""
+    """Lists the fields in which each variant differs from the first one."""
     variants = study["definition"]["variants"]
     first = variants[0]["config"]
     return [

@@ -1,4 +1,4 @@
-"""report.html: one file that holds the figures, the tables and what is needed to check them."""
+"""Writes the report of a grid: one file that holds the figures, the tables and what is needed to check them."""
 
 import pathlib
 from typing import Any
@@ -13,7 +13,7 @@ from lm.study.rows import TEXT, Row, one_likelihood, read_rows
 
 
 def write(root: pathlib.Path) -> pathlib.Path:
-    """Writes ROOT/report.html and ROOT/figures/ from study.json, the runs and fit.json; returns the page's path."""
+    """Writes ROOT/report.html and ROOT/figures/ from study.json, the runs and fit.json, and returns the page's path."""
     study = directory.open_study(root)
     rows = _of_text(root)
     analysis = analysis_lib.read(root / "fit.json")
@@ -41,7 +41,7 @@ def write(root: pathlib.Path) -> pathlib.Path:
 
 
 def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, Any]]:
-    """Lowest loss of each budget beside that of studies on the same text, in bits per byte; studies that have not run are left out."""
+    """Returns the lowest losses beside those of the studies to compare with, in bits per byte; studies that have not run are left out."""
     found = []
     for name in study["definition"].get("compare_with", ()):
         other = root.parent / name
@@ -52,11 +52,9 @@ def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, An
 
 
 def _of_text(root: pathlib.Path) -> list[Row]:
-    """A study's runs; UserError when their losses are no likelihoods of text, which is what the page's axes and units say."""
+    """Returns a study's rows. Raises UserError unless their losses are of text, which the page's axes and units are made for."""
     rows = read_rows(root)
     kind = one_likelihood([row for row in rows if row.completed])
     if kind != TEXT:
-        raise UserError(
-            f"{root}: the report draws nats per byte of text and these runs' losses are of {kind}: `fit --json` has the numbers"
-        )
+        raise UserError(f"{root}: the report is made for losses of text, and these are of {kind}; `fit --json` prints the numbers")
     return rows

@@ -1,4 +1,4 @@
-"""Which figures a report holds, in reading order, each with its caption; a figure whose fit was refused is left out."""
+"""The figures of a report in reading order, each with its caption; a figure whose fit was refused is left out."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ CAPTIONS = {
 
 
 def draw(folder: pathlib.Path, rows: Sequence[Row], analysis: Analysis) -> list[dict[str, str]]:
-    """Draws what the analysis holds into `folder`; returns name, title and caption of each figure."""
+    """Draws the figures that the analysis supports into `folder`; returns the name and caption of each."""
     drawn = []
     for name, make in _figures(rows, analysis).items():
         make(folder / name)

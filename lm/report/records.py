@@ -1,4 +1,4 @@
-"""Table rows of what was recorded, not fitted: the data, the environment, the configuration."""
+"""Table rows of records, which nothing is fitted to: the data, the environment, the configuration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from lm.analysis.analysis import Analysis
 from lm.report.tables import percent
 from lm.study.rows import Row
 
-_LONG = 12  # entries of a flat record that go on one line
+_LONG = 12  # a flat record with more entries than this stays on one line
 
 
 def verbatim_rows(data: dict[str, Any]) -> list[dict[str, str]]:
-    """Per corpus and least length of a line: the share of validation lines that stand verbatim in train."""
+    """Returns the share of validation lines that occur verbatim in the training text, by corpus and least length of a line."""
     rows = []
     for component in data["components"]:
         shares = component["info"].get("verbatim_shares", {})
@@ -21,18 +21,18 @@ def verbatim_rows(data: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def data_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
-    """The data record, flat; shares of verbatim lines have a table of their own."""
+    """Returns the record of the data as (name, value); shares of verbatim lines have a table of their own."""
     return [(key, plain(value)) for key, value in _flat(data) if "verbatim_shares" not in key]
 
 
 def environment_rows(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> list[tuple[str, str]]:
-    """What the runs ran on, and what analysed them."""
+    """Returns the environment of the runs and the versions of the analysis, as (name, value)."""
     made = measured_on(study, [row.environment for row in rows])
     return [*made, *(("analysis: " + k, v) for k, v in analysis.versions.items())]
 
 
 def measured_on(study: dict[str, Any], environments: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What some runs ran on; a value that differs between runs lists all."""
+    """Returns the environment of some runs as (name, value); where runs differ, all values are listed."""
     seen: dict[str, set[str]] = {}
     for environment in environments:
         for key, value in _flat(environment):
@@ -42,12 +42,12 @@ def measured_on(study: dict[str, Any], environments: Sequence[dict[str, Any]]) -
 
 
 def words(record: dict[str, Any], without: Sequence[str] = ()) -> str:
-    """'d_model 64, norm rmsnorm': settings that are off (None) and those in `without` left out."""
+    """Returns settings as text, 'd_model 64, norm rmsnorm', without those that are off (None) and those in `without`."""
     return ", ".join(f"{key} {plain(value)}" for key, value in _flat(record) if value is not None and key not in without)
 
 
 def plain(value: Any) -> str:
-    """A value as text: integers with thousands separators, nothing as a dash."""
+    """Returns a value as text: integers with thousands separators, an empty value as a dash."""
     if value is None or value == "" or value == [] or value == ():
         return "–"
     if isinstance(value, bool):
@@ -62,7 +62,7 @@ def plain(value: Any) -> str:
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Leaves by dotted name; lists of records are numbered or named by their corpus, and long flat records stay whole."""
+    """Returns the leaves of nested records by dotted name. Lists are numbered or named by corpus; long flat records stay whole."""
     found: list[tuple[str, Any]] = []
     for key, item in value.items():
         if isinstance(item, list) and item and all(isinstance(each, dict) for each in item):

@@ -1,4 +1,4 @@
-"""The numbers of a study as the report words them: its sentences and the rows of its tables."""
+"""Makes the sentences and the table rows of a grid's report from its analysis."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from lm.study.rows import Row
 
 
 def number(answer: Optional[Answer], form: str = ".3f") -> str:
-    """'.512 (.480 to .544)', or why there is none."""
+    """Returns a number with its interval, '.512 (.480 to .544)', or the reason why there is none."""
     if answer is None:
         return "not fitted"
     if isinstance(answer, Refusal):
@@ -30,7 +30,7 @@ def number(answer: Optional[Answer], form: str = ".3f") -> str:
 
 
 def count(answer: Answer) -> str:
-    """A count of parameters or tokens with its interval: '31k (28k to 35k)'."""
+    """Returns a count of parameters or tokens with its interval, '31k (28k to 35k)'."""
     if isinstance(answer, Refusal):
         return number(answer)
     if answer.low is None or answer.high is None:
@@ -47,7 +47,7 @@ def regret(value: Union[float, Refusal]) -> str:
 
 
 def headline(analysis: Analysis) -> list[str]:
-    """The study's answer in a few sentences."""
+    """Returns the study's answer in a few sentences."""
     lines = []
     isoflop, score = analysis.isoflop, analysis.score
     if isinstance(isoflop, Isoflop) and isinstance(isoflop.a, Estimate):
@@ -70,7 +70,7 @@ def headline(analysis: Analysis) -> list[str]:
 
 
 def exponent_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """One row per approach: exponents with intervals, or the refusal."""
+    """Returns a row for each approach: exponents with intervals, or the refusal."""
     rows = []
     approaches = (
         ("1, envelope", analysis.envelope),
@@ -101,7 +101,7 @@ def exponent_rows(analysis: Analysis) -> list[dict[str, str]]:
 
 
 def budget_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """One row per budget of approach 2: minimum, noise, and whether the minimum is established."""
+    """Returns a row for each budget of approach 2: the minimum, the noise, and whether the minimum is established."""
     if isinstance(analysis.isoflop, Refusal):
         return []
     checks = {check.budget: check for check in analysis.checks}
@@ -140,7 +140,7 @@ def convention_rows(analysis: Analysis) -> list[dict[str, str]]:
 
 
 def as_percent(answer: Answer) -> Answer:
-    """The same answer times 100."""
+    """Returns the same answer times 100."""
     if isinstance(answer, Refusal):
         return answer
     low, high = (None if bound is None else 100 * bound for bound in (answer.low, answer.high))
@@ -148,7 +148,7 @@ def as_percent(answer: Answer) -> Answer:
 
 
 def cell_rows(rows: Sequence[Row], analysis: Analysis) -> list[dict[str, str]]:
-    """Every cell, used or not."""
+    """Returns a row for each cell, whether it is used or not."""
     reasons = {excluded.id: excluded.reason for excluded in analysis.excluded}
     made = []
     for row in rows:
@@ -174,7 +174,7 @@ def cell_rows(rows: Sequence[Row], analysis: Analysis) -> list[dict[str, str]]:
 
 
 def comparison_rows(ours: Analysis, theirs: Analysis) -> list[dict[str, str]]:
-    """Lowest loss of each common budget in bits per byte, ours over theirs."""
+    """Returns the lowest loss of each budget that two studies share, in bits per byte, and ours over theirs."""
     if isinstance(ours.isoflop, Refusal) or isinstance(theirs.isoflop, Refusal):
         return []
     other = {budget.budget: budget for budget in theirs.isoflop.budgets}
@@ -193,7 +193,7 @@ def comparison_rows(ours: Analysis, theirs: Analysis) -> list[dict[str, str]]:
 
 
 def noise_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """sigma(C) at each budget, with its interval, and how many runs measured it there."""
+    """Returns sigma(C) at each budget with its interval, and how many runs measured it there."""
     cells = analysis.noise.cells if isinstance(analysis.noise, NoiseModel) else ()
     rows = []
     for budget, sigma in sorted(analysis.sigma.items(), key=lambda item: float(item[0])):
@@ -210,13 +210,13 @@ def noise_rows(analysis: Analysis) -> list[dict[str, str]]:
 
 
 def replica_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """The cells behind sigma(C)."""
+    """Returns the cells that sigma(C) was measured on."""
     cells = analysis.noise.cells if isinstance(analysis.noise, NoiseModel) else ()
     return [{"budget": scientific(cell.budget), "n": si(cell.n, 3), "runs": str(cell.dof + 1), "sd": percent(cell.sd, 2)} for cell in cells]
 
 
 def bracket_table(analysis: Analysis) -> dict[str, list]:
-    """Head, keys and rows: the loss at every rate over the rule's, the best rate and the rule's gap."""
+    """Returns a table's head, keys and rows: the loss at each learning rate over the rule's, the best rate, and the rule's gap."""
     factors = sorted({_factor(f) for bracket in analysis.brackets for f in bracket.factors}, key=float)
     head = ["N", "budget (FLOPs)", *(f"loss at {f} × the rule's rate" for f in factors), "best rate over the rule's", "gap of the rule (%)"]
     rows = [_bracket(bracket, factors) for bracket in analysis.brackets]
@@ -243,14 +243,14 @@ def _factor(value: float) -> str:
 
 
 def _short(answer: Answer) -> str:
-    """A number whose refusal, where it has one, stands in the next column."""
+    """Returns a number in brief; the next column holds the reason of a refusal."""
     if isinstance(answer, Refusal):
         return f"refused ({answer.kind})"
     return f"{answer.value:.2f}; interval refused" if answer.refused else number(answer, ".2f")
 
 
 def parameter_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """The parameters of approach 3 with intervals, or why a parameter has none."""
+    """Returns the parameters of approach 3 with intervals, or the reason why a parameter has none."""
     fitted = analysis.parametric
     if isinstance(fitted, Refusal):
         return []
@@ -258,7 +258,7 @@ def parameter_rows(analysis: Analysis) -> list[dict[str, str]]:
 
 
 def shape_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """How far the cells that share a value of a shape field lie off the parabolas."""
+    """Returns how far the cells that share a value of a shape field lie off the parabolas."""
     classes = () if isinstance(analysis.shape_classes, Refusal) else analysis.shape_classes
     return [
         {"class": f"{c.field} = {c.value}", "cells": str(c.cells), "error": f"{c.mean_error:+.2%}", "z": f"{c.z:+.1f}"} for c in classes
@@ -269,12 +269,12 @@ def shape_refusal(analysis: Analysis) -> str:
     return analysis.shape_classes.reason if isinstance(analysis.shape_classes, Refusal) else "All cells have one shape."
 
 
-def surface_refusal(analysis: Analysis) -> Optional[str]:
+def parametric_refusal(analysis: Analysis) -> Optional[str]:
     return None if isinstance(analysis.parametric, Parametric) else number(analysis.parametric)
 
 
 def forecast_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """Each cell of the largest budget: what was expected, and what was measured."""
+    """Returns the predicted and the measured loss of each cell of the largest budget."""
     if not isinstance(analysis.score, Score):
         return []
     return [
@@ -292,7 +292,7 @@ def forecast_rows(analysis: Analysis) -> list[dict[str, str]]:
 
 
 def star_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """The optimum of the largest budget: forecasts and baselines beside what approach 2 finds in the measured cells."""
+    """Returns the optimum of the largest budget by forecasts and baselines, and by approach 2 on the measured cells."""
     made, score = analysis.forecast, analysis.score
     if made is None or not isinstance(score, Score):
         return []
@@ -313,7 +313,7 @@ def _budgets(analysis: Analysis) -> tuple[Any, ...]:
 
 
 def forecast_refusal(analysis: Analysis) -> str:
-    """Why there is no score."""
+    """Returns the reason why the forecast has no score."""
     if analysis.forecast is None:
         return "No forecast has been written."
     return number(analysis.score) if isinstance(analysis.score, Refusal) else "The forecast has not been scored."

@@ -1,7 +1,7 @@
-"""What a study is, whatever it is for (imports no jax).
+"""A cell is one training run of a study (imports no jax).
 
-What `experiments/NAME/study.py` returns is a lm.study.study.Study, the grid that scaling laws are fitted to, or a
-lm.study.comparison.Comparison, a list of configurations. Both are a `Plannable`: `cells` unrolls it into `Cell`s, one training run each.
+`get_study()` in `experiments/NAME/study.py` returns a study of one of two kinds: a `lm.study.study.Study`, the grid that scaling laws are
+fitted to, or a `lm.study.comparison.Comparison`, a list of configurations. Both are `Plannable`: their method `cells` lists the runs.
 Nothing here touches the disk.
 """
 
@@ -19,19 +19,19 @@ from lm.train.config import RunConfig
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a cell must satisfy to mean anything; `plan` refuses what does not."""
+    """Limits that a study's cells and data must keep; `plan` refuses a study that does not."""
 
-    min_steps: int = 200
-    max_duplicates: float = 0.03  # share of long validation lines that stand verbatim in train
-    min_completed: float = 0.9  # share of the cells that must end well for the fits to be made
+    min_steps: int = 200  # optimizer steps that each run must have
+    max_duplicates: float = 0.03  # largest share of long validation lines that occur verbatim in the training text
+    min_completed: float = 0.9  # least share of the cells that must complete before anything is fitted
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """The model of a run's time in seconds on one core: FLOPs / rate + D x per_token + per_cell; and per_shape once a shape.
+    """Estimates a run's seconds on one core: FLOPs / flops_per_second + D x per_token + per_cell, and per_shape for each compiled shape.
 
-    The defaults were measured on one core of a 2-core AMD EPYC (Zen 5) with models of width 16 to 96 on bytes; the part
-    per token is what does not grow with width: norms, rotations, softmax, the vocabulary.
+    The defaults were measured on one core of a 2-core AMD EPYC (Zen 5) with models of width 16 to 96 on bytes. `per_token` stands for the
+    work that does not grow with width: norms, rotary positions, softmax, the vocabulary.
     """
 
     flops_per_second: float = 1.1e11
@@ -42,9 +42,9 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run of a study with its whole configuration; what kinds of study say of it beside that is in their own classes.
+    """One run of a study, with its whole configuration. Each kind of study adds its own fields in a subclass.
 
-    The cells of `stage` 1 start only when the forecast that they test has been written.
+    Cells of `stage` 1 start only when the forecast that they test has been written.
     """
 
     config: RunConfig
@@ -52,16 +52,16 @@ class Cell:
 
     @property
     def place(self) -> dict[str, Any]:
-        """JSON values that say which run of the study this is: part of its entry in study.json, with a "role"."""
+        """The cell's place in its study as JSON values, with a "role": part of its entry in study.json."""
         raise NotImplementedError  # each kind of study has its own
 
     @property
     def columns(self) -> dict[str, str]:
-        """The same for the first columns of the plan's table."""
+        """The cell's place in its study as the first columns of the plan's table: name of the column -> text."""
         raise NotImplementedError  # likewise
 
     def id(self, fingerprint: str) -> str:
-        """12 hex characters: what the run is, and on which data; why it is run is no part of it."""
+        """Returns the run's id: 12 hexadecimal digits that hash its configuration and the data's fingerprint, not its role in the study."""
         return config_lib.identity(self.config, fingerprint=fingerprint)
 
     @functools.cached_property
@@ -70,7 +70,7 @@ class Cell:
 
     @property
     def tokens_per_step(self) -> int:
-        """Of text."""
+        """Document tokens that one optimizer step consumes."""
         return self.config.batch_size * self.row.text
 
     @property
@@ -79,7 +79,10 @@ class Cell:
 
     @property
     def shape_key(self) -> str:
-        """Runs with equal keys share one executable: all that is compiled in, without what is an argument of the step."""
+        """Hash of everything that is compiled into the train step; runs with equal keys share one executable.
+
+        Learning rate, weight decay, warm-up, horizon and seed are arguments of the step and are left out.
+        """
         part = config_lib.experiment_part(self.config)
         optim = {k: v for k, v in part["optim"].items() if k not in ("learning_rate", "weight_decay", "warmup_fraction", "warmup_tokens")}
         compiled = {"model": part["model"], "optim": optim, "batch": self.config.batch_size, "z_loss": self.config.z_loss}
@@ -90,7 +93,7 @@ class Cell:
 
 
 class Plannable(Protocol):
-    """What planning, training and showing a study need of it, whatever it is for."""
+    """A study of any kind, as planning, training and status see it."""
 
     @property
     def name(self) -> str: ...
@@ -98,7 +101,7 @@ class Plannable(Protocol):
     def question(self) -> str: ...
     @property
     def base(self) -> RunConfig:
-        """Its data are those of all cells, but for the objective."""
+        """A configuration whose data, but for the objective, are those of all cells."""
         ...
 
     @property
@@ -109,12 +112,12 @@ class Plannable(Protocol):
     def cells(self) -> tuple[Cell, ...]: ...
 
     def definition(self) -> dict[str, Any]:
-        """Everything that decides which runs there are and how they are judged, as JSON values."""
+        """Returns everything that decides which runs there are and how they are judged, as JSON values."""
         ...
 
 
 def plain(value: Any) -> Any:
-    """A rule, budget or limit as JSON values; a rule carries its class's name."""
+    """Returns a rule, budget or limit as JSON values; a dataclass becomes an object with its class's name under "rule"."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"rule": type(value).__name__} | fields

@@ -1,4 +1,4 @@
-"""A comparison of configurations, as a frozen, hashed value (imports no jax). Nothing here touches the disk.
+"""A comparison asks which of some configurations is best: a frozen, hashed value (imports no jax). Nothing here touches the disk.
 
 The runs of one seed see the same data in the same order, since a run's seed decides the order and not its model: differences between
 variants are taken seed by seed.
@@ -18,7 +18,7 @@ ROLE = "variant"
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One configuration under comparison. Held-out losses are comparable inside a group, and nowhere else; `config.seed` is not read."""
+    """One configuration under comparison. Held-out losses are compared inside a group only; `config.seed` is not read."""
 
     group: str
     name: str
@@ -27,7 +27,10 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Scores of the same variants in a paper, more being better: one for each measure. `sd` is each measure's spread over seeds there."""
+    """Scores of the same variants in a paper, one for each measure; more is better.
+
+    `sd` is each measure's standard deviation over seeds in the paper.
+    """
 
     source: str
     measures: tuple[str, ...]
@@ -35,15 +38,16 @@ class Published:
     scores: tuple[tuple[str, str, tuple[float, ...]], ...]  # (group, variant, scores)
 
     def of(self, group: str, variant: str) -> Optional[tuple[float, ...]]:
+        """Returns a variant's scores; None where the paper has none."""
         return next((scores for g, v, scores in self.scores if (g, v) == (group, variant)), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """When the order of two variants is resolved, and when a variant has learned anything at all."""
+    """The rules by which the order of two variants counts as resolved, and a variant as trained."""
 
-    factor: float = 2.0  # standard deviations over seeds, published ones included, within which an order is not resolved
-    margin: float = 0.5  # nats per target below the entropy of the targets' own frequencies, for every run of a variant
+    factor: float = 2.0  # an order is resolved when the mean difference exceeds this many standard deviations over seeds
+    margin: float = 0.5  # nats per target that every run must lie below the entropy of the targets' own frequencies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,14 +84,14 @@ class Comparison:
         return self.variants[0].config
 
     def cells(self) -> tuple[VariantCell, ...]:
-        """Seed after seed of variant after variant. UserError where two cells could not be told apart, or read other text."""
+        """Returns every variant under every seed. Raises UserError for variants of one name, or that read different text."""
         names = [(v.group, v.name) for v in self.variants]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"study {self.name}: variant {twice[0][1]} of group {twice[0][0]} is there twice; rename one")
         for v in self.variants:
             if changed := config_lib.differences(_text(self.base), _text(v.config)):
                 raise UserError(
-                    f"study {self.name}: variant {v.name} reads other text than {names[0][1]} ({changed[0]}); give all the same"
+                    f"study {self.name}: variant {v.name} reads other text than {names[0][1]} ({changed[0]}); give all the same data"
                 )
         return tuple(
             VariantCell(config=dataclasses.replace(v.config, seed=seed), group=v.group, variant=v.name)
@@ -96,12 +100,13 @@ class Comparison:
         )
 
     def definition(self) -> dict[str, Any]:
+        """Returns everything that decides which runs there are and how they are judged, as JSON values."""
         fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "variants")}
         variants = [{"group": v.group, "name": v.name, "config": config_lib.experiment_part(v.config)} for v in self.variants]
         return json.loads(json.dumps(fields | {"variants": variants}))
 
 
 def _text(config: RunConfig) -> dict[str, Any]:
-    """What of a configuration decides the rows of text."""
+    """Returns the fields of a configuration that decide which text its runs read: its data without the objective."""
     data = config_lib.to_dict(config.data)
     return {key: value for key, value in data.items() if key != "objective"}

@@ -1,11 +1,13 @@
-"""The study directory: written once from a plan, self-contained from then on (imports no jax). It holds
+"""A study's directory is written once from a plan and needs nothing else from then on (imports no jax).
 
-    study.json             definition, data, cells; never rewritten
-    cells/ID/config.json   the whole configuration of one run; beside it the run's own files
-    forecast.json          written once, before the first cell of stage 1
-    cache/                 compiled executables
-
-and, in time, what the workers and the analysis write.
+study.json             definition, data, cells; never rewritten
+cells/ID/config.json   the whole configuration of one run
+cells/ID/              beside it the run's claim, run.json (its record), metrics.jsonl and checkpoints, written by a worker
+forecast.json          written once, before the first cell of stage 1 (lm.study.gate)
+cache/                 compiled executables
+logs/                  a log for each worker
+fit.json summary.json  the analysis (experiments/grid_results.py), or comparison.json for a comparison
+report.html figures/   the report
 """
 
 import hashlib
@@ -25,9 +27,16 @@ SCHEMA = 1
 
 
 def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, Any]:
-    """Writes the directory of a plan, or checks that what is there is this plan; returns study.json's content.
+    """Writes the directory of a plan, or checks that the directory was written from this plan.
 
-    Raises UserError when the plan has refusals, or when the directory holds another study.
+    Args:
+        plan: a plan without refusals
+        root: the study's directory, which need not exist
+        data_dir: the folder of prepared data, which workers will read
+
+    Returns: the content of study.json.
+
+    Raises: UserError when the plan has refusals, or when the directory holds another study or something else.
     """
     if plan.refusals:
         raise UserError(f"the plan is refused: {plan.refusals[0]}" + _and_more(len(plan.refusals) - 1))
@@ -47,7 +56,7 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
 
 
 def open_study(root: pathlib.Path) -> dict[str, Any]:
-    """study.json's content; UserError when there is none or it comes from another version of this program."""
+    """Returns the content of study.json. Raises UserError when there is none, or when another version of this program wrote it."""
     study = read_json(root / "study.json", f"{root} holds no study: `python -m experiments NAME plan` makes one")
     if study.get("schema") != SCHEMA:
         raise UserError(f"{root} has schema {study.get('schema')}, and this program reads {SCHEMA}: choose another directory with --dir")
@@ -55,7 +64,7 @@ def open_study(root: pathlib.Path) -> dict[str, Any]:
 
 
 def sha256(value: Any) -> str:
-    """Hash of a JSON value, whatever the order of its keys."""
+    """Returns the hash of a JSON value, which does not depend on the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -75,7 +84,7 @@ def _content(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], root: pathlib.Path) -> None:
-    """One line that says in which fields the study on disk differs, and what to do. Fields newer than the directory are no difference."""
+    """Raises UserError with the fields in which the study on disk differs. Fields that the directory is too old to have do not count."""
     same_runs = [c["id"] for c in old["cells"]] == [c["id"] for c in new["cells"]]
     changed = [line for line in config_lib.differences(old["definition"], new["definition"]) if not (same_runs and ": absent -> " in line)]
     if old["fingerprint"] != new["fingerprint"]:

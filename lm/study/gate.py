@@ -1,7 +1,7 @@
-"""The forecast's gate: cells of stage 1 start only when what is expected of them has been written down (imports no jax).
+"""The gate of stage 1: its cells start only when the forecast that they test has been written (imports no jax).
 
-forecast.json = {"sha256", "time", "runs", "content"}: the hash covers the other three, `runs` are the ids of the runs that the
-forecast was made from. It is written once and never rewritten.
+forecast.json holds {"sha256", "time", "runs", "content"}. The hash covers the other three; `runs` are the ids of the runs that the forecast
+was made from. The file is written once and never rewritten.
 """
 
 import datetime
@@ -16,12 +16,12 @@ from lm.study.rows import read_json
 
 
 def is_open(root: pathlib.Path, stage: int) -> bool:
-    """Whether cells of a stage may start; UserError when the forecast was changed after it was written."""
+    """Says whether cells of a stage may start. Raises UserError when the forecast was changed after it was written."""
     return stage == 0 or read_forecast(root) is not None
 
 
 def read_forecast(root: pathlib.Path) -> Optional[dict[str, Any]]:
-    """forecast.json, with its hash checked; None when it has not been written."""
+    """Returns the content of forecast.json, or None before it is written. Raises UserError when its hash does not match."""
     path = root / "forecast.json"
     if not path.exists():
         return None
@@ -32,7 +32,14 @@ def read_forecast(root: pathlib.Path) -> Optional[dict[str, Any]]:
 
 
 def write_forecast(root: pathlib.Path, content: dict[str, Any], runs: list[str]) -> dict[str, Any]:
-    """Writes the forecast unless there is one already; returns what then stands in the file."""
+    """Writes the forecast unless there is one already.
+
+    Args:
+        content: the forecast as JSON values
+        runs: ids of the runs that it was made from
+
+    Returns: the content of forecast.json, whoever wrote it.
+    """
     if (present := read_forecast(root)) is not None:
         return present
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,8 +1,8 @@
-"""Claims on cells: who trains what, so that no cell is trained twice at once (imports no jax).
+"""Claims keep two workers from training one cell at the same time (imports no jax).
 
-A claim is the file `cells/ID/claim`, made with O_EXCL while a lock on the study is held, and touched as a heartbeat. It is
-stale when its process is gone (same host), or when its heartbeat is older than `STALE_SECONDS` (another host). The lock is
-the kernel's and falls with its process, so that a kill at any moment blocks nobody.
+A claim is the file `cells/ID/claim`. A worker creates it while it holds a lock on the study, touches it as a heartbeat, and removes it
+when the cell ends. A claim is stale when its process is gone (same host) or its heartbeat is older than `STALE_SECONDS` (another host);
+anyone may take a stale claim over. The kernel drops the lock of a process that ends, so that a kill at any moment blocks nobody.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from typing import Any, Optional
 
 STALE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 10.0
-FINISHED = ("completed", "diverged", "failed")
+FINISHED = ("completed", "diverged", "failed")  # states in run.json after which a cell is never trained again
 
 
 def claim(study_dir: pathlib.Path, cell_id: str) -> bool:
-    """Takes the cell for this process; False when it is finished or another living process holds it."""
+    """Takes a cell for this process. Returns False when the cell is finished or another living process holds it."""
     path = claim_path(study_dir, cell_id)
     with _locked(study_dir):
         if is_finished(study_dir, cell_id) or holder(path) is not None:
@@ -33,7 +33,7 @@ def claim(study_dir: pathlib.Path, cell_id: str) -> bool:
 
 
 def release(study_dir: pathlib.Path, cell_id: str) -> None:
-    """Gives this process's claim back; one that another host took over meanwhile (this one slept, say) stays."""
+    """Removes this process's claim. A claim that another process took over meanwhile (because this one slept, say) stays."""
     path = claim_path(study_dir, cell_id)
     with _locked(study_dir):
         owner = _owner(path)
@@ -42,12 +42,13 @@ def release(study_dir: pathlib.Path, cell_id: str) -> None:
 
 
 def heartbeat(study_dir: pathlib.Path, cell_id: str) -> None:
+    """Says that the claim's process is alive."""
     with contextlib.suppress(FileNotFoundError):
         os.utime(claim_path(study_dir, cell_id))
 
 
 def holder(path: pathlib.Path) -> Optional[dict[str, Any]]:
-    """The living process that holds a claim, as {pid, host, born, time}; None when the claim is absent, torn or stale."""
+    """Returns the living process that holds a claim, as {pid, host, born, time}; None when the claim is absent, torn or stale."""
     owner = _owner(path)
     try:
         age = time.time() - path.stat().st_mtime
@@ -62,7 +63,7 @@ def holder(path: pathlib.Path) -> Optional[dict[str, Any]]:
 
 
 def _owner(path: pathlib.Path) -> Optional[dict[str, Any]]:
-    """What a claim says; None when it is absent, or torn: its process was killed while it held the lock."""
+    """Returns a claim's content; None when it is absent, or torn because its process was killed while it wrote."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
@@ -85,7 +86,7 @@ def claim_path(study_dir: pathlib.Path, cell_id: str) -> pathlib.Path:
 
 
 def is_finished(study_dir: pathlib.Path, cell_id: str) -> bool:
-    """Whether the cell's run.json records an end, good or bad."""
+    """Says whether the cell's run.json records an end: completed, diverged or failed."""
     try:
         return json.loads((study_dir / "cells" / cell_id / "run.json").read_text(encoding="utf-8")).get("status") in FINISHED
     except (FileNotFoundError, json.JSONDecodeError):
@@ -100,7 +101,7 @@ def _locked(study_dir: pathlib.Path) -> Iterator[None]:
 
 
 def _born(pid: int) -> Optional[str]:
-    """When a process started, so that a pid used again is not mistaken for its former owner; None when it is gone."""
+    """Returns when a process started, which tells it from an earlier one with the same pid; None when it is gone."""
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         fields = stat.rpartition(")")[2].split()  # from the third on: state, ..., start time as the 22nd

@@ -1,4 +1,4 @@
-"""From a study and its data to a list of runs that mean something: counts, expected time and memory, refusals (imports no jax)."""
+"""A plan lists every run of a study with its counts, expected time and memory, and the reasons not to run it (imports no jax)."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from lm.study import naming
 from lm.study.cell import Cell, Plannable
 from lm.study.study import GridCell
 
-PROCESS_BYTES = 450e6  # a worker before it holds a model: interpreter, jax, the compiler
+PROCESS_BYTES = 450e6  # memory of a worker before it holds a model: interpreter, jax, the compiler
 
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One cell with what follows from it.
+    """One cell with its counts and estimates.
 
     `params` and `flops` (of the whole run) are by convention; `seconds` on one core and `memory` in bytes are estimates.
-    `marks` name where the shape jumps against the next smaller size; `refusals` say why the cell cannot mean anything.
+    `marks` name where the shape jumps against the next smaller size; `refusals` are the reasons not to run the cell.
     """
 
     cell: Cell
@@ -40,7 +40,7 @@ class Planned:
         return {"d_model": model.d_model, "num_layers": model.num_layers, **attention, "d_ff": model.mlp.d_ff}
 
     def to_json(self) -> dict[str, Any]:
-        """The entry of study.json, which a Row is read from while the run has not begun."""
+        """Returns the cell's entry in study.json, from which `lm.study.rows` reads its Row until the run begins."""
         cell, config = self.cell, self.cell.config
         return {
             "id": self.id,
@@ -63,7 +63,7 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All cells of a study on one data set. `problems` are refusals that concern the study as a whole."""
+    """All cells of a study on one data set. `problems` are reasons not to run the study as a whole."""
 
     study: Plannable
     fingerprint: str
@@ -73,23 +73,28 @@ class Plan:
 
     @property
     def refusals(self) -> list[str]:
-        """Every reason not to run this plan, one line each."""
+        """Every reason not to run this plan, a line each."""
         return [*self.problems, *(f"{label(p)}: {reason}" for p in self.planned for reason in p.refusals)]
 
     def seconds(self, workers: int) -> float:
-        """Expected wall time of the whole plan, with the executables of each shape compiled once."""
+        """Estimates the wall time of the whole plan, with each shape compiled once."""
         shapes = len({p.cell.shape_key for p in self.planned})
         return (sum(p.seconds for p in self.planned) + shapes * self.study.speed.per_shape) / workers
 
 
 def label(planned: Planned) -> str:
+    """Returns a cell's id and place for a message."""
     return f"cell {planned.id} ({naming.words(planned.to_json())})"
 
 
 def make(study: Plannable, data: dict[str, Any]) -> Plan:
-    """Plans a study on prepared data; `data` is lm.data.info's dict.
+    """Plans a study on prepared data.
 
-    Raises UserError when two cells are the same run.
+    Args:
+        study: a grid or a comparison
+        data: the record of the prepared data, from `lm.data.info.info`
+
+    Raises: UserError when two cells are the same run.
     """
     fingerprint = data["fingerprint"]
     planned = []
@@ -119,14 +124,14 @@ def _planned(study: Plannable, cell: Cell, fingerprint: str, data: dict[str, Any
 
 
 def _memory(cell: Cell, params: int) -> float:
-    """Bytes: weights, gradients and two moments in float32, and the activations that the backward pass needs."""
+    """Estimates a worker's bytes: weights, gradients and two moments in float32, and the activations that the backward pass needs."""
     config = cell.config
     activations = activation_bytes(config.model, config.batch_size, cell.row, remat=config.execution.remat)
     return PROCESS_BYTES + 16 * params + activations
 
 
 def _marks(previous: Optional[GridCell], cell: Optional[GridCell]) -> tuple[str, ...]:
-    """Where more than the dial changes from one size of a budget to the next: such jumps make kinks in a profile."""
+    """Names the ratios of the shape that jump from one size of a budget to the next: such jumps make kinks in a profile."""
     if previous is None or cell is None or previous.budget != cell.budget:
         return ()
     old, new = previous.config.model, cell.config.model
@@ -144,27 +149,28 @@ def _marks(previous: Optional[GridCell], cell: Optional[GridCell]) -> tuple[str,
 
 
 def _refusals(study: Plannable, cell: Cell, warmup: int, data: dict[str, Any]) -> Iterator[str]:
+    """Yields the reasons not to run a cell."""
     config = cell.config
     if cell.steps < 1:
-        yield f"the budget holds no whole step of {cell.tokens_per_step} tokens; raise the budget or lower the batch or size"
+        yield f"the budget does not pay for one step of {cell.tokens_per_step} tokens; raise the budget, or lower the batch or the size"
         return
     if warmup >= cell.steps:
-        yield f"warm-up of {warmup} steps is no shorter than the run of {cell.steps}; lower optim.warmup_fraction"
+        yield f"the learning-rate warm-up of {warmup} steps is as long as the run of {cell.steps}; lower optim.warmup_fraction"
     if cell.steps < study.limits.min_steps:
-        yield f"{cell.steps} steps, and the study asks for {study.limits.min_steps}; lower the batch or the size"
+        yield f"{cell.steps} steps, and limits.min_steps is {study.limits.min_steps}; lower the batch or the size"
     available = data["tokens_per_epoch"]
     if config.train_tokens > available and not config.data.allow_epochs:
-        yield f"{config.train_tokens:,} tokens, and the corpus has {available:,}; set data.allow_epochs or lower the budget"
+        yield f"{config.train_tokens:,} tokens, and the corpus has {available:,}; lower the budget, or set data.allow_epochs"
 
 
 def _problems(study: Plannable, data: dict[str, Any]) -> Iterator[str]:
-    """Refusals of the whole study."""
+    """Yields the reasons not to run the study as a whole."""
     for component in data["components"]:
         share = component["info"].get("verbatim_share", 0.0)
         if share > study.limits.max_duplicates:
             yield (
-                f"{component['corpus']}: {share:.1%} of the long validation lines stand verbatim in train, above "
-                f"{study.limits.max_duplicates:.0%}, so that held-out loss would reward memory; cluster near-duplicates before the split"
+                f"{component['corpus']}: {share:.1%} of the long validation lines occur verbatim in the training text, more than "
+                f"{study.limits.max_duplicates:.0%}, so the held-out loss would reward memorising; remove near-duplicates before the split"
             )
     ids = data["tokenizer"]["vocab_size"]
     for objective, vocab_size in dict.fromkeys((cell.config.data.objective, cell.config.model.vocab_size) for cell in study.cells()):
@@ -179,7 +185,7 @@ COLUMNS += ["warmup", "d_model", "heads", "head", "depth", "aspect", "time", "me
 
 
 def render(plan: Plan, workers: int) -> str:
-    """The table of cells, one line each, and totals."""
+    """Returns the plan as text: a table with a line for each cell, and totals."""
     rows = [["id", *plan.planned[0].cell.columns, *COLUMNS]] + [_line(p) for p in plan.planned]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]

@@ -1,6 +1,8 @@
-"""Rules that turn one dial (size) and a budget into a run: frozen dataclasses with one method each (imports no jax).
+"""Rules that turn a size and a budget into a run: its shape, its learning rate, its batch (imports no jax).
 
-N in the rules is the matmul parameters (blocks and head), D document tokens, and batches are counted in sequences.
+A rule is a frozen dataclass with one method; a rule of your own needs that method and nothing else (the protocols are in lm.study.study).
+A study has one dial: the number, such as the width, that grows from size to size. N is the matmul parameters (blocks and head), D the
+document tokens, and batches are counted in sequences.
 """
 
 import dataclasses
@@ -10,7 +12,7 @@ from lm.model.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class HeadsShape:
-    """One thing grows along the size axis: the number of heads h, of a fixed size, and with it d_model = width_per_head * h.
+    """The dial is the number of heads, of a fixed size; d_model is `width_per_head` times as much.
 
     Depth is fixed, and the feed-forward width is `mlp_ratio * d_model`, so that no shape ratio changes between sizes.
     Attention is `head_dim / width_per_head` times as wide as the residual stream.
@@ -22,7 +24,7 @@ class HeadsShape:
     mlp_ratio: int = 4
 
     def model(self, base: ModelConfig, heads: int) -> ModelConfig:
-        """`base` with the shape of the dial's value `heads`."""
+        """Returns `base` with this number of heads and the shape that follows from it."""
         width = self.width_per_head * heads
         return dataclasses.replace(
             base,
@@ -35,7 +37,7 @@ class HeadsShape:
 
 @dataclasses.dataclass(frozen=True)
 class WidthShape:
-    """One thing grows along the size axis: d_model, and with it the feed-forward width; heads, their size and depth are fixed."""
+    """The dial is d_model, and the feed-forward width grows with it; heads, their size and depth are fixed."""
 
     num_heads: int = 2
     head_dim: int = 16
@@ -43,7 +45,7 @@ class WidthShape:
     mlp_ratio: int = 4
 
     def model(self, base: ModelConfig, width: int) -> ModelConfig:
-        """`base` with the shape of the dial's value `width`."""
+        """Returns `base` with this d_model and the shape that follows from it."""
         return dataclasses.replace(
             base,
             d_model=width,
@@ -70,7 +72,7 @@ class PowerLawRate:
     tokens_exponent: float
 
     def peak(self, params: float, tokens: float, batch: int) -> float:
-        """N matmul parameters, D tokens, B sequences a batch -> peak learning rate, to six digits."""
+        """Returns the peak learning rate, to six digits, for N matmul parameters, D tokens and B sequences a batch."""
         value = self.rate * (batch / self.batch) ** self.batch_exponent
         value *= (params / self.params) ** self.params_exponent * (tokens / self.tokens) ** self.tokens_exponent
         return float(f"{value:.6g}")
@@ -78,18 +80,18 @@ class PowerLawRate:
 
 @dataclasses.dataclass(frozen=True)
 class ConstantBatch:
-    """The same batch in every run."""
+    """Every run has the same batch size."""
 
     sequences: int
 
     def batch_size(self, tokens: float, sequence_length: int) -> int:
-        """D tokens -> sequences a batch."""
+        """Returns the sequences of a batch, whatever the tokens D."""
         return self.sequences
 
 
 @dataclasses.dataclass(frozen=True)
 class PowerOfTwoBatch:
-    """Batch = the power of two next below sequences (D / tokens)^exponent, between `low` and `high`.
+    """The batch size is the power of two next below sequences (D / tokens)^exponent, between `low` and `high`.
 
     It is halved, not below `low`, while the run would have fewer than `min_steps` steps.
     """
@@ -102,7 +104,7 @@ class PowerOfTwoBatch:
     min_steps: int = 1
 
     def batch_size(self, tokens: float, sequence_length: int) -> int:
-        """D tokens -> sequences a batch."""
+        """Returns the sequences of a batch for D tokens."""
         wanted = self.sequences * (tokens / self.tokens) ** self.exponent
         size = self.high
         while size // 2 >= self.low and (size > wanted or tokens / (size * sequence_length) < self.min_steps):

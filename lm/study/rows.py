@@ -1,12 +1,7 @@
-"""The table of a study's runs: one `Row` per cell, read from `study.json` and the cells' `run.json` (imports no jax).
+"""A study's rows: one `Row` for each cell, read from `study.json` and the cells' `run.json` (imports no jax).
 
-A study directory holds
-
-    study.json                 name, fingerprint of the data, list of cells with their stage and role, settings of the analysis
-    cells/ID/config.json       the cell: its role, and its whole run configuration
-    cells/ID/run.json          what the run was and what it measured (absent until the run begins)
-
-Failed runs are rows too: `status` and `reason` say why a rule leaves them out of a fit.
+Until a run begins, its row holds the plan; run.json, once it is there, replaces plan by fact. Failed runs are rows too: `status` and
+`reason` say why a fit leaves them out. `lm.analysis.runs` makes the table of runs that the laws are fitted to from these rows.
 """
 
 import collections
@@ -32,7 +27,7 @@ class Row:
     `budget` is the planned C of the whole run in FLOPs, matmul + causal attention; `flops` holds the actual C by convention
     ("6nd", "matmul_full", "matmul_causal"), also of the whole run. `params` counts parameters by group (embedding, position,
     head, blocks, norms, total, non_embedding, matmul). `tokens` is D: document tokens consumed, and `bytes` their UTF-8 bytes.
-    `likelihood` says of what the losses are: "text", or "pairs of OBJECTIVE". `loss` is the final held-out loss, in nats per UTF-8 byte
+    `likelihood` is the type of the losses: "text", or "pairs of OBJECTIVE". `loss` is the final held-out loss, in nats per UTF-8 byte
     of text or per target of pairs. `curve` holds points with the keys step, tokens, flops (matmul + causal attention), `measure` (the
     name of the loss: nats_per_byte or nats_per_token), lr_ratio and decayed.
 
@@ -65,11 +60,12 @@ class Row:
 
     @property
     def measure(self) -> str:
+        """The name of the loss in run.json: nats_per_byte or nats_per_token."""
         return MEASURE["text" if self.likelihood == TEXT else "pairs"]
 
     @property
     def completed(self) -> bool:
-        """Whether the run reached its end with a finite loss; only such rows enter a fit."""
+        """True when the run reached its end with a finite loss; only such rows enter a fit."""
         return self.status == "completed" and math.isfinite(self.loss)
 
     @property
@@ -77,32 +73,32 @@ class Row:
         return self.loss / math.log(2)
 
     def n(self, group: str = "matmul") -> float:
-        """N under a convention: a key of `params`."""
+        """Returns N under a convention, a key of `params`."""
         return float(self.params[group])
 
     def c(self, convention: str = "matmul_causal") -> float:
-        """C of the whole run in FLOPs under a convention."""
+        """Returns the FLOPs C of the whole run under a convention, a key of `flops`."""
         return float(self.flops[convention])
 
 
 def read_rows(study_dir: str | pathlib.Path) -> list[Row]:
-    """All cells of a study in planned order, with what their runs have measured so far; raises UserError on a broken directory."""
+    """Returns every cell of a study in planned order, with what its run has measured so far. Raises UserError on a broken directory."""
     root = pathlib.Path(study_dir)
     study = read_json(root / "study.json", f"{root} holds no study: run `python -m experiments NAME plan` first")
     return [_row(root, cell) for cell in study["cells"]]
 
 
 def one_likelihood(rows: Sequence[Row]) -> str:
-    """Of what the losses of these runs are; UserError unless all are of one class, for others have nothing to be compared by."""
+    """Returns the loss type that all runs share. Raises UserError when there are several, since losses compare within one type only."""
     counts = collections.Counter(row.likelihood for row in rows)
     if len(counts) > 1:
         found = ", ".join(f"{name} in {count} runs" for name, count in counts.items())
-        raise UserError(f"losses of different classes cannot be compared or drawn on one axis ({found}): take the runs of one")
+        raise UserError(f"losses of different types cannot be compared or drawn on one axis ({found}): take the runs of one type")
     return next(iter(counts), TEXT)
 
 
 def read_json(path: pathlib.Path, missing: str) -> dict[str, Any]:
-    """The JSON object in a file; UserError with `missing` when there is none, and one that names the file when it is broken."""
+    """Returns the JSON object in a file. Raises UserError: `missing` when there is no file, one that names the file when it is broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -112,7 +108,7 @@ def read_json(path: pathlib.Path, missing: str) -> dict[str, Any]:
 
 
 def _row(root: pathlib.Path, cell: dict[str, Any]) -> Row:
-    """`cell` is an entry of study.json: the plan of the run; run.json, where it exists, replaces plan by fact."""
+    """Returns the row of a cell, given by its entry in study.json."""
     path = root / "cells" / cell["id"] / "run.json"
     run = read_json(path, "") if path.exists() else {}
     tokens, final, kind = run.get("tokens", {}), run.get("final") or {}, run.get("likelihood", TEXT)

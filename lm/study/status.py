@@ -1,4 +1,4 @@
-"""How far a study is, read from its directory alone (imports no jax)."""
+"""The state of a study's cells, read from its directory alone (imports no jax)."""
 
 import collections
 import dataclasses
@@ -11,12 +11,15 @@ from lm.errors import UserError
 from lm.study import directory, locks, naming
 from lm.train.config import MEASURE
 
-UNITS = {"text": "nats/byte", "pairs": "nats/target"}  # of the held-out loss, by its likelihood
+UNITS = {"text": "nats/byte", "pairs": "nats/target"}  # the unit of the held-out loss, by the run's likelihood
 
 
 @dataclasses.dataclass(frozen=True)
 class CellStatus:
-    """`state` is pending, running, completed, diverged or failed; `progress` the share of steps done; `loss` the last known, in `unit`."""
+    """The state of one cell: pending, running, completed, diverged or failed.
+
+    `progress` is the share of steps done, and `loss` the last one known, in `unit`.
+    """
 
     cell: dict[str, Any]
     state: str
@@ -29,14 +32,18 @@ class CellStatus:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
+    """The state of a study; `forecast` says whether its forecast has been written."""
+
     cells: tuple[CellStatus, ...]
     forecast: bool
 
     def count(self, *states: str) -> int:
+        """Counts the cells in some states."""
         return sum(c.state in states for c in self.cells)
 
     @property
     def finished(self) -> int:
+        """Number of cells that have ended, well or not."""
         return self.count(*locks.FINISHED)
 
     @property
@@ -46,7 +53,7 @@ class Status:
 
     @property
     def flops_done(self) -> float:
-        """FLOPs of what is done, a running cell in proportion."""
+        """FLOPs done so far; a running cell counts by its share of steps."""
         return sum(c.progress * c.cell["flops"]["matmul_causal"] for c in self.cells)
 
 
@@ -64,14 +71,14 @@ def of(root: pathlib.Path, study: Optional[dict[str, Any]] = None, known: Option
 
 
 def require_completed(cells: Sequence[CellStatus], least: float) -> None:
-    """UserError unless at least this share of the cells ended well, with a finite loss."""
+    """Raises UserError unless at least this share of the cells completed with a finite loss."""
     completed = sum(c.state == "completed" and c.loss is not None for c in cells)
     if completed < least * len(cells):
-        raise UserError(f"{completed} of {len(cells)} cells completed, and the study asks for {least:.0%}: see `status` for the reasons")
+        raise UserError(f"{completed} of {len(cells)} cells completed, and limits.min_completed is {least:.0%}: `status` gives the reasons")
 
 
 def render(status: Status, root: pathlib.Path) -> str:
-    """A line per group of cells, one per running and one per excluded cell, and what comes next."""
+    """Returns a study's state as text: a line for each group of cells, for each running and each excluded cell, and the total."""
     groups: dict[str, list[CellStatus]] = collections.defaultdict(list)
     for c in status.cells:
         groups[naming.group(c.cell)].append(c)
@@ -110,7 +117,7 @@ def _cell_status(root: pathlib.Path, cell: dict[str, Any]) -> CellStatus:
 
 
 def _last_metrics(path: pathlib.Path) -> dict[str, Any]:
-    """The last whole line with a training loss of a metrics file that is being written; {} when there is none."""
+    """Returns the last complete line with a training loss of a metrics file that is being written; {} when there is none."""
     try:
         with open(path, "rb") as file:
             file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""A grid of runs that scaling laws are fitted to, as a frozen, hashed value (imports no jax). Nothing here touches the disk."""
+"""A study is a grid of runs that scaling laws are fitted to: a frozen, hashed value (imports no jax). Nothing here touches the disk."""
 
 import dataclasses
 import json
@@ -17,23 +17,29 @@ Role = Literal["grid", "seed", "bracket"]
 
 
 class ShapeRule(Protocol):
+    """Gives the model of the dial's value."""
+
     def model(self, base: ModelConfig, dial: int, /) -> ModelConfig: ...
 
 
 class RateRule(Protocol):
+    """Gives the peak learning rate of N matmul parameters, D tokens and a batch."""
+
     def peak(self, params: float, tokens: float, batch: int, /) -> float: ...
 
 
 class BatchRule(Protocol):
+    """Gives the sequences of a batch."""
+
     def batch_size(self, tokens: float, sequence_length: int, /) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """One profile: C in FLOPs (matmul + causal attention, whole run) and the dial's values along it.
+    """One IsoFLOP profile: C in FLOPs (matmul + causal attention, whole run) and the sizes along it, as values of the dial.
 
-    `repeats` are the sizes run with the study's extra seeds; `brackets` those run at other learning rates. The cells of
-    `stage` 1 start only when the forecast that they test has been written.
+    `repeats` are the sizes that are run again with the study's extra seeds, `brackets` those that are run again at other learning rates.
+    Cells of `stage` 1 start only when the forecast that they test has been written.
     """
 
     flops: float
@@ -45,7 +51,10 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridCell(Cell):
-    """One run of a grid: the budget and the size that it stands for, and why it is there."""
+    """One run of a grid, with its budget, its size on the dial, and its role.
+
+    The role is "grid" (a size of a budget), "seed" (a repeat with another seed) or "bracket" (another learning rate).
+    """
 
     role: Role
     budget: float
@@ -66,9 +75,9 @@ class GridCell(Cell):
 class Study:
     """A question about how loss falls, and the grid of runs that answers it.
 
-    `base` is what all runs share; the rules fill in shape, batch, D and learning rate. `seeds` are those of the repeats beside
-    `base.seed`; `bracket_factors` multiply the learning-rate rule's value. `analysis` says how the laws are
-    fitted. `compare_with` names studies on the same data whose bits per byte are set beside this one's.
+    `base` is the configuration that all runs share; the rules (lm.study.recipes) fill in shape, batch, D and learning rate. `seeds` are
+    those of the repeats, beside `base.seed`; `bracket_factors` multiply the learning rate of the rule. `analysis` says how the laws are
+    fitted. `compare_with` names studies on the same text whose bits per byte the report sets beside this one's.
     """
 
     name: str
@@ -86,21 +95,21 @@ class Study:
     compare_with: tuple[str, ...] = ()
 
     def definition(self) -> dict[str, Any]:
-        """Everything that decides which runs there are and how they are judged, as JSON values; `speed` and execution are left out."""
+        """Returns everything that decides which runs there are and how they are judged, as JSON values."""
         fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "base")}
         return json.loads(json.dumps(fields | {"base": config_lib.experiment_part(self.base)}))
 
     def cells(self) -> tuple[GridCell, ...]:
-        """Unrolls the grid: sizes, then repeats with other seeds, then brackets of the learning rate, budget by budget.
+        """Lists the runs, budget by budget: the sizes, then repeats with other seeds, then brackets of the learning rate.
 
-        D solves C(matmul + causal attention, whole run) = FLOPs per token x D, rounded down to whole steps. A budget without a
-        whole step gives a cell of D = 0, which `plan` refuses.
+        D is the budget over the FLOPs per token (matmul + causal attention), rounded down to whole steps. A budget that does not pay for
+        one step gives a cell of D = 0, which `plan` refuses.
         """
         unrolled: list[GridCell] = []
         for budget in self.budgets:
             for name, chosen in (("repeats", budget.repeats), ("brackets", budget.brackets)):
                 if strangers := sorted(set(chosen) - set(budget.sizes)):
-                    raise UserError(f"study {self.name}: {name} of budget {budget.flops:.2g} name sizes that it lacks: {strangers}")
+                    raise UserError(f"study {self.name}: {name} of budget {budget.flops:.2g} hold {strangers}, which its sizes lack")
             unrolled += [_cell(self, budget, dial, "grid") for dial in budget.sizes]
             unrolled += [_cell(self, budget, dial, "seed", seed=seed) for dial in budget.repeats for seed in self.seeds]
             unrolled += [_cell(self, budget, dial, "bracket", factor=f) for dial in budget.brackets for f in self.bracket_factors]

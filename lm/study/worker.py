@@ -1,8 +1,8 @@
-"""`python -m lm.study.worker STUDY_DIR [--cores=0]`: claims pending cells of a study, trains and commits them, until none is left.
+"""`python -m lm.study.worker STUDY_DIR [--cores=0]` trains the pending cells of a planned study until none is left.
 
-Any number of workers, on any number of machines that share the directory, may run at once. Each should have one core: XLA on
-CPU gives other bits on another number of cores. Killed at any moment, a worker leaves a claim that others find stale; the cell
-is trained again from its last checkpoint, or from its start, with the same result.
+Any number of workers, on any number of machines that share the directory, may run at once. Each should have one core: XLA on CPU gives
+other bits on another number of cores. A worker that is killed leaves a claim that others find stale; the cell is trained again from its
+last checkpoint, or from its start, with the same result.
 """
 
 import argparse
@@ -32,13 +32,13 @@ POLL_SECONDS = 0.3
 
 
 class Train(Protocol):
-    """Trains one run in `workdir`, writes its run.json, and returns; raises what it could not handle."""
+    """Trains one run in `workdir` and writes its run.json there; raises errors that it cannot handle."""
 
     def __call__(self, config: RunConfig, workdir: pathlib.Path, /) -> Any: ...
 
 
 def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str]) -> list[dict[str, Any]]:
-    """Cells that are not finished and whose stage is open; adds to `finished` what it learns."""
+    """Returns the cells that are not finished and whose stage is open; adds the ids of finished ones to `finished`."""
     stages: dict[int, bool] = {}
     cells = []
     for cell in study["cells"]:
@@ -52,9 +52,9 @@ def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str]) -> li
 
 
 def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[str]) -> Iterator[dict[str, Any]]:
-    """Free cells, best first: of the shape just compiled, then of shapes that nobody works on, then the rest; longest first.
+    """Yields the free cells, best first: those of the shape just compiled, then of shapes that nobody works on, then the rest.
 
-    So each executable is compiled by one worker, and the others read it from the cache when they come to help.
+    So one worker compiles each executable, and others read it from the cache when they come to help. Longer cells go first.
     """
     held = {cell["id"] for cell in cells if locks.holder(locks.claim_path(root, cell["id"])) is not None}
     busy = {cell["shape_key"] for cell in cells if cell["id"] in held}
@@ -70,7 +70,16 @@ def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[s
 
 
 def work(root: pathlib.Path, train: Train, *, follow: bool = False, log: Callable[[str], None] = print) -> int:
-    """Trains cells until none can be claimed (with `follow`: until all are finished); returns how many it trained."""
+    """Trains cells until none can be claimed.
+
+    Args:
+        root: the study's directory
+        train: trains one run
+        follow: wait for cells that others hold or whose stage is not open yet, until all are finished
+        log: takes a line for each cell
+
+    Returns: how many cells it trained.
+    """
     study = directory.open_study(root)
     finished: set[str] = set()
     shape_key, trained = None, 0
@@ -88,18 +97,21 @@ def work(root: pathlib.Path, train: Train, *, follow: bool = False, log: Callabl
 
 
 def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], train: Train, log: Callable[[str], None]) -> None:
-    """Trains a claimed cell and gives the claim back. A failure of the cell is recorded; one of the environment is raised."""
+    """Trains a claimed cell and gives the claim back.
+
+    An error of the cell (out of memory, say) is recorded in its run.json. UserError and OSError are faults of the environment: raised.
+    """
     folder = root / "cells" / cell["id"]
     try:
         config = config_lib.from_dict(RunConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
         if config_lib.identity(config, fingerprint=study["fingerprint"]) != cell["id"]:
-            raise UserError(f"{folder / 'config.json'} is not the run it was planned as: restore it, or plan in another directory")
+            raise UserError(f"{folder / 'config.json'} is not the run that was planned: restore it, or plan in another directory")
         start = time.monotonic()
         try:
             train(config, folder)
         except (UserError, OSError):
-            raise  # the disk, the data, the installation: no fault of the cell
-        except Exception as error:  # of this cell alone: recorded, and the others go on
+            raise  # a fault of the disk, the data or the installation
+        except Exception as error:  # a fault of this cell alone: it is recorded, and the others go on
             log(traceback.format_exc())
             record_failure(folder, cell, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         _check_record(folder, cell)
@@ -109,21 +121,21 @@ def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], tr
 
 
 def _check_record(folder: pathlib.Path, cell: dict[str, Any]) -> None:
-    """A training function must leave the record of this run, on the data that the study was planned on."""
+    """Raises UserError unless the training function left the record of this run, on the data that the study was planned on."""
     path = folder / "run.json"
     record = read_json(path, f"cell {cell['id']} ended without {path}: this is a fault of the training function")
     if record.get("status") not in locks.FINISHED:
         raise UserError(f"cell {cell['id']} ended with status {record.get('status')}: this is a fault of the training function")
     if record.get("id") != cell["id"]:
         path.unlink()
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the other run: this cell must not go on from them
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they are the other run's: this cell must not go on from them
         raise UserError(
-            f"the data have changed since the study was planned, so that cell {cell['id']} became run {record.get('id')}: restore them"
+            f"the data have changed since the study was planned: cell {cell['id']} became run {record.get('id')}; restore the data"
         )
 
 
 def record_failure(folder: pathlib.Path, cell: dict[str, Any], reason: str) -> None:
-    """Writes a run.json with status "failed", keeping what the run had recorded, so that a rule excludes it."""
+    """Writes a run.json with status "failed" that keeps what the run had recorded; fits leave such runs out."""
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -152,26 +164,28 @@ class _Heartbeat:
 
 
 def pin(cores: set[int]) -> None:
-    """Binds this process, and all threads that it starts from now on, to cores. Before jax is imported, or its pool is too large."""
+    """Binds this process and the threads that it starts to cores; has to come before jax is imported, which sizes its thread pool then."""
     if not hasattr(os, "sched_setaffinity"):
-        print("this system cannot pin a process to cores: results hold for this machine's core count only", file=sys.stderr)
+        print("this system cannot bind a process to cores: results depend on this machine's number of cores", file=sys.stderr)
         return
     try:
         os.sched_setaffinity(0, cores)
     except OSError:
         allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise UserError(f"--cores={','.join(map(str, sorted(cores)))}: this process may use cores {allowed}") from None
+        raise UserError(
+            f"--cores={','.join(map(str, sorted(cores)))}: choose among the cores {allowed}, which this process may use"
+        ) from None
 
 
 def use_cache(root: pathlib.Path) -> None:
-    """Keeps compiled executables in the study's directory. Before jax is imported."""
+    """Keeps compiled executables in the study's directory; has to come before jax is imported."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((root / "cache").resolve()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def end_with(parent: int) -> None:
-    """Ends this process soon after its parent, also when that is gone already, so that a killed launcher leaves no worker behind."""
+    """Ends this process soon after its parent, even one that is gone already, so that a killed launcher leaves no worker behind."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -182,7 +196,7 @@ def end_with(parent: int) -> None:
 
 
 def load_train(name: str, root: pathlib.Path) -> Train:
-    """The training function "MODULE:FUNCTION", reading data from where the study says."""
+    """Imports the training function "MODULE:FUNCTION" and gives its runs the study's folder of data."""
     module, _, function = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), function)
@@ -198,13 +212,19 @@ def load_train(name: str, root: pathlib.Path) -> Train:
 
 def main(argv: Optional[list[str]] = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m lm.study.worker", description="Claims pending cells of a study, trains and commits them."
+        prog="python -m lm.study.worker",
+        description="Trains the pending cells of a planned study, one after another, until none is left. Start as many workers as there "
+        "are cores, on one machine or several that share the directory; each claims a cell before it trains it.",
     )
-    parser.add_argument("study_dir", type=pathlib.Path)
-    parser.add_argument("--cores", default=None, help="cores to bind to, such as 0 or 0,1 (default: all); one core per worker is the rule")
-    parser.add_argument("--follow", action="store_true", help="wait for cells that are not open yet")
-    parser.add_argument("--parent", type=int, default=None, metavar="PID", help="the process that starts this one; end soon after it")
-    parser.add_argument("--train", default="lm.runner:train_run", help="the training function, MODULE:FUNCTION (default: %(default)s)")
+    parser.add_argument("study_dir", type=pathlib.Path, help="the directory that `python -m experiments NAME plan` wrote")
+    parser.add_argument("--cores", default=None, help="cores to bind to, such as 0 or 0,1 (default: all); give each worker one core")
+    parser.add_argument(
+        "--follow", action="store_true", help="wait for cells that other workers hold or whose stage is closed, until all are finished"
+    )
+    parser.add_argument("--parent", type=int, default=None, metavar="PID", help="process that starts this one; end soon after it")
+    parser.add_argument(
+        "--train", default="lm.runner:train_run", metavar="MODULE:FUNCTION", help="training function (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     directory.open_study(args.study_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

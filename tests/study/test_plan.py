@@ -49,16 +49,16 @@ def _refusals(data=None, **changes):
 def test_cells_without_meaning_are_refused_with_one_line_each():
     big = PowerOfTwoBatch(sequences=4096, tokens=1, exponent=0, low=4096)
     (line,) = _refusals(budgets=(Budget(1e10, (4,)),), batch=big)
-    assert "no whole step" in line
+    assert "budget" in line
     (line,) = _refusals(budgets=(Budget(2e10, (8,)),))
-    assert "steps, and the study asks for 200" in line
+    assert "limits.min_steps is 200" in line
     base = small_study.small().base
     slow = dataclasses.replace(base, optim=dataclasses.replace(base.optim, warmup_fraction=1.0))
     tiny = _refusals(base=slow, budgets=(Budget(2e10, (8,)),))
     assert any("warm-up" in line for line in tiny)
     lines = _refusals({"tokens_per_epoch": 1_000_000}, budgets=(Budget(2e11, (2, 8)),))
     assert len(lines) == 1
-    assert "the corpus has 1,000,000; set data.allow_epochs" in lines[0]
+    assert "data.allow_epochs" in lines[0]
     epochs = dataclasses.replace(base, data=dataclasses.replace(base.data, allow_epochs=True))
     assert _refusals({"tokens_per_epoch": 1_000_000}, base=epochs, budgets=(Budget(2e11, (2, 8)),)) == []
 
@@ -67,16 +67,17 @@ def test_a_validation_split_that_train_knows_is_refused():
     components = copy.deepcopy(small_study.DATA["components"])
     components[0]["info"]["verbatim_share"] = 0.19
     (line,) = _refusals({"components": components})
-    assert "19.0% of the long validation lines" in line
+    assert "19.0%" in line
 
 
 def test_a_vocabulary_that_is_too_small_is_refused():
     (line,) = _refusals({"tokenizer": {"vocab_size": 1024}})
-    assert "1024 ids and base.model.vocab_size is 259" in line
+    assert "1024" in line
+    assert "base.model.vocab_size is 259" in line
 
 
 def test_a_run_that_is_planned_twice_is_refused():
-    with pytest.raises(UserError, match="is the same run as"):
+    with pytest.raises(UserError, match="drop one"):
         plan.make(small_study.small(budgets=(Budget(2e11, (4,), brackets=(4,)),), bracket_factors=(1.0,)), small_study.DATA)
 
 
@@ -114,7 +115,7 @@ def test_another_study_in_the_directory_is_refused_by_field(tmp_path):
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("text")
-    with pytest.raises(UserError, match="not empty and holds no study"):
+    with pytest.raises(UserError, match="--dir"):
         small_study.planned(tmp_path)
-    with pytest.raises(UserError, match="holds no study"):
+    with pytest.raises(UserError, match="plan"):
         read_rows(tmp_path)

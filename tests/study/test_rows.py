@@ -1,4 +1,4 @@
-"""Losses of different classes are never compared."""
+"""Losses of different types are never compared."""
 
 import dataclasses
 import json
@@ -43,5 +43,5 @@ def test_a_class_is_read_from_the_record(tmp_path):
     assert (text.likelihood, text.measure, text.loss) == ("text", "nats_per_byte", 1.0)
     assert (pairs.likelihood, pairs.measure, pairs.loss) == ("pairs of span_corruption", "nats_per_token", 2.0)
     assert one_likelihood([pairs]) == "pairs of span_corruption"
-    with pytest.raises(UserError, match="different classes"):
+    with pytest.raises(UserError, match="pairs of span_corruption"):
         one_likelihood([text, pairs])

@@ -71,5 +71,5 @@ def test_rate_and_batch_rules():
 
 
 def test_a_budget_that_names_sizes_it_lacks_is_refused():
-    with pytest.raises(UserError, match=r"brackets of budget 2e\+11 name sizes that it lacks: \[5\]"):
+    with pytest.raises(UserError, match=r"brackets of budget 2e\+11 .*\[5\]"):
         small_study.small(budgets=(Budget(2e11, (3, 4), brackets=(5,)),)).cells()

@@ -92,7 +92,7 @@ def test_a_cell_whose_configuration_was_edited_is_refused(root):
     path = next(root.glob("cells/*/config.json"))
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"seed": 77}), encoding="utf-8")
-    with pytest.raises(UserError, match="is not the run it was planned as"):
+    with pytest.raises(UserError, match=r"config\.json"):
         _work(root)
 
 
@@ -103,14 +103,14 @@ def test_data_that_changed_after_planning_are_refused(root):
         (folder / "run.json").write_text(json.dumps(record | {"id": "another run"}))
         (folder / "checkpoints" / "00000001").mkdir(parents=True)
 
-    with pytest.raises(UserError, match="the data have changed since the study was planned"):
+    with pytest.raises(UserError, match="another run"):
         _work(root, train)
     assert not list(root.glob("cells/*/checkpoints"))
     assert {row.status for row in read_rows(root)} == {"pending"}
 
 
 def test_a_training_function_that_records_nothing_is_an_error(root):
-    with pytest.raises(UserError, match=r"ended without .*run\.json"):
+    with pytest.raises(UserError, match=r"run\.json"):
         _work(root, lambda config, folder: None)
 
 

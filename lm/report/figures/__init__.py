@@ -1,1 +1,1 @@
-"""The figures of a study, one function each: an axes-filling view of the rows and of the analysis."""
+"""The figures of a study, a function for each: it draws rows or the analysis into one file."""

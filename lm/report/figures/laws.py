@@ -24,13 +24,13 @@ PUBLISHED_STYLES = ("--", ":")
 
 
 def published_n(flops: np.ndarray, name: str) -> np.ndarray:
-    """Compute-optimal N [n] of a published fit at C [n] = 6 N D."""
+    """Returns the compute-optimal N of a published fit at each C = 6 N D."""
     a_value, b_value, alpha, beta = PUBLISHED[name]
     return (alpha * a_value / (beta * b_value)) ** (1 / (alpha + beta)) * (flops / 6) ** (beta / (alpha + beta))
 
 
 def allocation(path: pathlib.Path, envelope: Optional[Envelope], isoflop: Isoflop, parametric: Optional[Parametric]) -> None:
-    """N*(C) and D*(C) by the three approaches, with Chinchilla's published lines (their tokens are longer than a byte)."""
+    """Draws N*(C) and D*(C) by the three approaches, with Chinchilla's published lines (their tokens are longer than a byte)."""
     with style.figure(path, 9.6, 4.6, columns=2) as (left, right):
         span = _span(isoflop)
         for axes, star, label in (
@@ -72,7 +72,7 @@ def _minima(axes, isoflop: Isoflop, star: str) -> None:
 
 
 def _line(axes, line: Optional[Line], label: str, colour: str) -> None:
-    """Solid where compute was sampled, dashed where the law extrapolates (at most a factor of 3 either way)."""
+    """Draws a line: solid where compute was sampled, dashed where the law extrapolates (at most a factor of 3 either way)."""
     if line is None:
         return
     flops = np.array(line.flops)
@@ -86,7 +86,7 @@ def _line(axes, line: Optional[Line], label: str, colour: str) -> None:
 
 
 def surface(path: pathlib.Path, parametric: Parametric) -> None:
-    """Contours of the fitted L(N, D) over the cells it was fitted to, with the compute-optimal path."""
+    """Draws contours of the fitted L(N, D) over the cells it was fitted to, with the compute-optimal path."""
     with style.figure(path, 6.8, 4.6) as (axes,):
         n = np.array([r.n for r in parametric.residuals])
         d = np.array([r.tokens for r in parametric.residuals])
@@ -107,7 +107,7 @@ def surface(path: pathlib.Path, parametric: Parametric) -> None:
 
 
 def residuals(path: pathlib.Path, parametric: Parametric) -> None:
-    """Measured over fitted loss, against N and against D, coloured by budget."""
+    """Draws measured over fitted loss, against N and against D, coloured by budget."""
     with style.figure(path, 9.0, 3.6, columns=2, sharey=True) as axes:
         budgets = sorted({r.budget for r in parametric.residuals})
         palette = dict(zip(budgets, style.colours(len(budgets)), strict=True))
@@ -124,7 +124,7 @@ def residuals(path: pathlib.Path, parametric: Parametric) -> None:
 
 
 def conventions(path: pathlib.Path, rows: Sequence[ConventionRow]) -> None:
-    """The exponent of N* under every pair of conventions, approaches 2 and 3; a pair that the runs do not record is left out."""
+    """Draws the exponent of N* by approaches 2 and 3 under every pair of conventions that the runs record."""
     recorded = [row for row in rows if not (_missing(row.isoflop_a) and _missing(row.parametric_a))]
     rows = recorded or rows
     with style.figure(path, 7.2, 0.36 * len(rows) + 1.3) as (axes,):

@@ -13,7 +13,7 @@ from lm.study.rows import Row
 
 
 def loss_curves(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Held-out loss against training compute, one line a run coloured by N; the envelope is the lowest loss so far."""
+    """Draws held-out loss against training compute: a line for each run, coloured by N, and the lowest loss so far."""
     grid = [row for row in rows if row.role == "grid" and row.completed and row.curve]
     with style.figure(path, 6.8, 4.2) as (axes,):
         sizes = [row.n() for row in grid]
@@ -40,7 +40,7 @@ def _truncated(scale):
 
 
 def isoflop_profiles(path: pathlib.Path, isoflop: Isoflop) -> None:
-    """End losses against N, a parabola and its minimum with interval per budget; filled points were run with several seeds."""
+    """Draws final losses against N, with a parabola and its minimum for each budget; filled points were run with several seeds."""
     with style.figure(path, 6.8, 4.6) as (axes,):
         for colour, budget in zip(style.colours(len(isoflop.budgets)), isoflop.budgets, strict=True):
             draw_profile(axes, budget, colour)

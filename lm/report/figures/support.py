@@ -1,4 +1,4 @@
-"""Figures of what the laws rest on: the forecast against the truth, the learning-rate brackets, and the seed noise."""
+"""Figures of the evidence behind the laws: the forecast beside what was measured, the learning-rate brackets, and the seed noise."""
 
 import math
 import pathlib
@@ -14,7 +14,7 @@ from lm.scaling.page import style
 
 
 def forecast(path: pathlib.Path, made: Forecast, score: Score) -> None:
-    """Predicted losses with intervals beside the measured ones, and the two baselines."""
+    """Draws predicted losses with intervals beside the measured ones, and the two baselines."""
     with style.figure(path, 6.8, 4.0) as (axes,):
         n = np.array([cell.n for cell in score.cells])
         predicted = np.array([cell.predicted for cell in score.cells])
@@ -30,7 +30,7 @@ def forecast(path: pathlib.Path, made: Forecast, score: Score) -> None:
 
 
 def brackets(path: pathlib.Path, found: Sequence[Bracket]) -> None:
-    """Loss against the learning rate over the rule's, relative to the rule's own loss, with the parabola through it."""
+    """Draws loss against the learning rate over the rule's, relative to the rule's own loss, with the parabola through it."""
     with style.figure(path, 6.8, 3.8) as (axes,):
         for colour, bracket in zip(style.colours(len(found)), found, strict=True):
             factors = np.array(bracket.factors)
@@ -48,7 +48,7 @@ def brackets(path: pathlib.Path, found: Sequence[Bracket]) -> None:
 
 
 def noise(path: pathlib.Path, model: NoiseModel, budgets: Sequence[float]) -> None:
-    """Sample sd over seeds of each replicated cell, and the fitted sigma(C) with its interval, over all budgets."""
+    """Draws the standard deviation over seeds of each replicated cell, and the fitted sigma(C) with its interval, over all budgets."""
     with style.figure(path, 6.4, 3.6) as (axes,):
         flops = np.geomspace(min(budgets) / 1.3, max(budgets) * 1.3, 60)
         fitted = [model.at(c) for c in flops]

@@ -1,5 +1,7 @@
-"""Figures of a comparison: losses beside published scores, paired differences beside the noise, and loss curves. One group a figure, since
-losses of two groups are not comparable."""
+"""Figures of a comparison: losses beside published scores, paired differences beside the noise, and loss curves.
+
+Each figure shows one group, since losses of two groups are not comparable.
+"""
 
 import pathlib
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ def _colours(names: Sequence[str]) -> dict[str, object]:
 
 
 def losses(path: pathlib.Path, made: PairedComparison, group: str, published: Optional[Published]) -> None:
-    """Left: mean and standard deviation per variant, and below them every run's loss. Right: the paper's first measure."""
+    """Draws each variant's mean loss with its standard deviation, and every run's loss below; on the right the paper's first measure."""
     members = made.of(group)
     has_scores = published is not None and any(published.of(group, v.variant) for v in members)
     height = 0.42 * len(members) + 1.0
@@ -40,7 +42,7 @@ def losses(path: pathlib.Path, made: PairedComparison, group: str, published: Op
 
 
 def differences(path: pathlib.Path, made: PairedComparison, group: str) -> None:
-    """Each pair's mean difference, with a bar of the judgement's factor times the noise on either side: resolved when that leaves out 0."""
+    """Draws each pair's mean difference with a bar of `factor` times the noise; the order is resolved where the bar leaves out 0."""
     pairs = [pair for pair in made.pairs if pair.group == group]
     with style.figure(path, 7.6, 0.32 * len(pairs) + 1.1) as (axes,):
         for y, pair in enumerate(pairs):
@@ -59,7 +61,7 @@ def _of(pair: Pair) -> str:
 
 
 def curves(path: pathlib.Path, made: PairedComparison, group: str, runs: Sequence[Run]) -> None:
-    """Held-out loss on a part of the held-out pairs against the pairs trained on, a line for each run; dots are the ends."""
+    """Draws loss on a part of the held-out pairs against the pairs trained on: a line for each run, a dot at its end."""
     names = [v.variant for v in made.of(group)]
     colours, markers = _colours(names), dict(zip(names, MARKERS * len(names), strict=False))
     entropy = next(g.entropy for g in made.groups if g.name == group)
