@@ -1,4 +1,4 @@
-"""How commands end: one line, a status, nothing when a reader has had enough."""
+"""Commands end with one line and a status, and silently when the reader of their output has closed it."""
 
 import subprocess
 import sys

@@ -40,7 +40,7 @@ def test_sizes_that_do_not_fit_are_refused(config, message):
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a mesh asks of a device."""
+    """The attributes of a device that a mesh reads."""
 
     id: int
     platform: str

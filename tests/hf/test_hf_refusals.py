@@ -1,4 +1,4 @@
-"""What cannot be loaded or saved is refused by name."""
+"""Models that cannot be loaded or saved are refused by name."""
 
 import dataclasses
 import json

@@ -86,7 +86,7 @@ def underway(workdir, children, seen=0):
 
 
 def metrics_of(workdir):
-    """What was logged of each step, but for its speed."""
+    """Returns the metrics of each step, without its speed."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
 

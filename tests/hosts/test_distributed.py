@@ -123,7 +123,7 @@ def test_a_slice_whose_hosts_cannot_be_found_is_one_line(monkeypatch):
 
 @pytest.mark.parametrize("stream", ["None", "io.TextIOWrapper(io.BytesIO())"])
 def test_a_process_ends_though_nobody_reads_what_it_says(stream):
-    """As a daemon's standard error, or one that is closed."""
+    """Standard error is missing, as in a daemon, or closed."""
     program = f"import io, sys, threading, time; from lm import peers; sys.stderr = {stream}; sys.stderr and sys.stderr.close()"
     thread = "threading.Thread(target=peers.end, args=('error: gone', 75)).start(); time.sleep(60)"
     assert subprocess.run((sys.executable, "-c", f"{program}; {thread}"), timeout=50).returncode == 75

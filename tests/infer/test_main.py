@@ -44,7 +44,7 @@ def said(capsys, *arguments):
 
 
 def test_it_continues_a_text(run, capsys):
-    """From the newest checkpoint or that of --step; a prompt begins as a document of the training text does, after an end of document."""
+    """The newest checkpoint, or that of --step, continues the prompt, which begins after an end of document as training text does."""
     newest = said(capsys, run, "--prompt=def", "--max_tokens=6")
     params = jax.tree.map(lambda x: -x, params_of(MODEL))
     (ids,) = generate(build(MODEL), params, [[1, *(byte + 3 for byte in b"def")]], max_new_tokens=6, eos_id=1)

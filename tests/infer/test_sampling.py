@@ -1,4 +1,4 @@
-"""What each strategy may draw, and how often."""
+"""Each strategy draws the tokens that it may, as often as it should."""
 
 import jax
 import jax.numpy as jnp

@@ -28,7 +28,7 @@ HYPER = Hyper(np.float32(RATE), np.float32(0.0), np.int32(0), np.int32(STEPS), n
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What a run's command adds: sizes of the mesh and options of the execution."""
+    """The sizes of a mesh and the options of execution that a run's command adds."""
 
     mesh: MeshConfig
     execution: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -118,7 +118,7 @@ def reference(name: str) -> Found:
 
 
 def agree(found: Found, expected: Found) -> None:
-    """The three laws."""
+    """Asserts that losses, the first gradient and the last weights are the same."""
     np.testing.assert_allclose(found.losses, expected.losses, rtol=LOSS, err_msg="loss")
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in expected.gradient.values()))
     for path, g in expected.gradient.items():

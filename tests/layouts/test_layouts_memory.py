@@ -1,4 +1,4 @@
-"""What a layout promises of memory and traffic: bytes per device, the largest array of a step, and what collectives carry."""
+"""A layout keeps its promises of memory and traffic: bytes per device, the largest array of a step, and the bytes of collectives."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What does not fit a mesh is refused before anything is compiled, in one line that names the options."""
+"""Configurations that do not fit a mesh are refused before anything is compiled, in one line that names the options."""
 
 import dataclasses
 
