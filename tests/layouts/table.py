@@ -5,16 +5,18 @@ import os
 import pytest
 from layouts.laws import Layout, agree, of, reference, run
 
-# Every family meets every mesh axis and every option, every two axes stand together once, and every option stands beside every axis
-# that it can go with (tests/layouts/test_layouts_cover.py). Each of the three axes that can break only beyond two devices has four once.
+# Every family meets every mesh axis and every option that treats rows or layers, every two axes stand together once, and every option
+# stands beside every axis that it can go with (tests/layouts/test_layouts_cover.py). Axes on which the order of devices matters have four
+# once.
 COVER: dict[str, dict[str, Layout]] = {
     "decoder": {
         "data_context_tensor": of(
-            data=2, context=2, tensor=2, sequence_parallel=True, shard_optimizer=True, micro_batches=2, remat="full", unroll=True
+            data=2, context=2, tensor=2, sequence_parallel=True, shard_optimizer=True, offload_optimizer=True, remat="full", unroll=True
         ),
-        "fsdp_stage4": of(fsdp=2, stage=4, pipeline_micro_batches=2, offload_optimizer=True, remat="full"),
+        "fsdp_stage4": of(fsdp=2, stage=4, pipeline_micro_batches=2),
         "stage_ring_tensor": of(
-            stage=2, context=2, tensor=2, context_attention="ring", pipeline_repeats=2, pipeline_micro_batches=4, micro_batches=2
+            stage=2, context=2, tensor=2, context_attention="ring", pipeline_repeats=2, pipeline_micro_batches=4, micro_batches=2,
+            offload_optimizer=True,
         ),
     },
     "prefix_lm": {
@@ -22,19 +24,18 @@ COVER: dict[str, dict[str, Layout]] = {
             fsdp=2, tensor=2, stage=2, sequence_parallel=True, pipeline_repeats=2, pipeline_micro_batches=4, remat="dots"
         ),
         "data_fsdp_ring": of(data=2, fsdp=2, context=2, context_attention="ring", shard_optimizer=True, micro_batches=2),
-        "fsdp_context4": of(fsdp=2, context=4, offload_optimizer=True),
+        "fsdp_context4": of(fsdp=2, context=4, offload_optimizer=True, micro_batches=2),
     },
     "encoder_decoder": {
-        "fsdp_ring_tensor": of(
-            fsdp=2, context=2, tensor=2, context_attention="ring", sequence_parallel=True, offload_optimizer=True, micro_batches=2,
-            remat="full",
+        "fsdp_ring_tensor": of(fsdp=2, context=2, tensor=2, context_attention="ring", sequence_parallel=True, micro_batches=2),
+        "data_stage_context": of(
+            data=2, stage=2, context=2, pipeline_repeats=2, pipeline_micro_batches=4, shard_optimizer=True, remat="full"
         ),
-        "data_stage_context": of(data=2, stage=2, context=2, pipeline_repeats=2, pipeline_micro_batches=4, shard_optimizer=True),
     },
     "encoder": {
         "data_stage_context": of(data=2, stage=2, context=2, pipeline_repeats=2, pipeline_micro_batches=4, shard_optimizer=True),
-        "fsdp_tensor4": of(fsdp=2, tensor=4, sequence_parallel=True, micro_batches=2, remat="full"),
-        "data_ring4": of(data=2, context=4, context_attention="ring", offload_optimizer=True),
+        "fsdp_tensor4": of(fsdp=2, tensor=4, sequence_parallel=True, micro_batches=2),
+        "data_ring4": of(data=2, context=4, context_attention="ring", remat="full"),
     },
 }  # fmt: skip
 LAYOUTS: dict[str, Layout] = {

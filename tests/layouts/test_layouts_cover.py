@@ -14,7 +14,7 @@ NEEDS = {  # options that are refused without a mesh axis, and the axis
 }  # fmt: skip
 AXES = ("data", "fsdp", "stage", "tensor", "context", "ring")
 FREE = ("offload_optimizer", "micro_batches", "remat")
-EVERYWHERE = {*AXES, *NEEDS, *FREE}
+EVERYWHERE = {*AXES, *NEEDS, "micro_batches", "remat"}  # offloading knows no family
 
 
 def axes_of(layout: Layout) -> set[str]:
