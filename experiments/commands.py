@@ -131,7 +131,7 @@ class Commands:
             self._say(
                 f"{len(state.cells)} cells in {self.root}, {len(self._launcher.cores)} workers; Ctrl-C stops, the same command continues"
             )
-            state = self._launcher.run(self.root, self._results.between_stages, View(self.out))
+            state = self._launcher.run(self.root, self._results.before_stage_1, View(self.out))
         for c in state.cells:
             if c.state in ("diverged", "failed"):
                 self._say(f"excluded: cell {c.cell['id']} ({naming.words(c.cell)}): {c.state}, {c.reason}")

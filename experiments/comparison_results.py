@@ -30,7 +30,7 @@ class ComparisonResults:
             self._report()
         return 0
 
-    def between_stages(self) -> bool:
+    def before_stage_1(self) -> bool:
         """Says that workers may go on: a comparison has one stage."""
         return True
 

@@ -42,7 +42,7 @@ class GridResults:
             return failed
         return 0
 
-    def between_stages(self) -> bool:
+    def before_stage_1(self) -> bool:
         """Writes the forecast from the runs of stage 0; the cells of stage 1 may start from then on."""
         cells = status_lib.of(self.root).cells
         status_lib.require_completed([c for c in cells if c.cell["stage"] == 0], self.study.limits.min_completed)
@@ -67,11 +67,12 @@ class GridResults:
         rest = [c for c in status_lib.of(self.root).cells if c.cell["stage"] == 0 and c.state not in locks.FINISHED]
         if rest:
             raise UserError(f"{len(rest)} cells of the first stage are not finished: `run` trains them and then writes the forecast")
-        self.between_stages()
+        self.before_stage_1()
 
     def _fitted(self) -> dict[str, Any]:
         """Returns the content of summary.json; fits again unless it is of the same runs and the same code."""
         rows, forecast = read_rows(self.root), gate.read_forecast(self.root)
+        # only synthetic text has a least loss that is known
         least = oracle.least_loss(self.study.base, self.root) if any(row.completed for row in rows) else None
         inputs = stamp.inputs(
             [dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis), least, code="lm.analysis.analysis"
