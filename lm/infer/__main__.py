@@ -42,8 +42,11 @@ def main(argv: Optional[list[str]] = None) -> int:
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
         raise UserError('the prompt is empty: give a text, such as --prompt="def "')
-    options = {name: getattr(args, name) for name in ("blank", "max_tokens", "samples", "seed", "step", "data_dir")}
-    print("\n\n---\n\n".join(continuations(args.run, prompt, _sampler(args), **options)))
+    texts = continuations(
+        args.run, prompt, _sampler(args), max_tokens=args.max_tokens, blank=args.blank, samples=args.samples, seed=args.seed,
+        step=args.step, data_dir=args.data_dir,
+    )  # fmt: skip
+    print("\n\n---\n\n".join(texts))
     return 0
 
 
@@ -70,9 +73,21 @@ def continuations(
     step: Optional[int] = None,
     data_dir: Optional[str] = None,
 ) -> list[str]:
-    """`samples` times what the model writes: after the text itself where it continues it (a next token, a prefix, UL2's continuations).
+    """Returns `samples` texts that the model of a run writes. They begin with the prompt if the objective continues it.
 
-    UserError if run, checkpoint or tokenizer are missing or do not fit together, and for an encoder-only model.
+    Args:
+      workdir: the work directory of the run.
+      prompt: the text that the model reads.
+      sampler: how the next token is drawn.
+      max_tokens: the largest number of new tokens.
+      blank: the mark in the prompt for a blank to fill.
+      samples: the number of texts.
+      seed: the seed of the draws.
+      step: the step of the checkpoint (default: the newest).
+      data_dir: the directory of the tokenizer (default: that of the run's record).
+
+    Raises:
+      UserError: run, checkpoint or tokenizer are missing or do not fit together, or the model is encoder-only.
     """
     saved = record.read(workdir)
     if saved is None:
