@@ -1,4 +1,4 @@
-"""Named filters of a table, in order, and the fit before and after each: no row is dropped in silence."""
+"""Filters of a table by name, and the fit before and after each of them, so that no row is left out in silence."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,19 +7,22 @@ from typing import Optional, Protocol, Union
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling.fits import frontier
+from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
+from lm.scaling.fitted_law import points_of
 from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Runs
 
 
 class Filter(Protocol):
+    """A rule that keeps some rows of a table."""
+
     @property
     def name(self) -> str: ...
 
     def keep(self, runs: Runs) -> np.ndarray:
-        """[n] booleans."""
+        """Returns [n] booleans: True for the rows to keep."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class WithoutHighest:
 
 @dataclasses.dataclass(frozen=True)
 class Between:
-    """Keeps rows whose input (N, D, C or M = D / N) lies from `low` to `high`."""
+    """Keeps the rows whose input (N, D, C, M = D / N or a further one) lies from `low` to `high`."""
 
     input: str
     low: float = 0.0
@@ -59,7 +62,7 @@ class Between:
 
 @dataclasses.dataclass(frozen=True)
 class Decayed:
-    """Keeps rows whose learning rate had decayed, or with `decayed` False those in mid-schedule."""
+    """Keeps the rows whose learning rate had decayed, or with `decayed` False those in mid-schedule."""
 
     decayed: bool = True
 
@@ -87,7 +90,7 @@ class LastOfRun:
 
 @result
 class FilterStep:
-    """The fit after a filter and all before it: rows dropped and kept, the law's parameters, a of N* ~ C^a over the rows' compute."""
+    """The fit after a filter and those before it: rows left out and kept, the law's parameters, and a of N* ~ C^a over their compute."""
 
     name: str
     dropped: int
@@ -99,7 +102,7 @@ class FilterStep:
 def before_after(
     runs: Runs, filters: Sequence[Filter], law: Law = Chinchilla(), objective: Objective = HuberLog()
 ) -> tuple[FilterStep, ...]:
-    """The fit of all rows, then after each filter in turn."""
+    """Fits the law to all rows, then to those that are left after each filter in turn."""
     steps = [_step("all rows", 0, runs, law, objective)]
     for each in filters:
         kept = runs.take(each.keep(runs))
@@ -108,10 +111,16 @@ def before_after(
     return tuple(steps)
 
 
-def _step(name: str, dropped: int, runs: Runs, law: Law, objective: Objective) -> FilterStep:
-    from lm.scaling.fits import fit
-    from lm.scaling.fitted_law import points_of
+def apply(runs: Runs, filters: Sequence[Filter]) -> Runs:
+    """Returns the rows that are left after all filters."""
+    for each in filters:
+        runs = runs.take(each.keep(runs))
+    if not len(runs):
+        raise UserError(f"no rows are left after the filters ({', '.join(each.name for each in filters)}): widen them")
+    return runs
 
+
+def _step(name: str, dropped: int, runs: Runs, law: Law, objective: Objective) -> FilterStep:
     made: Union[fit.Fit, Refusal] = Refusal("too_few_points", f"{len(runs)} rows are left for {len(law.names)} parameters")
     if len(runs) > len(law.names):
         made = fit.fit(law, points_of(runs, law), objective)
@@ -121,7 +130,7 @@ def _step(name: str, dropped: int, runs: Runs, law: Law, objective: Objective) -
 
 
 def exponent(law: Law, natural: np.ndarray, runs: Runs) -> Optional[float]:
-    """Slope of log N* on log C between the ends of the rows' compute; None for laws that allocate nothing, or one compute."""
+    """Returns the slope of log N* on log C between the ends of the rows' compute; None for a law without an optimum, or for one compute."""
     log_c = np.log([runs.c.min(), runs.c.max()])
     if not {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"} or log_c[0] == log_c[1]:
         return None

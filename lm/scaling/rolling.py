@@ -1,7 +1,7 @@
-"""How well a table predicts its own larger runs: fitted up to each compute, held against what lies beyond.
+"""Rolling origin: a law fitted to the rows up to each compute, held against the rows beyond it.
 
-Losses extrapolate far better than allocations do, so that both are shown. The allocation has no measured truth; it is held against the law
-fitted to all rows: the regret is the loss, relative, of training the N* that the smaller runs would have chosen, and the deadweight is the
+Losses extrapolate far better than allocations do, so both are shown. An allocation has no measured truth. It is held against the law
+fitted to all rows: the regret is the relative loss of training the N* that the smaller runs would have chosen, and the deadweight is the
 share of compute that this wastes, 1 - C_equal / C, where C_equal reaches the same loss at the best allocation.
 """
 
@@ -11,6 +11,7 @@ from typing import Optional, Union
 
 import numpy as np
 
+from lm.scaling.filters import exponent
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fitted_law import points_of
@@ -24,7 +25,7 @@ _REACH = math.log(1e3)  # C_equal is looked for down to a thousandth of C
 
 @result
 class Origin:
-    """Fitted to the rows up to `cut`. Errors are means over rows: of the next compute, and of all rows beyond."""
+    """The law fitted to the rows up to `cut`. Errors are means over rows: those of the next compute, and all rows beyond."""
 
     cut: float
     rows: int
@@ -44,17 +45,27 @@ class Origin:
 
 @result
 class Skipped:
-    """No fit up to this compute."""
+    """A compute up to which the rows hold no fit."""
 
     cut: float
     rows: int
     why: Refusal
 
 
+RollingOrigin = tuple[Union[Origin, Skipped], ...]
+
+
 def rolling_origin(
     runs: Runs, law: Law = Chinchilla(), objective: Objective = HuberLog(), cuts: Sequence[float] = ()
-) -> Union[tuple[Union[Origin, Skipped], ...], Refusal]:
-    """One row per cut, by increasing compute. `cuts` are FLOPs; by default the planned budgets but the last, or eight quantiles of C."""
+) -> Union[RollingOrigin, Refusal]:
+    """Fits the law up to each cut and predicts the rows beyond.
+
+    Args:
+      cuts: FLOPs (default: the planned budgets but the last, or eight quantiles of C).
+
+    Returns:
+      A result for each cut, by increasing compute; a Refusal where all rows together hold no fit, or have one budget.
+    """
     reference = fit.fit(law, points_of(runs, law), objective)
     if isinstance(reference, Refusal):
         return reference
@@ -102,14 +113,12 @@ Allocated = tuple[Optional[float], Optional[float], Optional[float], Optional[fl
 
 
 def _allocation(made: fit.Fit, reference: fit.Fit, used: Runs, runs: Runs) -> Allocated:
-    """a, N* and N* of all rows at the largest C, regret and deadweight."""
+    """Returns a, then N*, N* by all rows, regret and deadweight at the largest C."""
     law = made.law
     if not {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"}:
         return None, None, None, None, None
     cost, log_c = frontier.cost_of(runs), math.log(float(runs.c.max()))
     natural, truth = (law.natural(one.theta[None], one.points.centre) for one in (made, reference))
-    from lm.scaling.filters import exponent
-
     chosen = float(frontier.allocate(law, natural, cost, np.array([log_c])).log_n[0, 0])
     path = frontier.allocate(law, truth, cost, log_c - np.linspace(0.0, _REACH, 400))
     log_d = log_c - float(cost.log_flops_per_token(np.array(chosen)))

@@ -6,38 +6,51 @@ from typing import Any, Optional, Union
 import jax
 import numpy as np
 
+from lm.errors import UserError
 from lm.scaling import diagnostics
 from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.approaches.hull import Hull, fit_hull
 from lm.scaling.approaches.isoflop import Isoflop
-from lm.scaling.fits import frontier
-from lm.scaling.fits.objectives import OBJECTIVES, Objective
+from lm.scaling.filters import Filter, FilterStep, apply, before_after
+from lm.scaling.fits import constrained, frontier
+from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fitted_law import Surface, fit_surface, lack_of_fit
-from lm.scaling.intervals import noise
-from lm.scaling.intervals.resampling import RESAMPLINGS, Resampling
-from lm.scaling.laws import catalogue
-from lm.scaling.laws.law import Law
+from lm.scaling.intervals import likelihood, noise, profile_likelihood
+from lm.scaling.intervals.likelihood import Likelihood, LikelihoodFit
+from lm.scaling.intervals.profile_likelihood import ProfileInterval
+from lm.scaling.intervals.resampling import Measured, Resampling
+from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Answer, Caution, Refusal, result
+from lm.scaling.rolling import RollingOrigin, rolling_origin
 from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 SCHEMA = 1
+CALIBRATION = 200  # simulated fits behind the cut-off of a profile
 
 
 @dataclasses.dataclass(frozen=True)
 class TableSettings:
-    """Settings of a table's fits. `targets` are FLOPs to allocate beyond the table's own."""
+    """Settings of a table's fits.
+
+    `targets` are FLOPs to allocate beyond the table's own. `filters` apply before every fit, in order. `profiles` names the parameters and
+    derived quantities that get intervals by profile; `likelihood` is None, "gaussian" or "student"; `rolling` asks for a rolling origin.
+    """
 
     approaches: tuple[int, ...] = (3,)
-    law: Law = dataclasses.field(default_factory=lambda: catalogue.LAWS["chinchilla"])
-    objective: Objective = dataclasses.field(default_factory=lambda: OBJECTIVES["huber"]())
-    resampling: Resampling = dataclasses.field(default_factory=lambda: RESAMPLINGS["measured"]())
+    law: Law = Chinchilla()
+    objective: Objective = HuberLog()
+    resampling: Resampling = Measured()
     targets: tuple[float, ...] = ()
     curve: str = "parabola"
     regression: str = "plain"
     draws: int = 1000
     level: float = 0.8
     seed: int = 0
+    filters: tuple[Filter, ...] = ()
+    profiles: tuple[str, ...] = ()
+    likelihood: Optional[str] = None
+    rolling: bool = False
 
 
 @result
@@ -87,6 +100,8 @@ class LawFit:
     sampled: dict[str, tuple[float, float]]
     points: tuple[FittedPoint, ...]
     cautions: tuple[Caution, ...]
+    profiles: tuple[ProfileInterval, ...] = ()
+    likelihood: Union[LikelihoodFit, Refusal, None] = None
 
 
 @result
@@ -102,17 +117,22 @@ class TableAnalysis:
     hull: Union[Hull, Refusal, None]  # approach 1
     cautions: tuple[Caution, ...]
     versions: dict[str, str]
+    filters: tuple[FilterStep, ...] = ()
+    rolling: Union[RollingOrigin, Refusal, None] = None
 
 
 def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> TableAnalysis:
     """Fits what the settings ask for; numbers that the table does not support are Refusals."""
     asked = settings.approaches
+    steps = before_after(runs, settings.filters, settings.law, settings.objective) if settings.filters else ()
+    runs = apply(runs, settings.filters)
     minima = fit_profiles(runs, settings) if 2 in asked else None
     found = diagnostics.profiles(minima) if isinstance(minima, Isoflop) else ()
     return TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),
         law=fit_law(runs, settings) if 3 in asked else None, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
         cautions=tuple(one for one in found if isinstance(one, Caution)), versions={"jax": jax.__version__, "numpy": np.__version__},
+        filters=steps, rolling=rolling_origin(runs, settings.law, settings.objective) if settings.rolling else None,
     )  # fmt: skip
 
 
@@ -129,7 +149,8 @@ def fit_profiles(runs: Runs, settings: TableSettings) -> Union[Isoflop, Refusal]
 
 def _described(settings: TableSettings) -> dict[str, Any]:
     made: dict[str, Any] = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-    return made | {name: repr(made[name]) for name in ("law", "objective", "resampling")}
+    made |= {name: repr(made[name]) for name in ("law", "objective", "resampling")}
+    return made | {"filters": tuple(one.name for one in settings.filters)}
 
 
 def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
@@ -143,7 +164,45 @@ def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
     if isinstance(made, Refusal):
         return made
     lack = parametric.lack_cautions(lack_of_fit(made, cells, seeds))
-    return described(cells, made, settings, found + diagnostics.after(made, cells) + lack)
+    density = fit_likelihood(made, settings)
+    profiled = profile_intervals(made, cells, settings, density)
+    fitted = described(cells, made, settings, found + diagnostics.after(made, cells, profiled) + lack)
+    return dataclasses.replace(fitted, profiles=profiled, likelihood=density.summary() if isinstance(density, Likelihood) else density)
+
+
+def fit_likelihood(made: Surface, settings: TableSettings) -> Union[Likelihood, Refusal, None]:
+    """Fits the density of log loss that the settings name."""
+    if settings.likelihood is None:
+        return None
+    return likelihood.student(made.fit) if settings.likelihood == "student" else likelihood.gaussian(made.fit)
+
+
+def profile_intervals(
+    made: Surface, cells: Runs, settings: TableSettings, density: Union[Likelihood, Refusal, None] = None
+) -> tuple[ProfileInterval, ...]:
+    """Returns intervals by the profile of a likelihood, or without one by that of the objective, whose cut-off is simulated."""
+    targets = {name: profile_target(name, made.law, cells, settings.targets) for name in settings.profiles}
+    if isinstance(density, Likelihood):
+        return tuple(likelihood.interval(density, name, target, settings.level) for name, target in targets.items())
+    if not targets:
+        return ()
+    losses = profile_likelihood.wild(made.fit, CALIBRATION, settings.seed) if made.simulated is None else made.simulated[:CALIBRATION]
+    return tuple(profile_likelihood.intervals(made.fit, targets, losses, settings.level).values())
+
+
+def profile_target(name: str, law: Law, cells: Runs, targets: tuple[float, ...]) -> constrained.Target:
+    """Returns the parameter of the law, or the quantity of its optimum, that `name` means.
+
+    Exponents are read over the compute of the table, the rest at the last of `targets`, or at the table's largest compute.
+    """
+    if name in law.names:
+        return constrained.parameter(law, name)
+    known = law.names + (constrained.KINDS if allocates(law) else ())
+    if name not in known:
+        raise UserError(f"no profile of {name!r} under this law: there are {', '.join(known)}")
+    low, high = float(cells.c.min()), float(cells.c.max())
+    last = targets[-1] if targets and name not in ("a", "b") else high
+    return constrained.Derived(name, (low, last), frontier.cost_of(cells))
 
 
 def described(runs: Runs, made: Surface, settings: TableSettings, found: tuple[diagnostics.Found, ...] = ()) -> LawFit:

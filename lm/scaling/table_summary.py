@@ -2,18 +2,21 @@
 
 from typing import TYPE_CHECKING, Optional, Union
 
-from lm.scaling.results import Answer, Refusal, encode
+from lm.scaling.results import Answer, Estimate, Refusal, encode
 from lm.scaling.words import answer
 
 if TYPE_CHECKING:
     from lm.scaling.approaches.hull import Hull
     from lm.scaling.approaches.isoflop import Isoflop
+    from lm.scaling.filters import FilterStep
+    from lm.scaling.rolling import RollingOrigin
     from lm.scaling.table_analysis import LawFit, TableAnalysis
 
 
 def render(made: "TableAnalysis") -> str:
     """Renders parameters, exponents and allocations with intervals or refusals, and cautions."""
-    lines = [f"{made.source}: {made.count} rows", *_hull(made.hull), *_isoflop(made.isoflop), *_law(made.law)]
+    lines = [f"{made.source}: {made.count} rows", *filters(made.filters)]
+    lines += [*_hull(made.hull), *_isoflop(made.isoflop), *_law(made.law), *rolling(made.rolling)]
     lines += [f"caution: {caution.message}" for caution in made.cautions]
     return "\n".join(lines)
 
@@ -44,7 +47,56 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
     for at in made.allocations:
         marked = f"   [{at.caution.message}]" if at.caution else ""
         lines.append(f"  C {at.flops:.3g}: N* {said(at.n)}   D* {said(at.d)}   loss {said(at.loss)}   D/N {said(at.ratio)}{marked}")
-    return lines + [f"  caution: {caution.message}" for caution in made.cautions]
+    return lines + further(made) + [f"  caution: {caution.message}" for caution in made.cautions]
+
+
+def filters(made: "tuple[FilterStep, ...]") -> list[str]:
+    """Renders the fit before and after each filter."""
+    lines = ["filters, and the fit to the rows that are left:"] if made else []
+    for step in made:
+        count = f"  {step.name}: {step.kept} rows" + (f" ({step.dropped} left out)" if step.dropped else "")
+        values = said(step.values) if isinstance(step.values, Refusal) else _values(step.values)
+        lines.append(f"{count}; {values}" + ("" if step.a is None else f"; a {step.a:.4g}"))
+    return lines
+
+
+def further(made: "LawFit") -> list[str]:
+    """Renders the density of log loss and the intervals by profile."""
+    lines = []
+    if isinstance(made.likelihood, Refusal):
+        lines.append(f"  likelihood: {said(made.likelihood)}")
+    elif made.likelihood is not None:
+        one = made.likelihood
+        lines.append(f"  {one.distribution}: {_values(one.values)}; scale {one.scale:.3%}, AICc {one.aicc:.1f}")
+    for profile in made.profiles:
+        method = profile.answer.method if isinstance(profile.answer, Estimate) else "profile"
+        lines.append(f"  {profile.name} = {said(profile.answer)} by the {method}")
+    return lines
+
+
+def rolling(made: "Union[RollingOrigin, Refusal, None]") -> list[str]:
+    """Renders the prediction of the rows beyond each compute."""
+    if made is None or isinstance(made, Refusal):
+        return [f"rolling origin: {said(made)}"] if made else []
+    from lm.scaling.rolling import Skipped
+
+    lines = ["rolling origin: fitted up to each compute, held against the rows beyond"]
+    for at in made:
+        start = f"  up to C {at.cut:.3g}, {at.rows} rows"
+        if isinstance(at, Skipped):
+            lines.append(f"{start}: {said(at.why)}")
+            continue
+        near, far = f"{at.next_absolute_error:.2%}", f"{at.rest_absolute_error:.2%}"
+        error = f"loss of the next {at.next_rows} rows off by {near}, of all {at.rest_rows} by {far}"
+        lines.append(f"{start}: {error}" + ("" if at.a is None else f"; a {at.a:.4g}"))
+        if at.n_star is not None and at.regret is not None and at.deadweight is not None:
+            chosen = f"    its N* at C {at.target:.3g} is {at.n_star:.3g}, by all rows {at.n_star_all:.3g}"
+            lines.append(f"{chosen}: loss {at.regret:.2%} higher, {at.deadweight:.1%} of the compute wasted")
+    return lines
+
+
+def _values(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def _cross(made: "LawFit") -> Optional[str]:

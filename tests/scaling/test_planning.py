@@ -12,7 +12,7 @@ from lm.scaling import __main__ as command
 from lm.scaling import coverage, results
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fitted_law import Surface
-from lm.scaling.laws.catalogue import LAWS
+from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.planning import cells, optimum, power, spread, table_plan
 from lm.scaling.results import Refusal
@@ -131,7 +131,7 @@ def test_moments_of_objectives_are_those_of_a_normal():
 
 def test_a_law_that_does_not_split_compute_is_refused():
     with pytest.raises(UserError, match="planning needs a law of N and D"):
-        optimum.splits(LAWS["data_constrained"])
+        optimum.splits(catalogue.law("data_constrained"))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.fits.projection import project
 from lm.scaling.fitted_law import fit_surface, points_of
 from lm.scaling.intervals.resampling import Rows
-from lm.scaling.laws.catalogue import LAWS
+from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.results import Refusal
 from lm.scaling.runs import from_frame
@@ -55,7 +55,7 @@ def test_variable_projection_reaches_the_minimum_of_the_same_objective(few_start
 
 def test_a_law_without_linear_parameters_is_not_projected():
     points = Points(np.zeros((3, 1)), np.zeros(3), np.ones(3))
-    assert project(LAWS["downstream"], points, HuberLog()) is None
+    assert project(catalogue.law("downstream"), points, HuberLog()) is None
 
 
 def test_the_optimum_of_any_law_is_the_closed_form_where_there_is_one():
@@ -102,23 +102,22 @@ def csv(tmp_path_factory):
     return write(tmp_path_factory.mktemp("tables") / "runs.csv", table())
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["lm.scaling", *map(str, arguments)])
-    status = command.main()
+def run(capsys, *arguments):
+    status = command.main([str(argument) for argument in arguments])
     return status, capsys.readouterr().out
 
 
-def test_fit_prints_and_writes_what_it_found(csv, tmp_path, monkeypatch, capsys, few_starts):
+def test_fit_prints_and_writes_what_it_found(csv, tmp_path, capsys, few_starts):
     page = tmp_path / "out" / "page.html"
     common = ("fit", csv, "--flops=C", "--budget=C", "--draws=50", "--approach", "1", "2", "3", "--target", "1e22")
-    status, text = run(monkeypatch, capsys, *common, f"--report={page}")
+    status, text = run(capsys, *common, f"--report={page}")
     assert status == 0
     for words in ("32 rows", "approach 1", "approach 2", "L = E + A / N^alpha + B / D^beta", "a = ", "C 1e+22"):
         assert words in text
     html = page.read_text(encoding="utf-8")
     assert "https://" not in html
     assert "data:image/svg+xml" in html
-    status, text = run(monkeypatch, capsys, *common, "--json")
+    status, text = run(capsys, *common, "--json")
     made = results.from_json(text)
     assert isinstance(made, table_analysis.TableAnalysis)
     assert results.to_json(made) == text
@@ -139,15 +138,15 @@ def test_fit_prints_and_writes_what_it_found(csv, tmp_path, monkeypatch, capsys,
         (("--tokens=T",), "has no column 'T': its columns are N, D, C, loss"),
     ],
 )
-def test_bad_arguments_get_one_sentence(csv, arguments, said, monkeypatch, capsys):
+def test_bad_arguments_get_one_sentence(csv, arguments, said, capsys):
     with pytest.raises(UserError) as caught:
-        run(monkeypatch, capsys, "fit", csv, "--draws=20", *arguments)
+        run(capsys, "fit", csv, "--draws=20", *arguments)
     assert said in str(caught.value)
 
 
-def test_one_budget_gives_no_exponent(csv, tmp_path, monkeypatch, capsys):
+def test_one_budget_gives_no_exponent(csv, tmp_path, capsys):
     one = write(tmp_path / "one.csv", {name: column[:8] for name, column in table().items()})
-    status, text = run(monkeypatch, capsys, "fit", one, "--budget=C", "--approach", "2", "--draws=20")
+    status, text = run(capsys, "fit", one, "--budget=C", "--approach", "2", "--draws=20")
     assert status == 0
     assert "refused (too_few_points): 1 budgets with an interior minimum; an exponent needs 3" in text
 
@@ -164,6 +163,6 @@ def test_the_benchmark_times_what_it_says(few_starts):
 
 def test_help_needs_no_jax():
     heavy = ("jax", "scipy", "matplotlib")
-    code = f"import sys, lm.scaling.__main__ as m; m.modules(); assert not [n for n in {heavy} if n in sys.modules]"
+    code = f"import sys, lm.scaling.__main__; assert not [n for n in {heavy} if n in sys.modules]"
     root = pathlib.Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=os.environ | {"PYTHONPATH": str(root)})

@@ -1,1 +1,1 @@
-"""The verbs of `python -m lm.scaling`, one module each: HELP, arguments(parser), run(args) -> exit status."""
+"""The verbs of `python -m lm.scaling`. Each module has HELP, arguments(parser), and run(args), which returns the exit status."""

@@ -1,6 +1,6 @@
-"""Compares two recipes by their compute multiplier: with how many times the compute B reaches A's loss.
+"""Compares two recipes by their compute multiplier: how much of A's compute B needs to reach A's loss.
 
-Rows of A and B that share the label of their run, or seed, N and D, count as paired: the noise that they share cancels.
+Rows of A and B that share the name of their run, or seed, N and D, are paired: the noise that they share cancels.
 """
 
 import argparse
@@ -17,24 +17,25 @@ HELP = "compare two recipes by their compute multiplier"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A.csv", help="runs of recipe A")
-    parser.add_argument("b", metavar="B.csv", help="runs of recipe B, with the same columns")
+    parser.add_argument("a", metavar="A.csv", help="table of the runs of recipe A")
+    parser.add_argument("b", metavar="B.csv", help="table of the runs of recipe B, with the same columns")
+    text = "compute of A at which to compare (default: the largest that both tables reach)"
+    parser.add_argument("--at", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
+    parser.add_argument("--unpaired", action="store_true", help="take the noise of A and B as independent")
+    table.json_argument(parser)
     table.column_arguments(parser)
-    table.fit_arguments(parser)
-    parser.add_argument("--at", type=float, nargs="+", default=[], metavar="FLOPS", help="compute (default: the largest that both reach)")
-    parser.add_argument("--unpaired", action="store_true", help="do not use that runs share seed and data")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    table.law_arguments(parser)
+    table.interval_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    at = table.positive_flops("--at", args.at)
-    columns, settings = table.columns_of(args), table.settings_of(args)
+    at, columns = table.positive_flops("--at", args.at), table.columns_of(args)
+    table.check_intervals(args)
+    law, objective = table.law_of(args), table.objective_of(args)
     a, b = (runs_lib.read_csv(path, columns) for path in (args.a, args.b))
     from lm.scaling import multiplier
 
-    made = multiplier.multiplier(
-        a, b, at, settings.law, settings.objective, not args.unpaired, settings.draws, settings.level, settings.seed
-    )
+    made = multiplier.multiplier(a, b, at, law, objective, paired=not args.unpaired, draws=args.draws, level=args.level, seed=args.seed)
     if args.json:
         print(to_json(made), end="")
     elif isinstance(made, Refusal):

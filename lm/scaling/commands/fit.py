@@ -1,34 +1,78 @@
-"""Fits scaling laws to a table of runs: approach 1 (lower hull), 2 (IsoFLOP minima), 3 (a law of N and D).
+"""Fits scaling laws to a table of runs by one or more approaches.
 
-Prints the results or, with --json, everything; --report writes one self-contained page.
+1: the lower convex hull of loss against compute. 2: the minima of IsoFLOP profiles. 3: a law of N and D, or of other inputs. Prints every
+number with its interval, or the reason why the table does not hold it.
 """
 
 import argparse
+import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
+from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 
-HELP = "fit laws to a table of runs"
+if TYPE_CHECKING:
+    from lm.scaling.filters import Filter
+
+HELP = "fit scaling laws to a table of runs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    table.table_arguments(parser)
-    parser.add_argument("--approach", type=int, nargs="+", choices=(1, 2, 3), default=None,
-                        help="1 lower hull, 2 IsoFLOP minima (needs --budget), 3 a law (default: 3, and 2 with --budget)")  # fmt: skip
-    parser.add_argument("--curve", choices=("parabola", "cubic", "akima"), default="parabola", help="approach 2: through a profile")
-    parser.add_argument("--regression", choices=("plain", "weighted"), default="plain", help="approach 2: of the minima on compute")
-    parser.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help="compute to allocate beside the table's own")
+    table.table_argument(parser)
+    text = "approaches to fit (default: 3, and 2 if --budget is given)"
+    parser.add_argument("--approach", type=int, nargs="+", choices=(1, 2, 3), default=None, help=text)
+    text = "compute at which to report N*, D* and loss, beside the powers of ten within the table"
+    parser.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
     parser.add_argument("--report", type=pathlib.Path, metavar="FILE.html", help="write a page with figures")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    table.json_argument(parser)
+    table.column_arguments(parser)
+    _filter_arguments(parser)
+    group = parser.add_argument_group("approach 2")
+    text = "curve through the losses of a budget (default: %(default)s)"
+    group.add_argument("--curve", choices=("parabola", "cubic", "akima"), default="parabola", help=text)
+    text = "regression of the minima on compute; weighted is by their inverse variance (default: %(default)s)"
+    group.add_argument("--regression", choices=("plain", "weighted"), default="plain", help=text)
+    table.law_arguments(parser)
+    table.interval_arguments(parser)
+    table.resampling_argument(parser)
+    _further_arguments(parser)
+
+
+def _filter_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("filters", "Applied in this order. The law is fitted before and after each.")
+    text = "keep rows whose learning rate had decayed, or those in mid-schedule (needs --decayed)"
+    group.add_argument("--only", choices=("decayed", "mid_schedule"), help=text)
+    group.add_argument("--last-of-run", action="store_true", help="keep the row of each run with the most tokens (needs --run)")
+    text = "keep rows whose N, D, C, M = D / N or --input lies between LOW and HIGH; can be repeated"
+    group.add_argument("--between", nargs=3, action="append", default=[], metavar=("INPUT", "LOW", "HIGH"), help=text)
+    group.add_argument("--without-highest", type=int, default=0, metavar="COUNT", help="leave out the COUNT highest losses")
+
+
+def _further_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("further checks of approach 3")
+    text = (
+        "intervals by the profile of the objective, for parameters of the law, exponents a and b of N* ~ C^a and D* ~ C^b, or n, d, ratio "
+        "(D / N) and loss of the optimum at the last --target (default: at the largest compute of the table)"
+    )
+    group.add_argument("--profile", nargs="+", default=[], metavar="NAME", help=text)
+    text = "fit a density of log loss too: its scale, AICc, and, with --profile, intervals by the profile of its likelihood"
+    group.add_argument("--likelihood", choices=("gaussian", "student"), help=text)
+    text = "fit the rows up to each budget and predict the rows beyond: errors of loss, and what the N* so chosen would waste"
+    group.add_argument("--rolling", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    runs = table.table_of(args)
     approaches = tuple(args.approach or ((2, 3) if args.budget else (3,)))
-    settings = table.settings_of(
-        args, approaches, curve=args.curve, regression=args.regression, targets=table.positive_flops("--target", args.target)
-    )
+    if 3 not in approaches and (args.profile or args.likelihood or args.rolling):
+        raise UserError("--profile, --likelihood and --rolling are of a law: add 3 to --approach")
+    runs = table.table_of(args)
+    settings = dataclasses.replace(
+        table.settings_of(args), approaches=approaches, curve=args.curve, regression=args.regression, filters=filters_of(args),
+        targets=table.positive_flops("--target", args.target), profiles=tuple(args.profile), likelihood=args.likelihood,
+        rolling=args.rolling,
+    )  # fmt: skip
     from lm.scaling import table_analysis, table_summary
 
     made = table_analysis.analyse_runs(runs, settings)
@@ -40,3 +84,26 @@ def run(args: argparse.Namespace) -> int:
     minima = [budget.n_star for budget in made.isoflop.budgets] if made.isoflop and not isinstance(made.isoflop, Refusal) else []
     found = (made.law, made.hull, *minima)
     return 1 if all(part is None or isinstance(part, Refusal) for part in found) else 0
+
+
+def filters_of(args: argparse.Namespace) -> tuple["Filter", ...]:
+    """Returns the filters that the arguments ask for, in the order of `--help`."""
+    if args.last_of_run and not args.run:
+        raise UserError("--last-of-run needs the column that names the run of a row: --run=COLUMN")
+    if args.without_highest < 0:
+        raise UserError(f"--without-highest={args.without_highest}: give a count of rows, such as 5")
+    from lm.scaling import filters
+
+    chosen: list[Filter] = []
+    if args.only:
+        chosen.append(filters.Decayed(args.only == "decayed"))
+    if args.last_of_run:
+        chosen.append(filters.LastOfRun())
+    for name, low, high in args.between:
+        try:
+            chosen.append(filters.Between(name, float(low), float(high)))
+        except ValueError:
+            raise UserError(f"--between {name} {low} {high}: give two numbers, such as --between N 1e7 1e9") from None
+    if args.without_highest:
+        chosen.append(filters.WithoutHighest(args.without_highest))
+    return tuple(chosen)

@@ -1,4 +1,6 @@
-"""Plans from a table of runs: N*, D* and loss of a budget, iso-loss curves, the cheapest model to train and serve, which runs to add."""
+"""Plans further runs from a table: the compute-optimal model of a budget, the cheapest model that reaches a loss and serves tokens, the
+curve of all models with one loss, and which runs to add.
+"""
 
 import argparse
 
@@ -9,16 +11,22 @@ HELP = "plan budgets, serving and further runs from a table"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    table.table_arguments(parser)
-    group = parser.add_argument_group("questions")
-    group.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help="compute to allocate")
-    group.add_argument("--reach", type=float, nargs="+", default=[], metavar="LOSS", help="loss to reach with the fewest FLOPs in all")
-    text = "tokens that the model of --reach reads once trained, at a third of their training FLOPs (default: 0)"
+    table.table_argument(parser)
+    table.json_argument(parser)
+    group = parser.add_argument_group("questions (one at least)")
+    text = "report N*, D*, loss and D / N of this much compute"
+    group.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
+    text = "find the model that reaches this loss with the fewest FLOPs of training and inference"
+    group.add_argument("--reach", type=float, nargs="+", default=[], metavar="LOSS", help=text)
+    text = "tokens that the model of --reach reads after training; each costs a third of a training token (default: 0)"
     group.add_argument("--inference-tokens", type=float, default=0.0, metavar="TOKENS", help=text)
-    group.add_argument("--iso-loss", type=float, nargs="+", default=[], metavar="LOSS", help="loss whose curve of (N, D) is listed")
-    text = "which cells narrow N* at the last --target the most, for this much extra compute"
+    group.add_argument("--iso-loss", type=float, nargs="+", default=[], metavar="LOSS", help="list the (N, D) that have this loss")
+    text = "choose the runs that narrow the interval of N* at the last --target the most, for this much compute in all"
     group.add_argument("--extra", type=float, metavar="FLOPS", help=text)
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    table.column_arguments(parser)
+    table.law_arguments(parser)
+    table.interval_arguments(parser)
+    table.resampling_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

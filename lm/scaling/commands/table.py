@@ -1,131 +1,137 @@
-"""The arguments that every verb shares which reads a table of runs, and what they make (imports no jax)."""
+"""The arguments that the verbs share, and the table and the settings that follow from them (imports no jax)."""
 
 import argparse
-import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING
 
 from lm.errors import UserError
 from lm.scaling import runs as runs_lib
-from lm.scaling.results import Refusal
+from lm.scaling.intervals.resampling import RESAMPLINGS
+from lm.scaling.laws import catalogue
 from lm.scaling.runs import Columns, Runs
 
 if TYPE_CHECKING:
-    from lm.scaling.fitted_law import Surface
+    from lm.scaling.fits.objectives import Objective
+    from lm.scaling.laws.law import Law
     from lm.scaling.table_analysis import TableSettings
 
-LAWS = (
-    "chinchilla",
-    "tied",
-    "no_irreducible",
-    "kaplan",
-    "kaplan_steps",
-    "compute_power",
-    "data_constrained",
-    "over_training",
-    "downstream",
-    "width_depth",
-    "width_depth_size",
-)
-INTERVALS = ("measured", "rows", "rows_bca", "runs", "residual", "noise", "porian")
-OBJECTIVES = ("huber", "squared_log", "squared_raw", "l1", "quantile")
+OBJECTIVES = ("huber", "squared_log", "squared_raw", "l1", "quantile")  # fits.objectives.OBJECTIVES, whose import would import jax
+
+
+def table_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument for a table."""
+    parser.add_argument("csv", metavar="RUNS.csv", help="table of runs: a CSV file with a header and a row per run")
 
 
 def column_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which columns hold what."""
-    group = parser.add_argument_group("columns")
-    group.add_argument("--params", default="N", metavar="COLUMN", help="parameters (default: N)")
-    group.add_argument("--tokens", default="D", metavar="COLUMN", help="tokens (default: D)")
-    group.add_argument("--loss", default="loss", metavar="COLUMN", help="loss, in nats per token or per byte (default: loss)")
-    group.add_argument("--flops", metavar="COLUMN", help="training FLOPs of the run (default: 6 N D)")
-    group.add_argument("--run", metavar="COLUMN", help="the training run that a row is a point of")
-    group.add_argument("--seed-column", metavar="COLUMN", help="seed of the run")
-    group.add_argument("--budget", metavar="COLUMN", help="planned FLOPs: approach 2 groups rows by it")
-    group.add_argument("--decayed", metavar="COLUMN", help="whether the learning rate had decayed at the row: true or false")
-    text = "a further input of the law, such as U=unique_tokens; can be repeated"
+    """Adds the options that name the columns of a table."""
+    group = parser.add_argument_group("columns of the table")
+    group.add_argument("--params", default="N", metavar="COLUMN", help="number of parameters N (default: %(default)s)")
+    group.add_argument("--tokens", default="D", metavar="COLUMN", help="number of training tokens D (default: %(default)s)")
+    group.add_argument("--loss", default="loss", metavar="COLUMN", help="loss in nats, of one unit throughout (default: %(default)s)")
+    group.add_argument("--flops", metavar="COLUMN", help="training FLOPs C as counted (default: 6 N D)")
+    group.add_argument("--run", metavar="COLUMN", help="training run; rows of one run depend on each other (default: a run per row)")
+    group.add_argument("--seed-column", metavar="COLUMN", help="seed; runs that differ in it alone measure the noise (default: no seeds)")
+    group.add_argument("--budget", metavar="COLUMN", help="planned FLOPs; rows of one value are an IsoFLOP profile (default: no profiles)")
+    group.add_argument("--decayed", metavar="COLUMN", help="true where the learning rate had decayed, else false (default: not checked)")
+    text = "further input of the law, such as U=unique_tokens; can be repeated"
     group.add_argument("--input", action="append", default=[], metavar="NAME=COLUMN", help=text)
 
 
-def table_arguments(parser: argparse.ArgumentParser) -> None:
-    """A table, its columns, and how a law is fitted to it."""
-    parser.add_argument("csv", help="a CSV file with a header and a row per run")
-    column_arguments(parser)
-    fit_arguments(parser)
+def law_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose the law and the objective of its fit."""
+    group = parser.add_argument_group("law and objective")
+    text = f"law to fit (default: %(default)s): {', '.join(catalogue.LAWS)}; docs/scaling.md has their equations"
+    group.add_argument("--law", default="chinchilla", metavar="LAW", help=text)
+    text = f"cost of a residual (default: %(default)s): {', '.join(OBJECTIVES)}; residuals of log loss, but for squared_raw"
+    group.add_argument("--objective", default="huber", choices=OBJECTIVES, metavar="OBJECTIVE", help=text)
+    group.add_argument("--delta", type=float, default=1e-3, help="delta of --objective=huber (default: %(default)s)")
+    group.add_argument("--quantile", type=float, default=0.5, metavar="Q", help="quantile of --objective=quantile (default: %(default)s)")
 
 
-def fit_arguments(parser: argparse.ArgumentParser) -> None:
-    """The law, the objective, and how intervals are made."""
-    group = parser.add_argument_group("fit")
-    group.add_argument("--law", default="chinchilla", metavar="LAW", help=f"one of {', '.join(LAWS)}")
-    group.add_argument("--objective", default="huber", choices=OBJECTIVES, help="what is minimised (default: huber, on log loss)")
-    group.add_argument("--delta", type=float, default=1e-3, help="Huber's delta (default: 1e-3)")
-    group.add_argument("--quantile", type=float, default=0.5, help="of the quantile objective (default: .5)")
-    group.add_argument("--interval", default="measured", metavar="HOW", help=f"one of {', '.join(INTERVALS)} (default: the "
-                       "noise of the table's seeds where it has them, else a bootstrap over runs or rows)")  # fmt: skip
-    group.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default: 1000)")
-    group.add_argument("--level", type=float, default=0.8, help="of every interval (default: .8)")
-    group.add_argument("--seed", type=int, default=0, help="of everything drawn at random (default: 0)")
+def interval_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of intervals that are read off draws."""
+    group = parser.add_argument_group("intervals")
+    group.add_argument("--draws", type=int, default=1000, help="bootstrap draws behind an interval (default: %(default)s)")
+    group.add_argument("--level", type=float, default=0.8, help="confidence level of the intervals (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+
+
+def resampling_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says how the draws are made."""
+    text = f"how draws are made: {', '.join(RESAMPLINGS)} (default: noise, if seeds measure it, else runs, if rows share a run, else rows)"
+    parser.add_argument("--interval", default="measured", metavar="HOW", help=text)
+
+
+def json_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that prints JSON."""
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
 
 
 def columns_of(args: argparse.Namespace) -> Columns:
-    """The columns that the arguments name."""
+    """Returns the columns that the arguments name."""
     inputs = {}
     for pair in args.input:
         name, found, column = pair.partition("=")
         if not found or not name or not column:
             raise UserError(f"--input={pair}: write NAME=COLUMN, such as U=unique_tokens")
         inputs[name] = column
-    names = {"params": args.params, "tokens": args.tokens, "loss": args.loss, "flops": args.flops, "run": args.run, "budget": args.budget}
-    return Columns(**names, seed=args.seed_column, decayed=args.decayed, inputs=inputs)
+    return Columns(
+        params=args.params, tokens=args.tokens, loss=args.loss, flops=args.flops, run=args.run, seed=args.seed_column, budget=args.budget,
+        decayed=args.decayed, inputs=inputs,
+    )  # fmt: skip
 
 
 def table_of(args: argparse.Namespace) -> Runs:
-    """The runs of the CSV file that the arguments name."""
+    """Returns the runs of the CSV file that the arguments name."""
     return runs_lib.read_csv(args.csv, columns_of(args))
 
 
 def positive_flops(option: str, values: Sequence[float]) -> tuple[float, ...]:
-    """The values of an option that names compute; UserError unless all are positive and finite."""
+    """Returns the values of an option; UserError unless all are positive and finite."""
     for value in values:
         if not 0 < value < float("inf"):
-            raise UserError(f"{option}={value:g}: a positive number of FLOPs is needed, such as 1e20")
+            raise UserError(f"{option}={value:g}: give a positive number of FLOPs, such as 1e20")
     return tuple(values)
 
 
-def settings_of(args: argparse.Namespace, approaches: tuple[int, ...] = (3,), **more: Any) -> "TableSettings":
-    """How the arguments ask for a table to be fitted."""
+def check_intervals(args: argparse.Namespace) -> None:
+    """Raises a UserError for a confidence level or a number of draws that gives no interval."""
     if not 0 < args.level < 1:
-        raise UserError(f"--level={args.level:g}: a share between 0 and 1 is needed, such as .8")
+        raise UserError(f"--level={args.level:g}: give a confidence level between 0 and 1, such as .8")
     if args.draws < 10:
-        raise UserError(f"--draws={args.draws}: an interval needs 10 draws at the least, and 1,000 to be steady")
+        raise UserError(f"--draws={args.draws}: give 10 draws at least; 1,000 make a steady interval")
+
+
+def law_of(args: argparse.Namespace) -> "Law":
+    """Returns the law that the arguments name."""
+    if args.law in catalogue.CURVE_LAWS:
+        raise UserError(f"--law={args.law} is fitted to whole loss curves, not to a table: see lm.scaling.laws.schedule_laws")
+    return catalogue.law(args.law)
+
+
+def objective_of(args: argparse.Namespace) -> "Objective":
+    """Returns the objective that the arguments name."""
     if not 0 < args.delta < float("inf"):
-        raise UserError(f"--delta={args.delta:g}: a positive number is needed, such as 1e-3")
+        raise UserError(f"--delta={args.delta:g}: give a positive number, such as 1e-3")
     if not 0 < args.quantile < 1:
-        raise UserError(f"--quantile={args.quantile:g}: a share between 0 and 1 is needed, such as .5")
-    if args.law not in LAWS:
-        near = difflib.get_close_matches(args.law, LAWS, 1)
-        raise UserError(f"unknown law {args.law!r}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(LAWS)}"))
-    if args.interval not in INTERVALS:
-        raise UserError(f"unknown interval {args.interval!r}: there are {', '.join(INTERVALS)}")
-    from lm.scaling.fits.objectives import OBJECTIVES as CLASSES
-    from lm.scaling.intervals.resampling import RESAMPLINGS
-    from lm.scaling.laws import catalogue
+        raise UserError(f"--quantile={args.quantile:g}: give a number between 0 and 1, such as .5")
+    from lm.scaling.fits import objectives
+
+    if args.objective == "huber":
+        return objectives.HuberLog(args.delta)
+    if args.objective == "quantile":
+        return objectives.QuantileLog(args.quantile)
+    return objectives.OBJECTIVES[args.objective]()
+
+
+def settings_of(args: argparse.Namespace) -> "TableSettings":
+    """Returns the settings of a table's fit that the arguments ask for."""
+    check_intervals(args)
+    if args.interval not in RESAMPLINGS:
+        raise UserError(f"unknown interval {args.interval!r}: there are {', '.join(RESAMPLINGS)}")
+    law, objective = law_of(args), objective_of(args)
     from lm.scaling.table_analysis import TableSettings
 
-    chosen: dict[str, float] = {"huber": args.delta, "quantile": args.quantile}
-    value: Optional[float] = chosen.get(args.objective)
-    return TableSettings(
-        approaches=approaches, law=catalogue.LAWS[args.law], objective=CLASSES[args.objective](*(() if value is None else (value,))),
-        resampling=RESAMPLINGS[args.interval](), draws=args.draws, level=args.level, seed=args.seed, **more,
-    )  # fmt: skip
-
-
-def surface_of(args: argparse.Namespace, runs: Runs) -> "Surface":
-    """The law fitted to the table as the arguments ask; UserError where the table does not support it."""
-    from lm.scaling.fitted_law import fit_surface
-
-    s = settings_of(args)
-    made = fit_surface(runs, s.law, s.objective, s.resampling, s.draws, s.level, s.seed)
-    if isinstance(made, Refusal):
-        raise UserError(f"no fit ({made.kind}): {made.reason}")
-    return made
+    resampling = RESAMPLINGS[args.interval]()
+    return TableSettings(law=law, objective=objective, resampling=resampling, draws=args.draws, level=args.level, seed=args.seed)

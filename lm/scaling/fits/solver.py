@@ -96,9 +96,10 @@ def predict_each(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def jacobian(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """d log loss / d coordinates at one point [k]: [n, k]."""
+    """Returns d log loss / d coordinates at one point [k]: [n, k]."""
+    padded = np.concatenate([x, np.zeros((-len(x) % PADDING, x.shape[1]))])  # tables of similar length share an executable
     with jax.enable_x64(True):
-        return np.asarray(jax.jacfwd(law.log_loss)(jnp.asarray(theta, jnp.float64), jnp.asarray(x, jnp.float64)))
+        return np.asarray(_slope(law)(jnp.asarray(theta, jnp.float64), jnp.asarray(padded, jnp.float64)))[: len(x)]
 
 
 @functools.cache
@@ -109,6 +110,11 @@ def _predictor(law: Law) -> Callable[..., Any]:
 @functools.cache
 def _predictor_each(law: Law) -> Callable[..., Any]:
     return jax.jit(jax.vmap(law.log_loss))
+
+
+@functools.cache
+def _slope(law: Law) -> Callable[..., Any]:
+    return jax.jit(jax.jacfwd(law.log_loss))
 
 
 @functools.cache

@@ -1,33 +1,44 @@
-"""Laws by name, as the commands and the documentation know them."""
+"""The catalogue of laws by name. A new law is a class in a file of this folder and an entry here (docs/scaling.md, "Add a law").
 
-from typing import Union
+An entry names its class as MODULE:CLASS, so that `--help` lists the laws without an import of jax.
+"""
 
-from lm.scaling.laws.formula import Formula
-from lm.scaling.laws.law import Chinchilla, TiedChinchilla
-from lm.scaling.laws.loss_laws import (
-    ComputePower,
-    DataConstrained,
-    Downstream,
-    Kaplan,
-    KaplanSteps,
-    NoIrreducible,
-    OverTraining,
-    WidthDepth,
-    WidthDepthSize,
-)
-from lm.scaling.laws.schedule_laws import MultiPower
+import difflib
+import importlib
+from typing import TYPE_CHECKING
 
-LAWS: dict[str, Union[Chinchilla, TiedChinchilla, Formula, MultiPower]] = {
-    "chinchilla": Chinchilla(),
-    "tied": TiedChinchilla(),
-    "no_irreducible": NoIrreducible(),
-    "kaplan": Kaplan(),
-    "kaplan_steps": KaplanSteps(),
-    "compute_power": ComputePower(),
-    "data_constrained": DataConstrained(),
-    "over_training": OverTraining(),
-    "downstream": Downstream(),
-    "width_depth": WidthDepth(),
-    "width_depth_size": WidthDepthSize(),
-    "multi_power": MultiPower(),  # fitted to whole curves: schedule_laws.curve_points
+from lm.errors import UserError
+
+if TYPE_CHECKING:
+    from lm.scaling.laws.law import Law
+
+LAWS = {  # fitted to the columns of a table: `--law=NAME`
+    "chinchilla": "law:Chinchilla",
+    "tied": "law:TiedChinchilla",
+    "no_irreducible": "loss_laws:NoIrreducible",
+    "kaplan": "loss_laws:Kaplan",
+    "kaplan_steps": "loss_laws:KaplanSteps",
+    "compute_power": "loss_laws:ComputePower",
+    "data_constrained": "loss_laws:DataConstrained",
+    "over_training": "loss_laws:OverTraining",
+    "downstream": "loss_laws:Downstream",
+    "width_depth": "loss_laws:WidthDepth",
+    "width_depth_size": "loss_laws:WidthDepthSize",
 }
+CURVE_LAWS = {  # fitted to whole loss curves, with `schedule_laws.curve_points`
+    "multi_power": "schedule_laws:MultiPower",
+}
+
+
+def law(name: str) -> "Law":
+    """Returns the law of this name.
+
+    Raises:
+      UserError: no law has the name.
+    """
+    entries = LAWS | CURVE_LAWS
+    if name not in entries:
+        near = difflib.get_close_matches(name, entries, 1)
+        raise UserError(f"unknown law {name!r}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(entries)}"))
+    module, _, class_name = entries[name].partition(":")
+    return getattr(importlib.import_module(f"lm.scaling.laws.{module}"), class_name)()

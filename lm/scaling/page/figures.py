@@ -10,6 +10,7 @@ from lm.scaling.approaches.hull import Hull
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.fits import solver
 from lm.scaling.laws import catalogue
+from lm.scaling.laws.law import Law
 from lm.scaling.page import style
 from lm.scaling.page.profile import draw_profile
 from lm.scaling.results import Estimate
@@ -33,8 +34,9 @@ def draw(folder: pathlib.Path, made: TableAnalysis) -> list[dict[str, str]]:
         allocation(folder / "allocation", made)
         drawn.append({"name": "allocation", "caption": "Compute-optimal N and D by every approach, with the intervals that were made."})
     if law is not None:
-        if set(law.sampled) == {"N", "D"} and type(_law(law)).__name__ == law.law:
-            surface(folder / "surface", law)
+        known = _known(law)
+        if known is not None and set(law.sampled) == {"N", "D"}:
+            surface(folder / "surface", law, known)
             drawn.append({"name": "surface", "caption": "Approach 3: contours of the fitted loss, the runs, and the compute-optimal path."})
         residuals(folder / "residuals", law)
         caption = "Measured over fitted loss of approach 3. A trend here is something that the law does not say."
@@ -112,14 +114,14 @@ def _path(axes: Any, flops: list[float], answers: list[Any], colour: str, label:
     axes.errorbar(c, value, yerr=error, fmt="o-", ms=4, lw=1.2, capsize=2, color=colour, label=label)
 
 
-def _law(made: LawFit) -> Any:
-    """The catalogue's law of this name; its default one where it is somebody's own."""
-    return next((law for law in catalogue.LAWS.values() if type(law).__name__ == made.law), catalogue.LAWS["chinchilla"])
+def _known(made: LawFit) -> Optional[Law]:
+    """Returns the catalogue's law that was fitted; None for a law from elsewhere, or with fixed parameters."""
+    laws = (catalogue.law(name) for name in catalogue.LAWS)
+    return next((law for law in laws if type(law).__name__ == made.law and set(law.names) == set(made.values)), None)
 
 
-def surface(path: pathlib.Path, made: LawFit) -> None:
-    """Contours of a fitted law of N and D over the rows, with the path of least loss at each C."""
-    law = _law(made)
+def surface(path: pathlib.Path, made: LawFit, law: Law) -> None:
+    """Draws contours of a fitted law of N and D, the rows, and the path of least loss at each C."""
     values = np.array([made.values[name] for name in law.names])
     n, d = (np.array([p.inputs[name] for p in made.points]) for name in ("N", "D"))
     grid_n, grid_d = (np.geomspace(x.min() / 1.5, x.max() * 1.5, 100) for x in (n, d))
