@@ -108,7 +108,7 @@ def test_the_verb_power_reads_a_grid_or_a_table(tmp_path, monkeypatch, capsys):
         (("--budgets", "1e18", "1e19", "--sigma=0"), "between 0 and 1"),
         (("--budgets", "1e18", "--prior=A"), "not a number"),
         (("--budgets", "1e18", "--prior=gamma=1"), "NAME=VALUE with one of A, B, E, alpha, beta"),
-        (("--budgets", "1e18", "--studies=5"), "100 are the least"),
+        (("--budgets", "1e18", "--studies=5"), "--studies=5"),
         (("nowhere.csv",), "no file nowhere.csv"),
     ],
 )
