@@ -58,8 +58,8 @@ class Commands:
     """
 
     study: AnyStudy
-    root: pathlib.Path
-    data_dir: pathlib.Path
+    root: pathlib.Path  # the study's directory
+    data_dir: pathlib.Path  # the folder of prepared data
     workers: Optional[int] = None  # default: one per core
     train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
     out: TextIO = sys.stdout
@@ -76,10 +76,10 @@ class Commands:
         if verb == "plan":
             made = self._plan()
             self._say(plan.render(made, len(self._launcher.cores)))
-            self._open(made)
+            self._write(made)
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)
-        self._open(self._plan())
+        self._write(self._plan())  # the directory has to be of the study as it is defined now
         if verb in ("all", "run"):
             self._run()
         return self._results.do(verb, as_json=as_json)
@@ -116,7 +116,7 @@ class Commands:
         progress = functools.partial(print, file=sys.stderr, flush=True)
         return preflight.shapes(configs, topology, timeout=self.timeout, say=self._say, progress=progress)
 
-    def _open(self, made: plan.Plan) -> dict[str, Any]:
+    def _write(self, made: plan.Plan) -> dict[str, Any]:
         """Writes the study's directory, or checks that it was written from this plan; a refused plan is printed and raises UserError."""
         for refusal in made.refusals:
             print(f"refused: {refusal}", file=sys.stderr)

@@ -25,6 +25,7 @@ class ComparisonResults:
     say: Callable[[str], None]
 
     def do(self, verb: str, *, as_json: bool) -> int:
+        """Carries out a verb after the training, if there is something to do for it; returns the exit status."""
         del as_json
         if verb in ("report", "all"):
             self._report()

@@ -29,18 +29,17 @@ class GridResults:
     say: Callable[[str], None]
 
     def do(self, verb: str, *, as_json: bool) -> int:
+        """Carries out a verb after the training, if there is something to do for it; returns the exit status."""
         if verb == "forecast":
-            self._forecast_alone()
-        if verb == "fit":
-            return self._print(self._fitted(), as_json)
-        if verb == "report":
-            self._report(self._fitted())
-        if verb == "all":
-            made = self._fitted()
-            failed = self._print(made, as_json)
-            self._report(made)
-            return failed
-        return 0
+            self._forecast()
+        failed = 0
+        if verb in ("fit", "report", "all"):
+            fitted = self._fitted()
+            if verb != "report":
+                failed = self._print(fitted, as_json)
+            if verb != "fit":
+                self._report(fitted)
+        return failed
 
     def before_stage_1(self) -> bool:
         """Writes the forecast from the runs of stage 0; the cells of stage 1 may start from then on."""
@@ -59,7 +58,8 @@ class GridResults:
         self.say(f"forecast written to {self.root / 'forecast.json'}, sha256 {stored['sha256'][:16]}...")
         return True
 
-    def _forecast_alone(self) -> None:
+    def _forecast(self) -> None:
+        """Writes the forecast, unless it is there already; raises UserError while cells of stage 0 are missing."""
         stored = gate.read_forecast(self.root)
         if stored is not None:
             self.say(f"the forecast was written {stored['time']}, sha256 {stored['sha256']}, and is never written again")
@@ -78,31 +78,31 @@ class GridResults:
             [dataclasses.asdict(row) for row in rows], forecast, dataclasses.asdict(self.study.analysis), least, code="lm.analysis.analysis"
         )
         path = self.root / "summary.json"
-        made = read_json(path, "") if path.exists() and (self.root / "fit.json").exists() else {}
-        if made.get("inputs") != inputs:
+        fitted = read_json(path, "") if path.exists() and (self.root / "fit.json").exists() else {}
+        if fitted.get("inputs") != inputs:
             from lm.analysis import analysis
             from lm.scaling import results
 
             content = None if forecast is None else results.decode(forecast["content"])
-            fitted = analysis.analyse(rows, self.study.analysis, content, least)
-            files.write_text(self.root / "fit.json", analysis.to_json(fitted))
-            made = {"study": self.study.name, **fitted.summary(), "inputs": inputs}
-            files.write_json(path, made)
-        return made
+            made = analysis.analyse(rows, self.study.analysis, content, least)
+            files.write_text(self.root / "fit.json", analysis.to_json(made))
+            fitted = {"study": self.study.name, **made.summary(), "inputs": inputs}
+            files.write_json(path, fitted)
+        return fitted
 
-    def _print(self, made: dict[str, Any], as_json: bool) -> int:
+    def _print(self, fitted: dict[str, Any], as_json: bool) -> int:
         """Prints the results, and a line on stderr for each failed check; returns 1 where there is one."""
-        print(json.dumps(made, indent=1) if as_json else summary.render(made), flush=True)
-        for failure in made["failures"]:
+        print(json.dumps(fitted, indent=1) if as_json else summary.render(fitted), flush=True)
+        for failure in fitted["failures"]:
             print(f"check failed: {failure}", file=sys.stderr)
-        return 1 if made["failures"] else 0
+        return 1 if fitted["failures"] else 0
 
-    def _report(self, made: dict[str, Any]) -> None:
+    def _report(self, fitted: dict[str, Any]) -> None:
         """Writes report.html and the figures unless they are of these fits (with those of the studies to compare with) and this code."""
         path, written = self.root / "report.html", self.root / "figures" / "inputs"
         fits = [self.root / "fit.json", *(self.root.parent / name / "fit.json" for name in self.study.compare_with)]
         texts = [fit.read_text(encoding="utf-8") if fit.exists() else None for fit in fits]
-        inputs = stamp.inputs(made["inputs"], texts, code="lm.report.page")
+        inputs = stamp.inputs(fitted["inputs"], texts, code="lm.report.page")
         for fit in fits[1:]:
             if not fit.exists():
                 self.say(f"no {fit}: the report leaves that comparison out until `python -m experiments {fit.parent.name}` has run")

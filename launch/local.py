@@ -95,7 +95,7 @@ class LocalWorkers:
                 view.update(state)
         finally:
             _stop(team)
-            locks.clear_stale(root, cells)  # those of workers that were interrupted just as they claimed, or had to be killed
+            locks.clear_stale(root, cells)  # a worker that is interrupted just as it claims, or has to be killed, leaves its claim
             view.close()
         return state
 
@@ -112,7 +112,7 @@ class LocalWorkers:
                 continue
             if code == 2:
                 raise UserError(_last_line(worker.log).removeprefix("error: "))
-            if code > 0 and code not in (130, 143):  # those of SIGINT and SIGTERM
+            if code > 0 and code not in (130, 143):  # SIGINT and SIGTERM
                 raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
             deaths += 1
             team[i] = _start(root, worker.core, self.train)
@@ -120,6 +120,7 @@ class LocalWorkers:
 
 
 def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Worker:
+    """Starts a worker process whose output goes to a log in the study's directory."""
     folder = root / "logs"
     folder.mkdir(exist_ok=True)
     log = folder / f"worker-{'all' if core is None else core}.log"
@@ -150,6 +151,7 @@ def _stop(team: list[_Worker]) -> None:
 
 
 def _last_line(path: pathlib.Path) -> str:
+    """Returns the last line of a log, which holds the error of a worker that ended with one."""
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "no message"
 

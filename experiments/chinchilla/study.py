@@ -1,4 +1,4 @@
-"""How should compute be divided between parameters and tokens? A Chinchilla study on bytes of Python source text.
+"""A Chinchilla study on bytes of Python source text: how should compute be divided between parameters and tokens?
 
     python -m experiments chinchilla
 

@@ -1,4 +1,4 @@
-"""What does the tokenizer change? The Chinchilla study again at a SentencePiece vocabulary of 1,024.
+"""The Chinchilla study again at a SentencePiece vocabulary of 1,024: what does the tokenizer change?
 
     python -m experiments chinchilla_bpe
 

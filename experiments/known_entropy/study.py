@@ -1,4 +1,4 @@
-"""Does the fitted law find an irreducible loss that is known? A small Chinchilla study on text with a known entropy.
+"""A small Chinchilla study on text with a known entropy: does the fitted law find an irreducible loss that is known?
 
     python -m experiments known_entropy
 

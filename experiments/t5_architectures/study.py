@@ -1,4 +1,4 @@
-"""Which architecture is best under which objective? T5's comparison (Raffel et al. 2020, table 2) at small scale.
+"""T5's comparison of architectures (Raffel et al. 2020, table 2) at small scale: which is best under which objective?
 
     python -m experiments t5_architectures
 

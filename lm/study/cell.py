@@ -66,6 +66,7 @@ class Cell:
 
     @functools.cached_property
     def row(self) -> RowShape:
+        """The shape of a row of training data: how many document tokens it consumes, and its places in the model."""
         return row_shape(self.config.data, self.config.model.architecture)
 
     @property
@@ -75,6 +76,7 @@ class Cell:
 
     @property
     def steps(self) -> int:
+        """Optimizer steps of the run."""
         return self.config.train_tokens // self.tokens_per_step
 
     @property
@@ -109,7 +111,9 @@ class Plannable(Protocol):
     @property
     def speed(self) -> Speed: ...
 
-    def cells(self) -> tuple[Cell, ...]: ...
+    def cells(self) -> tuple[Cell, ...]:
+        """Lists the runs."""
+        ...
 
     def definition(self) -> dict[str, Any]:
         """Returns everything that decides which runs there are and how they are judged, as JSON values."""

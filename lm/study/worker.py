@@ -58,7 +58,7 @@ def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[s
     """
     held = {cell["id"] for cell in cells if locks.holder(locks.claim_path(root, cell["id"])) is not None}
     busy = {cell["shape_key"] for cell in cells if cell["id"] in held}
-    work: dict[str, float] = collections.defaultdict(float)
+    work: dict[str, float] = collections.defaultdict(float)  # seconds of free cells, by shape
     for cell in cells:
         work[cell["shape_key"]] += cell["seconds"] * (cell["id"] not in held)
 

@@ -1,4 +1,4 @@
-"""What was published comes out of this library: the cheap part of every replication. The fits of large tables run in `make nightly`."""
+"""The cheap part of every replication gives the published numbers. The fits of large tables run in `make nightly`."""
 
 import os
 from pathlib import Path
