@@ -69,7 +69,9 @@ def test_an_interval_that_misses_or_is_wide_identifies_nothing():
         return oracle_fit.verdict(floor, at, (high - low) / at, floor.covers(at))
 
     assert said(0.43, 0.47).startswith("E is identified")
-    assert said(0.46, 0.47).startswith("E is unidentified: the 80% interval of E, 0.460 to 0.470, misses the truth")
+    missed = said(0.46, 0.47)
+    assert missed.startswith("E is unidentified")
+    assert all(words in missed for words in ("80%", "0.460 to 0.470", "misses", "0.4500"))
     assert said(0.40, 0.47).startswith("E is unidentified")
     refused = Refusal("unidentified", "N spans a factor 2")
     assert oracle_fit.verdict(refused, 0.45, None, False) == "E is unidentified: N spans a factor 2"
@@ -113,9 +115,9 @@ def test_it_is_measured_once_and_kept_with_the_study(tmp_path, monkeypatch):
 
 
 def test_windows_without_the_words_that_predict_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"windows keep 4 tokens of context.*lower evaluation.stride to 54"):
+    with pytest.raises(UserError, match=r"evaluation\.stride to 54"):
         oracle.measure(config(evaluation=EvalConfig(stride=60)), CHAIN, str(tmp_path))
-    with pytest.raises(UserError, match=r"raise data.sequence_length above"):
+    with pytest.raises(UserError, match=r"data\.sequence_length"):
         oracle.require_context(config(), dataclasses.replace(CHAIN, lag=30))
     oracle.require_context(config(evaluation=EvalConfig(stride=54)), CHAIN)
 

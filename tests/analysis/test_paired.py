@@ -90,9 +90,9 @@ def test_groups_do_not_mix():
 
 def test_losses_on_other_targets_are_refused():
     other = runs({"b": [2.0, 2.0]}, entropy=4.9)
-    with pytest.raises(UserError, match="group g were scored on different targets"):
+    with pytest.raises(UserError, match="group g"):
         compare(runs({"a": [2.0, 2.0]}) + other, JUDGEMENT)
-    with pytest.raises(UserError, match="no run of group g has completed"):
+    with pytest.raises(UserError, match="group g"):
         compare(runs({"a": [2.0]}, status="failed"), JUDGEMENT)
 
 
@@ -154,17 +154,17 @@ def test_other_text_and_equal_names_are_refused():
     study = small_study.comparison()
     first, second, third = study.variants
     twice = dataclasses.replace(study, variants=(first, dataclasses.replace(second, name=first.name), third))
-    with pytest.raises(UserError, match="variant encoder_decoder of group denoising is there twice"):
+    with pytest.raises(UserError, match="encoder_decoder of group denoising"):
         twice.cells()
     data = dataclasses.replace(third.config.data, sequence_length=32)
     other = dataclasses.replace(third, config=dataclasses.replace(third.config, data=data))
-    with pytest.raises(UserError, match=r"variant decoder reads other text than encoder_decoder \(sequence_length: 64 -> 32\)"):
+    with pytest.raises(UserError, match=r"decoder .*encoder_decoder .*sequence_length: 64 -> 32"):
         dataclasses.replace(study, variants=(first, second, other)).cells()
 
 
 def test_a_grid_is_no_comparison(tmp_path):
     small_study.planned(tmp_path / "s")
-    with pytest.raises(UserError, match="holds the grid small"):
+    with pytest.raises(UserError, match="grid small"):
         paired.read(tmp_path / "s")
 
 

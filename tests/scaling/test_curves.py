@@ -1,6 +1,7 @@
 """Where curves through a profile are lowest, which minima are none, and the two regressions of the minima."""
 
 import csv
+import dataclasses
 import os
 import pathlib
 
@@ -66,15 +67,13 @@ def test_akima_leaves_no_residuals_to_draw_an_interval_from():
 def test_the_weighted_regression_follows_the_budgets_that_are_sure():
     """Four budgets on N* ~ C^.5, and one far off it whose draws spread a hundred times as wide."""
     random = np.random.default_rng(0)
-    good = []
+    budget, good = isoflop.fit_budget(profile(U, 1 + U**2), np.ones(9), None, AnalysisSettings(), 10).result, []
     for i, log_c in enumerate(np.log([1e18, 1e19, 1e20, 1e21, 1e22])):
         off, sd = (1.0, 1.0) if i == 4 else (0.0, 0.01)
         log_n = 0.5 * log_c + off + sd * random.standard_normal(400)
         draws = isoflop.Draws(log_n, log_c - log_n, np.ones(400), np.zeros(400, bool))
         star = Estimate(float(np.exp(0.5 * log_c + off)), None, None, 0.8, "")
-        budget = isoflop._refused(profile(U, np.ones(9)), Refusal("edge", "")).result
-        made = type(budget)(**{**vars(budget), "n_star": star, "flops": float(np.exp(log_c))})
-        good.append(isoflop.Minimum(made, draws, None))
+        good.append(isoflop.Minimum(dataclasses.replace(budget, n_star=star, flops=float(np.exp(log_c))), draws, None))
     plain, weighted = (isoflop.regress(good, "n_star", regression=kind)[1][1] for kind in ("plain", "weighted"))
     assert abs(plain - 0.5) > 0.05
     assert weighted == pytest.approx(0.5, abs=2e-3)
