@@ -32,9 +32,9 @@ class Missing(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Missing())
 import lm.scaling.__main__ as command
 
-sys.argv = ["lm.scaling", "fit", {table!r}, "--flops=C", "--budget=C", "--law=compute_power", "--draws=10", "--approach", "1", "2", "3"]
-sys.argv += ["--report=" + {page!r}]
-sys.exit(command.main())
+arguments = ["fit", {table!r}, "--flops=C", "--budget=C", "--law=compute_power", "--draws=10", "--approach", "1", "2", "3"]
+arguments += ["--report=" + {page!r}]
+sys.exit(command.main(arguments))
 """
 
 
