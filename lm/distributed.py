@@ -99,7 +99,7 @@ def joined(how: Settings) -> Iterator[None]:
     Raises:
       UserError: the other processes cannot be found.
     """
-    place = _place(how)
+    place = find_place(how)
     if place is None:
         yield
         return
@@ -119,8 +119,12 @@ def joined(how: Settings) -> Iterator[None]:
         peers.current = None
 
 
-def _place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
-    """Returns (coordinator, number of processes, number of this one, its devices or None for all); None for a single process."""
+def find_place(how: Settings) -> Optional[tuple[str, int, int, Any]]:
+    """Returns (coordinator, number of processes, number of this one, its devices or None for all); None for a single process.
+
+    Raises:
+      UserError: the launcher that was asked for or found does not say where the others are.
+    """
     if how.coordinator is not None:
         assert how.processes is not None
         assert how.process is not None

@@ -43,14 +43,14 @@ def test_a_launcher_of_several_processes_is_known_by_its_environment(environment
 def test_slurm_says_where_the_first_process_is(monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
-    assert distributed._place(Settings()) == (f"n1:{65535 - 4096 + 1 + 7}", 2, 1, [0])
-    assert distributed._place(Settings("off")) is None
+    assert distributed.find_place(Settings()) == (f"n1:{65535 - 4096 + 1 + 7}", 2, 1, [0])
+    assert distributed.find_place(Settings("off")) is None
 
 
 def test_flags():
     assert distributed.settings({}) == Settings()
     assert distributed.settings({**BY_HAND, "peer_timeout": "9"}) == Settings("auto", "n1:1234", 2, 1, peer_timeout=9)
-    assert distributed._place(distributed.settings(BY_HAND)) == ("n1:1234", 2, 1, None)
+    assert distributed.find_place(distributed.settings(BY_HAND)) == ("n1:1234", 2, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_slice_whose_hosts_cannot_be_found_is_one_line(monkeypatch):
     monkeypatch.setattr(cloud_tpu_init, "running_in_cloud_tpu_vm", True)
     monkeypatch.setattr(ClusterEnv, "_cluster_types", [Unreachable])
     with pytest.raises(UserError, match=r"TPU.*404.*--coordinator.*--distributed=off") as caught:
-        distributed._place(Settings())
+        distributed.find_place(Settings())
     assert "\n" not in str(caught.value)
 
 
