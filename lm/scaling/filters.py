@@ -9,7 +9,7 @@ import numpy as np
 from lm.errors import UserError
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
-from lm.scaling.fitted_law import points_of
+from lm.scaling.fitted_law import cell_points
 from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Runs
@@ -123,7 +123,7 @@ def apply(runs: Runs, filters: Sequence[Filter]) -> Runs:
 def _step(name: str, dropped: int, runs: Runs, law: Law, objective: Objective) -> FilterStep:
     made: Union[fit.Fit, Refusal] = Refusal("too_few_points", f"{len(runs)} rows are left for {len(law.names)} parameters")
     if len(runs) > len(law.names):
-        made = fit.fit(law, points_of(runs, law), objective)
+        made = fit.fit(law, cell_points(runs, law, objective), objective)
     if isinstance(made, Refusal):
         return FilterStep(name, dropped, len(runs), made, None)
     return FilterStep(name, dropped, len(runs), made.natural, exponent(law, made.law.natural(made.theta[None], made.points.centre), runs))

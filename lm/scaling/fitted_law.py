@@ -92,6 +92,12 @@ def weights_of(cells: Runs, noise: Union[NoiseModel, Refusal], objective: Object
     return weights / weights.mean()
 
 
+def cell_points(runs: Runs, law: Law, objective: Objective, noise: Union[NoiseModel, Refusal, None] = None) -> fit.Points:
+    """Returns the cells of a table as the points of a fit, replicas merged, with the weights of their noise."""
+    cells = runs.cells()
+    return points_of(cells, law, weights_of(cells, fit_noise(runs) if noise is None else noise, objective))
+
+
 def fit_surface(
     runs: Runs,
     law: Law = Chinchilla(),
@@ -114,7 +120,7 @@ def fit_surface(
     cells, resampling = runs.cells(), resampling.resolve(runs, noise)
     if len(cells) <= len(law.names):
         return Refusal("too_few_points", f"{len(cells)} rows for {len(law.names)} parameters: {len(law.names) + 1} are the least")
-    points = points_of(cells, law, weights_of(cells, noise, objective))
+    points = cell_points(cells, law, objective, noise)
     projected = project(law, points, objective)
     made = fit.fit(law, points, objective, None if projected is None else projected.theta[None])
     if isinstance(made, Refusal):

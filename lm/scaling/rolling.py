@@ -14,7 +14,7 @@ import numpy as np
 from lm.scaling.filters import exponent
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
-from lm.scaling.fitted_law import points_of
+from lm.scaling.fitted_law import cell_points
 from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Runs
@@ -66,7 +66,7 @@ def rolling_origin(
     Returns:
       A result for each cut, by increasing compute; a Refusal where all rows together hold no fit, or have one budget.
     """
-    reference = fit.fit(law, points_of(runs, law), objective)
+    reference = fit.fit(law, cell_points(runs, law, objective), objective)
     if isinstance(reference, Refusal):
         return reference
     compute = runs.c if runs.budget is None else runs.budget
@@ -96,7 +96,7 @@ def _origin(
     cut: float, runs: Runs, known: np.ndarray, following: np.ndarray, rest: np.ndarray, reference: fit.Fit, objective: Objective
 ) -> Union[Origin, Skipped]:
     law, used = reference.law, runs.take(known)
-    made = fit.fit(law, points_of(used, law), objective)
+    made = fit.fit(law, cell_points(used, law, objective), objective)
     if isinstance(made, Refusal):
         return Skipped(cut, len(known), made)
     error = np.exp(made.log_loss(runs.log_x(law.inputs))) / runs.loss - 1

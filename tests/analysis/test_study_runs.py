@@ -8,6 +8,7 @@ import pytest
 
 from lm.analysis import runs
 from lm.scaling.approaches import isoflop, parametric, profiles
+from lm.scaling.filters import before_after
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate
 from lm.scaling.runs import Columns, from_frame
@@ -50,6 +51,7 @@ def test_a_study_and_a_table_of_its_runs_have_one_analysis(rows, few_starts):
         close(made.law.parameters[name], answer)
     close(made.law.exponents["a"], three.a_counted)
     assert made.law.objective_value == pytest.approx(three.objective_value, rel=1e-9)
+    assert before_after(table, ())[0].values == pytest.approx(three.values, rel=1e-6)
 
 
 def test_replicas_are_one_cell_and_brackets_none(rows):
