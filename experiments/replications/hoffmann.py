@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
 from experiments.replications import epoch, tables
-from experiments.replications.published import chinchilla_parameters, chinchilla_ratio
+from experiments.replications.hoffmann_counts import chinchilla_parameters, chinchilla_ratio
 from experiments.replications.published_numbers import Check, Replication, at_least, at_most, within
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 

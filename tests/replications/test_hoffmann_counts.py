@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.shapes.decoder import SHAPES, gopher
-from experiments.replications.published import chinchilla_flops_per_token, chinchilla_parameters, chinchilla_ratio
+from experiments.replications.hoffmann_counts import chinchilla_flops_per_token, chinchilla_parameters, chinchilla_ratio
 from lm.model.flops import ledger
 
 TABLES = Path(os.environ.get("SCALING_DATA", Path(__file__).resolve().parents[3] / "shared" / "scaling_data")) / "chinchilla_tables"
