@@ -29,9 +29,9 @@ CAPTIONS = {
         "steep ends are the decay of the learning rate, which approach 1 leaves out."
     ),
     "surface": "The law of approach 3 over the cells it was fitted to, with its compute-optimal path.",
-    "residuals": "Measured over fitted loss of approach 3. A trend here is something that the law does not say.",
-    "forecast": "Losses of the largest budget as written down before its first run started, and as measured.",
-    "noise": "Spread of the loss over seeds (initial parameters and order of the data), and the model that weighs every fit.",
+    "residuals": "Measured over fitted loss of approach 3. A trend would be something that the law misses.",
+    "forecast": "Losses of the largest budget as forecast before its first run started, and as measured.",
+    "noise": "Standard deviation of the loss over seeds (initial parameters and order of the data), and the model that weighs every fit.",
     "brackets": "Loss at half and twice the learning rate of the rule.",
     "conventions": (
         "The exponent of N* under every way of counting parameters and FLOPs. Under conventions other than the planned one, "
