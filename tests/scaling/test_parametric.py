@@ -8,6 +8,8 @@ import pytest
 
 from lm.scaling.approaches import parametric
 from lm.scaling.fits.frontier import cost_of, optimum
+from lm.scaling.fits.objectives import HuberLog, SquaredLog
+from lm.scaling.fitted_law import weights_of
 from lm.scaling.intervals.noise import fit_noise
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
@@ -47,6 +49,17 @@ def test_intervals_of_the_exponent_cover(nine_starts):
         got = parametric.fit_law(synthetic.cells(rows), fit_noise(synthetic.table(rows), SETTINGS), SETTINGS, 59, "main")
         covered.append(got.estimate(parametric.exponents).covers(0.5))
     assert abs(np.mean(covered) - 0.8) < 0.22
+
+
+@pytest.mark.parametrize(("objective", "power"), [(HuberLog(), 1), (SquaredLog(), 2)])
+def test_cells_weigh_by_their_noise(objective, power):
+    """The product of a weight and its standard deviation, in the power of the objective, is one number for all cells."""
+    table = synthetic.table(synthetic.study(sigma=0.01))
+    noise, cells = fit_noise(table), table.cells()
+    weights = weights_of(cells, noise, objective)
+    sd = noise.sigma(np.log(cells.c)) / np.sqrt(cells.seeds)
+    np.testing.assert_allclose(weights * sd**power, (weights * sd**power)[0])
+    assert weights.mean() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("narrow", ["N", "D"])
