@@ -17,7 +17,7 @@ from lm.scaling.filters import WithoutHighest
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import HuberLog, SquaredRaw
 from lm.scaling.fits.projection import project
-from lm.scaling.fitted_law import Surface, fit_surface, points_of
+from lm.scaling.fitted_law import FittedLaw, fit_runs, points_of
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Runs
@@ -78,7 +78,7 @@ def parameter_checks(
     ]
 
 
-def bootstrap_checks(made: Surface) -> list[Check]:
+def bootstrap_checks(made: FittedLaw) -> list[Check]:
     """Checks the standard error and the intervals of a = beta / (alpha + beta) over rows, percentiles."""
     drawn = made.draws[:, 4] / (made.draws[:, 3] + made.draws[:, 4])
     low80, high80, low95, high95 = np.quantile(drawn, [0.1, 0.9, 0.025, 0.975])
@@ -114,7 +114,7 @@ def run(data: pathlib.Path) -> Replication:
     everything = table(data)
     points = filtered(everything)
     law = Chinchilla()
-    surface = fit_surface(points, law, draws=DRAWS)
+    surface = fit_runs(points, law, draws=DRAWS)
     made = surface if isinstance(surface, Refusal) else surface.fit
     checks = [at_most("240 points: sum of Huber costs", made if isinstance(made, Refusal) else made.value, LEAST_OBJECTIVE)]
     checks += parameter_checks("240 points", made, OPTIMUM, PUBLISHED)

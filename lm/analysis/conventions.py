@@ -10,7 +10,7 @@ from typing import Union
 
 from lm.analysis.runs import missing_convention, runs_of
 from lm.scaling.approaches import isoflop, parametric, profiles
-from lm.scaling.fitted_law import Surface
+from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.results import Answer, Refusal, result
 from lm.scaling.runs import Runs
@@ -59,7 +59,7 @@ def convention_table(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], set
 
 def _row(
     rows: Sequence[Row],
-    law: Union[Surface, Refusal],
+    law: Union[FittedLaw, Refusal],
     noise: Union[NoiseModel, Refusal],
     settings: AnalysisSettings,
 ) -> ConventionRow:

@@ -14,7 +14,7 @@ import numpy as np
 from lm.analysis.runs import BRACKET, missing_convention, runs_of, usable
 from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.fits import frontier, solver
-from lm.scaling.fitted_law import Surface
+from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Answer, Estimate, Refusal, result
@@ -88,7 +88,7 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
 
 
 def _losses(
-    law: Union[Surface, Refusal],
+    law: Union[FittedLaw, Refusal],
     cells: Runs,
     noise: Union[NoiseModel, Refusal],
     log_x: np.ndarray,
@@ -112,7 +112,7 @@ def _losses(
     return [bootstrap.estimate(best[i], np.exp(ends[:, i]), settings.level, METHOD, refused) for i in range(len(best))], shown
 
 
-def _law_star(law: Union[Surface, Refusal], cells: Runs, log_c: np.ndarray, which: str) -> Answer:
+def _law_star(law: Union[FittedLaw, Refusal], cells: Runs, log_c: np.ndarray, which: str) -> Answer:
     if isinstance(law, Refusal):
         return law
     return law.answer_of(np.exp(getattr(law.path(frontier.cost_of(cells), log_c), which)[:, 0]))

@@ -13,7 +13,7 @@ from scipy import stats
 
 from lm.scaling.fits import fit, solver
 from lm.scaling.fits.objectives import HuberLog, Objective
-from lm.scaling.fitted_law import Surface, points_of
+from lm.scaling.fitted_law import FittedLaw, points_of
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.resampling import Resampling, Sigma
 from lm.scaling.laws.law import Law
@@ -78,12 +78,12 @@ def coverage(
     hits: dict[tuple[str, float], list[bool]] = {(name, level): [] for name in quantities for level in levels}
     widths: dict[tuple[str, float], list[float]] = {key: [] for key in hits}
     for study, made in enumerate(studies_of(base, design.simulate(studies, seed))):
-        surface = _surface(made, design, resampling, draws, seed + study)
-        stacked = surface.stacked
+        one = _fitted(made, design, resampling, draws, seed + study)
+        stacked = one.stacked
         for name, of in quantities.items():
             column = of(stacked)
             for level in levels:
-                answer = dataclasses.replace(surface, level=level).answer_of(column)
+                answer = dataclasses.replace(one, level=level).answer_of(column)
                 held = not isinstance(answer, Refusal) and answer.covers(truth[name])
                 hits[name, level].append(held)
                 if not isinstance(answer, Refusal) and answer.low is not None and answer.high is not None:
@@ -120,8 +120,8 @@ def studies_of(base: fit.Fit, log_loss: np.ndarray) -> "list[fit.Fit]":
     return made
 
 
-def _surface(made: fit.Fit, design: Design, resampling: Resampling, draws: int, seed: int) -> Surface:
-    """Makes what `fitted_law.fit_surface` makes, with every resample fitted from the optimum alone."""
+def _fitted(made: fit.Fit, design: Design, resampling: Resampling, draws: int, seed: int) -> FittedLaw:
+    """Makes what `fitted_law.fit_runs` makes, with every resample fitted from the optimum alone."""
     runs = dataclasses.replace(design.runs, loss=np.exp(made.points.log_loss))
     log_loss, weights = resampling.draw(made, runs, draws, seed)
     centre, law = made.points.centre, made.law
@@ -131,4 +131,4 @@ def _surface(made: fit.Fit, design: Design, resampling: Resampling, draws: int, 
         units = resampling.units(runs)
         kept = (units != np.arange(units.max() + 1)[:, None]) * made.points.weights
         left_out = law.natural(fit.refit(made, made.points.log_loss, kept, extra=0).theta, centre)
-    return Surface(made, law.natural(made.theta, centre), drawn, resampling.name, 0.8, {}, None, left_out, resampling.refusal(made, runs))
+    return FittedLaw(made, law.natural(made.theta, centre), drawn, resampling.name, 0.8, {}, None, left_out, resampling.refusal(made, runs))

@@ -1,7 +1,7 @@
-"""What a table or a fit does not support, as typed results: a Refusal where no number should stand, a Caution where one may with care.
+"""Diagnostics of a table and its fits: a Refusal where no number should stand, a Caution where one stands that needs care.
 
-`before` looks at the rows, `after` at the fitted law, `profiles` at the minima of approach 2, `extrapolation` at a compute. Each message is
-one sentence that says what is wrong and what would suffice.
+`before` examines the rows, `after` the fitted law, `profiles` the minima of approach 2, `extrapolation` a compute. Each message says what
+is wrong and what would suffice.
 """
 
 import math
@@ -15,19 +15,19 @@ from lm.scaling.runs import Runs
 
 if TYPE_CHECKING:
     from lm.scaling.approaches.isoflop import Isoflop
-    from lm.scaling.fitted_law import Surface
+    from lm.scaling.fitted_law import FittedLaw
     from lm.scaling.intervals.profile_likelihood import ProfileInterval
     from lm.scaling.laws.law import Law
 
 Found = Union[Refusal, Caution]
-PER_PARAMETER = 4  # rows a parameter below which a caution is given
-OFF_CENTRE = 2.0  # factor between N* and the middle of the sampled sizes
-CONVENTIONS = 1.5  # factor by which FLOPs per token may leave their trend in N
+PER_PARAMETER = 4  # rows per parameter below which a caution is given
+OFF_CENTRE = 2.0  # factor between N* and the middle of the sampled sizes above which a caution is given
+CONVENTIONS = 1.5  # factor by which FLOPs per token may differ from their trend in N
 STEPS = ((3.0, "extrapolation"), (30.0, "far_extrapolation"), (math.inf, "extreme_extrapolation"))  # factor beyond the sampled range
 
 
 def before(runs: Runs, law: "Law") -> tuple[Found, ...]:
-    """What the rows themselves do not support, whatever the fit."""
+    """Diagnoses the rows themselves, whatever the fit."""
     k = len(law.names)
     checks = (_count(runs, k), _one_budget(runs, law), *spans(runs, law), _mid_schedule(runs), _conventions(runs), _curves(runs))
     return tuple(found for found in checks if found is not None)
@@ -36,7 +36,7 @@ def before(runs: Runs, law: "Law") -> tuple[Found, ...]:
 def _count(runs: Runs, k: int) -> Optional[Found]:
     n = len(runs)
     if n <= k:
-        return Refusal("too_few_points", f"{n} rows for {k} parameters: {k + 1} are the least, {PER_PARAMETER * k} suffice for intervals")
+        return Refusal("too_few_points", f"{n} rows for {k} parameters: {k + 1} are needed at least, {PER_PARAMETER * k} for intervals")
     if n < PER_PARAMETER * k:
         return Caution("few_points", f"{n} rows for {k} parameters leave little to judge the fit by: {PER_PARAMETER * k} would suffice")
     return None
@@ -58,7 +58,7 @@ def _mid_schedule(runs: Runs) -> Optional[Found]:
 
 
 def _conventions(runs: Runs) -> Optional[Found]:
-    """FLOPs per token as a smooth function of N leave no rows that lie apart by half or more."""
+    """Warns where the FLOPs per token of a row differ by half or more from a smooth function of N."""
     if not runs.counted or len(runs) < 4:
         return None
     from lm.scaling.fits import frontier
@@ -69,7 +69,7 @@ def _conventions(runs: Runs) -> Optional[Found]:
     if widest < CONVENTIONS:
         return None
     worst = int(np.argmax(np.abs(apart - np.median(apart))))
-    where = f"at {runs.run[worst]} FLOPs per token are {widest:.1f} times off the trend of the other rows in N"
+    where = f"FLOPs per token at {runs.run[worst]} differ by a factor {widest:.1f} from the trend of the other rows in N"
     return Caution(
         "conventions", f"{where}: count all rows in one convention (forward and backward, the head, attention), or leave --flops out"
     )
@@ -83,8 +83,8 @@ def _curves(runs: Runs) -> Optional[Found]:
     return Caution("dependent", f"{what}: intervals from rows would be too narrow; use --interval=runs")
 
 
-def after(made: "Surface", runs: Runs, profiled: "tuple[ProfileInterval, ...]" = ()) -> tuple[Found, ...]:
-    """What the fitted law does not support; `profiled` are the profiles that were made of it."""
+def after(made: "FittedLaw", runs: Runs, profiled: "tuple[ProfileInterval, ...]" = ()) -> tuple[Found, ...]:
+    """Diagnoses the fitted law; `profiled` are the profiles that were made of it."""
     found: list[Found] = list(made.fit.cautions)
     found += [Caution("unidentified", interval.answer.reason) for interval in profiled if isinstance(interval.answer, Refusal)]
     found += [refused for refused in (rising(made), _projection(made)) if refused]
@@ -92,16 +92,18 @@ def after(made: "Surface", runs: Runs, profiled: "tuple[ProfileInterval, ...]" =
     return tuple(found)
 
 
-def _projection(made: "Surface") -> Optional[Found]:
-    """Variable projection reaches the same minimum another way."""
+def _projection(made: "FittedLaw") -> Optional[Found]:
+    """Warns where variable projection ends at another objective than the fit."""
     if made.projected is None or abs(made.projected.value - made.fit.value) <= 1e-6 * made.fit.value + 1e-22:
         return None
     share = made.projected.value / made.fit.value - 1
-    return Caution("starts_disagree", f"variable projection ends {share:+.1e} of the objective away: add rows, or hold a parameter")
+    return Caution(
+        "starts_disagree", f"variable projection ends at another objective ({share:+.1e}): add rows, or fit a law of fewer parameters"
+    )
 
 
-def _centred(made: "Surface", runs: Runs) -> list[Found]:
-    """Budgets whose sampled sizes lie to one side of the law's N*, or do not reach it."""
+def _centred(made: "FittedLaw", runs: Runs) -> list[Found]:
+    """Warns of budgets whose sampled sizes lie to one side of the law's N*, or do not reach it."""
     if runs.budget is None or not {"N", "D"} <= set(made.law.inputs) <= {"N", "D", "C", "M"}:
         return []
     from lm.scaling.fits import frontier
@@ -116,7 +118,7 @@ def _centred(made: "Surface", runs: Runs) -> list[Found]:
 
 
 def _placed(budgets: list[tuple[float, np.ndarray, float]]) -> list[Found]:
-    """Cautions over (budget, sampled sizes, N*): one for optima at or beyond an edge, one for grids off centre."""
+    """Returns cautions of (budget, sampled sizes, N*): one for optima at or beyond an edge, one for grids off centre."""
     edge = [f"{c:.3g}" for c, n, star in budgets if not n.min() < star < n.max()]
     off = [f"{c:.3g}" for c, n, star in budgets if n.min() < star < n.max() and _off(n, star) > OFF_CENTRE]
     found: list[Found] = []
@@ -133,7 +135,7 @@ def _off(n: np.ndarray, star: float) -> float:
 
 
 def profiles(made: "Isoflop") -> tuple[Found, ...]:
-    """What approach 2 does not support: its refused budgets (concave, edge, too few sizes), and grids off centre."""
+    """Diagnoses approach 2: its refused budgets (concave, edge, too few sizes), and grids off centre."""
     found: list[Found] = [
         Caution(b.n_star.kind, f"budget {b.budget:.3g}: {b.n_star.reason}") for b in made.budgets if isinstance(b.n_star, Refusal)
     ]
@@ -142,7 +144,7 @@ def profiles(made: "Isoflop") -> tuple[Found, ...]:
 
 
 def extrapolation(flops: float, sampled: tuple[float, float]) -> Optional[Caution]:
-    """None within the sampled compute; beyond it a caution whose kind grows with the distance."""
+    """Returns a caution for C beyond the sampled compute, of a kind that grows with the distance; None within."""
     low, high = sampled
     factor = max(flops / high, low / flops)
     if factor <= 1 + 1e-9:
@@ -151,4 +153,4 @@ def extrapolation(flops: float, sampled: tuple[float, float]) -> Optional[Cautio
     words = {"extrapolation": "a little", "far_extrapolation": "far", "extreme_extrapolation": "more than 30 times"}[kind]
     side = "above" if flops > high else "below"
     where = f"C {flops:.3g} is {factor:.3g} times {side} the sampled compute ({low:.3g} to {high:.3g}), {words} outside it"
-    return Caution(kind, f"{where}: the interval holds only if the law does; runs within a factor 3 of it would suffice")
+    return Caution(kind, f"{where}: the interval holds only if the law does; add runs within a factor 3 of it")

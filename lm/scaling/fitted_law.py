@@ -18,7 +18,7 @@ from lm.scaling.runs import Runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Surface:
+class FittedLaw:
     """The optimum and its draws, in the law's own parameters. `sampled` is the range of each input that was measured.
 
     `left_out` holds the fits without one row, or run, each, where intervals are BCa's; `refused` says why there are no intervals.
@@ -98,7 +98,7 @@ def cell_points(runs: Runs, law: Law, objective: Objective, noise: Union[NoiseMo
     return points_of(cells, law, weights_of(cells, fit_noise(runs) if noise is None else noise, objective))
 
 
-def fit_surface(
+def fit_runs(
     runs: Runs,
     law: Law = Chinchilla(),
     objective: Objective = HuberLog(),
@@ -107,7 +107,7 @@ def fit_surface(
     level: float = 0.8,
     seed: int = 0,
     noise: Union[NoiseModel, Refusal, None] = None,
-) -> Union[Surface, Refusal]:
+) -> Union[FittedLaw, Refusal]:
     """Fits a law to the cells of a table, from all of the law's starts and from where variable projection ends: approach 3.
 
     Replicas are merged and cells weigh by their noise. The law is fitted again to `draws` resamples from three places each.
@@ -128,7 +128,7 @@ def fit_surface(
     log_loss, weights = resampling.draw(made, cells, draws, seed)
     ends = fit.refit(made, log_loss, weights)
     centre = made.points.centre
-    return Surface(
+    return FittedLaw(
         fit=made,
         values=law.natural(made.theta, centre),
         draws=law.natural(ends.theta, centre),
@@ -160,13 +160,13 @@ def spans(runs: Runs, law: Law, least: float = SPAN) -> list[Refusal]:
     return found
 
 
-def lost_draws(made: Surface) -> float:
+def lost_draws(made: FittedLaw) -> float:
     """Returns the share of the draws in which loss does not fall with N or with D."""
     columns = [made.law.names.index(name) for name in ("alpha", "beta") if name in made.law.names]
     return float(np.mean(np.any(made.draws[:, columns] <= 0, axis=1))) if columns else 0.0
 
 
-def rising(made: Surface, most: float = LOST) -> Optional[Refusal]:
+def rising(made: FittedLaw, most: float = LOST) -> Optional[Refusal]:
     """Refuses exponents where loss does not fall with N or with D, in the optimum or in too many draws."""
     for name, symbol in (("alpha", "N"), ("beta", "D")):
         value = made.fit.natural.get(name, 1.0)
@@ -177,7 +177,7 @@ def rising(made: Surface, most: float = LOST) -> Optional[Refusal]:
     return None
 
 
-def lack_of_fit(made: Surface, cells: Runs, noise: Union[NoiseModel, Refusal]) -> Optional[float]:
+def lack_of_fit(made: FittedLaw, cells: Runs, noise: Union[NoiseModel, Refusal]) -> Optional[float]:
     """Returns the root mean square residual in seed standard deviations, per degree of freedom; None without a noise model."""
     if isinstance(noise, Refusal):
         return None

@@ -1,9 +1,9 @@
-"""Two recipes by their compute multiplier: B reaches A's loss at C with X times the compute, X below 1 where B is better.
+"""The compute multiplier X of two recipes: B reaches A's loss at C with X times the compute; X is below 1 where B is better.
 
-A law is fitted to the runs of each, and X solves L_B(X C) = L_A(C) along the frontiers (N* and D* for laws of N and D). The interval is a
-parametric bootstrap of both tables at once: normal noise of log loss with the residuals' own scale, drawn with the correlation that paired
-runs show, so that what a seed and its data order do to both recipes cancels; each draw's noise is scaled by sqrt(v / chi^2_v) for a scale
-that was estimated from v degrees of freedom.
+A law is fitted to the runs of each. X solves L_B(X C) = L_A(C) along the frontiers (N* and D* for laws of N and D). The interval is a
+parametric bootstrap of both tables at once: normal noise of log loss with the scale of the residuals and the correlation of paired runs,
+so the effect that a seed and its data order have on both recipes cancels. The noise of a draw is scaled by sqrt(v / chi^2_v), since its
+scale is estimated from v degrees of freedom.
 """
 
 import collections
@@ -23,15 +23,18 @@ from lm.scaling.results import Answer, Caution, Refusal, result
 from lm.scaling.runs import Runs
 
 METHOD = "parametric bootstrap of both recipes, scale and correlation from their residuals"
-_REACH, _GRID = math.log(30.0), 121  # X is looked for between 1/30 and 30; linear between points, so to 1e-4
-_MAX_LOST = 0.05  # share of draws that may leave that range
+_REACH, _GRID = math.log(30.0), 121  # X is sought between 1/30 and 30, on a grid; linear interpolation is exact to 1e-4
+_MAX_LOST = 0.05  # largest share of draws outside that range
 _LEAST_PAIRS = 4
 
 
 @result
 class Multiplier:
-    """At each of `flops`: B reaches A's loss with `compute` times the compute. `pairs` runs share seed and data in both tables, and
-    `correlation` is that of their residuals (None: drawn independently). `difference` is the mean of log L_B - log L_A over the pairs."""
+    """The multiplier `compute` at each of `flops`.
+
+    `pairs` counts the runs that share seed and data in both tables; `correlation` is that of their residuals (None: drawn independently);
+    `difference` is the mean of log L_B - log L_A over the pairs.
+    """
 
     flops: tuple[float, ...]
     compute: tuple[Answer, ...]
@@ -48,7 +51,7 @@ class Multiplier:
     cautions: tuple[Caution, ...]
 
     def sentence(self, i: int = 0) -> str:
-        """The answer at one compute, in words."""
+        """Returns the answer at one compute in words."""
         found = self.compute[i]
         if isinstance(found, Refusal):
             return f"at C {self.flops[i]:.3g} there is no multiplier ({found.kind}): {found.reason}"
@@ -68,7 +71,11 @@ def multiplier(
     level: float = 0.8,
     seed: int = 0,
 ) -> Union[Multiplier, Refusal]:
-    """X at each C of `flops` (default: the largest that both tables reach). `paired` False draws the noise of A and B independently."""
+    """Computes X at each C of `flops` (default: the largest that both tables reach).
+
+    Args:
+      paired: whether the noise of paired runs is correlated; otherwise that of A and B is drawn independently.
+    """
     if problem := _comparable(a, b, law):
         return problem
     made = []
@@ -108,8 +115,13 @@ def _comparable(a: Runs, b: Runs, law: Law) -> Optional[Refusal]:
 
 
 def matched(a: Runs, b: Runs) -> tuple[list[tuple[int, int]], str]:
-    """Rows of A and B that ran on the same data in the same order, and by what: equal labels of runs, else equal seed, N and D, else equal
-    seed, budget and rank of size. Only keys that occur once in each table pair."""
+    """Pairs the rows of A and B that ran on the same data in the same order.
+
+    Rows pair by the name of their run, else by seed, N and D, else by seed, budget and rank of size. A key must occur once in each.
+
+    Returns:
+      Indices of the pairs, and what they were paired by.
+    """
     for by, keys in (("run", _by_run), ("seed, N and D", _by_cell), ("seed, budget and rank of size", _by_rank)):
         first, second = keys(a), keys(b)
         if first is None or second is None:
@@ -117,11 +129,11 @@ def matched(a: Runs, b: Runs) -> tuple[list[tuple[int, int]], str]:
         one, other = _once(first), _once(second)
         if pairs := [(i, other[key]) for key, i in one.items() if key in other]:
             return pairs, by
-    return [], "nothing: the tables share no labels of runs and no seeds"
+    return [], "nothing: the tables share no names of runs and no seeds"
 
 
 def _once(keys: list[Hashable]) -> dict[Hashable, int]:
-    """Where each key lies that occurs once."""
+    """Returns the index of each key that occurs once."""
     counts = collections.Counter(keys)
     return {key: i for i, key in enumerate(keys) if counts[key] == 1}
 
@@ -143,7 +155,7 @@ def _by_rank(runs: Runs) -> Optional[list[Hashable]]:
 
 
 def _noise(a: fit.Fit, b: fit.Fit, pairs: list[tuple[int, int]], draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, Optional[float]]:
-    """Noise of A's and B's log losses [R, n], and the correlation of paired residuals."""
+    """Draws the noise of A's and B's log losses [R, n]; returns it with the correlation of paired residuals."""
     k = len(a.law.names)
     residuals = [a.residuals, b.residuals]
     degrees = [len(r) - k for r in residuals]
@@ -162,20 +174,20 @@ def _noise(a: fit.Fit, b: fit.Fit, pairs: list[tuple[int, int]], draws: int, see
 
 
 def _stacked(made: fit.Fit, noise: np.ndarray) -> np.ndarray:
-    """[1 + R, k]: the optimum and the draws."""
+    """Returns the parameters [1 + R, k] of the optimum and of the draws."""
     ends = fit.refit(made, made.log_loss(made.points.log_x) + noise)
     return made.law.natural(np.concatenate([made.theta[None], ends.theta]), made.points.centre)
 
 
 def _solve(law: Law, stacked: list[np.ndarray], tables: tuple[Runs, Runs], log_c: float, level: float) -> tuple[Answer, Answer]:
-    """(X, A's loss) at one C."""
+    """Returns X and A's loss at one C."""
     target = _frontier(law, stacked[0], tables[0], np.array([log_c]))[:, 0]
     steps = np.linspace(-_REACH, _REACH, _GRID)
     path = _frontier(law, stacked[1], tables[1], log_c + steps)
     found = np.array([_crossing(row, steps, at) for row, at in zip(path, target, strict=True)])
     loss = bootstrap.estimate(math.exp(target[0]), np.exp(target[1:]), level, METHOD)
     if not np.isfinite(found[0]):
-        return Refusal("extrapolation", "B does not reach A's loss between 1/30 and 30 times the compute: compare them at another C"), loss
+        return Refusal("extrapolation", "B does not reach A's loss with 1/30 to 30 times the compute: compare them at another C"), loss
     lost = float(np.mean(~np.isfinite(found[1:])))
     x, drawn = math.exp(found[0]), np.exp(found[1:])
     refused = None
@@ -187,7 +199,7 @@ def _solve(law: Law, stacked: list[np.ndarray], tables: tuple[Runs, Runs], log_c
 
 
 def _frontier(law: Law, natural: np.ndarray, runs: Runs, log_c: np.ndarray) -> np.ndarray:
-    """[R, m] log of the lowest loss at each C."""
+    """Returns the log of the lowest loss at each C [R, m]."""
     if tuple(law.inputs) == ("C",):
         return np.log(solver.loss(law, natural, np.exp(log_c)[:, None]))
     cost = frontier.cost_of(runs)
@@ -197,7 +209,7 @@ def _frontier(law: Law, natural: np.ndarray, runs: Runs, log_c: np.ndarray) -> n
 
 
 def _crossing(path: np.ndarray, steps: np.ndarray, target: float) -> float:
-    """Where a falling path meets the target; NaN where it does not within the steps."""
+    """Returns the step at which a falling path meets the target; NaN if none does."""
     below = np.flatnonzero(path <= target)
     if not len(below) or below[0] == 0:
         return math.nan

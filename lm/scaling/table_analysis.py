@@ -14,7 +14,7 @@ from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.filters import Filter, FilterStep, apply, before_after
 from lm.scaling.fits import constrained, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
-from lm.scaling.fitted_law import Surface, fit_surface, lack_of_fit
+from lm.scaling.fitted_law import FittedLaw, fit_runs, lack_of_fit
 from lm.scaling.intervals import likelihood, noise, profile_likelihood
 from lm.scaling.intervals.likelihood import Likelihood, LikelihoodFit
 from lm.scaling.intervals.profile_likelihood import ProfileInterval
@@ -160,7 +160,7 @@ def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
     if refused := next((one for one in found if isinstance(one, Refusal)), None):
         return refused
     seeds, cells = noise.fit_noise(runs), runs.cells()
-    made = fit_surface(runs, law, objective, settings.resampling, settings.draws, settings.level, settings.seed, seeds)
+    made = fit_runs(runs, law, objective, settings.resampling, settings.draws, settings.level, settings.seed, seeds)
     if isinstance(made, Refusal):
         return made
     lack = parametric.lack_cautions(lack_of_fit(made, cells, seeds))
@@ -170,7 +170,7 @@ def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
     return dataclasses.replace(fitted, profiles=profiled, likelihood=density.summary() if isinstance(density, Likelihood) else density)
 
 
-def fit_likelihood(made: Surface, settings: TableSettings) -> Union[Likelihood, Refusal, None]:
+def fit_likelihood(made: FittedLaw, settings: TableSettings) -> Union[Likelihood, Refusal, None]:
     """Fits the density of log loss that the settings name."""
     if settings.likelihood is None:
         return None
@@ -178,7 +178,7 @@ def fit_likelihood(made: Surface, settings: TableSettings) -> Union[Likelihood, 
 
 
 def profile_intervals(
-    made: Surface, cells: Runs, settings: TableSettings, density: Union[Likelihood, Refusal, None] = None
+    made: FittedLaw, cells: Runs, settings: TableSettings, density: Union[Likelihood, Refusal, None] = None
 ) -> tuple[ProfileInterval, ...]:
     """Returns intervals by the profile of a likelihood, or without one by that of the objective, whose cut-off is simulated."""
     targets = {name: profile_target(name, made.law, cells, settings.targets) for name in settings.profiles}
@@ -205,8 +205,8 @@ def profile_target(name: str, law: Law, cells: Runs, targets: tuple[float, ...])
     return constrained.Derived(name, (low, last), frontier.cost_of(cells))
 
 
-def described(runs: Runs, made: Surface, settings: TableSettings, found: tuple[diagnostics.Found, ...] = ()) -> LawFit:
-    """Returns a surface as a typed result; a Refusal among `found` takes the place of exponents and allocations."""
+def described(runs: Runs, made: FittedLaw, settings: TableSettings, found: tuple[diagnostics.Found, ...] = ()) -> LawFit:
+    """Returns a fitted law as a typed result; a Refusal among `found` takes the place of exponents and allocations."""
     law = made.law
     refused = next((one for one in found if isinstance(one, Refusal)), None)
     cautions = tuple(Caution(one.kind, one.reason) if isinstance(one, Refusal) else one for one in found)
@@ -234,7 +234,7 @@ def allocates(law: Law) -> bool:
     return {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"}
 
 
-def exponents(made: Surface, runs: Runs, refused: Optional[Refusal] = None) -> dict[str, Answer]:
+def exponents(made: FittedLaw, runs: Runs, refused: Optional[Refusal] = None) -> dict[str, Answer]:
     """Returns a and b of N* ~ C^a, D* ~ C^b; empty for a law that allocates nothing."""
     if not allocates(made.law):
         return {}
@@ -242,7 +242,7 @@ def exponents(made: Surface, runs: Runs, refused: Optional[Refusal] = None) -> d
     return {"a": a, "b": b}
 
 
-def allocations(made: Surface, runs: Runs, targets: tuple[float, ...]) -> tuple[Allocation, ...]:
+def allocations(made: FittedLaw, runs: Runs, targets: tuple[float, ...]) -> tuple[Allocation, ...]:
     """Returns N*, D* and the loss at each power of ten within the table's compute, and at the targets."""
     if not allocates(made.law):
         return ()

@@ -62,7 +62,7 @@ def test_names_that_the_notebook_imports_are_there():
     lines = [line for line in code.splitlines() if line.startswith("from lm")]
     found = {}
     exec("\n".join(lines), found)
-    assert {"frontier", "optimum", "Columns", "from_frame", "fit_surface", "TableSettings", "analyse_runs"} <= set(found)
+    assert {"frontier", "optimum", "Columns", "from_frame", "fit_runs", "TableSettings", "analyse_runs"} <= set(found)
     fields = {field.name for field in dataclasses.fields(results.Estimate)}
     assert {"value", "low", "high", "level", "method"} <= fields
     for called in ("best", "cheapest", "iso_loss"):

@@ -11,7 +11,7 @@ from lm.errors import UserError
 from lm.scaling import __main__ as command
 from lm.scaling import coverage, results
 from lm.scaling.fits import fit, frontier, solver
-from lm.scaling.fitted_law import Surface
+from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.planning import cells, optimum, power, spread, table_plan
@@ -37,7 +37,7 @@ def study():
     runs, made = design.exact(), known.fit_of(design)
     ends = fit.refit(made, design.simulate(300, 1), extra=0)
     sampled = {name: (float(runs.inputs[name].min()), float(runs.inputs[name].max())) for name in ("N", "D")}
-    surface = Surface(made, np.array(known.EPOCH), made.law.natural(ends.theta, made.points.centre), "simulated studies", 0.8, sampled)
+    surface = FittedLaw(made, np.array(known.EPOCH), made.law.natural(ends.theta, made.points.centre), "simulated studies", 0.8, sampled)
     return runs, surface, frontier.cost_of(runs)
 
 
@@ -149,7 +149,7 @@ def run(monkeypatch, capsys, *arguments):
 def test_the_verb_plan_answers_and_travels_as_json(csv, study, monkeypatch, capsys):
     runs, surface, _ = study
     noisy = dataclasses.replace(surface.fit, points=dataclasses.replace(surface.fit.points, log_loss=np.log(runs.loss) + 1e-3))
-    monkeypatch.setattr(table_plan, "fit_surface", lambda *_: dataclasses.replace(surface, fit=noisy))
+    monkeypatch.setattr(table_plan, "fit_runs", lambda *_: dataclasses.replace(surface, fit=noisy))
     asked = ("plan", csv, "--target", "1e21", "--reach=2.6", "--inference-tokens=1e12", "--iso-loss=2.5", "--extra=1e20")
     status, text = run(monkeypatch, capsys, *asked)
     assert status == 0
@@ -166,9 +166,9 @@ def test_the_verb_plan_answers_and_travels_as_json(csv, study, monkeypatch, caps
     ("arguments", "said"),
     [
         ((), "nothing to plan"),
-        (("--reach=2.6", "--extra=1e20"), "give it with --target"),
+        (("--reach=2.6", "--extra=1e20"), "--target"),
         (("--target=-1",), "must be positive"),
-        (("--reach=2.6", "--inference-tokens=-1"), "a count of tokens"),
+        (("--reach=2.6", "--inference-tokens=-1"), "--inference-tokens=-1"),
         (("--target=1e20", "--law=data_constrained"), "planning needs a law of N and D"),
         (("--target=1e20", "--params=P"), "has no column 'P'"),
     ],

@@ -13,7 +13,7 @@ from lm.scaling.fits import frontier, solver
 from lm.scaling.fits.fit import Points, fit
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.fits.projection import project
-from lm.scaling.fitted_law import fit_surface, points_of
+from lm.scaling.fitted_law import fit_runs, points_of
 from lm.scaling.intervals.resampling import Rows
 from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Chinchilla
@@ -79,7 +79,7 @@ def test_an_optimum_far_beyond_the_table_is_not_held_at_an_end_of_the_search():
 
 def test_a_surface_holds_the_truth_in_its_intervals(few_starts):
     """Seven intervals at 99% of one table of 32 rows: all cover."""
-    made = fit_surface(from_frame(table()), resampling=Rows(), draws=200, level=0.99)
+    made = fit_runs(from_frame(table()), resampling=Rows(), draws=200, level=0.99)
     for name, truth in zip(Chinchilla().names, TRUTH, strict=True):
         assert made.parameters()[name].covers(truth), name
     a = made.estimate(lambda p: p[:, 4] / (p[:, 3] + p[:, 4]))
@@ -88,7 +88,7 @@ def test_a_surface_holds_the_truth_in_its_intervals(few_starts):
 
 
 def test_three_rows_are_too_few():
-    made = fit_surface(from_frame({name: column[:3] for name, column in table().items()}))
+    made = fit_runs(from_frame({name: column[:3] for name, column in table().items()}))
     assert isinstance(made, Refusal)
     assert made.kind == "too_few_points"
 

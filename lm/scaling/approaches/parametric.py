@@ -12,7 +12,7 @@ import numpy as np
 
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog
-from lm.scaling.fitted_law import Surface, fit_surface, lack_of_fit, lost_draws, rising, spans
+from lm.scaling.fitted_law import FittedLaw, fit_runs, lack_of_fit, lost_draws, rising, spans
 from lm.scaling.intervals import bootstrap, profile_likelihood
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.intervals.resampling import Measured, WithinBudget
@@ -71,12 +71,12 @@ class Parametric:
 
 def fit_law(
     cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings, draws: int, stream: str, span: bool = True
-) -> Union[Surface, Refusal]:
+) -> Union[FittedLaw, Refusal]:
     """Fits the law as the settings say; `span` asks that N and D span enough for the parameters to mean something."""
     law = Chinchilla()
     if span and (problems := spans(cells, law, settings.min_span)):
         return problems[0]
-    return fit_surface(cells, law, HuberLog(settings.delta), Measured(stream=stream), draws, settings.level, settings.seed, noise)
+    return fit_runs(cells, law, HuberLog(settings.delta), Measured(stream=stream), draws, settings.level, settings.seed, noise)
 
 
 def exponents(natural: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def fit_parametric(
     )  # fmt: skip
 
 
-def path_exponents(made: Union[Surface, Refusal], cells: Runs) -> tuple[Answer, Answer]:
+def path_exponents(made: Union[FittedLaw, Refusal], cells: Runs) -> tuple[Answer, Answer]:
     """Returns the slopes of log N* and log D* on log C as counted in `cells`, the runs of the fit in any convention of C.
 
     They are read at the sampled budgets, or at nine values over the sampled compute where none are planned.
@@ -130,13 +130,13 @@ def path_exponents(made: Union[Surface, Refusal], cells: Runs) -> tuple[Answer, 
     return made.answer_of(path.log_n @ slope), made.answer_of(path.log_d @ slope)
 
 
-def unidentified(made: Surface, settings: AnalysisSettings) -> Optional[Refusal]:
+def unidentified(made: FittedLaw, settings: AnalysisSettings) -> Optional[Refusal]:
     """Says why the exponents of N* and D* mean nothing, if they do not."""
     profiles = _profiles(made, ("alpha", "beta"), settings)
     return _unidentified(made, {curve.name: curve.refusal for curve in profiles if curve.flat}, settings)
 
 
-def _profiles(made: Surface, names: tuple[str, ...], settings: AnalysisSettings) -> tuple[profile_likelihood.ProfileCurve, ...]:
+def _profiles(made: FittedLaw, names: tuple[str, ...], settings: AnalysisSettings) -> tuple[profile_likelihood.ProfileCurve, ...]:
     """Profiles the objective; cut-offs come from the draws, or where these are no losses from the wild bootstrap."""
     losses, minima = made.simulated, made.minima
     if losses is None or minima is None:
@@ -145,12 +145,12 @@ def _profiles(made: Surface, names: tuple[str, ...], settings: AnalysisSettings)
     return profile_likelihood.profiles(made.fit, names, losses[:_CALIBRATION], minima[:_CALIBRATION])
 
 
-def _unidentified(made: Surface, flat: dict[str, Refusal], settings: AnalysisSettings) -> Optional[Refusal]:
+def _unidentified(made: FittedLaw, flat: dict[str, Refusal], settings: AnalysisSettings) -> Optional[Refusal]:
     """Says why the exponents of N* and D* mean nothing, if they do not; a flat E alone leaves them standing."""
     return rising(made, settings.max_lost) or flat.get("alpha") or flat.get("beta")
 
 
-def _by_residuals(made: Surface, cells: Runs, settings: AnalysisSettings) -> Answer:
+def _by_residuals(made: FittedLaw, cells: Runs, settings: AnalysisSettings) -> Answer:
     """Returns a with the interval of the residual bootstrap."""
     strategy = WithinBudget()
     log_loss, _ = strategy.draw(made.fit, cells, len(made.draws), settings.seed)
@@ -159,7 +159,7 @@ def _by_residuals(made: Surface, cells: Runs, settings: AnalysisSettings) -> Ans
     return bootstrap.estimate(exponents(made.values[None])[0], drawn, settings.level, strategy.name, strategy.refusal(made.fit, cells))
 
 
-def _line(made: Surface, cells: Runs, which: str) -> Line:
+def _line(made: FittedLaw, cells: Runs, which: str) -> Line:
     """Returns N*, D* or L* over the sampled compute and a decade on either side."""
     low_c, high_c = float(cells.log_c.min()), float(cells.log_c.max())
     log_c = np.linspace(low_c - math.log(10), high_c + math.log(10), 41)

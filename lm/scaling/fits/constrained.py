@@ -1,8 +1,8 @@
-"""Fits with a derived quantity held: the exponents of N*(C) and D*(C), N*, D*, D/N or the loss at a target C, under any law and objective.
+"""Constrained fits: a parameter, an exponent of N*(C) or D*(C), or N*, D*, D / N or the loss at one C is fixed, the rest is fitted.
 
-A derived quantity is no coordinate of a law. It is held through two further coordinates, where log N* lies and how far it moves, and
-further rows: along a budget the slope of log L in log N is zero at N*. Their weight is so large that the optimum meets them to 1e-4. No
-closed form of N* is needed, so that every law of N and D is held alike, under C = 6 N D and under a counted C.
+A quantity of the optimum is no coordinate of a law. Two further coordinates, log N* and its change, and further rows fix it: along a
+budget the slope of log L in log N is zero at N*. The weight of these rows is so large that the optimum meets them to 1e-4. This needs no
+closed form of N*, so it serves every law of N and D, under C = 6 N D and under C as counted.
 """
 
 import dataclasses
@@ -17,16 +17,19 @@ from lm.scaling.fits import frontier, solver
 from lm.scaling.fits.fit import Fit
 from lm.scaling.laws.law import Law
 
-WEIGHT = 1e3  # of a row that holds: a hundred times what data exert, and no more, for a stiffer row is slower to meet
+WEIGHT = 1e3  # weight of a constraint: a hundred times that of data; a larger one converges more slowly
 KINDS = ("a", "b", "n", "d", "ratio", "loss")
 _ROWS = 3  # stationary at the first C, stationary at the last C, loss at the last C
-_ABOUT = 7  # columns that say where a row is read: log C and the cost's six numbers
+_ABOUT = 7  # columns of a constraint's place: log C and the six numbers of the cost
 
 
 @dataclasses.dataclass(frozen=True)
 class Derived:
-    """A quantity of the compute-optimal path. "n", "d", "ratio" (D / N) and "loss" are read at `flops[-1]`, and held as logarithms; "a" and
-    "b" are the slopes of log N* and log D* between `flops[0]` and `flops[-1]`."""
+    """A quantity of the compute-optimal path.
+
+    "n", "d", "ratio" (D / N) and "loss" are those at `flops[-1]`, as logarithms. "a" and "b" are the slopes of log N* and log D* between
+    `flops[0]` and `flops[-1]`.
+    """
 
     kind: str
     flops: tuple[float, ...]
@@ -41,7 +44,7 @@ class Derived:
         return float(np.log(self.flops[-1] / self.flops[0]))
 
     def of(self, law: Law, natural: np.ndarray) -> np.ndarray:
-        """[R]: the quantity, its logarithm where it is held so, for parameters [R, k]."""
+        """Returns the quantity, or its logarithm, [R] for parameters [R, k]."""
         best = frontier.allocate(law, natural, self.cost, np.log([self.flops[0], self.flops[-1]]))
         if self.kind in ("a", "b"):
             path = best.log_n if self.kind == "a" else best.log_d
@@ -52,7 +55,7 @@ class Derived:
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One of the law's own parameters; coefficients, in which the loss is linear, are held as logarithms."""
+    """A parameter of the law; a coefficient, in which the loss is linear, is fixed by its logarithm."""
 
     name: str
     logarithm: bool
@@ -64,6 +67,7 @@ class Parameter:
 
 
 def parameter(law: Law, name: str) -> Parameter:
+    """Returns the parameter of this name."""
     return Parameter(name, name in getattr(law, "linear", ()))
 
 
@@ -71,11 +75,12 @@ Target = Union[Derived, Parameter]
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldLaw:
-    """The law with two more coordinates (place, move) and three rows that hold: slopes of the loss at a first C and N = e^place, at a last
-    C and N = e^(place + move), and log L - move at the last C and N = e^place. `width` is that of the law's own design.
+class ConstrainedLaw:
+    """A law with two more coordinates, place and move, and three rows of constraints.
 
-    Columns after the design: three marks, then log C, the cost's numbers, and the law's design as an affine function of log inputs.
+    The constraints are the slope of the loss at a first C and N = e^place, the slope at a last C and N = e^(place + move), and log L - move
+    at the last C and N = e^place. `width` is the width of the law's own design. Further columns hold three marks, log C, the numbers of the
+    cost, and the law's design as an affine function of log inputs.
     """
 
     law: Law
@@ -97,7 +102,7 @@ class HeldLaw:
         return found
 
     def _loss(self, theta: Any, log_n: Any, about: Any) -> Any:
-        """Log loss at N under the row's C."""
+        """Returns log loss at N under the C of the row."""
         log_c, rest = about[0], about[_ABOUT:]
         log_d = log_c - _per_token(about[1:_ABOUT], log_n)
         known = {"N": log_n, "D": log_d, "C": log_c, "M": log_d - log_n}
@@ -106,7 +111,7 @@ class HeldLaw:
 
 
 def _per_token(cost: Any, log_n: Any) -> Any:
-    """`frontier.Cost.log_flops_per_token` in JAX; cost: three coefficients, centre, low, high."""
+    """Computes `frontier.Cost.log_flops_per_token` in JAX; `cost` is three coefficients, centre, low, high."""
     inside = jnp.clip(log_n, cost[4], cost[5])
     u = inside - cost[3]
     slope = jnp.maximum(cost[1] + 2 * cost[2] * u, 1e-3)
@@ -114,20 +119,20 @@ def _per_token(cost: Any, log_n: Any) -> Any:
 
 
 def minimise(made: Fit, target: Target, values: np.ndarray, log_loss: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> solver.Minima:
-    """The least objective with `target` held at `values` [M], for losses and weights [M, n] or [n] from starts [M, k]; theta is [M, k]."""
+    """Minimises the objective with `target` fixed at `values` [M], for losses and weights [M, n] or [n], from starts [M, k]."""
     if isinstance(target, Parameter):
         return _coordinate(made, target, values, log_loss, weights, starts)
     design, k = made.points.design(made.law), starts.shape[1]
     lanes, rows = len(starts), _rows(target.kind)
-    held = np.tile(np.array([float(name in rows) for name in range(_ROWS)]), (lanes, 1))
-    y = np.concatenate([np.broadcast_to(log_loss, (lanes, len(design))), np.zeros_like(held)], axis=1)
-    w = np.concatenate([np.broadcast_to(weights, (lanes, len(design))), WEIGHT * held], axis=1)
+    active = np.tile(np.array([float(name in rows) for name in range(_ROWS)]), (lanes, 1))
+    y = np.concatenate([np.broadcast_to(log_loss, (lanes, len(design))), np.zeros_like(active)], axis=1)
+    w = np.concatenate([np.broadcast_to(weights, (lanes, len(design))), WEIGHT * active], axis=1)
     place, move, free = _lanes(made, target, np.broadcast_to(values, lanes), starts)
     full = np.concatenate([starts, place[:, None], move[:, None]], axis=1)
     x = _with_rows(made, target, design)
-    law: Any = HeldLaw(made.law, design.shape[1])  # has no starts of its own, and `minimise` asks for none
+    law: Any = ConstrainedLaw(made.law, design.shape[1])  # it has no starts, and `minimise` asks for none
     mask = np.concatenate([np.ones(k), np.array([free, False], float)])
-    for _ in range(2):  # the exact phase would compile third derivatives for 10 s; the rough one, begun again, ends within 1e-5 of the rise
+    for _ in range(2):  # the exact phase compiles third derivatives for 10 s; two rough ones end within 1e-5 of the rise
         ends = solver.minimise(law, made.objective, x, y, w, full, free=mask, exact=False)
         full = np.where(np.isfinite(ends.theta), ends.theta, full)
     return ends._replace(theta=ends.theta[:, :k])
@@ -136,7 +141,7 @@ def minimise(made: Fit, target: Target, values: np.ndarray, log_loss: np.ndarray
 def _coordinate(
     made: Fit, target: Parameter, values: np.ndarray, log_loss: np.ndarray, weights: np.ndarray, starts: np.ndarray
 ) -> solver.Minima:
-    """Holds a parameter as a coordinate about an origin of 1, where coefficients do not mix with exponents."""
+    """Fixes a parameter as a coordinate about an origin of 1, where coefficients do not mix with exponents."""
     law, centre = made.law, made.points.centre
     origin, i = np.zeros_like(centre), law.names.index(target.name)
     natural = law.natural(starts, centre)
@@ -148,12 +153,12 @@ def _coordinate(
 
 
 def _rows(kind: str) -> tuple[int, ...]:
-    """Which rows hold a quantity: the exponents need the optimum at two budgets, the loss its place and its level, the rest the place."""
+    """Returns the constraints of a quantity: two optima for an exponent, the optimum and its loss for a loss, else the optimum."""
     return (0, 1) if kind in ("a", "b") else (0, 2) if kind == "loss" else (0,)
 
 
 def _lanes(made: Fit, target: Derived, values: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Starts of (place, move) by lane, and whether the place is free; the value itself is held."""
+    """Returns starts of place and move by lane, and whether the place is free."""
     cost, log_c = target.cost, np.log([target.flops[0], target.flops[-1]])
     zero = np.zeros(len(starts))
     if target.kind in ("n", "d", "ratio"):
@@ -168,7 +173,7 @@ def _lanes(made: Fit, target: Derived, values: np.ndarray, starts: np.ndarray) -
 
 
 def _size(target: Derived, values: np.ndarray, log_c: float) -> np.ndarray:
-    """log N at which N, D or D / N under C has the value: by bisection, for each falls or rises with N."""
+    """Returns the log N at which N, D or D / N under C has the value, by bisection: each is monotone in N."""
     cost = target.cost
     low, high = (np.full(len(values), end) for end in (cost.low - 2 * frontier.REACH, cost.high + 2 * frontier.REACH))
     if target.kind == "n":
@@ -182,7 +187,7 @@ def _size(target: Derived, values: np.ndarray, log_c: float) -> np.ndarray:
 
 
 def _with_rows(made: Fit, target: Derived, design: np.ndarray) -> np.ndarray:
-    """The design of the points with the rows that hold below it."""
+    """Returns the design of the points, and below it the rows of constraints."""
     law, centre, count = made.law, made.points.centre, len(made.law.inputs)
     origin = law.design(np.zeros((1, count)), centre)[0]
     turn = law.design(np.eye(count), centre) - origin

@@ -1,8 +1,8 @@
-"""Fits a law to points: every start of its grid, the optimum with proof that it is one, or a typed refusal.
+"""The fit of a law to points from every start of its grid: the optimum with evidence that it is one, or a typed refusal.
 
-Starts run through the rough phase of the solver, the best `KEPT` of them through the exact one. The optimum is accepted when the exact
-phase converged, when starts that moved agree on it, and when the Jacobian there has full rank. A fit that sits on its start is refused:
-a published analysis returned 9 of 15 such fits (facts on optimiser artefacts: Besiroglu et al. 2024).
+All starts run through the rough phase of the solver, the best `KEPT` of them through the exact one. The optimum is accepted if the exact
+phase converged, if starts that moved agree on it, and if the Jacobian there has full rank. A fit that never left its start is refused: 9 of
+15 fits of a published analysis were of this kind (Besiroglu et al. 2024).
 """
 
 import dataclasses
@@ -25,43 +25,43 @@ _VARIANTS = (0.7, 1.3)  # the optimum's coordinates times these are further star
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """The optimum: coordinates, and what shows that it is one."""
+    """The optimum of a fit, with evidence that it is one."""
 
     law: Law
     objective: Objective
     points: Points
-    theta: np.ndarray  # [k]
-    value: float  # of the objective
-    gradient: float  # its largest entry
+    theta: np.ndarray  # [k] coordinates
+    value: float  # objective
+    gradient: float  # largest entry
     condition: float  # of the column-scaled Jacobian
     starts: int
-    agreeing: int  # of the KEPT best starts, those that reach the objective to AGREE
-    others: np.ndarray  # [m, k] other places to start resamples from: distinct ends, best first, then the optimum scaled
+    agreeing: int  # how many of the KEPT best starts reach the objective to AGREE
+    others: np.ndarray  # [m, k] further starts for resamples: distinct ends, best first, then the optimum scaled
     cautions: tuple[Caution, ...]
 
     @property
     def natural(self) -> dict[str, float]:
-        """The law's parameters by name."""
+        """The parameters of the law by name."""
         values = self.law.natural(self.theta, self.points.centre)
         return dict(zip(self.law.names, values.tolist(), strict=True))
 
     def log_loss(self, log_x: np.ndarray, theta: Optional[np.ndarray] = None) -> np.ndarray:
-        """Log loss at log inputs [n, p]: [n], or [M, n] for coordinates [M, k]."""
+        """Returns log loss at log inputs [n, p]: [n], or [M, n] for coordinates [M, k]."""
         theta_rows = self.theta[None] if theta is None else theta
         predicted = solver.predict(self.law, theta_rows, self.law.design(log_x, self.points.centre))
         return predicted[0] if theta is None else predicted
 
     @property
     def residuals(self) -> np.ndarray:
-        """Log measured - log fitted."""
+        """Log measured less log fitted loss [n]."""
         return self.points.log_loss - self.log_loss(self.points.log_x)
 
 
 def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarray] = None) -> Union[Fit, Refusal]:
-    """Minimises sum_i w_i cost(r_i) from all of the law's starts, and from `more` [m, k] of them."""
+    """Minimises sum_i w_i cost(r_i) from all starts of the law, and from `more` [m, k]."""
     n, k = len(points.log_loss), len(law.names)
     if n <= k:
-        return Refusal("too_few_points", f"{n} points for {k} parameters: {k + 1} are the least")
+        return Refusal("too_few_points", f"{n} points for {k} parameters: {k + 1} are needed at least")
     grid = law.starts(points.centre) if more is None else np.concatenate([law.starts(points.centre), more])
     x = points.design(law)
     rough = solver.minimise(law, objective, x, points.log_loss, points.weights, grid, exact=False)
@@ -71,11 +71,15 @@ def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarra
     agree = value <= value.min() * (1 + AGREE) + 100 * solver.NOTHING
     reached = agree & end.converged & np.isfinite(value)
     if not np.any(reached):
-        return Refusal("not_converged", f"the best of {len(grid)} starts had not converged after {solver.EXACT[0]} Newton steps")
+        return Refusal(
+            "not_converged", f"none of {len(grid)} starts converged within {solver.EXACT[0]} Newton steps: add rows, or fit another law"
+        )
     best = int(np.argmin(np.where(reached, value, np.inf)))
     left = np.linalg.norm(end.theta - grid[order], axis=1) > MOVED
     if not np.any(agree & left):
-        return Refusal("start_not_left", "the best fit sits on the start that it was given, and no start that moved agrees with it")
+        return Refusal(
+            "start_not_left", "the best fit never left its start, and no start that moved agrees with it: add rows, or fit another law"
+        )
     singular = _singular_values(law, points, end.theta[best])
     condition = float(singular[0] / max(singular[-1], 1e-300))
     if condition > 1 / RANK:
@@ -89,7 +93,10 @@ def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarra
 
 
 def refit(made: Fit, log_loss: np.ndarray, weights: Optional[np.ndarray] = None, extra: int = 2) -> solver.Minima:
-    """Fits the same law to resampled losses [R, n], or with weights [R, n]: the best of the ends from the optimum and `extra` others."""
+    """Fits the same law to resampled losses [R, n], or with weights [R, n].
+
+    Each resample starts from the optimum and from `extra` other places; the best end counts.
+    """
     points = made.points
     count = max(len(np.atleast_2d(log_loss)), 1 if weights is None else len(np.atleast_2d(weights)))
     y = np.broadcast_to(log_loss, (count, len(points.log_loss)))
@@ -112,7 +119,7 @@ def _singular_values(law: Law, points: Points, theta: np.ndarray) -> np.ndarray:
 
 
 def _distinct(theta: np.ndarray, value: np.ndarray, best: int, most: int = 2) -> np.ndarray:
-    """Ends that differ from the optimum and from each other by more than .05 in some coordinate, best first."""
+    """Returns the ends that differ from the optimum and from each other by more than .05 in some coordinate, best first."""
     found = [theta[best]]
     for i in np.argsort(value, kind="stable"):
         if np.isfinite(value[i]) and all(np.max(np.abs(theta[i] - other)) > 0.05 for other in found):

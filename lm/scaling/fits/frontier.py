@@ -1,4 +1,4 @@
-"""The compute-optimal path of a fitted law under a counted C: where L(N, D) is lowest among the (N, D) that cost C (numpy only)."""
+"""The compute-optimal path of a law under C as counted: the (N, D) of lowest loss among those that cost C (numpy only)."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -9,11 +9,11 @@ import numpy as np
 from lm.scaling.laws.law import Law
 from lm.scaling.runs import Runs
 
-REACH = np.log(30.0)  # how far beyond the sampled sizes an optimum is looked for
+REACH = np.log(30.0)  # how far beyond the sampled sizes, in log N, an optimum is sought
 
 
 class Cost(NamedTuple):
-    """log(C / D) as a parabola in log N - centre over the sampled sizes, continued by its tangents."""
+    """FLOPs per token of a model of N parameters: log(C / D) is a parabola in log N over the sampled sizes, continued by its tangents."""
 
     coefficients: np.ndarray  # [3], constant first
     centre: float
@@ -22,8 +22,11 @@ class Cost(NamedTuple):
     sampled: tuple[float, float] = (-np.inf, np.inf)  # log C of the table
 
     def range(self, log_c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log N between which the optimum of each C [m] is looked for: 30 times beyond the sampled sizes, and further by as much as C lies
-        beyond the sampled compute, which no N* with D* growing in C can exceed."""
+        """Returns the least and largest log N at which the optimum of each C [m] is sought.
+
+        They lie 30 times beyond the sampled sizes, and further by as much as C lies beyond the sampled compute: N* cannot exceed that
+        while D* grows with C.
+        """
         log_c = np.asarray(log_c, float)
         below, above = np.maximum(self.sampled[0] - log_c, 0.0), np.maximum(log_c - self.sampled[1], 0.0)
         return self.low - REACH - below, self.high + REACH + above
@@ -33,7 +36,7 @@ class Cost(NamedTuple):
         return self._value(inside) + self.slope(log_n) * (log_n - inside)
 
     def slope(self, log_n: np.ndarray) -> np.ndarray:
-        """d log(C / D) / d log N: 1 for C = 6 N D."""
+        """Returns d log(C / D) / d log N, which is 1 for C = 6 N D."""
         u = np.clip(log_n, self.low, self.high) - self.centre
         return np.maximum(self.coefficients[1] + 2 * self.coefficients[2] * u, 1e-3)
 
@@ -43,7 +46,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(runs: Runs) -> Cost:
-    """FLOPs per token as a smooth function of N by the counts of the runs themselves; 6 N where the table counts no FLOPs."""
+    """Fits FLOPs per token as a smooth function of N to the counts of the runs; 6 N where the table counts no FLOPs."""
     log_n, log_c = runs.log_n, runs.log_c
     sampled = (float(log_c.min()), float(log_c.max()))
     if not runs.counted:
@@ -57,7 +60,7 @@ def cost_of(runs: Runs) -> Cost:
 
 
 class Optimum(NamedTuple):
-    """Arrays [R, m]: log N*, log D*, log L*."""
+    """The compute-optimal path: log N*, log D* and log L* of R parameter vectors at m values of C, [R, m] each."""
 
     log_n: np.ndarray
     log_d: np.ndarray
@@ -65,10 +68,10 @@ class Optimum(NamedTuple):
 
 
 def optimum(natural: np.ndarray, cost: Cost, log_c: np.ndarray) -> Optimum:
-    """The minimum of E + A N^-alpha + B D^-beta at each C for parameters (A, B, E, alpha, beta) [R, 5].
+    """Finds the minimum of E + A N^-alpha + B D^-beta at each C [m] for parameters (A, B, E, alpha, beta) [R, 5].
 
-    Bisects the sign of dL/dlog N, which changes once while alpha, beta > 0; with an exponent of 0 or less the optimum runs to an end of the
-    range (Cost.range).
+    Bisects the sign of dL/dlog N, which changes once while alpha, beta > 0. With an exponent of 0 or less the optimum is an end of
+    `Cost.range`.
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         a, b, e = np.log(natural[:, 0, None]), np.log(natural[:, 1, None]), natural[:, 2, None]
@@ -85,14 +88,18 @@ def optimum(natural: np.ndarray, cost: Cost, log_c: np.ndarray) -> Optimum:
 
 
 def six_nd(low: float, high: float) -> Cost:
-    """C = 6 N D, for sizes looked for between 30 times below `low` and 30 times above `high`."""
+    """Returns the cost C = 6 N D, for sizes between `low` and `high` (an optimum is sought up to 30 times beyond them)."""
     return Cost(np.array([np.log(6.0), 1.0, 0.0]), 0.0, float(np.log(low)), float(np.log(high)))
 
 
 def allocate(law: Law, natural: np.ndarray, cost: Cost, log_c: np.ndarray, fixed: Mapping[str, float] = MappingProxyType({})) -> Optimum:
-    """The minimum of any law of N and D at each C [m], for its own parameters [R, k]; `fixed` holds its other inputs.
+    """Finds the minimum of any law of N and D at each C [m].
 
-    Looked for as `optimum` does: on a grid of sizes over Cost.range, then by bisection around the lowest.
+    Searches a grid of sizes over `Cost.range`, then bisects around the lowest.
+
+    Args:
+      natural: parameters of the law [R, k].
+      fixed: values of the law's other inputs.
     """
     from lm.scaling.fits import solver
 
@@ -116,7 +123,7 @@ def allocate(law: Law, natural: np.ndarray, cost: Cost, log_c: np.ndarray, fixed
 
 
 def _bisect(of: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Where `of` is lowest between `low` and `high`, element by element: bisection of the sign of its slope."""
+    """Returns the minimum of `of` between `low` and `high`, element by element, by bisection of the sign of its slope."""
     step = 1e-5
     for _ in range(44):
         middle = 0.5 * (low + high)

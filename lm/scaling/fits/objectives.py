@@ -1,7 +1,7 @@
-"""Objectives: what a fit minimises. Each says what a residual is and how much it costs.
+"""Objectives, the functions that a fit minimises: each defines a residual and its cost.
 
-`cost` has to be twice differentiable almost everywhere; `pull(r)` = cost'(r) / r >= 0 is the weight with which iteratively
-reweighted least squares majorises it (0 < pull non-increasing in |r|).
+`cost` must be twice differentiable almost everywhere. `pull(r)` = cost'(r) / r is the weight with which iteratively reweighted least
+squares majorises the cost: it must be positive and not increase with |r|.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ class Objective(Protocol):
 
     @property
     def power(self) -> int:
-        """A term whose noise has the standard deviation s weighs 1 / s^power: 1 under a cost that is nearly absolute, 2 under squares."""
+        """The power by which a term is weighted for its noise, 1 / sd^power: 1 for a cost that is nearly absolute, 2 for squares."""
 
     def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]: ...
 
@@ -72,8 +72,10 @@ _SMOOTHED = 1e-6  # half width of the parabola that rounds the kink of an absolu
 
 @dataclasses.dataclass(frozen=True)
 class QuantileLog:
-    """Koenker and Bassett's cost of log predicted - log observed, whose minimum is the q-quantile of log loss: q |r| where the prediction
-    lies below, (1 - q) |r| where it lies above; rounded by a parabola within 1e-6 of 0."""
+    """The quantile cost of log predicted - log observed, whose minimum is the q-quantile of log loss (Koenker and Bassett 1978).
+
+    A residual costs q |r| if the prediction is too low and (1 - q) |r| if it is too high, rounded by a parabola within 1e-6 of 0.
+    """
 
     q: float = 0.5
     power: ClassVar[int] = 1
@@ -94,7 +96,7 @@ class QuantileLog:
 
 @dataclasses.dataclass(frozen=True)
 class AbsoluteLog(QuantileLog):
-    """|r| of log predicted - log observed, rounded in the same way (L1): the median."""
+    """|r| of log predicted - log observed (L1), rounded in the same way: its minimum is the median."""
 
     def _side(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.ones_like(r)

@@ -1,8 +1,8 @@
-"""Variable projection: the parameters in which a law is linear are solved for, and the search runs over the others alone.
+"""Variable projection (Golub and Pereyra 1973): a second way to the minimum of a fit.
 
-Golub and Pereyra 1973. The inner problem has the objective of the outer one: non-negative least squares only supplies its start, and the
-solver then minimises the objective itself with the exponents held. From the best few points of the grid everything is set free, so that
-the result is a minimum of the same function as the multi-start fit's, reached another way.
+The linear parameters of the law are solved for at each point of a grid of the others. Non-negative least squares gives the start, and the
+solver minimises the objective itself with the exponents fixed. From the best points of the grid all parameters are set free. The result
+is a minimum of the same objective as that of the fit from many starts.
 """
 
 from typing import NamedTuple, Optional
@@ -19,7 +19,7 @@ _KEPT = 24  # points of the grid that are set free
 
 
 class Projected(NamedTuple):
-    """The best end: coordinates [k], the objective there, and how many points of the grid it was the best of."""
+    """The best end: coordinates [k], the objective there, and the number of points of the grid."""
 
     theta: np.ndarray
     value: float
@@ -27,7 +27,7 @@ class Projected(NamedTuple):
 
 
 def project(law: Law, points: Points, objective: Objective) -> Optional[Projected]:
-    """The minimum by variable projection over the exponents of the law's own starts; None for a law without linear parameters."""
+    """Minimises by variable projection over the exponents of the law's starts; None for a law without linear parameters."""
     names = list(getattr(law, "linear", ()))
     if not names:
         return None
@@ -50,7 +50,7 @@ def project(law: Law, points: Points, objective: Objective) -> Optional[Projecte
 
 
 def _solved(law: Law, natural: np.ndarray, linear: np.ndarray, points: Points) -> np.ndarray:
-    """The row with its linear parameters by non-negative least squares of relative errors; those at zero stand a little above it."""
+    """Returns parameters [k] with the linear ones by non-negative least squares of relative errors, kept a little above zero."""
     unit = np.tile(natural, (len(linear), 1))
     unit[:, linear] = np.where(np.eye(len(linear)) > 0, 1.0, 0.0)
     basis = solver.loss(law, unit, np.exp(points.log_x)).T

@@ -1,15 +1,15 @@
-"""One compiled program that minimises the same law from many starts and for many resamples at once.
+"""The solver: one compiled program that fits a law from many starts and to many resamples at once.
 
-Each lane is one problem: a start, observations and weights. Lanes run in blocks of `LANES`, all through the same executable, so that
-4,500 starts, 1,000 resamples and a profile compile once per law, objective and (padded) number of points.
+A lane is one problem: a start, observations and weights. Lanes run in blocks of `LANES` through one executable, so 4,500 starts, 1,000
+resamples and a profile compile once per law, objective and (padded) number of points.
 
-Two phases, both damped by Levenberg and Marquardt's rule, so that the objective never rises:
+There are two phases, both damped by Levenberg and Marquardt's rule, so the objective never rises:
 
 1. Gauss-Newton on the majoriser of iteratively reweighted least squares: robust from anywhere, linear at the end.
 2. Newton with the exact Hessian (JAX: forward over reverse): quadratic at the end, also where the curvature of the law matters.
 
-A lane has converged when a step damped by less than 1 changes its objective by less than `tolerance` of it, and promises no more.
-Gradients are JAX's; everything is float64, switched on locally.
+A lane has converged when a step damped by less than 1 changes its objective by less than `tolerance` of it and promises no more. Gradients
+are JAX's. Everything is float64, switched on locally.
 """
 
 import functools
@@ -24,7 +24,7 @@ from lm.scaling.fits.objectives import Objective
 from lm.scaling.laws.law import Law
 
 LANES = 64  # a block's Jacobian stays in a core's cache
-NOTHING = 1e-26  # an objective that is rounding alone: residuals of 1e-13
+NOTHING = 1e-26  # objective of residuals of 1e-13, which are rounding alone
 PADDING = 32  # points are padded to a multiple of this with weight 0
 ROUGH = (40, 1e-7)  # iterations and tolerance of phase 1
 EXACT = (100, 1e-13)  # of phase 2
@@ -33,7 +33,7 @@ _OPTIONS = {"xla_backend_optimization_level": 3}
 
 
 class Minima(NamedTuple):
-    """Where each lane ended: coordinates [M, k], objective [M], largest gradient entry [M], iterations [M], converged [M]."""
+    """The ends of M lanes: coordinates [M, k]; objective, largest entry of the gradient, iterations, and whether it converged, [M] each."""
 
     theta: np.ndarray
     value: np.ndarray
@@ -65,13 +65,18 @@ def minimise(
 ) -> Minima:
     """Minimises sum_i w_i cost(r_i) from each start.
 
-    x: centred log inputs [n, p], shared. log_loss and weights: [n], or [M, n] with a row per lane. starts: [M, k]. `free`: [k] booleans,
-    False holds a coordinate at its start. Phase 2 is left out unless `exact`.
+    Args:
+      x: rows of the law's design [n, p], shared by all lanes.
+      log_loss: [n], or [M, n] with a row per lane.
+      weights: [n] or [M, n].
+      starts: [M, k].
+      free: [k] booleans; False fixes a coordinate at its start (default: all free).
+      exact: whether to run phase 2.
     """
     lanes, k = starts.shape
     n = x.shape[0]
     pad = -n % PADDING
-    held = np.ones(k) if free is None else np.asarray(free, float)
+    mask = np.ones(k) if free is None else np.asarray(free, float)
     x = np.concatenate([x, np.zeros((pad, x.shape[1]))])
     y, w = (np.concatenate([np.broadcast_to(v, (lanes, n)), np.zeros((lanes, pad))], axis=1) for v in (log_loss, weights))
     blocks = []
@@ -79,18 +84,18 @@ def minimise(
         run = _compiled(law, objective, exact)
         for first in range(0, lanes, LANES):
             rows = np.minimum(np.arange(first, first + LANES), lanes - 1)
-            blocks.append(run(*(jnp.asarray(v, jnp.float64) for v in (starts[rows], y[rows], w[rows], x, held))))
+            blocks.append(run(*(jnp.asarray(v, jnp.float64) for v in (starts[rows], y[rows], w[rows], x, mask))))
         return Minima(*(np.concatenate([np.asarray(part) for part in parts])[:lanes] for parts in zip(*blocks, strict=True)))
 
 
 def predict(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Log loss at centred log inputs [n, p] of coordinates [M, k]: [M, n]."""
+    """Returns the log loss of coordinates [M, k] at rows of the design [n, p]: [M, n]."""
     with jax.enable_x64(True):
         return np.asarray(_predictor(law)(jnp.asarray(theta, jnp.float64), jnp.asarray(x, jnp.float64)))
 
 
 def predict_each(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Log loss of coordinates [M, k], each at designs of its own [M, n, q]: [M, n]."""
+    """Returns the log loss of coordinates [M, k], each at a design of its own [M, n, q]: [M, n]."""
     with jax.enable_x64(True):
         return np.asarray(_predictor_each(law)(jnp.asarray(theta, jnp.float64), jnp.asarray(x, jnp.float64)))
 
@@ -119,7 +124,7 @@ def _slope(law: Law) -> Callable[..., Any]:
 
 @functools.cache
 def _compiled(law: Law, objective: Objective, exact: bool) -> Callable[..., Any]:
-    """The program of one block of lanes."""
+    """Returns the program of one block of lanes."""
 
     def lane(theta: Any, y: Any, w: Any, x: Any, free: Any) -> tuple[Any, ...]:
         end = _descend(functools.partial(_majorised, law, objective, y, w, x, free), theta, *ROUGH)
@@ -133,7 +138,7 @@ def _compiled(law: Law, objective: Objective, exact: bool) -> Callable[..., Any]
 
 
 def _majorised(law: Law, objective: Objective, y: Any, w: Any, x: Any, free: Any, theta: Any) -> tuple[Any, Any, Any]:
-    """Objective, gradient and the Gauss-Newton matrix of the quadratic that touches the objective from above."""
+    """Returns objective, gradient and Gauss-Newton matrix of the quadratic that touches the objective from above."""
 
     def residual(at: Any) -> Any:
         return objective.residual(law.log_loss(at, x), y)
@@ -141,25 +146,25 @@ def _majorised(law: Law, objective: Objective, y: Any, w: Any, x: Any, free: Any
     r, slope = residual(theta), jax.jacfwd(residual)(theta)
     pull = w * objective.pull(r)
     hessian = (slope * pull[:, None]).T @ slope
-    return jnp.sum(w * objective.cost(r)), free * (slope.T @ (pull * r)), _held(hessian, free)
+    return jnp.sum(w * objective.cost(r)), free * (slope.T @ (pull * r)), _constrain(hessian, free)
 
 
 def _newton(law: Law, objective: Objective, y: Any, w: Any, x: Any, free: Any, theta: Any) -> tuple[Any, Any, Any]:
-    """Objective, gradient and exact Hessian."""
+    """Returns objective, gradient and exact Hessian."""
 
     def total(at: Any) -> Any:
         return jnp.sum(w * objective.cost(objective.residual(law.log_loss(at, x), y)))
 
     value, gradient = jax.value_and_grad(total)(theta)
-    return value, free * gradient, _held(jax.hessian(total)(theta), free)
+    return value, free * gradient, _constrain(jax.hessian(total)(theta), free)
 
 
-def _held(hessian: Any, free: Any) -> Any:
+def _constrain(hessian: Any, free: Any) -> Any:
     return hessian * free[:, None] * free + jnp.diag(1.0 - free)
 
 
 def _descend(model: Callable[[Any], tuple[Any, Any, Any]], theta: Any, iterations: int, tolerance: float) -> _Lane:
-    """Levenberg-Marquardt: a step that lowers the objective is taken and the damping falls tenfold, else it rises tenfold."""
+    """Runs Levenberg-Marquardt: a step that lowers the objective is taken and the damping falls tenfold, else it rises tenfold."""
 
     def going(lane: _Lane) -> Any:
         return (lane.iteration < iterations) & ~lane.done
@@ -185,7 +190,7 @@ def _descend(model: Callable[[Any], tuple[Any, Any, Any]], theta: Any, iteration
 
 
 def loss(law: Law, values: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Loss at inputs [n, p] for a law's own parameters [k] or [R, k], all in natural units: [n] or [R, n]."""
+    """Returns the loss at inputs [n, p] for a law's parameters [k] or [R, k], all in natural units: [n] or [R, n]."""
     origin = np.zeros(np.shape(x)[-1])
     with np.errstate(divide="ignore"):  # a coefficient of 0
         theta = law.coordinates(np.atleast_2d(np.asarray(values, float)), origin)

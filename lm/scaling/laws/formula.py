@@ -1,16 +1,18 @@
-"""A law of one's own in five lines: names, inputs, starts and the formula in natural units.
+"""The base class of a law that is written as a formula: its parameters, its inputs, values to start from, and the loss.
 
     class Mine(Formula):
         parameters = ("E", "A", "alpha")
         inputs = ("N",)
         start = ((0.5, 2.0), (1.0, 100.0), (0.1, 0.5))
         pairs = (("A", "alpha", "N"),)  # optional: A N^-alpha is a term of the law
+        equation = "L = E + A / N^alpha"  # optional: printed with the fit
 
         def loss(self, p, x):
             return p.E + p.A * x.N**-p.alpha
 
-The optimiser's coordinates are logarithms, so that every parameter is positive, except those that `signed` names. A coefficient that
-`pairs` names is read at the centre of the inputs, which takes most of its correlation with the exponent away. Derivatives are JAX's.
+The coordinates of the optimiser are logarithms, so every parameter is positive, except those that `signed` names. The coordinate of a
+coefficient in `pairs` is its term at the geometric mean of the inputs, which removes most of the correlation between a coefficient and its
+exponent. Derivatives are JAX's.
 """
 
 import dataclasses
@@ -28,11 +30,18 @@ _LARGEST = 700.0  # exp of more is not a float64
 
 @dataclasses.dataclass(frozen=True)
 class Formula:
-    """A law by its formula. `held` fixes parameters at natural values: the rest are fitted.
+    """A law given by its formula. A law of one's own inherits from this class and sets:
 
-    parameters: names in order. inputs: names of the inputs, all positive. start: for each parameter, the values that the starts combine.
-    signed: parameters that may be negative. pairs: (coefficient, exponent, input) of the terms coefficient * input^-exponent.
-    linear: parameters in which the loss is linear, without a constant; variable projection solves for them.
+    - `parameters`: the names of the parameters, in order.
+    - `inputs`: the names of the inputs, all positive: N, D, C, M = D / N, or a name that `--input=NAME=COLUMN` gives.
+    - `start`: for each parameter, the values to start from; the fit starts from every combination.
+    - `signed` (optional): the parameters that may be negative.
+    - `pairs` (optional): (coefficient, exponent, input) of each term coefficient * input^-exponent.
+    - `linear` (optional): the parameters p in which L = sum of p * (something without p), as E and A above; variable projection, a second
+      way to the minimum, solves for them.
+    - `equation`, `source` (optional): shown with the fit.
+
+    `held` fixes parameters at natural values; the others are fitted.
     """
 
     parameters: ClassVar[tuple[str, ...]]
@@ -47,17 +56,17 @@ class Formula:
     held: tuple[tuple[str, float], ...] = ()
 
     def loss(self, p: Any, x: Any) -> Any:
-        """Loss at the inputs `x.NAME` for the parameters `p.NAME`, in natural units; written with arithmetic and jax.numpy."""
+        """Returns the loss at inputs `x.NAME` for parameters `p.NAME`, in natural units, by arithmetic and jax.numpy."""
         raise NotImplementedError  # the one thing that a law has to say
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Parameters that are fitted, in order."""
+        """The parameters that are fitted, in order."""
         fixed = dict(self.held)
         return tuple(name for name in self.parameters if name not in fixed)
 
     def design(self, log_x: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """[n, 2p]: log inputs, and the centre beside each of them."""
+        """Returns [n, 2p]: log inputs, and their centre in every row."""
         return np.concatenate([log_x, np.broadcast_to(centre, log_x.shape)], axis=-1)
 
     def log_loss(self, theta: Float[Array, " k"], x: Float[Array, "n q"]) -> Float[Array, " n"]:
@@ -72,7 +81,7 @@ class Formula:
         return at[name] if name in self.signed else jnp.exp(jnp.minimum(at[name] + self._shift(name, at, centre), _LARGEST))
 
     def _shift(self, name: str, at: Mapping[str, Any], centre: Mapping[str, Any]) -> Any:
-        """log coefficient - its coordinate: the exponents times the log of the centre."""
+        """Returns the log of a coefficient less its coordinate: its exponents times the centre of their inputs."""
         fixed = dict(self.held)
         total: Any = 0.0
         for coefficient, exponent, source in self.pairs:
@@ -83,7 +92,7 @@ class Formula:
         return total
 
     def starts(self, centre: np.ndarray) -> np.ndarray:
-        """Every combination of the start values of the fitted parameters."""
+        """Returns every combination of the values to start from, as coordinates [m, k]."""
         start = dict(zip(self.parameters, self.start, strict=True))
         grid = np.array(list(itertools.product(*(start[name] for name in self.names))), float)
         return self.coordinates(grid, centre)

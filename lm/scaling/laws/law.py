@@ -1,8 +1,9 @@
-"""Laws: frozen classes that say how log loss depends on the logarithms of their inputs, in coordinates fit for an optimiser.
+"""The interface of a law, and Hoffmann's law, the default, whose coordinates and starts are those of the published fits.
 
-`design` turns log inputs [n, p] and their mean into what `log_loss` reads: here centred inputs (log x - mean log x), which takes most of
-the correlation between a coefficient and its exponent away. `natural` and `coordinates` go from an optimiser's coordinates to a law's own
-parameters and back. `formula.Formula` fills all of this in from a formula: a law of one's own is written with it.
+A law says how log loss depends on the logarithms of its inputs, in coordinates that suit an optimiser. `design` turns log inputs [n, p] and
+their mean, the centre, into the rows that `log_loss` reads. Here these are log x - centre, which removes most of the correlation between a
+coefficient and its exponent. `natural` and `coordinates` translate between the coordinates and the parameters of the equation.
+`formula.Formula` derives all of this from a formula: write a law of your own with it.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 
 
 class Law(Protocol):
-    """What a fit needs to know. `k` coordinates, `p` inputs."""
+    """A law as a fit sees it, with k coordinates and p inputs."""
 
     def __hash__(self) -> int: ...
 
@@ -38,7 +39,7 @@ class Law(Protocol):
 
 
 def log_sum_exp(*terms: Float[Array, " n"]) -> Float[Array, " n"]:
-    """log(sum of exp(term)), with the largest term taken out; smooth under differentiation."""
+    """Returns log(sum of exp(term)) with the largest term taken out, smooth under differentiation."""
     stacked = jnp.stack(terms)
     top = jax.lax.stop_gradient(jnp.max(stacked, axis=0))
     return top + jnp.log(jnp.sum(jnp.exp(stacked - top), axis=0))
@@ -66,18 +67,18 @@ class Chinchilla:
         return log_sum_exp(a - alpha * x[:, 0], b - beta * x[:, 1], jnp.broadcast_to(e, x.shape[:1]))
 
     def starts(self, centre: np.ndarray) -> np.ndarray:
-        """Hoffmann's grid of 4,500: log A, log B in 0, 5..25, log E in -1, -.5..1, alpha, beta in 0, .5..2."""
+        """Returns Hoffmann's grid of 4,500 starts: log A, log B in 0, 5..25, log E in -1, -.5..1, alpha, beta in 0, .5..2."""
         coefficient, exponent = np.arange(0.0, 30.0, 5.0), np.arange(0.0, 2.5, 0.5)
         grid = np.array(list(itertools.product(coefficient, coefficient, np.arange(-1.0, 1.5, 0.5), exponent, exponent)))
         return _shift(grid, -centre)
 
     def natural(self, theta: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """[..., 5] coordinates -> (A, B, E, alpha, beta)."""
+        """Returns (A, B, E, alpha, beta) of coordinates [..., 5]."""
         moved = _shift(theta, centre)
         return np.concatenate([np.exp(np.minimum(moved[..., :3], 700.0)), moved[..., 3:]], axis=-1)
 
     def coordinates(self, natural: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """The inverse of `natural`; coefficients are positive."""
+        """Inverts `natural`; coefficients are positive."""
         natural = np.asarray(natural, float)
         return _shift(np.concatenate([np.log(natural[..., :3]), natural[..., 3:]], axis=-1), -centre)
 
@@ -99,7 +100,7 @@ class TiedChinchilla:
         return Chinchilla().log_loss(jnp.concatenate([theta, theta[3:]]), x)
 
     def starts(self, centre: np.ndarray) -> np.ndarray:
-        """Those of Hoffmann's starts whose exponents are equal: 900."""
+        """Returns the 900 of Hoffmann's starts whose exponents are equal."""
         full = Chinchilla().starts(centre)
         return full[full[:, 3] == full[:, 4], :4]
 
@@ -116,7 +117,7 @@ def _untied(theta: np.ndarray) -> np.ndarray:
 
 
 def _shift(theta: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Moves the point at which log A and log B are read by `by` in (log N, log D)."""
+    """Returns coordinates whose origin in (log N, log D), where the two terms are read, is moved by `by`."""
     moved = np.array(theta, float)
     moved[..., :2] += moved[..., 3:5] * by
     return moved

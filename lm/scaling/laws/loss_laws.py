@@ -1,7 +1,4 @@
-"""Laws of loss against size, tokens, compute, unique tokens and shape, each with its equation and source.
-
-Starts are the values of `start` combined; every parameter is positive unless `signed` names it.
-"""
+"""Published laws of loss in size, tokens, compute, unique tokens and shape, each with its equation and source."""
 
 from typing import Any
 
@@ -15,7 +12,7 @@ _FLOOR = (0.1, 0.5, 1.0, 2.0)  # irreducible loss in nats, per token or per byte
 
 
 class NoIrreducible(Formula):
-    """Two power laws and nothing below them: what a table that stays far above its floor can hold."""
+    """Two power laws without an irreducible loss, for tables whose losses stay far above it."""
 
     parameters = ("A", "B", "alpha", "beta")
     inputs = ("N", "D")
@@ -35,7 +32,7 @@ class NoIrreducible(Formula):
 
 
 class Kaplan(Formula):
-    """The coefficients are read at the centre by their own pairs: Nc^alpha_N and Dc are those of Kaplan's table 3."""
+    """Loss limited by size or by data. Nc and Dc are the critical sizes of Kaplan's table 3."""
 
     parameters = ("Nc", "Dc", "alpha_N", "alpha_D")
     inputs = ("N", "D")
@@ -53,7 +50,7 @@ class Kaplan(Formula):
 
 
 class KaplanSteps(Formula):
-    """Loss at a finite number of steps S_min, those of training far below the critical batch size."""
+    """Loss after S steps, where S is the minimum number of steps: those of training far above the critical batch size."""
 
     parameters = ("Nc", "Sc", "alpha_N", "alpha_S")
     inputs = ("N", "S")
@@ -71,7 +68,7 @@ class KaplanSteps(Formula):
 
 
 class ComputePower(Formula):
-    """Loss along the compute-optimal path."""
+    """Loss of compute-optimal models against compute."""
 
     parameters = ("E", "A", "gamma")
     inputs = ("C",)
@@ -90,10 +87,10 @@ class ComputePower(Formula):
 
 
 class DataConstrained(Formula):
-    """Loss when D tokens are repeats of U unique ones: repeats and excess parameters are worth exponentially less.
+    """Loss after D tokens that repeat U unique ones. The worth of repeats, and of parameters beyond N_opt(U), decays exponentially.
 
-    N_opt(U) is the size whose compute-optimal tokens are U under the same A, B, alpha, beta. `held` fixes the first stage's parameters
-    as the paper does.
+    N_opt(U) is the size whose compute-optimal tokens are U under the same A, B, alpha, beta. The paper fits these and E in a first stage:
+    fix them with `held` to fit R_D and R_N alone.
     """
 
     parameters = ("E", "A", "B", "alpha", "beta", "R_D", "R_N")
@@ -126,7 +123,7 @@ class DataConstrained(Formula):
 
 
 class OverTraining(Formula):
-    """Loss at C FLOPs and M = D / N tokens per parameter: the same slope in C at every M. Hoffmann's law with alpha = beta = 2 eta."""
+    """Loss at C FLOPs and M = D / N tokens per parameter, with one slope in C for all M: Hoffmann's law with alpha = beta = 2 eta."""
 
     parameters = ("E", "a", "b", "eta")
     inputs = ("C", "M")
@@ -146,7 +143,7 @@ class OverTraining(Formula):
 
 
 class Downstream(Formula):
-    """Mean error of downstream tasks against loss L. What is fitted, the "loss" of the table, is the error."""
+    """Mean error of downstream tasks against loss L. The error is fitted: --loss names its column, --input=L=COLUMN that of L."""
 
     parameters = ("epsilon", "k", "gamma")
     inputs = ("L",)
@@ -163,7 +160,7 @@ class Downstream(Formula):
 
 
 class WidthDepth(Formula):
-    """Width w, depth d and tokens D in the place of one number of parameters."""
+    """Width, depth and tokens: the shape in the place of the number of parameters."""
 
     parameters = ("E", "A", "B", "G", "alpha", "beta", "gamma")
     inputs = ("width", "depth", "D")

@@ -9,7 +9,7 @@ from lm.scaling.laws.law import Law
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """What a law is fitted to: log inputs [n, p], log loss [n], weights [n] of the objective's terms (mean 1)."""
+    """The data of a fit: log inputs [n, p], log loss [n], and the weights [n] of the terms of the objective (mean 1)."""
 
     log_x: np.ndarray
     log_loss: np.ndarray
@@ -20,5 +20,5 @@ class Points:
         return self.log_x.mean(axis=0)
 
     def design(self, law: Law) -> np.ndarray:
-        """What the law's `log_loss` reads."""
+        """Returns the rows that the law's `log_loss` reads."""
         return law.design(self.log_x, self.centre)

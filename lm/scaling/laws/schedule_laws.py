@@ -1,7 +1,6 @@
 """The multi-power law: the training loss at any step of any learning-rate schedule, fitted to whole curves.
 
-What the law reads of a point is not a few inputs but the schedule up to it, so that its design comes from `curve_points` and not from
-logarithms of columns.
+The law reads the whole schedule up to a point, not a few inputs. Its points are made by `curve_points`, not from the columns of a table.
 """
 
 import dataclasses
@@ -19,8 +18,14 @@ BLOCKS = 64  # drops of the rate that a fit keeps apart
 
 
 class TrainingCurve(NamedTuple):
-    """One run: the learning rate of every step [T] (after warm-up, at which S1 is `before`), the steps that were measured [n] (indices into
-    `rates`), and their losses [n]."""
+    """The loss curve of one run.
+
+    Attributes:
+      rates: learning rate of every step after warm-up [T].
+      steps: the measured steps, as indices into `rates` [n].
+      loss: losses of the measured steps [n].
+      before: sum of the learning rate over the warm-up.
+    """
 
     rates: np.ndarray
     steps: np.ndarray
@@ -40,7 +45,7 @@ class MultiPower:
     source: ClassVar[str] = "Luo et al. 2025, eq. 1"
 
     def design(self, log_x: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """Rows as `features` makes them: nothing is centred."""
+        """Returns rows as `features` makes them; nothing is centred."""
         return log_x
 
     def log_loss(self, theta: Float[Array, " 7"], x: Float[Array, "n q"]) -> Float[Array, " n"]:
@@ -64,9 +69,12 @@ class MultiPower:
 
 
 def features(curve: TrainingCurve, blocks: int = BLOCKS) -> np.ndarray:
-    """[n, 1 + 3 blocks]: S1; how far the rate has dropped in each block by the point; the block's mean rate; and the mean S_k of its drops.
+    """Returns the rows of the law's design.
 
-    A block is a stretch of steps with an equal share of the whole fall of the rate; a rise counts as a negative drop of its block.
+    A block is a stretch of steps with an equal share of the whole fall of the learning rate. A rise is a negative drop of its block.
+
+    Returns:
+      [n, 1 + 3 blocks]: S1; the drop of the rate in each block up to the point; the block's mean rate; the mean S_k of its drops.
     """
     rates = np.asarray(curve.rates, float)
     total = curve.before + np.cumsum(rates)
@@ -89,13 +97,13 @@ def features(curve: TrainingCurve, blocks: int = BLOCKS) -> np.ndarray:
 
 
 def curve_points(curves: Sequence[TrainingCurve], blocks: int = BLOCKS) -> Points:
-    """What `fit.fit` takes to fit the law to curves, every measured step with weight 1."""
+    """Returns the points of a fit to whole curves, every measured step with weight 1."""
     x = np.concatenate([features(curve, blocks) for curve in curves])
     return Points(x, np.log(np.concatenate([curve.loss for curve in curves])), np.ones(len(x)))
 
 
 def curve_loss(values: Sequence[float], curve: TrainingCurve) -> np.ndarray:
-    """The law's loss [n] at the curve's steps for (L0, A, alpha, B, C, beta, gamma), every step of the schedule a term of its own."""
+    """Returns the loss [n] at the measured steps for (L0, A, alpha, B, C, beta, gamma), from every step of the schedule: no blocks."""
     floor, a, alpha, b, c, beta, gamma = values
     rates = np.asarray(curve.rates, float)
     total = curve.before + np.cumsum(rates)

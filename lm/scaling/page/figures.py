@@ -1,4 +1,4 @@
-"""Figures of a table of runs: what each approach found, and what it leaves unexplained."""
+"""Figures of a table of runs: the result of each approach, and the residuals of the law."""
 
 import pathlib
 from collections.abc import Iterator
@@ -25,27 +25,27 @@ def draw(folder: pathlib.Path, made: TableAnalysis) -> list[dict[str, str]]:
     law = made.law if isinstance(made.law, LawFit) else None
     if isinstance(made.hull, Hull):
         hull(folder / "hull", made.hull, law)
-        drawn.append({"name": "hull", "caption": "Approach 1: the runs that no mixture of others beats, and their N against compute."})
+        drawn.append({"name": "hull", "caption": "Approach 1: the runs on the lower convex hull of loss against compute, and their N."})
     if isinstance(made.isoflop, Isoflop):
         profiles(folder / "isoflop", made.isoflop)
-        text = "Approach 2: loss against N at each budget; the stars are the minima, the bars their intervals."
+        text = "Approach 2: loss against N at each budget. Stars are the minima, bars their intervals."
         drawn.append({"name": "isoflop", "caption": text})
     if any(True for _ in _paths(made)):
         allocation(folder / "allocation", made)
-        drawn.append({"name": "allocation", "caption": "Compute-optimal N and D by every approach, with the intervals that were made."})
+        drawn.append({"name": "allocation", "caption": "Compute-optimal N and D by each approach, with their intervals."})
     if law is not None:
         known = _known(law)
         if known is not None and set(law.sampled) == {"N", "D"}:
             surface(folder / "surface", law, known)
             drawn.append({"name": "surface", "caption": "Approach 3: contours of the fitted loss, the runs, and the compute-optimal path."})
         residuals(folder / "residuals", law)
-        caption = "Measured over fitted loss of approach 3. A trend here is something that the law does not say."
+        caption = "Approach 3: measured over fitted loss. A trend means that the law misses something."
         drawn.append({"name": "residuals", "caption": caption})
     return drawn
 
 
 def hull(path: pathlib.Path, made: Hull, law: Optional[LawFit]) -> None:
-    """The rows on the lower hull in loss and in N, over all rows where a law's points hold them."""
+    """Draws loss and N of the rows on the lower hull, over all rows where a law was fitted too."""
     with style.figure(path, 9.6, 4.0, columns=2) as (left, right):
         c = np.array([p.flops for p in made.points])
         if law is not None:
@@ -66,7 +66,7 @@ def hull(path: pathlib.Path, made: Hull, law: Optional[LawFit]) -> None:
 
 
 def profiles(path: pathlib.Path, made: Isoflop) -> None:
-    """The profile of each budget with its curve and minimum."""
+    """Draws the profile of each budget with its curve and minimum."""
     with style.figure(path, 6.8, 4.6) as (axes,):
         for colour, budget in zip(style.colours(len(made.budgets)), made.budgets, strict=True):
             draw_profile(axes, budget, colour)
@@ -77,7 +77,7 @@ def profiles(path: pathlib.Path, made: Isoflop) -> None:
 
 
 def _paths(made: TableAnalysis) -> Iterator[tuple[str, str, list[tuple[float, Any, Any]]]]:
-    """(label, colour, places (C, N*, D*)) of each approach: Estimates, or numbers for the hull, which has no intervals."""
+    """Yields label, colour and (C, N*, D*) of each approach: Estimates, or numbers for the hull, which has no intervals."""
     if isinstance(made.hull, Hull):
         c = np.array([p.flops for p in made.hull.points])
         n, d = (np.exp(at + slope * np.log(c)) for at, slope in ((made.hull.log_n, made.hull.a), (made.hull.log_d, made.hull.b)))
@@ -91,7 +91,7 @@ def _paths(made: TableAnalysis) -> Iterator[tuple[str, str, list[tuple[float, An
 
 
 def allocation(path: pathlib.Path, made: TableAnalysis) -> None:
-    """N* and D* against C by every approach."""
+    """Draws N* and D* against C by each approach."""
     with style.figure(path, 9.6, 4.4, columns=2) as axes:
         for label, colour, places in _paths(made):
             for panel, index in zip(axes, (1, 2), strict=True):
@@ -104,7 +104,7 @@ def allocation(path: pathlib.Path, made: TableAnalysis) -> None:
 
 
 def _path(axes: Any, flops: list[float], answers: list[Any], colour: str, label: str) -> None:
-    """A line through numbers, with error bars where they are Estimates with intervals."""
+    """Draws a line through numbers, with error bars where they are Estimates with intervals."""
     kept = [(c, a) for c, a in zip(flops, answers, strict=True) if isinstance(a, (Estimate, float))]
     c = np.array([c for c, _ in kept])
     value = np.array([a.value if isinstance(a, Estimate) else a for _, a in kept])
@@ -142,7 +142,7 @@ def surface(path: pathlib.Path, made: LawFit, law: Law) -> None:
 
 
 def _counts(axis: Any) -> None:
-    """An axis of counts, after the data are drawn: labels at powers of ten alone over more than two and a half decades."""
+    """Labels an axis of counts after the data are drawn: at powers of ten alone over more than two and a half decades."""
     style.count_axis(axis)
     low, high = axis.get_view_interval()
     if high > 300 * low:
@@ -150,7 +150,7 @@ def _counts(axis: Any) -> None:
 
 
 def residuals(path: pathlib.Path, law: LawFit) -> None:
-    """Measured over fitted loss against each input of the law."""
+    """Draws measured over fitted loss against each input of the law."""
     names = list(law.sampled)
     with style.figure(path, 4.5 * len(names), 3.6, columns=len(names), sharey=True) as axes:
         for panel, name in zip(axes, names, strict=True):

@@ -1,4 +1,4 @@
-"""Templates to pages that stand alone: figures are part of the file, and nothing is loaded from elsewhere."""
+"""Renders templates to self-contained pages: the figures are part of the file, and nothing is loaded from elsewhere."""
 
 import base64
 import pathlib
@@ -8,7 +8,13 @@ import jinja2
 
 
 def save(path: pathlib.Path, template: pathlib.Path, folder: pathlib.Path, pictures: list[dict[str, str]], **values: Any) -> pathlib.Path:
-    """Renders a template into `path`, whole or not at all. `pictures` are the names and captions of FOLDER/NAME.svg."""
+    """Renders a template into `path`, whole or not at all.
+
+    Args:
+      folder: directory of the figures, NAME.svg.
+      pictures: name and caption of each figure.
+      values: the variables of the template.
+    """
     inlined = {picture["name"]: picture | {"data": _inline(folder / f"{picture['name']}.svg")} for picture in pictures}
     page = _template(template).render(pictures=inlined, **values)
     draft = path.with_suffix(".html.part")

@@ -1,4 +1,4 @@
-"""The picture of one IsoFLOP profile."""
+"""The drawing of one IsoFLOP profile."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from lm.scaling.results import Estimate
 
 
 def draw_profile(axes, budget: IsoflopBudget, colour) -> None:
-    """Draws one budget: its points, its polynomial where it has one (Akima's curve is not drawn), and its minimum."""
+    """Draws one budget: its points, its polynomial if it has one (Akima's curve is not drawn), and its minimum."""
     bars = budget.sd or None
     label = style.scientific(budget.budget)
     axes.errorbar(budget.n, budget.loss, yerr=bars, fmt="o", ms=4, lw=0, elinewidth=0.9, capsize=2, color=colour, label=label)

@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, fonts, colours that colour-blind readers can tell apart, and how it is written."""
+"""The style of the figures: sizes, fonts, colours that colour-blind readers can tell apart, axes, and files."""
 
 import contextlib
 import pathlib
@@ -40,9 +40,9 @@ _RC: Any = {
 
 @contextlib.contextmanager
 def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, **kwargs) -> Iterator[list[Axes]]:
-    """`columns` axes side by side on `width` x `height` inches; on leaving, PATH.png and PATH.svg are written.
+    """Opens a figure of `width` x `height` inches with `columns` axes side by side, and writes PATH.png and PATH.svg at the end.
 
-    The files carry no dates, so that the same data gives the same bytes.
+    The files carry no dates, so the same data gives the same bytes.
     """
     with matplotlib.rc_context(_RC):
         made, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False, **kwargs)
@@ -58,13 +58,13 @@ def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, **
 
 
 def colours(count: int) -> list:
-    """`count` colours along a perceptually even scale, without its lightest end."""
+    """Returns `count` colours along a perceptually even scale, without its lightest end."""
     scale = matplotlib.colormaps[SEQUENCE]
     return [scale(0.9 * i / max(count - 1, 1)) for i in range(count)]
 
 
 def si(value: float, digits: int = 2) -> str:
-    """A count for people: 30900 -> '31k', 1.26e6 -> '1.3M'."""
+    """Formats a count: 30900 -> '31k', 1.26e6 -> '1.3M'."""
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{_significant(value / limit, digits)}{suffix}"
@@ -72,7 +72,7 @@ def si(value: float, digits: int = 2) -> str:
 
 
 def scientific(value: float) -> str:
-    """2e11 -> '2×10¹¹', 1.85e12 -> '1.85×10¹²', 1e12 -> '10¹²': for text drawn inside a figure."""
+    """Formats a number for text inside a figure: 2e11 -> '2×10¹¹', 1.85e12 -> '1.85×10¹²', 1e12 -> '10¹²'."""
     mantissa, exponent = f"{value:.2e}".split("e")
     power = f"10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
     return power if mantissa == "1.00" else f"{mantissa.rstrip('0').rstrip('.')}×{power}"
@@ -84,14 +84,14 @@ def _significant(value: float, digits: int) -> str:
 
 
 def count_axis(axis) -> None:
-    """A logarithmic axis of parameters or tokens with readable labels; minor ticks stay without labels."""
+    """Labels a logarithmic axis of parameters or tokens; minor ticks stay without labels."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
 
 
 def flops_axis(axis) -> None:
-    """A logarithmic axis of compute, after the data are drawn: labels at 1, 2 and 5 over less than two decades, else at powers of ten."""
+    """Labels a logarithmic axis of compute after the data are drawn: at 1, 2 and 5 over less than two decades, else at powers of ten."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high < 100 * low else (1,), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
@@ -99,7 +99,7 @@ def flops_axis(axis) -> None:
 
 
 def plain_axis(axis, digits: int = 3) -> None:
-    """A logarithmic axis over less than two decades: ordinary numbers at round places."""
+    """Labels a logarithmic axis over less than two decades with ordinary numbers at round places."""
     axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}g}"))
     axis.set_minor_locator(NullLocator())

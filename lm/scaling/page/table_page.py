@@ -1,9 +1,10 @@
-"""The page of a table of runs: `python -m lm.scaling fit ... --report=FILE.html`, by the templates and figures of a study's report."""
+"""The page of a table of runs, which `python -m lm.scaling fit RUNS.csv --report=FILE.html` writes."""
 
 import pathlib
 import tempfile
-from typing import Any, Union
+from typing import Union
 
+from lm.scaling import table_summary
 from lm.scaling.approaches.hull import Hull
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.page import html
@@ -13,7 +14,7 @@ from lm.scaling.table_summary import said
 
 
 def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
-    """Writes one self-contained page; its folder is made where it is missing."""
+    """Writes one self-contained page, and makes its folder if it is missing."""
     from lm.scaling.page import figures
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,12 +24,12 @@ def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
             path, pathlib.Path(__file__).with_name("table.html"), pathlib.Path(folder), pictures,
             study={"name": made.source}, made=made, pictured=pictures,
             refusals=refusals(made), approaches=approaches(made), parameters=parameters(made.law), allocations=allocations(made.law),
-            proof=proof(made.law), budgets=budgets(made.isoflop), settings=settings(made), versions=made.versions,
+            proof=proof(made.law), budgets=budgets(made.isoflop), settings=settings(made), versions=made.versions, further=further(made),
         )  # fmt: skip
 
 
 def settings(made: TableAnalysis) -> dict[str, str]:
-    """What was asked for, in words; of a law that was fitted, what was really done: the resampling that stood in for `measured` too."""
+    """Returns the settings in words; those of a fitted law are what was done: the resampling that `measured` chose, not `measured`."""
     asked = {name: value for name, value in made.settings.items() if name not in ("law", "objective", "resampling")}
     words = {
         name: ", ".join(f"{each:g}" for each in value) if isinstance(value, (list, tuple)) else str(value) for name, value in asked.items()
@@ -39,11 +40,19 @@ def settings(made: TableAnalysis) -> dict[str, str]:
 
 
 def refusals(made: TableAnalysis) -> list[str]:
+    """Returns why an approach gave nothing."""
     named = (("approach 1", made.hull), ("approach 2", made.isoflop), ("approach 3", made.law))
     return [f"{name}: {part.reason}" for name, part in named if isinstance(part, Refusal)]
 
 
+def further(made: TableAnalysis) -> str:
+    """Returns the filters, the likelihood, the profiles and the rolling origin as text; empty where none was asked for."""
+    law = table_summary.further(made.law) if isinstance(made.law, LawFit) else []
+    return "\n".join([*table_summary.filters(made.filters), *law, *table_summary.rolling(made.rolling)])
+
+
 def approaches(made: TableAnalysis) -> list[dict[str, str]]:
+    """Returns the exponents a and b by each approach."""
     rows = []
     if isinstance(made.hull, Hull):
         rows.append({"name": "1, lower hull", "a": f"{made.hull.a:.4g}", "b": f"{made.hull.b:.4g}"})
@@ -55,12 +64,14 @@ def approaches(made: TableAnalysis) -> list[dict[str, str]]:
 
 
 def parameters(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
+    """Returns the parameters of the law with their intervals."""
     if not isinstance(made, LawFit):
         return []
     return [{"name": name, "value": f"{made.values[name]:.10g}", "interval": said(answer)} for name, answer in made.parameters.items()]
 
 
 def allocations(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
+    """Returns the compute-optimal model at each C."""
     if not isinstance(made, LawFit):
         return []
     rows = []
@@ -71,23 +82,24 @@ def allocations(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
     return rows
 
 
-def proof(made: Union[LawFit, Refusal, None]) -> list[dict[str, Any]]:
-    """What shows that the optimum is one."""
+def proof(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
+    """Returns the evidence that the optimum is one."""
     if not isinstance(made, LawFit):
         return []
     rows = [
         ("objective", f"{made.objective} = {made.objective_value:.10g}"),
-        ("largest entry of the gradient", f"{made.gradient:.1e}"),
-        ("condition of the column-scaled Jacobian", f"{made.condition:.3g}"),
-        ("starts, and how many of the best agree", f"{made.starts:,}, {made.agreeing}"),
-        ("variable projection", "no linear parameters" if made.projected is None else f"{made.projected:.10g}"),
-        ("intervals", made.resampling),
-        ("sampled", "; ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in made.sampled.items())),
+        ("largest entry of its gradient", f"{made.gradient:.1e}"),
+        ("condition number of the column-scaled Jacobian", f"{made.condition:.3g}"),
+        ("starts", f"{made.starts:,}; {made.agreeing} of the best agree"),
+        ("objective by variable projection", "no linear parameters" if made.projected is None else f"{made.projected:.10g}"),
+        ("intervals by", made.resampling),
+        ("sampled range", "; ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in made.sampled.items())),
     ]
     return [{"what": what, "value": value} for what, value in rows]
 
 
 def budgets(made: Union[Isoflop, Refusal, None]) -> list[dict[str, str]]:
+    """Returns the minimum of each IsoFLOP profile."""
     if not isinstance(made, Isoflop):
         return []
     return [

@@ -1,1 +1,1 @@
-"""What a fitted law, or a prior one, says about runs that have not been made: budgets, iso-loss curves, serving, next cells, power."""
+"""Planning from a fitted or a prior law: budgets, iso-loss curves, serving, the runs to make next, the power of a design."""

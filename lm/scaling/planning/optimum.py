@@ -1,4 +1,4 @@
-"""From a fitted law to decisions: N*, D* and loss of a budget, iso-loss curves, the cheapest model for a loss and the tokens it serves."""
+"""Decisions from a fitted law: N*, D* and loss of a budget, iso-loss curves, the cheapest model for a loss and the tokens it serves."""
 
 from typing import Optional, Union
 
@@ -8,20 +8,20 @@ from lm.errors import UserError
 from lm.scaling import diagnostics
 from lm.scaling.fits import solver
 from lm.scaling.fits.frontier import REACH, Cost
-from lm.scaling.fitted_law import Surface
+from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.laws.law import Law
 from lm.scaling.results import Answer, Caution, Estimate, Refusal, result
 from lm.scaling.table_analysis import Allocation, allocates
 
-LOST = 0.1  # share of draws that may never reach a loss before its interval is refused
-_LOWER, _HIGHER = 7.0, 14.0  # how far, in log D, tokens are looked for below and above the sampled ones
+LOST = 0.1  # share of draws that never reach a loss above which its interval is refused
+_LOWER, _HIGHER = 7.0, 14.0  # how far below and above the sampled tokens, in log D, tokens are sought
 _PLACES, _ZOOMS = 33, 6
-_FURTHEST = 3 * REACH  # how far, in log N, the cheapest size is looked for beyond the sampled ones: 27,000 times
+_FURTHEST = 3 * REACH  # how far beyond the sampled sizes, in log N, the cheapest is sought: 27,000 times
 
 
 @result
 class IsoLoss:
-    """Where the fitted law has one loss: N (increasing), D and training FLOPs of each place. Empty below what the law can reach."""
+    """The curve on which the fitted law has one loss: N (increasing), D and training FLOPs. Empty for a loss out of its reach."""
 
     loss: float
     n: tuple[float, ...]
@@ -33,7 +33,8 @@ class IsoLoss:
 class Serving:
     """The model that reaches `loss` and then reads `inference_tokens` for the fewest FLOPs in all.
 
-    `n`, `d`; `training`, `inference`, `total` in FLOPs; `ratio` is D / N; `premium` the total over that of the model which trains cheapest.
+    `training`, `inference` and `total` are FLOPs, `ratio` is D / N, and `premium` is the total of the model that
+    trains cheapest over `total`.
     """
 
     loss: float
@@ -49,35 +50,35 @@ class Serving:
 
 
 def splits(law: Law) -> None:
-    """UserError unless the law says how compute is split between N and D."""
+    """Raises a UserError unless the law says how compute is split between N and D."""
     if not allocates(law):
         name = type(law).__name__
         raise UserError(f"{name} reads {', '.join(law.inputs)}: planning needs a law of N and D, such as --law=chinchilla")
 
 
-def best(surface: Surface, cost: Cost, flops: float, sampled: Optional[tuple[float, float]] = None) -> Allocation:
-    """N*, D*, loss and D / N at C = `flops`, each with its interval. `sampled` is the compute that was measured."""
-    splits(surface.law)
-    path = surface.path(cost, np.log([flops]))
+def best(fitted: FittedLaw, cost: Cost, flops: float, sampled: Optional[tuple[float, float]] = None) -> Allocation:
+    """Returns N*, D*, loss and D / N at C = `flops`, each with its interval. `sampled` is the range of compute that was measured."""
+    splits(fitted.law)
+    path = fitted.path(cost, np.log([flops]))
     columns = (path.log_n, path.log_d, path.log_loss, path.log_d - path.log_n)
-    n, d, loss, ratio = (surface.answer_of(np.exp(column[:, 0])) for column in columns)
+    n, d, loss, ratio = (fitted.answer_of(np.exp(column[:, 0])) for column in columns)
     return Allocation(flops, n, d, loss, ratio, None if sampled is None else diagnostics.extrapolation(flops, sampled))
 
 
-def iso_loss(surface: Surface, cost: Cost, loss: float, count: int = 41) -> IsoLoss:
-    """The curve of one loss under the fitted law, at `count` sizes from 30 times below the sampled ones to 30 times above."""
-    splits(surface.law)
+def iso_loss(fitted: FittedLaw, cost: Cost, loss: float, count: int = 41) -> IsoLoss:
+    """Returns the curve of one loss, at `count` sizes from 30 times below the sampled ones to 30 times above."""
+    splits(fitted.law)
     log_n = np.linspace(cost.low - REACH, cost.high + REACH, count)[None]
-    log_d = tokens_for(surface, cost, surface.values[None], log_n, loss)
+    log_d = tokens_for(fitted, cost, fitted.values[None], log_n, loss)
     kept = np.isfinite(log_d[0])
     n, d = log_n[0, kept], log_d[0, kept]
     flops = np.exp(cost.log_flops_per_token(n) + d)
     return IsoLoss(loss, *(tuple(column.tolist()) for column in (np.exp(n), np.exp(d), flops)))
 
 
-def tokens_for(surface: Surface, cost: Cost, natural: np.ndarray, log_n: np.ndarray, loss: float) -> np.ndarray:
-    """log D [R, m] at which parameters [R, k] give the loss at log N [R, m], by bisection; inf where they do not within reach."""
-    law = surface.law
+def tokens_for(fitted: FittedLaw, cost: Cost, natural: np.ndarray, log_n: np.ndarray, loss: float) -> np.ndarray:
+    """Finds by bisection the log D [R, m] at which parameters [R, k] give the loss at log N [R, m]; inf where none does."""
+    law = fitted.law
     origin = np.zeros(len(law.inputs))
     theta = law.coordinates(natural, origin)
 
@@ -85,7 +86,7 @@ def tokens_for(surface: Surface, cost: Cost, natural: np.ndarray, log_n: np.ndar
         x = log_inputs(law, cost, log_n, log_d)
         return solver.predict_each(law, theta, law.design(x, origin)) > np.log(loss)
 
-    shortest, longest = np.log(surface.sampled["D"][0]) - _LOWER, np.log(surface.sampled["D"][1]) + _HIGHER
+    shortest, longest = np.log(fitted.sampled["D"][0]) - _LOWER, np.log(fitted.sampled["D"][1]) + _HIGHER
     low, high = np.full(log_n.shape, shortest), np.full(log_n.shape, longest)
     reached = above(low) & ~above(high)
     for _ in range(46):
@@ -96,42 +97,42 @@ def tokens_for(surface: Surface, cost: Cost, natural: np.ndarray, log_n: np.ndar
 
 
 def log_inputs(law: Law, cost: Cost, log_n: np.ndarray, log_d: np.ndarray) -> np.ndarray:
-    """[..., p]: the law's inputs at sizes and tokens of one shape."""
+    """Returns the inputs of the law [..., p] at sizes and tokens of one shape."""
     known = {"N": log_n, "D": log_d, "C": cost.log_flops_per_token(log_n) + log_d, "M": log_d - log_n}
     return np.stack([known[name] for name in law.inputs], axis=-1)
 
 
-def cheapest(surface: Surface, cost: Cost, loss: float, inference_tokens: float = 0.0) -> Union[Serving, Refusal]:
-    """The lowest training + inference FLOPs at a loss: under C = 6 N D the minimum of 6 N D + 2 N D_inf (Sardana et al. 2024).
+def cheapest(fitted: FittedLaw, cost: Cost, loss: float, inference_tokens: float = 0.0) -> Union[Serving, Refusal]:
+    """Minimises the FLOPs of training and inference at a loss: under C = 6 N D, 6 N D + 2 N D_inf (Sardana et al. 2024).
 
-    A token costs a third of its training FLOPs to read: the forward pass. A Refusal where the fitted law does not fall to the loss.
+    Reading a token costs a third of training on it: the forward pass. A Refusal where the fitted law does not reach the loss.
     """
-    splits(surface.law)
-    stacked = surface.stacked
-    at, log_d = _lowest(surface, stacked, cost, loss, inference_tokens)
+    splits(fitted.law)
+    stacked = fitted.stacked
+    at, log_d = _lowest(fitted, stacked, cost, loss, inference_tokens)
     if not np.isfinite(log_d[0]):
-        return Refusal("extrapolation", _unreachable(surface, cost, loss))
-    plain = (at, log_d) if inference_tokens == 0 else _lowest(surface, stacked, cost, loss, 0.0)
+        return Refusal("extrapolation", _unreachable(fitted, cost, loss))
+    plain = (at, log_d) if inference_tokens == 0 else _lowest(fitted, stacked, cost, loss, 0.0)
     per_token = np.exp(cost.log_flops_per_token(at))
     training, inference = per_token * np.exp(log_d), per_token * inference_tokens / 3
     total = training + inference
     other = np.exp(cost.log_flops_per_token(plain[0])) * (np.exp(plain[1]) + inference_tokens / 3)
     lost = ~np.isfinite(log_d)
     columns = (np.exp(at), np.exp(log_d), np.exp(log_d - at), training, inference, total, other / np.where(lost, 1.0, total))
-    answers = [_answer(surface, np.where(lost, np.nan, column), loss) for column in columns]
+    answers = [_answer(fitted, np.where(lost, np.nan, column), loss) for column in columns]
     n, d, ratio, train, read, both, premium = answers
-    caution = _beyond(surface, float(np.exp(at[0])), float(np.exp(log_d[0])))
+    caution = _beyond(fitted, float(np.exp(at[0])), float(np.exp(log_d[0])))
     return Serving(loss, inference_tokens, n, d, ratio, train, read, both, premium, caution)
 
 
-def _lowest(surface: Surface, natural: np.ndarray, cost: Cost, loss: float, tokens: float) -> tuple[np.ndarray, np.ndarray]:
-    """log N and log D [R] of the lowest total; log D is inf where the loss is out of reach. Grids that close in on the lowest place."""
+def _lowest(fitted: FittedLaw, natural: np.ndarray, cost: Cost, loss: float, tokens: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns log N and log D [R] of the lowest total, by grids that close in on it; log D is inf where the loss is out of reach."""
     low = np.full(len(natural), cost.low - _FURTHEST)
     high = np.full(len(natural), cost.high + _FURTHEST)
     share = np.linspace(0, 1, _PLACES)
     for _ in range(_ZOOMS):
         log_n = low[:, None] + (high - low)[:, None] * share
-        log_d = tokens_for(surface, cost, natural, log_n, loss)
+        log_d = tokens_for(fitted, cost, natural, log_n, loss)
         with np.errstate(over="ignore"):
             total = cost.log_flops_per_token(log_n) + np.log(np.exp(log_d) + tokens / 3)
         pick = np.argmin(total, axis=1)
@@ -140,33 +141,33 @@ def _lowest(surface: Surface, natural: np.ndarray, cost: Cost, loss: float, toke
     return log_n[rows, pick], log_d[rows, pick]
 
 
-def _answer(surface: Surface, column: np.ndarray, loss: float) -> Answer:
-    """The interval over the draws that reach the loss; refused where more than LOST of them do not."""
-    drawn = column[1 : 1 + len(surface.draws)]
+def _answer(fitted: FittedLaw, column: np.ndarray, loss: float) -> Answer:
+    """Returns the interval over the draws that reach the loss; refused where more than LOST of them do not."""
+    drawn = column[1 : 1 + len(fitted.draws)]
     share = float(np.mean(~np.isfinite(drawn)))
     if share == 0 and np.all(np.isfinite(column)):
-        return surface.answer_of(column)
+        return fitted.answer_of(column)
     if share <= LOST:
-        return surface.answer(float(column[0]), drawn[np.isfinite(drawn)])
+        return fitted.answer(float(column[0]), drawn[np.isfinite(drawn)])
     reason = f"{share:.0%} of the draws never fall to a loss of {loss:g} (limit {LOST:.0%}): ask for a higher loss, or add larger runs"
-    return Estimate(float(column[0]), None, None, surface.level, surface.method, Refusal("interval", reason))
+    return Estimate(float(column[0]), None, None, fitted.level, fitted.method, Refusal("interval", reason))
 
 
-def _unreachable(surface: Surface, cost: Cost, loss: float) -> str:
-    """Why no (N, D) has the loss, with the losses that some have."""
+def _unreachable(fitted: FittedLaw, cost: Cost, loss: float) -> str:
+    """Returns why no (N, D) has the loss, with the losses that the law has."""
     log_n = np.array([cost.high + _FURTHEST, cost.low - _FURTHEST])
-    log_d = np.log(surface.sampled["D"])[::-1] + np.array([_HIGHER, -_LOWER])
-    ends = solver.loss(surface.law, surface.values, np.exp(log_inputs(surface.law, cost, log_n, log_d)))
+    log_d = np.log(fitted.sampled["D"])[::-1] + np.array([_HIGHER, -_LOWER])
+    ends = solver.loss(fitted.law, fitted.values, np.exp(log_inputs(fitted.law, cost, log_n, log_d)))
     return f"no model within reach has a loss of {loss:g}: the fitted law runs from {ends[0]:.4g} to {ends[1]:.4g}; ask for one between"
 
 
-def _beyond(surface: Surface, n: float, d: float) -> Optional[Caution]:
-    """A caution where the answer lies outside the sampled N or D."""
+def _beyond(fitted: FittedLaw, n: float, d: float) -> Optional[Caution]:
+    """Returns a caution where the answer lies outside the sampled N or D."""
     outside = [
         f"{name} {value:.3g} ({low:.3g} to {high:.3g})"
-        for name, value, (low, high) in (("N", n, surface.sampled["N"]), ("D", d, surface.sampled["D"]))
+        for name, value, (low, high) in (("N", n, fitted.sampled["N"]), ("D", d, fitted.sampled["D"]))
         if not low <= value <= high
     ]
     if not outside:
         return None
-    return Caution("extrapolation", f"outside what was sampled: {', '.join(outside)}; runs near there would suffice")
+    return Caution("extrapolation", f"outside the sampled range: {', '.join(outside)}; add runs near there")

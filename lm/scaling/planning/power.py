@@ -1,7 +1,8 @@
-"""What a design can show before it is run: the expected sd of the exponent by a law and by IsoFLOP minima, and whether optima are interior.
+"""The power of a design before it is run: the standard deviation of the exponent by a law and by IsoFLOP minima, and how likely it is that
+the optima are interior.
 
-The law's part is to first order in the noise (`spread`). The chance that a parabola's optimum is interior is exact for normal noise: its
-slope must be negative at the smallest size and positive at the largest, and both are linear in the losses.
+The law's part is to first order in the noise (`spread`). The probability that a parabola's optimum is interior is exact for normal noise:
+its slope must be negative at the smallest size and positive at the largest, and both are linear in the losses.
 """
 
 import csv
@@ -29,30 +30,33 @@ _LOSS = "loss of a planned run"
 
 @result
 class BudgetPower:
-    """One budget of the design: `interior` is the chance that its parabola has its minimum within the sampled sizes."""
+    """One budget of the design. `interior` is the probability that the minimum of its parabola lies within its sizes."""
 
     budget: float
     sizes: int
-    n_star: float  # of the prior law
+    n_star: float  # by the prior law
     interior: float
-    sd: float  # of log N* of the minimum, over simulated studies that keep it interior; 0 where none does
+    sd: float  # standard deviation of the minimum's log N* over the simulated studies that keep it interior; 0 where none does
 
 
 @result
 class IsoflopPower:
-    """Approach 2: chance that every optimum is interior, and the slope of log N* on log C over the studies where it is."""
+    """Approach 2: the probability that every optimum is interior, and the slope of log N* on log C over the studies where it is."""
 
     interior: float
     exponent: float  # mean
     sd: float
-    studies: int  # simulated, of which `interior` or so count
+    studies: int  # simulated studies; about a share `interior` of them counts
     budgets: tuple[BudgetPower, ...]
 
 
 @result
 class Power:
-    """`exponent` is a of N* ~ C^a by the prior law, `sd` its expected standard deviation when the law is fitted to the design's runs;
-    `log_n_sd` that of log N* at the largest compute; `parameters` those of the optimiser's coordinates. `isoflop` needs budgets."""
+    """The power of a design.
+
+    `exponent` is a of N* ~ C^a by the prior law, `sd` its expected standard deviation when the law is fitted to the runs of the design, and
+    `log_n_sd` that of log N* at the largest compute. `isoflop` needs budgets.
+    """
 
     rows: int
     flops: float
@@ -63,16 +67,16 @@ class Power:
 
 
 def grid(law: Law, values: np.ndarray, budgets: tuple[float, ...], sizes: int, spread: float, seeds: int = 1, off: float = 1.0) -> Runs:
-    """A design of IsoFLOP profiles under C = 6 N D: at each budget `sizes` sizes from N* / spread to N* x spread of the law, times `off`.
+    """Returns a design of IsoFLOP profiles under C = 6 N D.
 
-    Losses are 1: a design has none.
+    A budget has `sizes` sizes from N* / spread to N* x spread of the law, times `off`. Losses are 1, since a design has none.
     """
     splits(law)
     if not budgets or min(budgets) <= 0:
         raise UserError("a design needs positive budgets, such as --budgets 1e18 3e18 1e19")
     if sizes < 3 or seeds < 1 or not spread > 1 or off <= 0:
         raise UserError(
-            f"{sizes} sizes, spread {spread:g}, {seeds} seeds, off {off:g}: 3 sizes, a spread above 1, and 1 seed are the least"
+            f"--sizes={sizes} --spread={spread:g} --seeds={seeds} --off={off:g}: give 3 sizes, a spread above 1 and 1 seed at least"
         )
     c = np.array(sorted(budgets))
     guess = np.sqrt(c / 120)
@@ -85,7 +89,7 @@ def grid(law: Law, values: np.ndarray, budgets: tuple[float, ...], sizes: int, s
 
 
 def planned(path: Union[str, pathlib.Path], params: str, tokens: str, budget: Optional[str] = None, seed: Optional[str] = None) -> Runs:
-    """The runs of a CSV file that have not been made: no loss is read."""
+    """Reads planned runs from a CSV file; no loss is read."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}: give the path of a CSV file with a header")
@@ -117,24 +121,24 @@ def _of_law(design: Design, runs: Runs, cost: frontier.Cost) -> tuple[float, Uni
     log_n, gradient = local.gradient(cost, log_c)
     sigma = np.asarray(design.noise.sigma(np.log(runs.c), points.log_loss), float)
     if np.min(sigma) <= 0:
-        raise UserError("the noise of a design must be positive: give --sigma as a relative sd, such as .003")
+        raise UserError("the noise of a design must be positive: give --sigma as a relative standard deviation, such as .003")
     curvature, scatter = (part.sum(axis=0) for part in local.terms(points.log_x, sigma))
     found: list[Union[float, Refusal]] = []
     for h in (slope @ gradient, gradient[-1]):
         value = float(variance(curvature, scatter, h))
-        why = Refusal("unidentified", f"{len(runs)} runs do not hold {len(design.values)} parameters: add sizes off N*, or budgets")
+        why = Refusal("unidentified", f"{len(runs)} runs do not determine {len(design.values)} parameters: add sizes off N*, or budgets")
         found.append(why if not np.isfinite(value) else float(np.sqrt(value)))
     return float(slope @ log_n), found[0], found[1]
 
 
 def isoflop(design: Design, studies: int = _STUDIES, seed: int = 0) -> Union[IsoflopPower, Refusal]:
-    """Approach 2 on simulated losses: parabolas in log N through each budget, and least squares of their minima on log C."""
+    """Simulates approach 2: parabolas in log N through each budget, and least squares of their minima on log C."""
     runs = design.exact()
     cells = runs.cells()
     relative = np.asarray(design.noise.sigma(cells.log_c, cells.log_loss), float) * cells.noise_weight
     found = profiles.by_budget(cells)
     if min(len(p.log_n) for p in found) < 3 or len(found) < 2:
-        return Refusal("too_few_points", "IsoFLOP minima need two budgets of three sizes at the least")
+        return Refusal("too_few_points", "IsoFLOP minima need at least two budgets of three sizes")
     star = frontier.allocate(design.law, design.values[None], frontier.cost_of(runs), np.array([p.log_c for p in found])).log_n[0]
     log_n, kept, rows = [], np.ones(studies, bool), []
     for profile, at in zip(found, star, strict=True):
@@ -151,17 +155,18 @@ def isoflop(design: Design, studies: int = _STUDIES, seed: int = 0) -> Union[Iso
     slopes = np.stack(log_n, axis=1) @ np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1))[1]
     interior = float(np.prod([row.interior for row in rows]))
     if kept.sum() < 10:
-        return Refusal("edge", f"every optimum is interior with chance {interior:.1%}: widen the sizes, or add seeds")
+        return Refusal("edge", f"every optimum is interior with probability {interior:.1%}: widen the sizes, or add seeds")
     return IsoflopPower(interior, float(slopes[kept].mean()), float(slopes[kept].std(ddof=1)), studies, tuple(rows))
 
 
 def chance_interior(fit: curves.Curve, loss: np.ndarray, scale: np.ndarray) -> float:
-    """The chance that the parabola through losses [k] falls at its first size and rises at its last.
+    """Returns the probability that the parabola through losses [k] falls at its first size and rises at its last.
 
-    `scale` [k, cells]: what independent noise of the cells, each of relative sd 1, adds to the losses.
+    Args:
+      scale: effect of the cells' independent noise, each of relative standard deviation 1, on the losses [k, cells].
     """
     ends = np.array([[0.0, 1.0, 2 * fit.u[0]], [0.0, 1.0, 2 * fit.u[-1]]]) * np.array([[1.0], [-1.0]])
-    reads = ends @ fit.solver  # of the losses; both must be negative
+    reads = ends @ fit.solver  # the two slopes as functions of the losses; both must be negative
     mean, factor = reads @ loss, (reads * loss) @ scale
     covariance = factor @ factor.T
     if not np.any(covariance):

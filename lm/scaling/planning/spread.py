@@ -1,7 +1,7 @@
-"""The expected spread of a fit before its runs exist: the sandwich covariance of an M-estimator, and the gradient of N* (Huber 1967).
+"""The expected covariance of a fit before its runs exist: the sandwich covariance of an M-estimator (Huber 1967), and the gradient of N*.
 
 A fit solves sum_i psi(r_i) g_i = 0 with g_i the gradient of log loss at row i. With noise of known size its covariance is H^-1 V H^-1 to
-first order, H = sum_i E[psi'] g_i g_i^T and V = sum_i E[psi^2] g_i g_i^T. A row more is a term more in both sums.
+first order, H = sum_i E[psi'] g_i g_i^T and V = sum_i E[psi^2] g_i g_i^T. Each row adds a term to both sums.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from lm.scaling.laws.law import Law
 
 _Z = np.linspace(-8.0, 8.0, 3201)
 _MASS = np.exp(-0.5 * _Z**2) / np.sum(np.exp(-0.5 * _Z**2))
-_STEP = 1e-4  # of coordinates, in differences of log N*
+_STEP = 1e-4  # step of the coordinates in finite differences of log N*
 
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """A law around one point of its parameters: natural values [k] and the centre [p] of its coordinates."""
+    """A law near one parameter vector: natural values [k] and the centre [p] of its coordinates."""
 
     law: Law
     values: np.ndarray
@@ -33,7 +33,7 @@ class Local:
         return self.law.coordinates(self.values, self.centre)
 
     def terms(self, log_x: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What rows with log inputs [n, p] and relative noise [n] add to H and to V: [n, k, k] each."""
+        """Returns the terms of H and of V [n, k, k] of rows with log inputs [n, p] and relative noise [n]."""
         design = self.law.design(log_x, self.centre)
         slope = solver.jacobian(self.law, self.theta, design)
         scale = np.exp(solver.predict(self.law, self.theta[None], design)[0]) if isinstance(self.objective, SquaredRaw) else 1.0
@@ -42,7 +42,7 @@ class Local:
         return outer * (curvature * scale**2)[:, None, None], outer * (variance * scale**2)[:, None, None]
 
     def gradient(self, cost: frontier.Cost, log_c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log N* at each C [m], and its gradient in the coordinates [m, k], by central differences."""
+        """Returns log N* at each C [m], and its gradient in the coordinates [m, k], by central differences."""
         moves = _STEP * np.eye(len(self.theta))
         places = self.law.natural(np.concatenate([self.theta[None], self.theta + moves, self.theta - moves]), self.centre)
         log_n = frontier.allocate(self.law, places, cost, log_c).log_n
@@ -51,7 +51,7 @@ class Local:
 
 
 def moments(objective: Objective, sd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """E[psi'] and E[psi^2] [n] of an objective under normal residuals of standard deviation [n].
+    """Returns E[psi'] and E[psi^2] [n] of an objective under normal residuals of standard deviation [n].
 
     The first by Stein's lemma: E[psi r] / sd^2.
     """
@@ -64,7 +64,7 @@ def moments(objective: Objective, sd: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def variance(curvature: np.ndarray, scatter: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """h^T H^-1 V H^-1 h for H and V [..., k, k] and h [k]: [...]; inf where H is singular to working precision."""
+    """Returns h^T H^-1 V H^-1 h [...] for H and V [..., k, k] and h [k]; inf where H is singular to working precision."""
     scale = 1 / np.sqrt(np.maximum(np.einsum("...ii->...i", curvature), 1e-300))
     scaled = curvature * scale[..., :, None] * scale[..., None, :]
     singular = np.linalg.cond(scaled) > 1e13

@@ -1,4 +1,4 @@
-"""What `python -m lm.scaling plan` answers from one table: a law fitted once, and every question asked of it."""
+"""Answers the questions of `python -m lm.scaling plan` from one table: the law is fitted once and asked each of them."""
 
 import dataclasses
 from typing import Optional, Union
@@ -6,7 +6,7 @@ from typing import Optional, Union
 from lm.errors import UserError
 from lm.scaling import diagnostics
 from lm.scaling.fits import frontier
-from lm.scaling.fitted_law import Surface, fit_surface
+from lm.scaling.fitted_law import FittedLaw, fit_runs
 from lm.scaling.planning.cells import NextCells, next_cells
 from lm.scaling.planning.optimum import IsoLoss, Serving, best, cheapest, iso_loss, splits
 from lm.scaling.results import Caution, Refusal, result
@@ -16,7 +16,7 @@ from lm.scaling.table_analysis import Allocation, TableSettings
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """Compute to allocate, losses to reach while serving `inference_tokens`, losses to draw curves of, and FLOPs for more cells."""
+    """The questions: compute to allocate, losses to reach while serving `inference_tokens`, losses of curves, FLOPs for further runs."""
 
     targets: tuple[float, ...] = ()
     reach: tuple[float, ...] = ()
@@ -25,21 +25,21 @@ class Questions:
     extra_flops: Optional[float] = None
 
     def check(self) -> None:
-        """UserError where nothing is asked, or a number means nothing."""
+        """Raises a UserError where nothing is asked, or a number means nothing."""
         if not (self.targets or self.reach or self.iso_loss):
             raise UserError("nothing to plan: give --target=FLOPS, --reach=LOSS or --iso-loss=LOSS")
         if self.extra_flops is not None and not self.targets:
-            raise UserError("--extra narrows N* at a compute: give it with --target=FLOPS")
+            raise UserError("--extra narrows N* at a compute: name it with --target=FLOPS")
         numbers = (*self.targets, *self.reach, *self.iso_loss, *(() if self.extra_flops is None else (self.extra_flops,)))
         if not all(0 < value < float("inf") for value in numbers):
             raise UserError("FLOPs and losses must be positive numbers, such as --target=1e21 --reach=2.5")
         if not 0 <= self.inference_tokens < float("inf"):
-            raise UserError(f"--inference-tokens={self.inference_tokens:g}: a count of tokens is needed, such as 1e12, or 0")
+            raise UserError(f"--inference-tokens={self.inference_tokens:g}: give a number of tokens, such as 1e12, or 0")
 
 
 @result
 class TablePlan:
-    """The answers, in the order of the questions; None where none was asked."""
+    """The answers, in the order of the questions; None where the question was not asked."""
 
     source: str
     count: int
@@ -55,7 +55,7 @@ class TablePlan:
 
 
 def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> TablePlan:
-    """Fits the law of the settings to the table and answers; UserError where the rows do not hold the law."""
+    """Fits the law of the settings to the table and answers; UserError where the rows do not support the law."""
     questions.check()
     splits(settings.law)
     made, cautions = _fitted(runs, settings)
@@ -72,12 +72,12 @@ def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> Tab
     )  # fmt: skip
 
 
-def _fitted(runs: Runs, settings: TableSettings) -> tuple[Surface, tuple[Caution, ...]]:
+def _fitted(runs: Runs, settings: TableSettings) -> tuple[FittedLaw, tuple[Caution, ...]]:
     s, found = settings, diagnostics.before(runs, settings.law)
     _refuse(found)
-    made = fit_surface(runs, s.law, s.objective, s.resampling, s.draws, s.level, s.seed)
+    made = fit_runs(runs, s.law, s.objective, s.resampling, s.draws, s.level, s.seed)
     if isinstance(made, Refusal):
-        raise UserError(f"no fit ({made.kind}): {made.reason}")
+        raise UserError(f"no plan ({made.kind}): {made.reason}")
     later = diagnostics.after(made, runs)
     _refuse(later)
     return made, tuple(one for one in (*found, *later) if isinstance(one, Caution))

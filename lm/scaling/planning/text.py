@@ -1,4 +1,4 @@
-"""Plans and powers as a few lines of text (imports no jax)."""
+"""Renders plans and powers in a few lines of text (imports no jax)."""
 
 from typing import TYPE_CHECKING, Union
 
@@ -52,21 +52,25 @@ def _cells(made: "Union[NextCells, Refusal]") -> list[str]:
         return [f"  next cells: {said(made)}"]
     shrunk = f"with {made.spent:.3g} more FLOPs its interval shrinks to {made.shrinks_to:.0%}"
     lines = [f"  N* at C {made.flops:.3g} is {said(made.n_star)}; {shrunk}"]
-    lines.append(f"    noise of a run: {made.sigma}; cells in the order in which they help, and the interval that is left after each:")
+    lines.append(f"    noise of a run: {made.sigma}; runs to add, the most helpful first, and the width of the interval after each:")
     return lines + [f"    N {cell.n:9.3g}   D {cell.d:9.3g}   C {cell.flops:9.3g}   {cell.shrinks_to:5.0%}" for cell in made.cells]
 
 
 def power(made: "Power") -> str:
     lines = [f"{made.rows} runs, {made.flops:.3g} FLOPs; the prior law has a = {made.exponent:.4f}"]
-    lines.append(f"  law fitted to all runs:  sd of a {_number(made.sd)}, of log N* at the largest budget {_number(made.log_n_sd)}")
+    lines.append(
+        f"  law fitted to all runs:  standard deviation of a {_number(made.sd)}, of log N* at the largest budget {_number(made.log_n_sd)}"
+    )
     if isinstance(made.isoflop, Refusal):
         return "\n".join([*lines, f"  IsoFLOP minima: {said(made.isoflop)}"])
     iso = made.isoflop
     shift = iso.exponent - made.exponent
     every = f"every optimum interior {iso.interior:.1%}"
-    lines.append(f"  IsoFLOP minima:          sd of a {iso.sd:.4f}, mean {shift:+.4f} from the law's; {every}")
+    lines.append(f"  IsoFLOP minima:          standard deviation of a {iso.sd:.4f}, mean {shift:+.4f} from the law's; {every}")
     for b in iso.budgets:
-        lines.append(f"    C {b.budget:.3g}: {b.sizes} sizes, N* {b.n_star:.3g}, interior {b.interior:.1%}, sd of log N* {b.sd:.3f}")
+        lines.append(
+            f"    C {b.budget:.3g}: {b.sizes} sizes, N* {b.n_star:.3g}, interior {b.interior:.1%}, standard deviation of log N* {b.sd:.3f}"
+        )
     return "\n".join(lines)
 
 
