@@ -110,10 +110,11 @@ class _Subset:
 
 
 class LossEvaluator:
-    """`evaluate(params, "curve" | "final")` -> nats, tokens, bytes, documents, nats_per_token, nats_per_byte, bits_per_byte.
+    """Measures the likelihood of whole held-out documents.
 
-    Compiled once; runs of one shape on one data set can share it. The points of a curve and the final loss are on two fixed lists of
-    documents, chosen alike with two budgets.
+    `evaluate(params, "curve" | "final")` -> nats, tokens, bytes, documents, nats_per_token, nats_per_byte, bits_per_byte. It is compiled
+    once, and runs of one shape on one data set can share it. The points of a curve and the final loss are on two fixed lists of documents,
+    chosen alike with two budgets.
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):

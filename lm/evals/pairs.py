@@ -38,12 +38,12 @@ class _Subset:
 
 
 class PairEvaluator:
-    """`evaluate(params, "curve" | "final")` -> nats_per_token, unigram_nats_per_token, nats, tokens, rows, and with labels label_nats,
-    label_accuracy, labels.
+    """Measures the likelihood of held-out targets, and of labels where the objective has them.
 
-    `tokens` are targets, and unigram_nats_per_token is the entropy of their own frequencies: a model that knows these and ignores the
-    inputs has this loss. label_nats and label_accuracy are means over labels. The two lists of rows hold about the two budgets of bytes of
-    text, and no more rows than there are. It is called as lm.evals.loss.LossEvaluator is.
+    `evaluate(params, "curve" | "final")` -> nats_per_token, unigram_nats_per_token, nats, tokens, rows, and with labels label_nats,
+    label_accuracy, labels. `tokens` are targets, and unigram_nats_per_token is the entropy of their own frequencies: a model that knows
+    these and ignores the inputs has this loss. label_nats and label_accuracy are means over labels. The two lists of rows hold about the
+    two budgets of bytes of text, and no more rows than there are. It is called as lm.evals.loss.LossEvaluator is.
     """
 
     def __init__(self, config: RunConfig, model: Any, mesh: Mesh, data: Data, *, rows: Optional[int] = None):

@@ -1,5 +1,7 @@
-"""Adafactor as T5 uses it (Shazeer & Stern 2018, algorithms 4 to 6; no momentum): optax's, per layer of a stacked weight, on kernels as
-matrices."""
+"""Adafactor as T5 uses it, without momentum (Shazeer & Stern 2018, algorithms 4 to 6).
+
+The arithmetic is optax's. What is here applies it to each layer of a stacked weight, and to kernels of several axes as matrices.
+"""
 
 import math
 from collections.abc import Callable
@@ -25,7 +27,7 @@ class Moments(NamedTuple):
 
 
 class AdafactorState(NamedTuple):
-    """`moments` is the tree of the weights with Moments as leaves."""
+    """The state of Adafactor: the tree of the weights with Moments as leaves."""
 
     moments: Params
 

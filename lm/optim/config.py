@@ -30,7 +30,7 @@ class Adafactor:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """Clipping by the global norm, an optimizer, and decoupled decay on matrices only (Loshchilov & Hutter 2019)."""
+    """The optimizer with its schedule, clipping by the global norm, and decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     learning_rate: float = 3e-3  # peak learning rate
     weight_decay: float = 0.0  # decoupled weight decay of matrices, multiplied by the scheduled rate

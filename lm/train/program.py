@@ -161,7 +161,7 @@ def _pretraining(config: RunConfig, model: Model) -> LossFn:
 
 
 def _flops(compiled: Any) -> Optional[float]:
-    """XLA's count of the compiled loop, which counts its body once; None where a backend does not say."""
+    """Returns XLA's FLOPs of the compiled loop, whose body it counts once; None where a backend does not say."""
     try:
         analysis = compiled.cost_analysis()
     except (NotImplementedError, RuntimeError):
