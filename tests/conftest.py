@@ -13,6 +13,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 _FLAGS = [
     os.environ.get("XLA_FLAGS", ""),
+    # Tests run each program a few times: compiling it well takes longer than what it saves. (The solver of fits sets its own level.)
+    "--xla_backend_optimization_level=0",
     # Eight virtual devices on two busy cores may come to a collective more than 40 s apart, after which XLA would end the process.
     "--xla_cpu_collective_call_terminate_timeout_seconds=300",
 ]
