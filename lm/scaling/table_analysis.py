@@ -219,7 +219,7 @@ def described(runs: Runs, made: FittedLaw, settings: TableSettings, found: tuple
         for i in range(len(runs))
     )  # fmt: skip
     return LawFit(
-        law=type(law).__name__, equation=getattr(law, "equation", ""), source=getattr(law, "source", ""),
+        law=type(law).__name__, equation=getattr(law, "equation", "") or type(law).__name__, source=getattr(law, "source", ""),
         objective=repr(made.fit.objective),
         values=made.fit.natural, parameters=made.parameters(), exponents=exponents(made, runs, refused),
         allocations=() if refused else allocations(made, runs, settings.targets),

@@ -11,6 +11,7 @@ from lm.scaling import __main__ as command
 from lm.scaling import results, table_summary
 from lm.scaling.intervals.likelihood import GAUSSIAN
 from lm.scaling.intervals.profile_likelihood import PROFILE
+from lm.scaling.page import table_page
 from lm.scaling.results import Estimate, Refusal
 
 GAMMA = 0.12
@@ -50,6 +51,7 @@ def test_filters_apply_in_order_before_the_fit(made):
     assert made.count == len(made.law.points) == 11
     assert made.filters[-1].values["gamma"] == pytest.approx(made.law.values["gamma"])
     assert "decayed rows: 26 rows (6 left out)" in table_summary.render(made)
+    assert table_page.settings(made)["filters"].startswith("decayed rows, last point of each run")
 
 
 def test_a_profile_is_that_of_the_likelihood_where_one_is_asked_for(made):

@@ -130,9 +130,10 @@ def _distinct(theta: np.ndarray, value: np.ndarray, best: int, most: int = 2) ->
 
 
 def _disagreement(agreeing: int, value: np.ndarray, best: int) -> tuple[Caution, ...]:
-    tenth = np.sort(value)[min(9, len(value) - 1)]
-    if tenth <= value[best] * (1 + 1e-6) + 100 * solver.NOTHING:
+    rank = min(10, len(value))
+    end = np.sort(value)[rank - 1]
+    if end <= value[best] * (1 + 1e-6) + 100 * solver.NOTHING:
         return ()
-    above = tenth / max(value[best], solver.NOTHING) - 1
-    spread = f"{agreeing} of the best {len(value)} starts reach the best objective; the tenth best ends {above:.1e} above it"
+    above = end / max(value[best], solver.NOTHING) - 1
+    spread = f"{agreeing} of the best {len(value)} starts reach the best objective; number {rank} of them ends {above:.1e} above it"
     return (Caution("starts_disagree", spread),)

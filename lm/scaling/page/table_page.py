@@ -31,9 +31,8 @@ def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
 def settings(made: TableAnalysis) -> dict[str, str]:
     """Returns the settings in words; those of a fitted law are what was done: the resampling that `measured` chose, not `measured`."""
     asked = {name: value for name, value in made.settings.items() if name not in ("law", "objective", "resampling")}
-    words = {
-        name: ", ".join(f"{each:g}" for each in value) if isinstance(value, (list, tuple)) else str(value) for name, value in asked.items()
-    }
+    asked = {name: value for name, value in asked.items() if value is not None and value is not False}
+    words = {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for name, value in asked.items()}
     if isinstance(made.law, LawFit):
         words |= {"law": made.law.law, "objective": made.law.objective, "resampling": made.law.resampling}
     return {name: value for name, value in sorted(words.items()) if value}

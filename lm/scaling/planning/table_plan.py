@@ -63,7 +63,8 @@ def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> Tab
     sampled = (float(runs.c.min()), float(runs.c.max()))
     extra = questions.extra_flops
     return TablePlan(
-        source=runs.source, count=len(runs), law=type(made.law).__name__, equation=getattr(made.law, "equation", ""),
+        source=runs.source, count=len(runs), law=type(made.law).__name__,
+        equation=getattr(made.law, "equation", "") or type(made.law).__name__,
         values=made.fit.natural, resampling=made.method,
         allocations=tuple(best(made, cost, flops, sampled) for flops in questions.targets),
         servings=tuple(cheapest(made, cost, loss, questions.inference_tokens) for loss in questions.reach),
