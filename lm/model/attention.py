@@ -118,9 +118,16 @@ class Attention(nnx.Module):
 
 def choose_for(mask: Mask, dtype: Any, execution: Execution, head_dim: int, *, relative: bool) -> Kernel:
     """Returns the kernel of a call under the current mesh. Raises UserError when the one asked for cannot serve it."""
-    platform, ring = execution.platform or jax.default_backend(), execution.context == "ring"
-    options: dict[str, Any] = {"head_dim": head_dim, "relative": relative, "ways": context_ways(), "ring": ring}
-    return choose(execution.attention, mask, dtype, platform, **options)
+    return choose(
+        execution.attention,
+        mask,
+        dtype,
+        execution.platform or jax.default_backend(),
+        head_dim=head_dim,
+        relative=relative,
+        ways=context_ways(),
+        ring=execution.context == "ring",
+    )
 
 
 def with_bias(context: Context, relative: Relative, dtype: Any, execution: Execution, head_dim: int) -> Context:

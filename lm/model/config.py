@@ -43,8 +43,8 @@ class OutputConfig:
     """
 
     name: str = "classes"
-    per: Literal["sequence", "token"] = "sequence"
-    labels: int = 2
+    per: Literal["sequence", "token"] = "sequence"  # one prediction for each of these
+    labels: int = 2  # numbers that the head gives
     token: Literal["first", "last"] = "first"  # token whose state stands for a sequence, where the batch does not say
     pooled: bool = False  # read the pooler's result
     bias: bool = True
@@ -64,23 +64,23 @@ class ModelConfig:
     """
 
     architecture: Architecture = "decoder"
-    vocab_size: int = 256
-    d_model: int = 64
+    vocab_size: int = 256  # rows of the token table
+    d_model: int = 64  # width of the residual stream
     num_layers: int = 2  # layers of each stack
     encoder_layers: Optional[int] = None  # layers of an encoder_decoder's encoder (default: num_layers)
     shared_stacks: bool = False  # one stack is both encoder and decoder; only cross-attention is the decoder's own
     max_length: int = 128  # sequence length of training; a hard limit with learned positions only
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
     mlp: MLP = dataclasses.field(default_factory=MLPConfig)
-    norm: Norm = "rmsnorm"
-    norm_epsilon: float = 1e-6
+    norm: Norm = "rmsnorm"  # kind of every norm but those of queries and keys
+    norm_epsilon: float = 1e-6  # added to a variance
     norm_placement: Literal["pre", "post"] = "pre"  # norm(x) enters each layer, or norm(x + layer(x)) leaves it
     parallel_residual: bool = False  # x + attention(norm_1(x)) + mlp(norm_2(x)), as in GPT-NeoX
     embedding_norm: bool = False  # a norm over the sum of all embeddings
     final_norm: bool = True  # a norm after the last block of each stack
-    positions: Positions = "rope"
-    rope_theta: float = 10_000.0
-    rope_scaling: Optional[RopeScaling] = None
+    positions: Positions = "rope"  # rotary, learned or sinusoidal positions, T5's relative biases, or none
+    rope_theta: float = 10_000.0  # base of the rotary frequencies
+    rope_scaling: Optional[RopeScaling] = None  # Llama 3's stretched frequencies
     rotary_fraction: float = 1.0  # share of each head's dimensions that rotary positions rotate, the first ones
     relative_buckets: int = 32  # buckets of T5's relative position bias, learned per head and shared by the layers of a stack
     relative_max_distance: int = 128  # distances beyond it share the last bucket
@@ -88,7 +88,7 @@ class ModelConfig:
     tied_head: bool = False  # the token table is the vocabulary's head too
     vocabulary_head: bool = True  # whether there are logits over the vocabulary
     head_transform: bool = False  # dense layer, activation and norm before the vocabulary's head (BERT)
-    head_bias: bool = False
+    head_bias: bool = False  # a bias on the logits over the vocabulary
     outputs: tuple[OutputConfig, ...] = ()  # further heads
     pooler: bool = False  # a pooler, tanh(dense(state)), although no head reads it (BERT without its heads)
     embedding_std: Optional[float] = None  # initial standard deviation (default: 1, or d_model^-1/2 / logit_scale with a tied head)

@@ -37,8 +37,8 @@ class Transformer(nnx.Module):
         layers = config.encoder_layers or config.num_layers
         has_encoder = alone or (both and not config.shared_stacks)
         self.encoder = Stack(config, execution, layers, std, key=key_for(key, "encoder")) if has_encoder else None
-        options: dict[str, Any] = {"key": key_for(key, "decoder"), "cross": both}
-        self.decoder = None if alone else Stack(config, execution, config.num_layers, std, **options)
+        decoder_key = key_for(key, "decoder")
+        self.decoder = None if alone else Stack(config, execution, config.num_layers, std, key=decoder_key, cross=both)
         self._make_heads(key)
 
     def _make_heads(self, key: jax.Array) -> None:

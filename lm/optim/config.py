@@ -13,6 +13,7 @@ class AdamW:
     """AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019). Its settings are OptimConfig's beta1, beta2 and epsilon."""
 
     name: ClassVar[str] = "adamw"
+    state_per_weight: ClassVar[float] = 2  # numbers of optimizer state for each weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Adafactor:
     """Adafactor without momentum (Shazeer & Stern 2018); the defaults are T5's (Raffel et al. 2020, section 3.1.2)."""
 
     name: ClassVar[str] = "adafactor"
+    state_per_weight: ClassVar[float] = 0.1  # about: a row and a column of second moments for each matrix
     decay_exponent: float = 0.8  # x in 1 - t^-x, by which means of squared gradients decay at update t
     clipping: Optional[float] = 1.0  # largest root mean square of a weight's update, before its scale (none: no limit)
     scale_by_weight: bool = True  # multiply updates by the weight's root mean square

@@ -33,7 +33,7 @@ def guess(config: RunConfig, topology: Topology, *, fused: bool = True) -> Guess
 
 def _memory(config: RunConfig, fused: bool) -> float:
     weights = FLOAT32 * _weights(config) / config.mesh.fsdp
-    moments = 2 * weights if config.optim.optimizer.name == "adamw" else 0.1 * weights
+    moments = config.optim.optimizer.state_per_weight * weights
     moments /= config.mesh.data if config.execution.shard_optimizer else 1
     row = row_shape(config.data, config.model.architecture)
     return 2 * weights + moments + kept_bytes(config, dataclasses.asdict(config.mesh), row, fused=fused)

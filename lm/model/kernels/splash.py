@@ -56,9 +56,14 @@ def _kernel(mask: Mask, queries: int, keys: int, heads: int, interpret: bool) ->
     sizes = kernels.BlockSizes(
         block_q=q, block_kv=kv, block_kv_compute=kv, block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv, block_q_dq=q, block_kv_dq=kv
     )
-    options: dict[str, Any] = {"block_sizes": sizes, "head_shards": 1, "q_seq_shards": 1, "interpret": interpret}
-    options["residual_checkpoint_name"] = ATTENDED
-    return kernels.make_splash_mha(masks.MultiHeadMask([described] * heads), **options)
+    return kernels.make_splash_mha(
+        masks.MultiHeadMask([described] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name=ATTENDED,
+        interpret=interpret,
+    )
 
 
 def _on_each_device(local: Any, arguments: list[jax.Array], rules: Rules) -> jax.Array:

@@ -11,9 +11,9 @@ from lm.model.parts.component import Component, LinearSpec, Refusals, sizes_of
 class AttentionConfig(Component):
     """Grouped-query attention: `num_heads` query heads share `num_kv_heads` key/value heads of size `head_dim`."""
 
-    num_heads: int = 4
+    num_heads: int = 4  # query heads
     num_kv_heads: Optional[int] = None  # key/value heads (default: num_heads)
-    head_dim: int = 16
+    head_dim: int = 16  # size of a head
     qk_norm: bool = False  # RMSNorm of queries and keys in each head (Dehghani et al. 2023, section 2.1)
     bias: bool = False  # biases of all four projections
     qk_bias_init: float = 0.0  # initial query and key biases; above 0, fresh heads with rotary positions look at near keys

@@ -16,9 +16,9 @@ class MLPConfig(FeedForward):
     name: ClassVar[str] = "dense"
     needs_name: ClassVar[bool] = False
     d_ff: int = 256  # width of the hidden layer
-    activation: Activation = "gelu"
+    activation: Activation = "gelu"  # gelu is the tanh approximation, gelu_exact is not
     gated: bool = False  # multiply by a second projection (GLU)
-    bias: bool = False
+    bias: bool = False  # biases of all projections
 
     def apply(self, layer: Any, x_BTD: Any) -> Any:
         from lm.model.activations import activate
