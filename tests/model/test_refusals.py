@@ -22,42 +22,45 @@ def changed(config, **changes: Any):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("config", "names"),
     [
-        (changed(GPT2, d_model=0), "d_model=0: give 1 or more"),
-        (changed(GPT2, num_heads=0), "num_heads=0: give 1 or more"),
-        (changed(LLAMA, num_kv_heads=-1), "num_kv_heads=-1: give 1 or more"),
-        (changed(GPT2, mlp=MLPConfig(d_ff=0)), "d_ff=0: give 1 or more"),
-        (changed(LLAMA, outputs=(OutputConfig(labels=0),)), "outputs.0.labels=0: give 1 or more"),
-        (changed(BERT, token_types=-1), "token_types=-1: give 0 or more"),
-        (changed(GPT2, num_layers=0), "num_layers=0"),
-        (changed(T5_10, encoder_layers=0), "encoder_layers=0"),
-        (changed(GPT2, shared_stacks=True), "shared_stacks belongs to architecture=encoder_decoder"),
-        (changed(BERT, encoder_layers=2), "encoder_layers belongs to architecture=encoder_decoder and this is encoder"),
-        (changed(SHARED, encoder_layers=3), "one stack, of num_layers=2"),
-        (changed(SHARED, window=4), "two-sided"),
-        (changed(LLAMA, window=0), "window=0 hides"),
-        (changed(T5_10, documents="joined"), "joined is for one stream"),
-        (changed(NEOX, architecture="encoder_decoder"), "knows no cross-attention"),
-        (changed(NEOX, norm_placement="post"), "norm_placement=pre"),
-        (changed(LLAMA, rope_scaling=RopeScaling(low_frequency_factor=4.0)), "low_frequency_factor=4 must lie below"),
-        (changed(T5_10, relative_buckets=3), "relative_buckets=3: give 4 or more"),
-        (changed(T5_10, relative_max_distance=4), "give more than 4"),
-        (changed(GPT2, vocabulary_head=False, outputs=(OutputConfig(),)), "no head to tie"),
-        (changed(BERT, vocabulary_head=False, tied_head=False), "parts of the vocabulary's head"),
-        (changed(LLAMA, vocabulary_head=False), "the model has no head"),
-        (changed(LLAMA, outputs=(OutputConfig(), OutputConfig())), "a plain name of its own"),
-        (changed(LLAMA, outputs=(OutputConfig("a head"),)), "a plain name of its own"),
-        (changed(LLAMA, num_kv_heads=3), "num_heads=4 is no multiple of num_kv_heads=3"),
-        (changed(LLAMA, head_dim=5), "is 5, which is odd"),
-        (changed(LLAMA, rotary_fraction=0.25), "head_dim=4 x rotary_fraction=0.25 is 1, which is odd"),
-        (changed(LLAMA, rotary_fraction=0.1), "is 0, which is nothing"),
+        (changed(GPT2, d_model=0), "model.d_model=0"),
+        (changed(GPT2, num_heads=0), "model.attention.num_heads=0"),
+        (changed(LLAMA, num_kv_heads=-1), "model.attention.num_kv_heads=-1"),
+        (changed(GPT2, mlp=MLPConfig(d_ff=0)), "model.mlp.d_ff=0"),
+        (changed(LLAMA, outputs=(OutputConfig(labels=0),)), "model.outputs.0.labels=0"),
+        (changed(BERT, token_types=-1), "model.token_types=-1"),
+        (changed(GPT2, num_layers=0), "model.num_layers=0"),
+        (changed(T5_10, encoder_layers=0), "model.encoder_layers=0"),
+        (changed(GPT2, shared_stacks=True), "model.shared_stacks architecture=encoder_decoder"),
+        (changed(BERT, encoder_layers=2), "model.encoder_layers architecture=encoder_decoder"),
+        (changed(SHARED, encoder_layers=3), "model.encoder_layers=3 shared_stacks num_layers=2"),
+        (changed(SHARED, window=4), "model.shared_stacks attention.window"),
+        (changed(LLAMA, window=0), "model.attention.window=0"),
+        (changed(T5_10, documents="joined"), "model.attention.documents=joined"),
+        (changed(NEOX, architecture="encoder_decoder"), "model.parallel_residual architecture"),
+        (changed(NEOX, norm_placement="post"), "model.parallel_residual norm_placement=pre"),
+        (
+            changed(LLAMA, rope_scaling=RopeScaling(low_frequency_factor=4.0)),
+            "model.rope_scaling low_frequency_factor=4 high_frequency_factor=4",
+        ),
+        (changed(T5_10, relative_buckets=3), "model.relative_buckets=3 4"),
+        (changed(T5_10, relative_max_distance=4), "model.relative_max_distance=4"),
+        (changed(GPT2, vocabulary_head=False, outputs=(OutputConfig(),)), "model.tied_head model.vocabulary_head"),
+        (changed(BERT, vocabulary_head=False, tied_head=False), "model.head_bias head_transform vocabulary_head"),
+        (changed(LLAMA, vocabulary_head=False), "model.vocabulary_head model.outputs"),
+        (changed(LLAMA, outputs=(OutputConfig(), OutputConfig())), "model.outputs"),
+        (changed(LLAMA, outputs=(OutputConfig("a head"),)), "model.outputs"),
+        (changed(LLAMA, num_kv_heads=3), "model.attention.num_heads=4 num_kv_heads=3"),
+        (changed(LLAMA, head_dim=5), "model.attention.head_dim=5"),
+        (changed(LLAMA, rotary_fraction=0.25), "model.attention.head_dim=4 rotary_fraction=0.25"),
+        (changed(LLAMA, rotary_fraction=0.1), "rotary_fraction=0.1"),
     ],
 )
-def test_a_configuration_that_contradicts_itself(config, message):
-    with pytest.raises(UserError, match=message) as refusal:
+def test_a_configuration_that_contradicts_itself(config, names):
+    with pytest.raises(UserError) as refusal:
         build(config)
-    assert "\n" not in str(refusal.value)
+    assert [name for name in (*names.split(), "\n") if name not in str(refusal.value)] == ["\n"]
 
 
 LONG = np.zeros((1, 13), np.int32)
@@ -67,9 +70,9 @@ BART_LIKE = dataclasses.replace(T5_10, positions="learned")
 @pytest.mark.parametrize(
     ("config", "inputs", "message"),
     [
-        (T5_10, Inputs(LONG), "give encoder_tokens"),
-        (GPT2, Inputs(LONG[:, :3], encoder_tokens=LONG), "encoder_tokens are for an encoder-decoder"),
-        (GPT2, Inputs(LONG), "13 tokens, and the learned positions end at max_length=12"),
+        (T5_10, Inputs(LONG), "encoder_tokens"),
+        (GPT2, Inputs(LONG[:, :3], encoder_tokens=LONG), "encoder_tokens.*architecture=decoder"),
+        (GPT2, Inputs(LONG), "13 tokens.*max_length=12"),
         (BART_LIKE, Inputs(LONG), "13 tokens"),
         (BART_LIKE, Inputs(LONG[:, :3], encoder_tokens=LONG), "13 tokens"),
     ],
@@ -80,7 +83,7 @@ def test_rows_that_the_model_cannot_read(config, inputs, message):
 
 
 def test_an_encoder_has_no_cache_and_learned_positions_limit_one():
-    with pytest.raises(UserError, match="does not continue texts"):
+    with pytest.raises(UserError, match="encoder-only"):
         model_of(BERT).init_cache(1, 4)
     with pytest.raises(UserError, match="max_length=12"):
         model_of(GPT2).init_cache(1, 13)

@@ -75,7 +75,7 @@ class AttentionConfig(Component):
         uneven = self.kv_heads > 0 and self.num_heads % self.kv_heads != 0
         return [
             *sizes_of(path, {"num_heads": self.num_heads, "num_kv_heads": self.kv_heads, "head_dim": self.head_dim}),
-            (uneven, f"{path}.num_heads={self.num_heads} is no multiple of num_kv_heads={self.kv_heads}"),
+            (uneven, f"{path}.num_heads={self.num_heads} must be a multiple of num_kv_heads={self.kv_heads}: change one of them"),
             (self.window is not None and self.window < 1, f"{path}.window={self.window} hides a query's own key: give 1 or more"),
         ]
 
