@@ -29,7 +29,7 @@ STEPS = ((3.0, "extrapolation"), (30.0, "far_extrapolation"), (math.inf, "extrem
 def before(runs: Runs, law: "Law") -> tuple[Found, ...]:
     """Diagnoses the rows themselves, whatever the fit."""
     k = len(law.names)
-    checks = (_count(runs, k), _one_budget(runs, law), *spans(runs, law), _mid_schedule(runs), _conventions(runs), _curves(runs))
+    checks = (_count(runs, k), _one_budget(runs, law), *spans(runs, law), mid_schedule(runs), _conventions(runs), _curves(runs))
     return tuple(found for found in checks if found is not None)
 
 
@@ -49,7 +49,8 @@ def _one_budget(runs: Runs, law: "Law") -> Optional[Found]:
     return Refusal("unidentified", "all rows have one compute: nothing says how the optimum moves; add two budgets, eight times apart")
 
 
-def _mid_schedule(runs: Runs) -> Optional[Found]:
+def mid_schedule(runs: Runs) -> Optional[Refusal]:
+    """Refuses rows in mid-schedule beside rows whose learning rate had decayed."""
     if runs.decayed is None or runs.decayed.all() or not runs.decayed.any():
         return None
     count = int((~runs.decayed).sum())

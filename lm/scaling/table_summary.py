@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Optional, Union
 
-from lm.scaling.results import Answer, Estimate, Refusal, encode
-from lm.scaling.words import answer
+from lm.scaling.results import Estimate, Refusal
+from lm.scaling.words import said
 
 if TYPE_CHECKING:
     from lm.scaling.approaches.hull import Hull
@@ -19,10 +19,6 @@ def render(made: "TableAnalysis") -> str:
     lines += [*_hull(made.hull), *_isoflop(made.isoflop), *_law(made.law), *rolling(made.rolling)]
     lines += [f"caution: {caution.message}" for caution in made.cautions]
     return "\n".join(lines)
-
-
-def said(value: Answer) -> str:
-    return answer(encode(value))
 
 
 def _hull(made: "Union[Hull, Refusal, None]") -> list[str]:

@@ -1,10 +1,17 @@
-"""Says answers in words, from their JSON form (imports no jax)."""
+"""Answers in words (imports no jax)."""
 
 from typing import Any, Optional
 
+from lm.scaling.results import Answer, encode
+
+
+def said(value: Answer) -> str:
+    """Returns an answer in words."""
+    return answer(encode(value))
+
 
 def answer(value: Optional[dict[str, Any]], *, percent: bool = False) -> str:
-    """Returns an Estimate with its interval, or a Refusal with its reason."""
+    """Returns an Estimate with its interval, or a Refusal with its reason, from the JSON form."""
     if value is None:
         return "not computed"
     if value["type"] == "Refusal":

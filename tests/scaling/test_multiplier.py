@@ -103,6 +103,8 @@ def test_what_cannot_be_compared_is_refused():
     a, b = tables()
     counted = multiplier.multiplier(a, dataclasses.replace(b, counted=True), law=LAW)
     assert counted.kind == "conventions"
+    mixed = dataclasses.replace(b, decayed=np.arange(len(b)) > 0)
+    assert multiplier.multiplier(a, mixed, law=LAW).kind == "mid_schedule"
     far = dataclasses.replace(b, inputs={**b.inputs, "C": b.c * 1e6})
     assert "share no range of compute" in multiplier.multiplier(a, far, law=LAW).reason
     worse = dataclasses.replace(b, loss=b.loss + 1.0)

@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     table.json_argument(parser)
     table.column_arguments(parser)
     table.law_arguments(parser)
-    table.interval_arguments(parser)
+    table.interval_arguments(parser, chosen=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Fits scaling laws to a table of runs by one or more approaches.
 
 1: the lower convex hull of loss against compute. 2: the minima of IsoFLOP profiles. 3: a law of N and D, or of other inputs. Prints every
-number with its interval, or the reason why the table does not hold it.
+number with its interval, or the reason why the table does not determine it.
 """
 
 import argparse
@@ -35,8 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "regression of the minima on compute; weighted is by their inverse variance (default: %(default)s)"
     group.add_argument("--regression", choices=("plain", "weighted"), default="plain", help=text)
     table.law_arguments(parser)
-    table.interval_arguments(parser)
-    table.resampling_argument(parser)
+    table.interval_arguments(parser, chosen=True)
     _further_arguments(parser)
 
 
@@ -45,7 +44,7 @@ def _filter_arguments(parser: argparse.ArgumentParser) -> None:
     text = "keep rows whose learning rate had decayed, or those in mid-schedule (needs --decayed)"
     group.add_argument("--only", choices=("decayed", "mid_schedule"), help=text)
     group.add_argument("--last-of-run", action="store_true", help="keep the row of each run with the most tokens (needs --run)")
-    text = "keep rows whose N, D, C, M = D / N or --input lies between LOW and HIGH; can be repeated"
+    text = "keep rows whose INPUT (N, D, C, M = D / N or one of --input) lies from LOW to HIGH; can be repeated"
     group.add_argument("--between", nargs=3, action="append", default=[], metavar=("INPUT", "LOW", "HIGH"), help=text)
     group.add_argument("--without-highest", type=int, default=0, metavar="COUNT", help="leave out the COUNT highest losses")
 

@@ -25,8 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--extra", type=float, metavar="FLOPS", help=text)
     table.column_arguments(parser)
     table.law_arguments(parser)
-    table.interval_arguments(parser)
-    table.resampling_argument(parser)
+    table.interval_arguments(parser, chosen=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def column_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("columns of the table")
     group.add_argument("--params", default="N", metavar="COLUMN", help="number of parameters N (default: %(default)s)")
     group.add_argument("--tokens", default="D", metavar="COLUMN", help="number of training tokens D (default: %(default)s)")
-    group.add_argument("--loss", default="loss", metavar="COLUMN", help="loss in nats, of one unit throughout (default: %(default)s)")
+    group.add_argument("--loss", default="loss", metavar="COLUMN", help="loss in nats per token, or per byte (default: %(default)s)")
     group.add_argument("--flops", metavar="COLUMN", help="training FLOPs C as counted (default: 6 N D)")
     group.add_argument("--run", metavar="COLUMN", help="training run; rows of one run depend on each other (default: a run per row)")
     group.add_argument("--seed-column", metavar="COLUMN", help="seed; runs that differ in it alone measure the noise (default: no seeds)")
@@ -49,18 +49,15 @@ def law_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quantile", type=float, default=0.5, metavar="Q", help="quantile of --objective=quantile (default: %(default)s)")
 
 
-def interval_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of intervals that are read off draws."""
+def interval_arguments(parser: argparse.ArgumentParser, chosen: bool) -> None:
+    """Adds the options of intervals that are read off draws; `chosen` adds the one that says how the draws are made."""
     group = parser.add_argument_group("intervals")
     group.add_argument("--draws", type=int, default=1000, help="bootstrap draws behind an interval (default: %(default)s)")
     group.add_argument("--level", type=float, default=0.8, help="confidence level of the intervals (default: %(default)s)")
     group.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
-
-
-def resampling_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that says how the draws are made."""
-    text = f"how draws are made: {', '.join(RESAMPLINGS)} (default: noise, if seeds measure it, else runs, if rows share a run, else rows)"
-    parser.add_argument("--interval", default="measured", metavar="HOW", help=text)
+    if chosen:
+        text = f"how draws are made: {', '.join(RESAMPLINGS)} (default: noise if seeds measure it, runs if rows share one, else rows)"
+        group.add_argument("--interval", default="measured", metavar="HOW", help=text)
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # Okabe and Ito (2008): distinct for all common forms of colour blindness.
@@ -39,15 +40,14 @@ _RC: Any = {
 
 
 @contextlib.contextmanager
-def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, **kwargs) -> Iterator[list[Axes]]:
+def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, sharey: bool = False) -> Iterator[list[Axes]]:
     """Opens a figure of `width` x `height` inches with `columns` axes side by side, and writes PATH.png and PATH.svg at the end.
 
     The files carry no dates, so the same data gives the same bytes.
     """
     with matplotlib.rc_context(_RC):
-        made, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False, **kwargs)
-        if columns > 1:
-            made.get_layout_engine().set(w_pad=0.1)  # labels at the ends of neighbouring axes keep apart
+        engine = ConstrainedLayoutEngine(w_pad=0.1 if columns > 1 else None)  # keeps labels of neighbouring axes apart
+        made, axes = plt.subplots(1, columns, figsize=(width, height), layout=engine, squeeze=False, sharey=sharey)
         try:
             yield list(axes[0])
             path.parent.mkdir(parents=True, exist_ok=True)

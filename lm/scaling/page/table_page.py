@@ -10,7 +10,7 @@ from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.page import html
 from lm.scaling.results import Refusal
 from lm.scaling.table_analysis import LawFit, TableAnalysis
-from lm.scaling.table_summary import said
+from lm.scaling.words import said
 
 
 def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:

@@ -2,18 +2,14 @@
 
 from typing import TYPE_CHECKING, Union
 
-from lm.scaling.results import Answer, Refusal, encode
-from lm.scaling.words import answer
+from lm.scaling.results import Refusal
+from lm.scaling.words import said
 
 if TYPE_CHECKING:
     from lm.scaling.planning.cells import NextCells
     from lm.scaling.planning.optimum import IsoLoss, Serving
     from lm.scaling.planning.power import Power
     from lm.scaling.planning.table_plan import TablePlan
-
-
-def said(value: Answer) -> str:
-    return answer(encode(value))
 
 
 def plan(made: "TablePlan") -> str:
