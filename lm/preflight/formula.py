@@ -80,7 +80,7 @@ def _sent(config: RunConfig) -> dict[str, float]:
     model, row, wide = config.model, row_shape(config.data, config.model.architecture), COMPUTE_BYTES[config.compute_dtype]
     micro = config.execution.micro_batches
     weights, tables = _weights(config), _tables_weights(config)
-    places = config.batch_size * (row.length + row.encoder_length) / (data * fsdp * stage * context)  # of a device, in a step
+    positions = config.batch_size * (row.length + row.encoder_length) / (data * fsdp * stage * context)  # of a device, in a step
     layers = sum(stream.stack.layers for stream in streams(model, row))
     components = model.components.values()
     keys = sum(component.key_numbers for component in components) / tensor
@@ -89,7 +89,7 @@ def _sent(config: RunConfig) -> dict[str, float]:
     def ring(ways: int) -> float:
         return (ways - 1) / ways
 
-    states = places * model.d_model * wide
+    states = positions * model.d_model * wide
     flow = config.execution.pipeline_micro_batches or stage
     sent = {
         "data": 2 * FLOAT32 * weights / fsdp * ring(data),
@@ -97,7 +97,7 @@ def _sent(config: RunConfig) -> dict[str, float]:
         # a tick passes a micro-batch on, forward and backward; rows come to the stages and go back; tables' gradients are summed
         "stage": ((2 * _ticks(config) * stage / flow + 4) * states + 2 * FLOAT32 * tables / fsdp) * (stage > 1),
         "tensor": 4 * len(components) * again * layers * states * ring(tensor),  # each component sums its states, forward and backward
-        "context": 3 * layers * places * context * keys * wide * ring(context),
+        "context": 3 * layers * positions * context * keys * wide * ring(context),
     }
     return {axis: count for axis, count in sent.items() if count}
 

@@ -69,8 +69,8 @@ def _only_sliced(instruction: Instruction, computation: Computation) -> bool:
 
 def _differing(groups: np.ndarray, sizes: Mapping[str, int]) -> tuple[str, ...]:
     """Returns the axes along which members of one group differ."""
-    places = np.unravel_index(groups, tuple(sizes.values()))
-    return tuple(axis for axis, at in zip(sizes, places, strict=True) if (at != at[:, :1]).any())
+    coordinates = np.unravel_index(groups, tuple(sizes.values()))
+    return tuple(axis for axis, at in zip(sizes, coordinates, strict=True) if (at != at[:, :1]).any())
 
 
 def _groups(instruction: Instruction, devices: int) -> np.ndarray:

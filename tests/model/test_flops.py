@@ -137,7 +137,7 @@ def test_any_mixture_of_options_counts_as_it_is_built(case):
 # ---- 6ND ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_6nd_of_one_stream_is_all_parameters_at_all_places():
+def test_6nd_of_one_stream_is_all_parameters_at_all_positions():
     for config, row in (CASES["llama"], CASES["prefix"], CASES["bert"]):
         counts = ledger(config, row)
         assert counts.flops_per_token["6nd"] * row.text == pytest.approx(6 * counts.params["total"] * row.length, rel=1e-14)
@@ -159,7 +159,7 @@ def test_6nd_of_two_streams_takes_each_weight_where_it_is_read(name):
         streams[row.encoder_length] += size * (parts[0] == "encoder" or memory or shared)
     head = config.d_model * config.vocab_size * row.length
     counts = ledger(config, row)
-    expected = 6 * (head + sum(places * size for places, size in streams.items()))
+    expected = 6 * (head + sum(length * size for length, size in streams.items()))
     assert counts.flops_per_token["6nd"] * row.text == pytest.approx(expected, rel=1e-14)
     assert counts.flops_per_token["6nd_naive"] == 6 * counts.params["total"]
 

@@ -39,10 +39,10 @@ def test_buckets_are_those_of_t5(buckets, furthest, both_ways):
 
 
 def test_sinusoids_are_those_of_the_paper():
-    places = np.array([[0, 3, 7]], np.int32)
-    found = sinusoidal(places, 6, jnp.float32)
+    positions = np.array([[0, 3, 7]], np.int32)
+    found = sinusoidal(positions, 6, jnp.float32)
     for t, i in np.ndindex(3, 6):
-        angle = places[0, t] / 10_000 ** (2 * (i // 2) / 6)
+        angle = positions[0, t] / 10_000 ** (2 * (i // 2) / 6)
         assert found[0, t, i] == pytest.approx(math.sin(angle) if i % 2 == 0 else math.cos(angle), abs=1e-6)
 
 
@@ -66,18 +66,18 @@ def test_pairs_turn_by_their_angle_and_the_rest_of_a_head_stays():
     config = dataclasses.replace(NEOX, attention=attention, rope_scaling=RopeScaling(factor=2.0, original_length=64))
     assert rotated_size(config) == 4
     x = np.random.default_rng(0).standard_normal((1, 3, 2, 8)).astype(np.float32)
-    places = np.array([[0, 2, 9]], np.int32)
-    found = np.asarray(rotate(jnp.asarray(x), rope(places, config)))
+    positions = np.array([[0, 2, 9]], np.int32)
+    found = np.asarray(rotate(jnp.asarray(x), rope(positions, config)))
     np.testing.assert_array_equal(found[..., 4:], x[..., 4:])
     frequencies = scaled(10_000.0 ** (-np.arange(0, 4, 2) / 4), config.rope_scaling)
     for t, head, pair in np.ndindex(3, 2, 2):
-        z = complex(x[0, t, head, pair], x[0, t, head, pair + 2]) * np.exp(1j * places[0, t] * frequencies[pair])
+        z = complex(x[0, t, head, pair], x[0, t, head, pair + 2]) * np.exp(1j * positions[0, t] * frequencies[pair])
         assert (found[0, t, head, pair], found[0, t, head, pair + 2]) == pytest.approx((z.real, z.imag), abs=1e-6)
 
 
 @pytest.mark.parametrize("config", [T5_10, LLAMA], ids=["relative", "rotary"])
 def test_distance_alone_counts(config):
-    """A document that starts later in its row, or counts its places from another number, says the same."""
+    """A document that starts later in its row, or counts its positions from another number, says the same."""
     shift, base = 4, rows(config, ONE, ONE)
     plain = run(config, dataclasses.replace(base, sequence_positions=None)).logits
     segments = np.where(np.arange(LENGTH) < shift, 1, 2).astype(np.int32)[None].repeat(2, 0)

@@ -81,7 +81,7 @@ BOUNDS: dict[str, list[Bound]] = {
     ],
     "sequence": [*tensor()],
     "context": [
-        Bound("all-gather", "context", LAYERS * 2 * KEYS + 4 * F32 * TOKENS, "keys and values of each layer once; places and segments"),
+        Bound("all-gather", "context", LAYERS * 2 * KEYS + 4 * F32 * TOKENS, "keys and values of each layer once; indices and segments"),
         Bound("reduce-scatter", "context", LAYERS * 2 * 2 * KEYS, "their gradients, in float32 at most"),
         Bound("all-reduce", "context", GRADIENTS, "every gradient of a weight once"),
     ],
