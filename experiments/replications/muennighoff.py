@@ -20,7 +20,7 @@ from lm.scaling.runs import Columns, Runs, from_frame
 NAME = "muennighoff"
 _EXPONENT = 0.3526596
 LAW = DataConstrained(
-    held=(("E", float(np.exp(0.6254804))), ("A", float(np.exp(6.255414))), ("B", float(np.exp(7.3049974))), ("alpha", _EXPONENT),
+    fixed=(("E", float(np.exp(0.6254804))), ("A", float(np.exp(6.255414))), ("B", float(np.exp(7.3049974))), ("alpha", _EXPONENT),
           ("beta", _EXPONENT)),
 )  # fmt: skip
 PUBLISHED = np.array([15.387756, 5.309743])  # R_D, R_N

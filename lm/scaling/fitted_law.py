@@ -43,7 +43,7 @@ class FittedLaw:
 
     @property
     def stacked(self) -> np.ndarray:
-        """[1 + R + J, k]: the optimum, the draws, and the fits that leave out a unit: what `answer_of` reads a function of."""
+        """The parameters [1 + R + J, k] of the optimum, the draws and the fits that leave out a unit, as `answer_of` expects them."""
         parts = (self.values[None], self.draws) if self.left_out is None else (self.values[None], self.draws, self.left_out)
         return np.concatenate(parts)
 

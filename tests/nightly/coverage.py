@@ -66,8 +66,8 @@ def profiled(design, studies, draws):
         natural = law.natural(made.theta[None], made.points.centre)
         for name, target in targets.items():
             truth, value = (float(target.of(law, p)[0]) for p in (design.values[None], natural))
-            at_truth = profile_likelihood.held_rise(made, target, truth, made.points.log_loss[None], np.array([made.value]))[0]
-            rises = profile_likelihood.held_rise(made, target, value, losses, free)
+            at_truth = profile_likelihood.constrained_rise(made, target, truth, made.points.log_loss[None], np.array([made.value]))[0]
+            rises = profile_likelihood.constrained_rise(made, target, value, losses, free)
             for level in LEVELS:
                 hits[name, level].append(at_truth <= np.quantile(rises, level, method="weibull"))
     return {key: float(np.mean(found)) for key, found in hits.items()}

@@ -55,7 +55,7 @@ def test_a_law_is_its_equation_and_its_coordinates_invert(name):
 def test_repeated_data_are_worth_less_as_published():
     """Muennighoff et al. 2023: two check values with the published parameters; without repeats the law is Hoffmann's."""
     first = {"E": math.exp(0.6254804), "A": math.exp(6.255414), "B": math.exp(7.3049974), "alpha": 0.3526596, "beta": 0.3526596}
-    law = DataConstrained(held=tuple(first.items()))
+    law = DataConstrained(fixed=tuple(first.items()))
     assert law.names == ("R_D", "R_N")
     repeated = np.array([[6.34e9, 242e9, 25e9], [8.67e9, 178e9, 25e9]])
     np.testing.assert_allclose(solver.loss(law, np.array([15.387756, 5.309743]), repeated), [2.2256440890, 2.2269634075], atol=1e-9)
@@ -71,7 +71,7 @@ def spread(law, count=40):
 
 
 def test_held_parameters_are_not_fitted():
-    free, held = NoIrreducible(), NoIrreducible(held=(("alpha", 0.1),))
+    free, held = NoIrreducible(), NoIrreducible(fixed=(("alpha", 0.1),))
     x = spread(free)
     assert held.names == ("A", "B", "beta")
     assert len(held.starts(np.zeros(2))) == len(free.starts(np.zeros(2))) / 4

@@ -72,7 +72,7 @@ def test_n_d_and_their_ratio_share_one_profile(made):
     for kind, move in (("n", 0.05), ("d", -0.05), ("ratio", -0.1)):
         of = target(kind)
         value = float(of.of(made.law, natural(made, made.theta[None]))[0])
-        rises.append(profile_likelihood.held_rise(made, of, value + move, made.points.log_loss[None], np.array([made.value]))[0])
+        rises.append(profile_likelihood.constrained_rise(made, of, value + move, made.points.log_loss[None], np.array([made.value]))[0])
     np.testing.assert_allclose(rises, rises[0], rtol=1e-3)
 
 
@@ -91,7 +91,7 @@ def test_calibrated_intervals_hold_their_optimum_and_their_ends_rise_to_the_cuto
         assert answer.low < answer.value < answer.high
         assert answer.method == profile_likelihood.PROFILE
         value = np.log(answer.high) if targets[name].logarithm else answer.high
-        rise = profile_likelihood.held_rise(made, targets[name], float(value), made.points.log_loss[None], np.array([made.value]))[0]
+        rise = profile_likelihood.constrained_rise(made, targets[name], float(value), made.points.log_loss[None], np.array([made.value]))[0]
         assert rise == pytest.approx(interval.cutoff, rel=0.25), name
     by_draws = np.exp(target("n").of(made.law, natural(made, fit.refit(made, losses, extra=0).theta)))
     low, high = np.quantile(by_draws, [0.1, 0.9])

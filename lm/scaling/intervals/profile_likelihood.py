@@ -65,16 +65,16 @@ def _coordinates(made: Fit, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _profile(made: Fit, index: int) -> tuple[np.ndarray, np.ndarray]:
-    values, constrained = _coordinates(made, index)
+    values, fixed = _coordinates(made, index)
     starts = np.concatenate([made.theta[None], made.others])
-    lanes = np.repeat(starts[None], len(constrained), axis=0)
-    lanes[:, :, index] = constrained[:, None]
+    lanes = np.repeat(starts[None], len(fixed), axis=0)
+    lanes[:, :, index] = fixed[:, None]
     free = np.arange(starts.shape[1]) != index
     p = made.points
     ends = solver.minimise(
         made.law, made.objective, p.design(made.law), p.log_loss, p.weights, lanes.reshape(-1, starts.shape[1]), free=free
     )
-    value = np.where(np.isfinite(ends.value), ends.value, np.inf).reshape(len(constrained), -1).min(axis=1)
+    value = np.where(np.isfinite(ends.value), ends.value, np.inf).reshape(len(fixed), -1).min(axis=1)
     return values, np.maximum(np.minimum(value, 1e300) - made.value, 0.0)
 
 
@@ -128,7 +128,7 @@ def intervals(
     for name, target in targets.items():
         column = target.of(made.law, natural)
         value, sd = float(column[0]), _spread(column[1:])
-        rise = held_rise(made, target, value, losses, free.value)
+        rise = constrained_rise(made, target, value, losses, free.value)
         found[name] = traced(made, name, target, value, sd, float(np.quantile(rise, level, method="weibull")), level, method)
     return found
 
@@ -139,7 +139,7 @@ def _spread(draws: np.ndarray) -> float:
     return max(float(high - low) / 2, 1e-9)
 
 
-def held_rise(made: Fit, target: constrained.Target, value: float, losses: np.ndarray, free_values: np.ndarray) -> np.ndarray:
+def constrained_rise(made: Fit, target: constrained.Target, value: float, losses: np.ndarray, free_values: np.ndarray) -> np.ndarray:
     """Returns by how much holding the quantity at `value` raises the objective of each row of losses above its free minimum [R]."""
     lanes = np.tile(made.theta, (len(losses), 1))
     ends = constrained.minimise(made, target, np.full(len(losses), value), losses, made.points.weights, lanes)

@@ -41,7 +41,7 @@ class Formula:
       way to the minimum, solves for them.
     - `equation`, `source` (optional): shown with the fit.
 
-    `held` fixes parameters at natural values; the others are fitted.
+    `fixed` holds (name, value) of parameters that are not fitted.
     """
 
     parameters: ClassVar[tuple[str, ...]]
@@ -53,7 +53,7 @@ class Formula:
     equation: ClassVar[str] = ""
     source: ClassVar[str] = ""
 
-    held: tuple[tuple[str, float], ...] = ()
+    fixed: tuple[tuple[str, float], ...] = ()
 
     def loss(self, p: Any, x: Any) -> Any:
         """Returns the loss at inputs `x.NAME` for parameters `p.NAME`, in natural units, by arithmetic and jax.numpy."""
@@ -62,7 +62,7 @@ class Formula:
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters that are fitted, in order."""
-        fixed = dict(self.held)
+        fixed = dict(self.fixed)
         return tuple(name for name in self.parameters if name not in fixed)
 
     def design(self, log_x: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ class Formula:
         count = len(self.inputs)
         centre = {name: x[:, count + i] for i, name in enumerate(self.inputs)}
         at = dict(zip(self.names, theta, strict=True))
-        values = dict(self.held) | {name: self._value(name, at, centre) for name in self.names}
+        values = dict(self.fixed) | {name: self._value(name, at, centre) for name in self.names}
         inputs = {name: jnp.exp(x[:, i]) for i, name in enumerate(self.inputs)}
         return jnp.log(self.loss(types.SimpleNamespace(**values), types.SimpleNamespace(**inputs)))
 
@@ -82,7 +82,7 @@ class Formula:
 
     def _shift(self, name: str, at: Mapping[str, Any], centre: Mapping[str, Any]) -> Any:
         """Returns the log of a coefficient less its coordinate: its exponents times the centre of their inputs."""
-        fixed = dict(self.held)
+        fixed = dict(self.fixed)
         total: Any = 0.0
         for coefficient, exponent, source in self.pairs:
             if coefficient == name:
@@ -111,7 +111,7 @@ class Formula:
         return np.stack([column - shift for column, shift in zip(columns, shifts, strict=True)], axis=-1)
 
     def _exponents(self, values: np.ndarray, are_natural: bool) -> dict[str, Any]:
-        found: dict[str, Any] = dict(self.held)
+        found: dict[str, Any] = dict(self.fixed)
         for i, name in enumerate(self.names):
             plain = are_natural or name in self.signed
             found[name] = values[..., i] if plain else np.exp(np.minimum(values[..., i], _LARGEST))

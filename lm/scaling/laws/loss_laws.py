@@ -90,7 +90,7 @@ class DataConstrained(Formula):
     """Loss after D tokens that repeat U unique ones. The worth of repeats, and of parameters beyond N_opt(U), decays exponentially.
 
     N_opt(U) is the size whose compute-optimal tokens are U under the same A, B, alpha, beta. The paper fits these and E in a first stage:
-    fix them with `held` to fit R_D and R_N alone.
+    give them as `fixed` to fit R_D and R_N alone.
     """
 
     parameters = ("E", "A", "B", "alpha", "beta", "R_D", "R_N")
