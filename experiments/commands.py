@@ -71,7 +71,7 @@ class Commands:
         if verb not in self._results.VERBS:
             raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
-            self._say(status_lib.render(status_lib.of(self.root), self.root))
+            self._say(status_lib.render(status_lib.read_status(self.root), self.root))
             return 0
         if verb == "plan":
             made = self._plan()
@@ -126,7 +126,7 @@ class Commands:
 
     def _run(self) -> None:
         """Trains the cells that are missing; raises UserError when too few completed."""
-        state = status_lib.of(self.root)
+        state = status_lib.read_status(self.root)
         if state.finished < len(state.cells):
             self._say(
                 f"{len(state.cells)} cells in {self.root}, {len(self._launcher.cores)} workers; Ctrl-C stops, the same command continues"

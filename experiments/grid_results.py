@@ -43,7 +43,7 @@ class GridResults:
 
     def before_stage_1(self) -> bool:
         """Writes the forecast from the runs of stage 0; the cells of stage 1 may start from then on."""
-        cells = status_lib.of(self.root).cells
+        cells = status_lib.read_status(self.root).cells
         status_lib.require_completed([c for c in cells if c.cell["stage"] == 0], self.study.limits.min_completed)
         rows = [row for row in read_rows(self.root) if row.stage == 0]
         if len(rows) == len(directory.open_study(self.root)["cells"]):
@@ -64,7 +64,7 @@ class GridResults:
         if stored is not None:
             self.say(f"the forecast was written {stored['time']}, sha256 {stored['sha256']}, and is never written again")
             return
-        rest = [c for c in status_lib.of(self.root).cells if c.cell["stage"] == 0 and c.state not in locks.FINISHED]
+        rest = [c for c in status_lib.read_status(self.root).cells if c.cell["stage"] == 0 and c.state not in locks.FINISHED]
         if rest:
             raise UserError(f"{len(rest)} cells of the first stage are not finished: `run` trains them and then writes the forecast")
         self.before_stage_1()

@@ -72,7 +72,7 @@ class LocalWorkers:
         cells = [cell["id"] for cell in study["cells"]]
         locks.clear_stale(root, cells)
         known: dict[str, status_lib.CellStatus] = {}
-        state = status_lib.of(root, study, known)
+        state = status_lib.read_status(root, study, known)
         view = view or View(sys.stdout)
         view.start(state)
         team: list[_Worker] = []
@@ -91,7 +91,7 @@ class LocalWorkers:
                 if deaths >= MAX_DEATHS:
                     raise UserError(f"{deaths} workers in a row were killed ({_last_words(team)}): if memory ran out, lower --workers")
                 time.sleep(POLL_SECONDS)
-                state = status_lib.of(root, study, known)
+                state = status_lib.read_status(root, study, known)
                 view.update(state)
         finally:
             _stop(team)

@@ -12,7 +12,7 @@ from lm.model.flops import ledger, predicted
 from lm.model.weights import flatten
 from lm.rows import RowShape
 from lm.sharding import Names
-from lm.train.build import Parts
+from lm.train.build import BuiltRun
 from lm.train.config import RunConfig
 from lm.train.derived import hyper_of, row_of, tokens_per_step, total_steps
 from lm.train.memory import kept_bytes
@@ -40,7 +40,7 @@ def _split(axes: Names, spec: PartitionSpec, mesh: Mesh) -> str:
     return " ".join(words) or "-"
 
 
-def describe(parts: Parts) -> str:
+def describe(parts: BuiltRun) -> str:
     """Returns the text of `--dry_run`; UserError for a token budget that holds no step."""
     config, model, mesh = parts.config, parts.model, parts.mesh
     per_step, steps, warmup = tokens_per_step(config), total_steps(config), int(hyper_of(config).warmup_steps)
@@ -73,7 +73,7 @@ def _pipeline(model: Model) -> list[str]:
 
 
 def _parameter_counts(params: dict[str, int]) -> list[str]:
-    """Two lines: the total with its groups, and the other conventions."""
+    """Returns two lines on the number of parameters: the total with its groups, and the other conventions."""
     others = ("total", "non_embedding", "matmul")
     groups = ", ".join(f"{name} {count:,}" for name, count in params.items() if name not in others)
     return [f"parameters  {params['total']:,}: {groups}", "            " + ", ".join(f"{name} {params[name]:,}" for name in others[1:])]
@@ -89,7 +89,7 @@ def row_text(row: RowShape, objective: str) -> str:
     return f"{row.text:,} tokens of text under {objective}: " + ", ".join(parts)
 
 
-def memory(parts: Parts) -> str:
+def memory(parts: BuiltRun) -> str:
     """Says how many bytes one device holds, by formula."""
     config, mesh = parts.config, parts.mesh
     state = abstract_state(config, parts.model, mesh)

@@ -1,4 +1,8 @@
-"""Trains a configuration: data, model, training and evaluation meet here. Used by lm.run and by lm.study.worker."""
+"""Trains a configuration: data, model, training and evaluation meet here. Used by lm.run and by lm.study.worker.
+
+The gradient is inside the program that `train_run` compiles (lm.train.program, whose step is lm.train.step). lm.train.loop calls that
+program.
+"""
 
 import functools
 import json
@@ -23,8 +27,8 @@ from lm.train.program import compile_program
 from lm.train.progress import Log
 
 # Within a process runs of one shape share the compiled program, those on one data set its evaluator, and the data set is opened once.
-program_of = functools.lru_cache(maxsize=8)(compile_program)
-evaluator_of = functools.lru_cache(maxsize=8)(make_evaluator)
+shared_program = functools.lru_cache(maxsize=8)(compile_program)
+shared_evaluator = functools.lru_cache(maxsize=8)(make_evaluator)
 
 
 def train_run(
@@ -60,15 +64,15 @@ def train_run(
         return before
     if table:
         say(describe(parts) + "\n")
-    program = program_of(shape_of(config), parts.model, parts.mesh)
-    evaluate = evaluator_of(shape_of(config, evaluation=config.evaluation), parts.model, parts.mesh, data)
+    program = shared_program(shape_of(config), parts.model, parts.mesh)
+    evaluate = shared_evaluator(shape_of(config, evaluation=config.evaluation), parts.model, parts.mesh, data)
     return loop.train(
         config, workdir, stream, program, facts=facts, evaluate=evaluate, attention_backend=parts.attention, log=log, profile=profile
     )
 
 
 def facts_of(config: RunConfig, data: pipeline.Data) -> record.Facts:
-    """Returns what the record says of a run beside what training measures."""
+    """Returns the facts of a run's record that are known before it trains: its id, its data, and its counts of parameters and FLOPs."""
     counts, info, schedule = ledger(config.model, row_of(config)), data.info, pipeline_of(config.execution, config.mesh.stage)
     splits = {f"{split}_{unit}": info[unit][split] for split in ("train", "validation") for unit in ("documents", "tokens", "bytes")}
     return record.Facts(
@@ -120,6 +124,7 @@ def _check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
 
 
 def _own_record(config: RunConfig, workdir: Path, probe: Path) -> Optional[record.Record]:
+    """Returns the record in the work directory, if any; UserError for that of another run. Removes the probe."""
     probe.unlink()
     before = record.read(workdir)
     if before is not None:

@@ -80,13 +80,13 @@ def train_here(launcher, root, before_stage_1, view):
     del launcher
     for _ in range(2):
         worker.work(root, fake_train.train, log=lambda line: None)
-        state = status.of(root)
+        state = status.read_status(root)
         if state.finished == len(state.cells) or state.forecast or not before_stage_1():
             break
     view.start(dataclasses.replace(state, cells=()))
     view.update(state)
     view.close()
-    return status.of(root)
+    return status.read_status(root)
 
 
 def commands_on(study, root: pathlib.Path, patch, run=train_here) -> Commands:

@@ -83,7 +83,7 @@ def test_killed_at_random_moments_a_study_ends_with_the_same_results(straight, t
     rng = random.Random(0)
     for attempt in range(2):
         launcher = _launcher(root, start_new_session=True)
-        _wait_for(lambda: status_lib.of(root).count("running"))
+        _wait_for(lambda: status_lib.read_status(root).count("running"))
         time.sleep(0.3 * rng.random())
         children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text(encoding="utf-8").split()
         if attempt:
@@ -146,10 +146,10 @@ def test_workers_do_not_outlive_a_killed_launcher(tmp_path, monkeypatch):
     small_study.planned(root)
     monkeypatch.setenv("FAKE_SECONDS", "60")
     launcher = _launcher(root)
-    _wait_for(lambda: status_lib.of(root).count("running"))
+    _wait_for(lambda: status_lib.read_status(root).count("running"))
     launcher.kill()
     launcher.wait()
-    _wait_for(lambda: not status_lib.of(root).count("running"))
+    _wait_for(lambda: not status_lib.read_status(root).count("running"))
     assert locks.clear_stale(root, [c["id"] for c in directory.open_study(root)["cells"]]) == 1
 
 
@@ -158,7 +158,7 @@ def test_an_interrupt_gives_the_claims_back(tmp_path, monkeypatch):
     small_study.planned(root)
     monkeypatch.setenv("FAKE_SECONDS", "60")
     launcher = _launcher(root, stderr=subprocess.PIPE, text=True)
-    _wait_for(lambda: status_lib.of(root).count("running"))
+    _wait_for(lambda: status_lib.read_status(root).count("running"))
     launcher.send_signal(signal.SIGINT)
     _, message = launcher.communicate(timeout=120)
     assert launcher.returncode == 130
@@ -190,7 +190,7 @@ class _Terminal(io.StringIO):
 
 def test_a_terminal_shows_a_bar_over_cells_and_flops(straight):
     root, _ = straight
-    full = status_lib.of(root)
+    full = status_lib.read_status(root)
     pending = [dataclasses.replace(c, state="pending", progress=0.0, loss=None) for c in full.cells]
     half = len(pending) // 2
     out = _Terminal()
@@ -212,7 +212,7 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     assert locks.claim(root, running["id"])
     (root / "cells" / running["id"] / "metrics.jsonl").write_text(f'{{"step": {running["steps"] // 2}, "loss": 2.5}}\n{{"st')
     files.write_json(root / "cells" / failed["id"] / "run.json", {"status": "diverged", "reason": "loss is not finite"})
-    text = status_lib.render(status_lib.of(root), root)
+    text = status_lib.render(status_lib.read_status(root), root)
     assert f"running  cell {running['id']}" in text
     assert f"50% of {running['steps']:,} steps, training loss 2.500" in text
     assert f"excluded cell {failed['id']}" in text

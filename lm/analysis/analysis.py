@@ -1,4 +1,8 @@
-"""Analyses a study: rows in, `Analysis` out, which holds all that `fit --json` prints and the report draws."""
+"""Analyses a study: rows in, `Analysis` out, which holds all that `fit --json` prints and the report draws.
+
+`analyse` calls the three approaches: lm.analysis.envelope, lm.scaling.approaches.isoflop and lm.scaling.approaches.parametric. Each gives
+its exponents as an `Estimate`, a number with its interval.
+"""
 
 import dataclasses
 import math
@@ -113,27 +117,31 @@ def analyse(
     runs = runs_of(used, settings.n, settings.c, settings.planned_c)
     noise, cells = fit_noise(runs, settings), runs.cells()
     made = profiles_of(cells, settings)
-    two: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else fit_isoflop(made, cells, noise, settings)[0]
-    three = fit_parametric(cells, noise, settings)
+    isoflop: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else fit_isoflop(made, cells, noise, settings)[0]
+    parametric = fit_parametric(cells, noise, settings)
     brackets = fit_brackets(used, noise, settings)
     classes = shape_classes(profiles.by_budget(cells), cells, noise, settings)
-    checked = () if isinstance(two, Refusal) else check_budgets(two, settings) + without_runs(rows, used)
+    checked = () if isinstance(isoflop, Refusal) else check_budgets(isoflop, settings) + without_runs(rows, used)
     return Analysis(
         schema=SCHEMA, settings=dataclasses.asdict(settings), used=tuple(row.id for row in used), excluded=tuple(excluded), noise=noise,
         sigma={f"{b:.6g}": noise if isinstance(noise, Refusal) else noise.at(c) for b, c in _budgets(cells)},
-        envelope=fit_envelope(used, noise, settings), isoflop=two, parametric=three, checks=checked, shape_classes=classes,
-        brackets=brackets, isoflop_without_gaps=_adjusted(cells, brackets, two, noise, settings),
-        conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, two, settings),
-        cautions=_cautions(classes, three, checked), versions={"jax": jax.__version__, "numpy": np.__version__},
-        oracle=None if least is None else compare(least, cells, three, noise, settings),
+        envelope=fit_envelope(used, noise, settings), isoflop=isoflop, parametric=parametric, checks=checked, shape_classes=classes,
+        brackets=brackets, isoflop_without_gaps=_adjusted(cells, brackets, isoflop, noise, settings),
+        conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, isoflop, settings),
+        cautions=_cautions(classes, parametric, checked), versions={"jax": jax.__version__, "numpy": np.__version__},
+        oracle=None if least is None else compare(least, cells, parametric, noise, settings),
     )  # fmt: skip
 
 
 def _adjusted(
-    cells: Runs, brackets: Sequence[Bracket], two: Union[Isoflop, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+    cells: Runs,
+    brackets: Sequence[Bracket],
+    isoflop: Union[Isoflop, Refusal],
+    noise: Union[NoiseModel, Refusal],
+    settings: AnalysisSettings,
 ) -> Union[Isoflop, Refusal]:
     """Fits approach 2 again, without the gaps of the learning-rate rule."""
-    moved = two if isinstance(two, Refusal) else without_gaps(cells, brackets, two)
+    moved = isoflop if isinstance(isoflop, Refusal) else without_gaps(cells, brackets, isoflop)
     if isinstance(moved, Refusal):
         return moved
     made = profiles_of(moved, settings)
@@ -147,20 +155,20 @@ def _budgets(cells: Runs) -> list[tuple[float, float]]:
 
 
 def _score(
-    forecast: Optional[Forecast], used: Sequence[Row], two: Union[Isoflop, Refusal], settings: AnalysisSettings
+    forecast: Optional[Forecast], used: Sequence[Row], isoflop: Union[Isoflop, Refusal], settings: AnalysisSettings
 ) -> Union[Score, Refusal, None]:
     if forecast is None:
         return None
-    budgets = () if isinstance(two, Refusal) or settings.c != settings.planned_c else two.budgets
+    budgets = () if isinstance(isoflop, Refusal) or settings.c != settings.planned_c else isoflop.budgets
     return score(forecast, used, next((b for b in budgets if b.budget == forecast.budget), None), settings)
 
 
 def _cautions(
     classes: Union[tuple[ShapeClass, ...], Refusal],
-    three: Union[Parametric, Refusal],
+    parametric: Union[Parametric, Refusal],
     checked: Sequence[BudgetCheck],
 ) -> tuple[Caution, ...]:
-    found = [] if isinstance(three, Refusal) else list(three.cautions)
+    found = [] if isinstance(parametric, Refusal) else list(parametric.cautions)
     for shape in () if isinstance(classes, Refusal) else classes:
         if shape.warned:
             text = f"cells with {shape.field} = {shape.value} lie {shape.z:+.1f} sigma ({shape.mean_error:+.2%}) off the parabolas"

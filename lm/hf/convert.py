@@ -27,7 +27,7 @@ def load(directory: Union[str, Path]) -> tuple[ModelConfig, Params]:
     """
     folder = Path(directory)
     values = read_json(folder / CONFIG)
-    family = families.of(values, str(folder / CONFIG))
+    family = families.family_of(values, str(folder / CONFIG))
     with opened(folder) as tensors:
         config = family.config(values, tensors.names, str(folder / CONFIG))
         leaves = _shapes(config)

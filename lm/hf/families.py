@@ -16,7 +16,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def of(values: Mapping[str, Any], where: str) -> Family:
+def family_of(values: Mapping[str, Any], where: str) -> Family:
     """Returns the family that a config.json names. Raises UserError if it is not supported."""
     name = values.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:

@@ -20,7 +20,7 @@ from lm.preflight import refusal, report
 from lm.preflight.targets import target_text
 from lm.preflight.topologies import Topology, parse
 from lm.train import derived, program
-from lm.train.build import Parts, build
+from lm.train.build import BuiltRun, build
 from lm.train.config import RunConfig
 
 ORPHANED = 3  # exit status when the parent is gone
@@ -44,7 +44,7 @@ def devices_of(topology: Topology) -> list:
     return list(get_topology_desc(platform="tpu", topology_name=f"{chip.name}:{'x'.join(map(str, shape))}", **options).devices)
 
 
-def lower(config: RunConfig, devices: list) -> tuple[Parts, program.Lowered]:
+def lower(config: RunConfig, devices: list) -> tuple[BuiltRun, program.Lowered]:
     """Lowers what `lm.run` would compile for these devices: the same `build`, and the same functions of the same shape."""
     shape = derived.shape_of(config)
     parts = build(config, devices)

@@ -10,14 +10,14 @@ from lm.model.flops import ledger
 from lm.preflight.hlo import analyse
 from lm.preflight.roofline import Place, bandwidth, estimate
 from lm.preflight.topologies import Topology
-from lm.train.build import Parts, execution_of
+from lm.train.build import BuiltRun, execution_of
 from lm.train.config import RunConfig
 from lm.train.derived import row_of, tokens_per_step
 from lm.train.placement import on_one_device
 from lm.train.program import Lowered
 
 
-def before(config: RunConfig, topology: Topology, parts: Parts, lowered: Lowered) -> dict[str, Any]:
+def before(config: RunConfig, topology: Topology, parts: BuiltRun, lowered: Lowered) -> dict[str, Any]:
     """Returns the fields that are known before anything is compiled."""
     how = config.execution
     pipeline = execution_of(how, parts.mesh).pipeline
@@ -46,7 +46,7 @@ def refused(needs: dict[str, Any], topology: Topology) -> dict[str, Any]:
     return {"fits": False, "bytes_per_device": memory, "compiler_said": needs["said"], **empty}
 
 
-def after(config: RunConfig, topology: Topology, parts: Parts, stats: Any, text: str) -> dict[str, Any]:
+def after(config: RunConfig, topology: Topology, parts: BuiltRun, stats: Any, text: str) -> dict[str, Any]:
     """Returns the fields that follow from the executable and its text."""
     sizes = bytes_of(stats)
     sizes["memory"] = topology.chip.memory
@@ -55,8 +55,11 @@ def after(config: RunConfig, topology: Topology, parts: Parts, stats: Any, text:
 
 
 def bytes_of(stats: Any) -> dict[str, int]:
-    """Of one device. Outputs that take the place of donated arguments are counted once: in `aliased`; `peak` is the most at
-    once as the compiler places buffers; libtpu accepts programs whose `total` is beyond the memory and whose peak is not."""
+    """Returns the bytes of memory that a compiled program needs on one device.
+
+    Outputs that take the place of donated arguments are counted once, in `aliased`. `peak` is the most at once as the compiler places
+    buffers. libtpu accepts programs whose `total` is beyond the memory and whose peak is not.
+    """
     names = ("argument", "output", "alias", "temp", "generated_code")
     arguments, outputs, aliased, temporaries, code = (getattr(stats, f"{name}_size_in_bytes") for name in names)
     host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes

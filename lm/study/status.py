@@ -57,7 +57,7 @@ class Status:
         return sum(c.progress * c.cell["flops"]["matmul_causal"] for c in self.cells)
 
 
-def of(root: pathlib.Path, study: Optional[dict[str, Any]] = None, known: Optional[dict[str, CellStatus]] = None) -> Status:
+def read_status(root: pathlib.Path, study: Optional[dict[str, Any]] = None, known: Optional[dict[str, CellStatus]] = None) -> Status:
     """Reads every cell's state. `known` keeps finished cells between calls: they never change."""
     study = study or directory.open_study(root)
     known = {} if known is None else known

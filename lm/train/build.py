@@ -23,8 +23,8 @@ _model = functools.lru_cache(maxsize=8)(architectures.build)  # equal configurat
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Parts:
-    """A configuration with its model and mesh.
+class BuiltRun:
+    """A configuration with the model and the mesh that are built from it.
 
     `attention` names the kernel that serves the training mask, or those of an encoder-decoder's three masks.
     """
@@ -40,7 +40,7 @@ class Parts:
         return "xla" not in self.attention
 
 
-def build(config: RunConfig, devices: Optional[list] = None) -> Parts:
+def build(config: RunConfig, devices: Optional[list] = None) -> BuiltRun:
     """Builds model and mesh of a configuration on these devices (default: all).
 
     Raises:
@@ -51,7 +51,7 @@ def build(config: RunConfig, devices: Optional[list] = None) -> Parts:
     mesh = make_mesh(config.mesh, devices)
     check_mesh_fit(config, mesh)
     model = _model(config.model, execution_of(config.execution, mesh))
-    return Parts(config, model, mesh, _attention_kernels(config, row, mesh))
+    return BuiltRun(config, model, mesh, _attention_kernels(config, row, mesh))
 
 
 def execution_of(how: ExecutionConfig, mesh: Mesh) -> Execution:
