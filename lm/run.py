@@ -1,5 +1,7 @@
 """`python -m lm.run --config=configs/decoder.py:tiny --workdir=DIR [--config.KEY=VALUE ...]`: trains one configuration.
 
+`main` reads the flags and the configuration, and `lm.runner.train_run` trains it. docs/design.md lists the calls from here to the gradient.
+
 Flags have ml_collections' spelling, and a configuration file may return a ConfigDict, but they are parsed here and not by its absl flags.
 Those learn a strategy's keys only from its present value (so `schedule.cooldown` before `schedule=wsd` fails), report a wrong key by a
 traceback, and cannot name the nearest right one. jax is imported when training starts.
@@ -90,7 +92,7 @@ def load(spec: str) -> RunConfig:
 
 
 def _call(path: Path, spec: str, name: str) -> Any:
-    """Calls `get_config(name)` of a file."""
+    """Runs a configuration file and returns what its `get_config(name)` returns; UserError for a file that has none or that fails."""
     module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
         raise UserError(f"--config={spec}: {path} is neither a .py nor a .json file")

@@ -22,7 +22,7 @@ _SIDES = 2  # sizes that must rise on each side of the minimum
 
 @result
 class BudgetCheck:
-    """Acceptance of one budget: two sizes on each side of the minimum that lie above it by more than twice the noise, and an interval of
+    """The check of one budget: two sizes on each side of the minimum that lie above it by more than twice the noise, and an interval of
     the vertex inside the grid. `reasons` is empty where it passed.
 
     The noise is that of the size's own loss: sigma(C) / sqrt(seeds). The minimum that it is held against is the parabola's, whose sd is

@@ -39,7 +39,7 @@ class TokenCache:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each document, with the end of document: int64 [documents]."""
+        """The number of tokens of each document, its end included: int64 [documents]."""
         return np.diff(self.starts)
 
     @property

@@ -1,4 +1,4 @@
-"""BART (imports no jax)."""
+"""The BART family: the keys of its config.json and the names of its tensors (imports no jax)."""
 
 import math
 from typing import Any

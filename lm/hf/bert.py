@@ -1,4 +1,4 @@
-"""BERT with both heads, with the masked-LM head alone, or without heads (imports no jax)."""
+"""The BERT family: models with both heads, with the masked-LM head alone, or without heads (imports no jax)."""
 
 from typing import Any
 

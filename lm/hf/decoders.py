@@ -1,4 +1,4 @@
-"""GPT-2, Llama, Mistral, Qwen3 and GPT-NeoX (imports no jax)."""
+"""The families of decoders: GPT-2, Llama, Mistral, Qwen3 and GPT-NeoX (imports no jax)."""
 
 from typing import Any
 

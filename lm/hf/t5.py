@@ -1,4 +1,4 @@
-"""T5, 1.0 and 1.1 (imports no jax)."""
+"""The T5 family, 1.0 and 1.1: the keys of its config.json and the names of its tensors (imports no jax)."""
 
 from typing import Any
 

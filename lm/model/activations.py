@@ -7,7 +7,10 @@ from lm.model.parts.mlp import Activation
 
 
 def activate(x: jax.Array, name: Activation) -> jax.Array:
-    """`gelu` is the tanh approximation (GPT-2, T5 1.1), `gelu_exact` is not (BERT, BART); `squared_relu` is Primer's (So et al. 2021)."""
+    """Applies an activation function.
+
+    `gelu` is the tanh approximation (GPT-2, T5 1.1), `gelu_exact` is not (BERT, BART); `squared_relu` is Primer's (So et al. 2021).
+    """
     if name == "squared_relu":
         return jnp.square(jax.nn.relu(x))
     if name == "gelu_exact":

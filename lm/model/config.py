@@ -39,7 +39,7 @@ class RopeScaling:
 class OutputConfig:
     """A linear head beside the vocabulary's: `labels` numbers per token, or per sequence from the state of one token.
 
-    `pooled` heads read tanh(dense(state)), as BERT's next-sentence head does. See lm.model.heads for the usual ones by name.
+    `pooled` heads read tanh(dense(state)), as BERT's next-sentence head does. lm.model.outputs has the usual ones by name.
     """
 
     name: str = "classes"
@@ -99,7 +99,7 @@ class ModelConfig:
 
     @property
     def pools(self) -> bool:
-        """Whether there is a pooler."""
+        """True if the model has a pooler: it was asked for, or a head reads it."""
         return self.pooler or any(output.pooled for output in self.outputs)
 
     @property
@@ -119,6 +119,6 @@ class ModelConfig:
         return {**inner, "vocab_size": self.vocab_size}
 
     def split(self, ways: int) -> "ModelConfig":
-        """Returns what one of `ways` devices of the mesh axis `tensor` computes."""
+        """Returns the configuration of the part that one of `ways` devices of the mesh axis `tensor` computes."""
         parts: dict[str, Any] = {name: part.split(ways) for name, part in self.components.items()}
         return dataclasses.replace(self, vocab_size=math.ceil(self.vocab_size / ways), **parts)

@@ -1,4 +1,4 @@
-"""How a model is executed: rematerialisation, kernels, sharding rules and pipeline stages, none of which changes what it computes."""
+"""Options of execution: rematerialisation, kernels, sharding rules and pipeline stages. None changes what a model computes."""
 
 import dataclasses
 import math

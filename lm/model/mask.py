@@ -44,7 +44,7 @@ class Mask:
 
     @property
     def by_position(self) -> bool:
-        """Whether positions matter, and not segments alone."""
+        """True where positions matter, and not segments alone."""
         return self.kind == "causal" or self.window is not None
 
     def distance_indices(self) -> tuple[AnyArray, AnyArray]:

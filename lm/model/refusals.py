@@ -1,4 +1,4 @@
-"""Whether a model's configuration can be built (imports no jax)."""
+"""Checks that a model can be built from its configuration (imports no jax)."""
 
 from lm.errors import UserError
 from lm.model.config import ModelConfig

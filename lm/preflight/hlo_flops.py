@@ -92,9 +92,10 @@ def _pallas(instruction: Instruction, operands: list[Array]) -> float:
 
 
 def _splash(instruction: Instruction, operands: list[Array]) -> float:
-    """Splash attention, by its kernel's name: 2 products forward, 3 for the queries' gradient, 4 for the keys' and values'.
+    """Returns the FLOPs of a splash attention kernel, known by its name.
 
-    Of all pairs: which blocks its mask leaves out does not stand in the text.
+    It makes 2 products forward, 3 for the queries' gradient, and 4 for the keys' and values'.
+    All pairs are counted: which blocks its mask leaves out does not stand in the text.
     """
     name = re.search(r"splash\w*?_(fwd|dq|dkv)", instruction.name + instruction.attributes)
     arrays = [array for array in operands if len(array.dims) >= 3 and array.dtype in ("bf16", "f32")]

@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its options in words, such as "fsdp=16 tensor=4 remat=full micro_batches=4"."""
+        """The candidate's options in words, such as "fsdp=16 tensor=4 remat=full micro_batches=4"."""
         mesh = [f"{axis}={getattr(self.config.mesh, axis)}" for axis in AXES if getattr(self.config.mesh, axis) > 1]
         how = self.config.execution
         flow = [f"pipeline_micro_batches={how.pipeline_micro_batches}"] if how.pipeline_micro_batches else []

@@ -79,8 +79,11 @@ class Allocation:
 
 @result
 class LawFit:
-    """A law fitted to a table, with what shows that the optimum is one. `exponents` are a and b of N* ~ C^a, D* ~ C^b over the table's
-    compute (empty for laws without N and D); `projected` is the objective that variable projection reaches."""
+    """A law fitted to a table, with the numbers that show whether its optimum is one.
+
+    `exponents` are a and b of N* ~ C^a, D* ~ C^b over the table's compute (empty for laws without N and D). `projected` is the objective
+    that variable projection reaches.
+    """
 
     law: str
     equation: str

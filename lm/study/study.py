@@ -17,19 +17,19 @@ Role = Literal["grid", "seed", "bracket"]
 
 
 class ShapeRule(Protocol):
-    """Gives the model of the dial's value."""
+    """A rule that gives a model its shape. The dial is the one number, such as the width, that grows from size to size."""
 
     def model(self, base: ModelConfig, dial: int, /) -> ModelConfig: ...
 
 
 class RateRule(Protocol):
-    """Gives the peak learning rate of N matmul parameters, D tokens and a batch."""
+    """A rule that gives the peak learning rate of N matmul parameters, D tokens and a batch."""
 
     def peak(self, params: float, tokens: float, batch: int, /) -> float: ...
 
 
 class BatchRule(Protocol):
-    """Gives the sequences of a batch."""
+    """A rule that gives the number of sequences of a batch."""
 
     def batch_size(self, tokens: float, sequence_length: int, /) -> int: ...
 

@@ -48,9 +48,9 @@ def hyper_of(config: RunConfig) -> Hyper:
 
 
 def shape_of(config: RunConfig, *, evaluation: EvalConfig = EvalConfig()) -> RunConfig:
-    """Returns `config` without what the executable does not depend on: two configurations of equal shape share a Program.
+    """Returns the shape of a run: its configuration, with defaults for all that compiled code does not depend on.
 
-    Evaluators share theirs where `evaluation` is equal too.
+    Two configurations of equal shape share a Program. Evaluators share theirs where `evaluation` is equal too.
     """
     return dataclasses.replace(
         config,

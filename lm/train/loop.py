@@ -1,4 +1,4 @@
-"""The training loop: it dispatches steps, and evaluates, saves and records on the way.
+"""The training loop: it dispatches steps, and evaluates, saves and records on the way. lm.train.program has the step.
 
 The loop is cut at the steps after which something happens on the host (evaluation, checkpoint, profile). Between cuts it dispatches up to
 `steps_per_dispatch` steps at a time, and reads the metrics of a dispatch only after the next one is under way.
@@ -59,7 +59,7 @@ def train(
       program: the compiled functions of the configuration's shape.
       facts: what the record says of the run beside what training measures.
       evaluate: measures held-out likelihood; None measures none.
-      frozen: arrays that the loss gets beside the parameters.
+      frozen: arrays that the loss gets beside the parameters and no gradient is taken of; pre-training has none.
       attention_backend: the name of the attention kernel, for the record.
       log: prints a line (default: silent).
       profile: the steps [a, b) of which a profiler trace is written.
@@ -205,8 +205,8 @@ class Run:
             while self.step < cut and not stop.check():
                 count = min(most, cut - self.step)
                 block = to_device(list(itertools.islice(batches, count)), most, self.program.batch_shardings, self.config.batch_size)
-                run = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
-                self.state, *results = wait_on_virtual_devices(self.program.mesh, run)
+                dispatched = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
+                self.state, *results = wait_on_virtual_devices(self.program.mesh, dispatched)
                 self.in_flight.append((self.step, count, results))
                 self.step += count
                 self.read_metrics(leave=1)

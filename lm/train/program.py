@@ -1,7 +1,9 @@
 """The compiled functions of a run, shared by all runs of one shape.
 
-Runs differ in peak learning rate, weight decay, warm-up, horizon and seed through `Hyper`, an argument. So a study compiles once per
-shape, and `lm.train.derived.shape_of` says which configurations have one.
+The shape of a run is the part of its configuration that its compiled code depends on (`lm.train.derived.shape_of`). Peak learning rate,
+weight decay, warm-up, horizon and seed are no part of it: they are `Hyper`, an argument. So a study compiles once per shape.
+
+`lower` puts the training step (lm.train.step), which computes the gradient, into a loop over several steps.
 """
 
 import dataclasses
@@ -95,7 +97,7 @@ def lower(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[Loss
       model: the model of the configuration.
       mesh: the mesh; its devices may be descriptions of ones that are not there.
       loss_fn: the loss to minimise (default: the cross-entropy of pre-training).
-      frozen: arrays, or abstract ones, that `loss_fn` gets beside the parameters.
+      frozen: arrays, or abstract ones, that `loss_fn` gets beside the parameters and no gradient is taken of; pre-training has none.
     """
     axes = model.axes()
     optimizer = make_optimizer(config.optim, model.abstract(), axes)
@@ -156,6 +158,7 @@ def _several_steps(step: Step, metrics: dict[str, Any], scalars: tuple[str, ...]
 
 
 def _pretraining(config: RunConfig, model: Model) -> LossFn:
+    """Returns the cross-entropy of pre-training with the configuration's options."""
     dtype = jnp.dtype(config.compute_dtype)
     return pretraining(model.apply, compute_dtype=dtype, z_loss=config.z_loss, label_smoothing=config.label_smoothing)
 

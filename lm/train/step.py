@@ -1,4 +1,4 @@
-"""One training step: `step(state, frozen, batch, hyper) -> (state, metrics)`, for every objective and every architecture."""
+"""The training step: `step(state, frozen, batch, hyper) -> (state, metrics)`, for every objective and every architecture."""
 
 from collections.abc import Callable
 from typing import Any, Optional
@@ -72,7 +72,7 @@ def make_step(
 
 
 def accumulate(loss_fn: LossFn, params: Params, frozen: Any, batch: Batch, key: jax.Array, micro_batches: int) -> tuple[Sums, Params]:
-    """Adds up loss, weight and gradients over micro-batches.
+    """Computes loss, weight and gradients, added up over micro-batches.
 
     Row r goes to micro-batch r mod micro_batches, so that rows stay on the device that holds them when the batch is sharded.
 

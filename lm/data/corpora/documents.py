@@ -26,7 +26,7 @@ class Document:
 
     @property
     def size(self) -> int:
-        """UTF-8 bytes."""
+        """The number of UTF-8 bytes of the text."""
         return len(self.text.encode())
 
     @property

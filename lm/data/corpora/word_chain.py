@@ -70,7 +70,7 @@ class Language:
 
     @functools.cached_property
     def probability(self) -> np.ndarray:
-        """p, float64 [W]."""
+        """The probability p of each word, float64 [W]."""
         weight = np.arange(1, self.chain.words + 1, dtype=np.float64) ** -self.chain.exponent
         return weight / weight.sum()
 
@@ -93,7 +93,7 @@ class Language:
 
     @property
     def longest(self) -> int:
-        """Letters of the longest word."""
+        """The number of letters of the longest word."""
         return int(self.letters(np.asarray(self.chain.words - 1)))
 
     def spellings(self, words: np.ndarray) -> np.ndarray:

@@ -135,7 +135,7 @@ class Oracle:
 
     @functools.cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Codes of all words in order, and the sums of p and pi over the words before each place, [W + 1]."""
+        """The codes of all words in order, and the sums of p and pi over the words before each place, [W + 1]."""
         codes = self._codes(np.arange(self.chain.words))
         order = np.argsort(codes)
         p, pi = (np.concatenate([[0.0], np.cumsum(mass[order])]) for mass in (self.language.probability, self.pi))

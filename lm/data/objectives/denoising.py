@@ -44,7 +44,10 @@ class Denoising(Objective):
         require_sentinels(self.name, chunk, self.sentinels, math.ceil((both.mean - chunk - 3 + 4 * both.deviation) / 2) + 1)
 
     def lengths(self, chunk: int) -> tuple[Spread, Spread, Spread]:
-        """Inputs are n - C + 1 long and targets 2 D - C + 2, where D tokens of n are dropped and C of them follow a dropped one."""
+        """Returns the lengths of inputs, n - C + 1, and of targets, 2 D - C + 2, and their sum.
+
+        D of the n tokens of a chunk are dropped, and C of these follow a dropped one.
+        """
         n, p = chunk, self.noise_density
         dropped, follow = n * p * (1 - p), (n - 1) * (p**2 * (1 - p**2) + 2 * p**3 * (1 - p))  # variances
         covariance = 2 * (n - 1) * p**2 * (1 - p)

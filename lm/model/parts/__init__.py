@@ -1,1 +1,1 @@
-"""What the parts of a model are and cost: each part's options with its own formulas beside them (imports no jax)."""
+"""The parts of a model: the options of each part, and beside them the formulas of what it costs (imports no jax)."""

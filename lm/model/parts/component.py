@@ -93,11 +93,11 @@ class Component:
         raise NotImplementedError
 
     def split(self, ways: int) -> Self:
-        """Returns what one of `ways` devices of the mesh axis `tensor` computes."""
+        """Returns the options of the part that one of `ways` devices of the mesh axis `tensor` computes."""
         raise NotImplementedError
 
     def refusals(self, path: str) -> Refusals:
-        """Returns what its options may not be; `path` is that of the options in the model's configuration."""
+        """Returns the reasons to refuse its options, each with whether it holds; `path` is that of the options in a ModelConfig."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Which stacks a model has, what their blocks are made of, and which of a row's positions pass through them (imports no jax)."""
+"""Lists the stacks of a model, the components of their blocks, and the positions of a row that pass through them (imports no jax)."""
 
 import dataclasses
 from typing import NamedTuple

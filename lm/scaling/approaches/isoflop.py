@@ -53,7 +53,7 @@ class IsoflopBudget:
 
 @result
 class Isoflop:
-    """N* ~ C^a and D* ~ C^b by ordinary least squares of the minima's logarithms on log C."""
+    """The result of approach 2: N* ~ C^a and D* ~ C^b, by ordinary least squares of the minima's logarithms on log C."""
 
     n_convention: str
     c_convention: str
@@ -76,7 +76,7 @@ class Draws(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """One budget: the typed result, the draws behind it (None where there are none)."""
+    """The minimum of one budget: the typed result, and the draws behind it (None where there are none)."""
 
     result: IsoflopBudget
     parametric: Optional[Draws]
@@ -183,7 +183,7 @@ def fit_isoflop(
     draws: Optional[int] = None,
     sigma: Optional[np.ndarray] = None,
 ) -> tuple[Isoflop, list[Minimum]]:
-    """Approach 2: the minimum of every profile, and the exponents.
+    """Fits approach 2: finds the minimum of every profile, and the exponents with their intervals.
 
     Args:
         profiles: of `cells`, by planned budget or interpolated.
@@ -214,7 +214,9 @@ def fit_isoflop(
 def regress(
     good: Sequence[Minimum], which: str, residual: bool = False, regression: str = "plain"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log C [B]; (intercept, slope) of log N* or log D* against it: the estimate [2], the draws [R, 2].
+    """Regresses log N* or log D* on log C.
+
+    Returns log C [B], and (intercept, slope) of the line: of the estimate [2], of the draws [R, 2].
 
     "weighted" (Porian et al. 2024) regresses the medians of the draws, each budget by the inverse variance of its draws; "plain" the
     estimates, all alike.
@@ -234,11 +236,13 @@ def regress(
 
 
 def _interval_problem(good: Sequence[Minimum], residual: bool) -> Optional[Refusal]:
+    """Returns the reason why the minimum of some budget has no interval, or None; the exponents then have none either."""
     answers = [m.result.n_star_residual if residual else m.result.n_star for m in good]
     return next((answer.refused for answer in answers if isinstance(answer, Estimate) and answer.refused), None)
 
 
 def _exponent(good: Sequence[Minimum], which: str, residual: bool, settings: AnalysisSettings) -> Estimate:
+    """Returns the slope of the regression with the interval of its draws: a for "n_star", b for "d_star"."""
     _, best, drawn = regress(good, which, residual, settings.regression)
     method = RESIDUAL if residual or good[0].parametric is None else PARAMETRIC
     return bootstrap.estimate(best[1], drawn[:, 1], settings.level, method, _interval_problem(good, residual))

@@ -41,8 +41,11 @@ class Residual:
 
 @result
 class Parametric:
-    """The fitted law. `a` and `b` are beta / (alpha + beta) and its complement (C = k N D); `a_counted` and `b_counted` are the slopes of
-    N* and D* over the sampled budgets with C as counted."""
+    """The result of approach 3: the fitted law, and the exponents a and b of N* ~ C^a, D* ~ C^b that follow from it.
+
+    `a` and `b` are beta / (alpha + beta) and its complement, as if C were k N D. `a_counted` and `b_counted` are the slopes of N* and D*
+    over the sampled budgets with C as counted.
+    """
 
     n_convention: str
     c_convention: str

@@ -41,7 +41,7 @@ class Profile:
 def by_budget(cells: Runs) -> list[Profile]:
     """Returns the profiles as planned: cells of one budget, those of one size averaged. UserError for a table without planned budgets.
 
-    Right in the convention that budgets are planned in, and in no other.
+    The cells of a budget share a C in the convention in which budgets are planned, and in no other.
     """
     if cells.budget is None:
         raise UserError("approach 2 needs a column of planned budgets: name it with --budget=COLUMN")
