@@ -30,8 +30,8 @@ $(VENV)/parity: $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[parity]'
 	@touch $@
 
-layouts: $(STAMP)  ## every family on every layout of eight devices against one device (6 minutes)
-	@LAYOUTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/layouts
+layouts: $(STAMP)  ## every family on every layout of eight devices against one device, and every case of the models' laws
+	@LAYOUTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/layouts tests/model
 
 hosts: $(STAMP)  ## runs of two and four processes on this machine (3 minutes)
 	@HOSTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/hosts
@@ -61,6 +61,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python tests/nightly/replicate.py $(SCALING_DATA)
 	@$(BIN)/python -m tests.nightly.coverage
 	@$(BIN)/python -m tests.nightly.mutants
+	@OBJECTIVES=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/data
 	@$(MAKE) layouts hosts preflight
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 
