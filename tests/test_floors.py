@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
 import time
@@ -101,11 +102,13 @@ JAX_FREE = [
     "lm.rows",
     "lm.model.flops",
     "lm.model.memory",
+    "lm.model.refusals",
     "lm.data.info",
     "lm.run",
     "lm.usage",
     "lm.study.worker",
 ]
+JAX_FREE += ["lm.model.parts." + name for name in ("attention", "heads", "mlp", "norm", "positions", "stacks")]
 JAX_FREE += ["lm.preflight." + name for name in ("__main__", "topologies", "targets", "roofline", "job", "search", "table")]
 JAX_FREE += ["experiments", "experiments.__main__", "launch.local", "launch.view"]
 JAX_FREE += ["lm.scaling.__main__", "lm.scaling.runs", "lm.scaling.commands.table", "lm.scaling.table_summary"]
@@ -159,6 +162,17 @@ def floor(name):
 def test_every_module_of_lm_stands_on_a_stated_floor():
     lost = [name for name in modules() if name != "lm" and not any(inside(name, prefix) for prefix in FLOORS if prefix != "lm")]
     assert lost == [], "add them to FLOORS"
+
+
+def test_the_design_names_every_floor():
+    """The table of docs/design.md is the one that is enforced."""
+    told = {}
+    for number, text in re.findall(r"^\| (\d) \| (.*) \|$", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
+        told |= {
+            name.removesuffix(".py").replace("/", "."): int(number)
+            for name in re.findall(r"`((?:lm/|configs|experiments|launch)[\w/.]*)`", text)
+        }
+    assert told == {name: at for name, at in FLOORS.items() if name != "lm" and not name.endswith("__main__")}
 
 
 def test_imports_point_down():

@@ -35,7 +35,7 @@ MUTANTS = (
         "lm/model/norm.py",
         "jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)",
         "jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True)) + self.epsilon",
-        ("tests/hf/test_golden.py",),
+        ("tests/model/test_norm.py",),
     ),
     Mutant(
         "the epsilon of LayerNorm is ten times too large",
