@@ -15,7 +15,7 @@ from lm.model.config import ModelConfig
 from lm.scaling.settings import AnalysisSettings
 from lm.study import directory, plan, status, worker
 from lm.study.comparison import Comparison, Published, Variant
-from lm.study.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.study.rules import HeadsShape, PowerLawRate, PowerOfTwoBatch
 from lm.study.study import Budget, Study
 from lm.train.config import RunConfig
 

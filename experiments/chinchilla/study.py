@@ -8,7 +8,7 @@ Two CPU cores, about 7 minutes of training; README.md has the numbers to expect.
 from lm.data.config import ByteTokenizer, Component, DataConfig
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.optim.config import WSD, OptimConfig
-from lm.study.recipes import ConstantBatch, PowerLawRate, WidthShape
+from lm.study.rules import ConstantBatch, PowerLawRate, WidthShape
 from lm.study.study import Budget, Study
 from lm.train.config import CheckpointConfig, EvalConfig, ExecutionConfig, LogConfig, RunConfig
 

@@ -18,7 +18,7 @@ class Family:
     """A family of models. `rules` describe its tensors; the other fields describe its configuration.
 
     options    keys that correspond one to one to fields of ours
-    constants  fields with the same value in the whole family
+    constants  fields with the same value in the whole family; `mlp.name` is the kind of feed-forward layer, unless it is the dense one
     derive     computes fields from several keys or from the names of the tensors; `express` is its inverse
     fixed      keys with the only values under which transformers computes what we do
     inert      keys without effect, beside those of every family

@@ -75,7 +75,7 @@ class GridCell(Cell):
 class Study:
     """A question about how loss falls, and the grid of runs that answers it.
 
-    `base` is the configuration that all runs share; the rules (lm.study.recipes) fill in shape, batch, D and learning rate. `seeds` are
+    `base` is the configuration that all runs share; the rules (lm.study.rules) fill in shape, batch, D and learning rate. `seeds` are
     those of the repeats, beside `base.seed`; `bracket_factors` multiply the learning rate of the rule. `analysis` says how the laws are
     fitted. `compare_with` names studies on the same text whose bits per byte the report sets beside this one's.
     """

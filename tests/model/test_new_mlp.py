@@ -12,6 +12,7 @@ from model.test_memory import PLAIN, allocated
 
 import lm.config as config_lib
 from lm.errors import UserError
+from lm.hf import families
 from lm.mesh import MeshConfig
 from lm.model.activations import activate
 from lm.model.config import MLPConfig, ModelConfig
@@ -83,6 +84,11 @@ def test_the_memory_estimate_is_near_the_compiler():
     config, row = with_deep(PLAIN, Deep(d_ff=512, d_middle=64)), RowShape(128)
     found = allocated(config, 4, row, "none")
     assert found / 1.5 < activation_bytes(config, 4, row) < found * 1.5
+
+
+def test_an_export_that_no_family_holds_is_refused():
+    with pytest.raises(UserError, match="would change mlp: deep -> dense"):
+        families.for_config(with_deep(LLAMA, Deep()))
 
 
 def test_options_are_refused_and_the_mesh_is_checked():

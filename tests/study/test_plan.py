@@ -10,8 +10,8 @@ import small_study
 from lm import config as config_lib
 from lm.errors import UserError
 from lm.study import directory, plan
-from lm.study.recipes import PowerOfTwoBatch
 from lm.study.rows import read_rows
+from lm.study.rules import PowerOfTwoBatch
 from lm.study.study import Budget
 from lm.train.config import RunConfig
 

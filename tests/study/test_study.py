@@ -8,7 +8,7 @@ import small_study
 
 from lm.errors import UserError
 from lm.model.flops import ledger
-from lm.study.recipes import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.study.rules import HeadsShape, PowerLawRate, PowerOfTwoBatch
 from lm.study.study import Budget
 
 FINGERPRINT = small_study.DATA["fingerprint"]

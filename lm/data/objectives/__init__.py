@@ -1,1 +1,1 @@
-"""Objectives: numpy transforms from documents to the rows of one Batch. `base` says what an objective is and how to add one."""
+"""Objectives: numpy transforms from documents to the rows of one Batch. docs/objectives.md says how to add one."""

@@ -1,7 +1,7 @@
 """The questions that ledger, memory estimate, mesh check and preflight put to every component of a block (imports no jax).
 
 They add up the answers and know no component by name. A new kind of feed-forward layer is one file with a subclass of `FeedForward` and
-an entry in the union `lm.model.config.MLP`.
+an entry in the union `lm.model.config.MLP` (docs/models.md, "Add a feed-forward layer").
 """
 
 import dataclasses
