@@ -30,6 +30,8 @@ MAX_DEATHS = 3  # workers that may die one after another with no cell finished i
 
 @dataclasses.dataclass
 class _Worker:
+    """A worker process on its core, and the log that holds its output."""
+
     core: Optional[int]
     process: subprocess.Popen
     log: pathlib.Path

@@ -80,7 +80,7 @@ def _parameter_counts(params: dict[str, int]) -> list[str]:
 
 
 def row_text(row: RowShape, objective: str) -> str:
-    """Says what an objective makes of a row's text: positions (with room for the longest draws), predictions, labels."""
+    """Describes the row that an objective makes of text: positions (with room for the longest draws), predictions, labels."""
     two = row.encoder_length > 0
     parts = [f"encoder {row.encoder_length:,}"] if two else []
     parts += [f"{'decoder ' if two else ''}{row.length:,} positions", f"{predicted(row):,} predicted"]

@@ -122,7 +122,7 @@ def plain_defaults(cls: type) -> dict[str, Any]:
 
 
 def strategy_name(value: Any, hint: Any) -> dict[str, str]:
-    """Returns what of a strategy's JSON says which it is."""
+    """Returns the entry of a strategy's JSON that names it; nothing where the hint has one alternative or the value needs no name."""
     return {"name": type(value).name} if len(alternatives(hint)) > 1 and getattr(value, "needs_name", True) else {}
 
 
@@ -201,6 +201,7 @@ def describe(hint: Any) -> str:
 
 
 def wrong_type(path: str, hint: Any, value: Any, nearest: Sequence[str] = ()) -> UserError:
+    """Returns the error for a value of the wrong type. It names the type, and the nearest valid word where there is one."""
     near = difflib.get_close_matches(str(value), nearest, n=1, cutoff=0.5)
     return UserError(f"{path} takes {describe(hint)}, not {value!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 

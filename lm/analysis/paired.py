@@ -147,6 +147,8 @@ class Group:
 
 @result
 class Excluded:
+    """A run that no comparison uses, and the reason."""
+
     id: str
     group: str
     variant: str
@@ -319,7 +321,7 @@ PAIR_HEAD = ["pair", "difference", "noise", "seeds", "order", "published"]
 
 
 def basis(group: Group, made: PairedComparison) -> str:
-    """Says what the losses of a group are measured on."""
+    """Returns the measure of a group's losses in words: the targets, and the loss at which a run counts as trained."""
     return (
         f"nats per target over {group.targets:,} held-out targets, the same for all; their frequencies alone give {group.entropy:.3f},"
         f" and {group.entropy - made.margin:.3f} or less in every run counts as trained"
@@ -327,6 +329,7 @@ def basis(group: Group, made: PairedComparison) -> str:
 
 
 def variant_cells(v: VariantResult) -> dict[str, str]:
+    """Returns the cells of a variant's line in the table, by column."""
     flops = v.flops_per_pair
     return {
         "variant": v.variant,
@@ -341,6 +344,7 @@ def variant_cells(v: VariantResult) -> dict[str, str]:
 
 
 def score_cells(v: VariantResult, published: Optional[Published]) -> list[str]:
+    """Returns the published scores of a variant as cells of a table; dashes where the paper has none."""
     scores = published.of(v.group, v.variant) if published else None
     return [f"{score:.2f}" for score in scores] if scores else ["–"] * (len(published.measures) if published else 0)
 
@@ -373,7 +377,7 @@ def _published_order(pair: Pair) -> str:
 
 
 def sentences(made: PairedComparison, group: Group) -> list[str]:
-    """Says what was found in a group, and how that compares with what is published."""
+    """Returns the sentences on a group: which orders are resolved, and whether published scores have the same order."""
     pairs = [pair for pair in made.pairs if pair.group == group.name]
     if not group.trained:
         names = ", ".join(v.variant for v in made.of(group.name) if not v.trained)

@@ -122,12 +122,14 @@ _SPACE_SIGN, _ESCAPE = "\u2581", "\ue000"
 
 
 def escape(text: str) -> str:
+    """Replaces SentencePiece's sign for a space, which it would read as one; `unescape` brings it back."""
     if _SPACE_SIGN in text or _ESCAPE in text:
         return text.replace(_ESCAPE, _ESCAPE + "e").replace(_SPACE_SIGN, _ESCAPE + "s")
     return text
 
 
 def unescape(text: str) -> str:
+    """Undoes `escape`."""
     if _ESCAPE not in text:
         return text
     return re.sub(_ESCAPE + "([es])", lambda match: _ESCAPE if match[1] == "e" else _SPACE_SIGN, text)

@@ -19,7 +19,7 @@ TRAINING = 3  # forward passes' worth of products in a training step
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """`params` by group, as `lm.model.counts.parameters` has them.
+    """A model's counts of parameters and FLOPs. `params` are by group, as `lm.model.counts.parameters` has them.
 
     `flops_per_token`: training FLOPs of a row over the tokens of text that it consumes, by convention:
 

@@ -48,7 +48,7 @@ class Mask:
         return self.kind == "causal" or self.window is not None
 
     def distance_indices(self) -> tuple[AnyArray, AnyArray]:
-        """Returns what distances of queries and keys are computed from: the original index, the same for all rows, or else positions."""
+        """Returns the indices whose differences are distances: the original index, the same for all rows, or else positions."""
         if self.q_original_index_BT is None or self.k_original_index_BS is None:
             return self.q_position_BT, self.k_position_BS
         return self.q_original_index_BT, self.k_original_index_BS

@@ -12,7 +12,7 @@ from lm.sharding import Rules
 
 
 class RMSNorm(nnx.Module):
-    """x / sqrt(mean(x^2) + epsilon) * scale over the last axis (Zhang & Sennrich 2019, equation 4)."""
+    """RMS norm: x / sqrt(mean(x^2) + epsilon) * scale over the last axis (Zhang & Sennrich 2019, equation 4)."""
 
     def __init__(self, size: int, epsilon: float, *, key: jax.Array, rules: Rules):
         self.epsilon = epsilon

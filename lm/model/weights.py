@@ -82,7 +82,7 @@ def read(param: nnx.Param, dtype: Any, rules: Rules) -> jax.Array:
 
 
 class Linear(nnx.Module):
-    """`einsum(x, kernel) + bias`: the kernel contracts its first dimensions, `spec.ins`, with the last ones of x."""
+    """A linear layer, `einsum(x, kernel) + bias`: the kernel contracts its first dimensions, `spec.ins`, with the last ones of x."""
 
     def __init__(self, spec: LinearSpec, *, key: jax.Array, rules: Rules):
         ins, outs = spec.ins, spec.outs

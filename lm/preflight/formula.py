@@ -22,6 +22,8 @@ RECOMPUTED = {"none": 1.0, "dots": 1.0, "dots_no_batch": 1.05, "full": 4 / 3}  #
 
 
 class Guess(NamedTuple):
+    """An estimate of one step on one device, by formula."""
+
     memory: float  # bytes per device
     seconds: float  # per step
 

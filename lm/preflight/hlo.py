@@ -47,6 +47,8 @@ class Analysis:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Totals:
+    """The FLOPs, bytes and collectives of a computation, with those of the computations that it calls."""
+
     flops: float = 0.0
     bytes: float = 0.0
     operations: Mapping[Operation, int] = dataclasses.field(default_factory=Counter)

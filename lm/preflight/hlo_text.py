@@ -41,7 +41,7 @@ class Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Instruction:
-    """`name = result opcode(operands), attributes`. The arrays of a tuple stand in one row, nested ones too."""
+    """An instruction, `name = result opcode(operands), attributes`. The arrays of a tuple stand in one row, nested ones too."""
 
     name: str
     opcode: str
@@ -78,6 +78,8 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Computation:
+    """A named list of instructions: the entry of a program, or the body of a loop, fusion or call."""
+
     name: str
     instructions: dict[str, Instruction]
 
@@ -107,6 +109,8 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Module:
+    """A compiled program: its computations by name, and the name of the one that it enters by."""
+
     computations: dict[str, Computation]
     entry: str
 

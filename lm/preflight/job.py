@@ -33,6 +33,8 @@ Say = Callable[[str], None]
 
 
 class Request(NamedTuple):
+    """A step to compile, for which hardware, and in what time."""
+
     config: RunConfig
     topology: Topology
     timeout: float  # seconds
@@ -71,7 +73,7 @@ class Job:
         return time.monotonic() - self.start
 
     def stage(self) -> str:
-        """Returns what it is doing, as it said last."""
+        """Returns the child's present stage, in the words that it printed last."""
         lines = self._path("out").read_text(encoding="utf-8", errors="replace").splitlines()
         return lines[-1] if lines else "starting"
 

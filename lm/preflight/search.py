@@ -24,6 +24,8 @@ Found = tuple["Candidate", Outcome]
 
 
 class Candidate(NamedTuple):
+    """A way to carry out the run, and the guess of its memory and time."""
+
     config: RunConfig
     guess: Guess
 

@@ -81,7 +81,7 @@ def _allocated(law: Law, values: np.ndarray, cost: frontier.Cost, log_c: np.ndar
 
 
 def points_of(runs: Runs, law: Law, weights: Optional[np.ndarray] = None) -> fit.Points:
-    """Returns what a law is fitted to, each point with weight 1 unless `weights` [n] are given."""
+    """Returns the points that a law is fitted to, each point with weight 1 unless `weights` [n] are given."""
     return fit.Points(runs.log_x(law.inputs), np.log(runs.loss), np.ones(len(runs)) if weights is None else weights)
 
 

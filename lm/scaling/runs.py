@@ -88,7 +88,7 @@ class Runs:
 
     @property
     def log_planned_c(self) -> np.ndarray:
-        """log C at which seed noise is read."""
+        """The log C at which seed noise is read, in the convention of the plan."""
         return np.log(self.c if self.planned_c is None else self.planned_c)
 
     @property

@@ -33,7 +33,7 @@ class Entropy:
 
     @property
     def rate(self) -> float:
-        """h, nats per byte of endless text."""
+        """The entropy rate h, in nats per byte of endless text."""
         return self.per_word / self.word_bytes
 
     @property

@@ -79,6 +79,7 @@ def block_of(chunk: int, most: int) -> int:
 
 
 def described(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, scale: Optional[float]) -> tuple[Rule, Queries, Keys]:
+    """Returns the rule of a mask, and queries and keys with what it reads of them."""
     q_original_index_BT, k_original_index_BS = (jnp.asarray(index) for index in mask.distance_indices())
     scale = 1 / math.sqrt(q_BTNH.shape[-1]) if scale is None else scale
     rule = Rule(

@@ -43,6 +43,8 @@ class Sums(NamedTuple):
 
 
 class Gradients(NamedTuple):
+    """The gradients of keys, values and the relative bias, summed over blocks of queries."""
+
     k_BKSH: jax.Array
     v_BKSH: jax.Array
     bias_BNR: Optional[jax.Array]  # row by row: a sum over rows would be a collective in each block

@@ -38,7 +38,7 @@ def outputs(config: ModelConfig) -> dict[str, Head]:
 
 
 def refusals(config: ModelConfig) -> Refusals:
-    """Returns what the options of heads may not be."""
+    """Returns the reasons to refuse the options of heads, each with whether it holds."""
     names, parts = [output.name for output in config.outputs], config.head_bias or config.head_transform
     plain = len(set(names)) == len(names) and all(name.isidentifier() for name in names)
     headless = not config.vocabulary_head

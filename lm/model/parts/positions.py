@@ -34,7 +34,7 @@ def limit(config: ModelConfig) -> Optional[int]:
 
 
 def refusals(config: ModelConfig) -> Refusals:
-    """Returns what the options of positions may not be."""
+    """Returns the reasons to refuse the options of positions, each with whether it holds."""
     return [*_rotary(config), *_relative(config)]
 
 

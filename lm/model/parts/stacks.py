@@ -64,7 +64,7 @@ def streams(config: ModelConfig, row: RowShape) -> tuple[Stream, ...]:
 
 
 def refusals(config: ModelConfig) -> Refusals:
-    """Returns what the options of stacks and blocks may not be."""
+    """Returns the reasons to refuse the options of stacks and blocks, each with whether it holds."""
     both, layers, joined = config.architecture == "encoder_decoder", config.encoder_layers, config.attention.documents == "joined"
     given = "shared_stacks" if config.shared_stacks else "encoder_layers"
     alone = not both and (config.shared_stacks or layers is not None)

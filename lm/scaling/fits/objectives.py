@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 
 class Objective(Protocol):
+    """A function that a fit minimises: the sum over points of the cost of a residual. `pull` is the slope of the cost over the residual."""
+
     def __hash__(self) -> int: ...
 
     @property
@@ -45,7 +47,7 @@ class HuberLog:
 
 @dataclasses.dataclass(frozen=True)
 class SquaredLog:
-    """r^2 of log predicted - log observed."""
+    """The square r^2 of log predicted - log observed."""
 
     power: ClassVar[int] = 2
 
@@ -61,7 +63,7 @@ class SquaredLog:
 
 @dataclasses.dataclass(frozen=True)
 class SquaredRaw(SquaredLog):
-    """r^2 of predicted - observed, in nats^2: the residual sum of squares."""
+    """The square r^2 of predicted - observed, in nats^2: the residual sum of squares."""
 
     def residual(self, predicted: Float[Array, " n"], observed: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.exp(predicted) - jnp.exp(observed)

@@ -32,7 +32,10 @@ class ReplicatedCell:
 
 @result
 class NoiseModel:
-    """sigma(C) = exp(log_sd + slope (log C - log_flops)); `covariance` is that of (log_sd, slope), by the curvature of the posterior."""
+    """The seed noise sigma(C) = exp(log_sd + slope (log C - log_flops)).
+
+    `covariance` is that of (log_sd, slope), by the curvature of the posterior.
+    """
 
     log_sd: float
     slope: float

@@ -176,7 +176,7 @@ class Noise(Strategy):
 
 @dataclasses.dataclass(frozen=True)
 class SigmaOfC:
-    """sigma(C) as `noise.fit_noise` measures it from seeds, with its own uncertainty."""
+    """The seed noise sigma(C) as `noise.fit_noise` measures it from seeds, with its own uncertainty."""
 
     model: "NoiseModel"
 
@@ -189,7 +189,7 @@ class SigmaOfC:
 
 @dataclasses.dataclass(frozen=True)
 class SigmaOfLoss:
-    """sigma(L) through points (loss, relative sd): log sigma is linear in log loss between them and constant beyond."""
+    """The seed noise sigma(L) through points (loss, relative sd): log sigma is linear in log loss between them and constant beyond."""
 
     points: tuple[tuple[float, float], ...]
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def plan(made: "TablePlan") -> str:
+    """Renders the answers to the questions of a plan."""
     lines = [f"{made.source}: {made.count} rows; {made.equation}; intervals by {made.resampling}"]
     for at in made.allocations:
         marked = f"   [{at.caution.message}]" if at.caution else ""
@@ -53,6 +54,7 @@ def _cells(made: "Union[NextCells, Refusal]") -> list[str]:
 
 
 def power(made: "Power") -> str:
+    """Renders the predicted power of a design."""
     lines = [f"{made.rows} runs, {made.flops:.3g} FLOPs; the prior law has a = {made.exponent:.4f}"]
     lines.append(
         f"  law fitted to all runs:  standard deviation of a {_number(made.sd)}, of log N* at the largest budget {_number(made.log_n_sd)}"
