@@ -39,10 +39,10 @@ class OracleComparison:
 
 
 def compare(
-    least: LeastLoss, cells: Runs, three: Union[Parametric, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
+    least: LeastLoss, cells: Runs, parametric: Union[Parametric, Refusal], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings
 ) -> OracleComparison:
-    """Compares `three`, the fit of approach 3 to the losses of `cells`, with the oracle."""
-    floor, alpha, beta = (three if isinstance(three, Refusal) else three.parameters[name] for name in ("E", "alpha", "beta"))
+    """Compares `parametric`, the fit of approach 3 to the losses of `cells`, with the oracle."""
+    floor, alpha, beta = (parametric if isinstance(parametric, Refusal) else parametric.parameters[name] for name in ("E", "alpha", "beta"))
     width = None
     if isinstance(floor, Estimate) and floor.low is not None and floor.high is not None:
         width = (floor.high - floor.low) / least.nats_per_byte

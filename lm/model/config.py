@@ -87,7 +87,7 @@ class ModelConfig:
     token_types: int = 0  # kinds of token (BERT's two sentences), each with an embedding
     tied_head: bool = False  # the token table is the vocabulary's head too
     vocabulary_head: bool = True  # whether there are logits over the vocabulary
-    head_transform: bool = False  # dense layer, activation and norm before the vocabulary's head (BERT)
+    head_transform: bool = False  # dense layer, activation (that of mlp) and norm before the vocabulary's head (BERT)
     head_bias: bool = False  # a bias on the logits over the vocabulary
     outputs: tuple[OutputConfig, ...] = ()  # further heads
     pooler: bool = False  # a pooler, tanh(dense(state)), although no head reads it (BERT without its heads)

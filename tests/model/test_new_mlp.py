@@ -94,6 +94,8 @@ def test_an_export_that_no_family_holds_is_refused():
 def test_options_are_refused_and_the_mesh_is_checked():
     with pytest.raises(UserError, match=r"model\.mlp\.d_middle=0"):
         check_parameters(with_deep(LLAMA, Deep(d_middle=0)))
+    with pytest.raises(UserError, match=r"head_transform takes the activation of model\.mlp, and a layer of kind deep has none"):
+        check_parameters(dataclasses.replace(with_deep(LLAMA, Deep()), head_transform=True))
     mesh = make_mesh(MeshConfig(data=1, tensor=2), jax.devices()[:2])
     run = Run(model=with_deep(PLAIN, Deep(d_ff=31)))
     with pytest.raises(UserError, match=r"model\.mlp\.d_ff=31.*mesh\.tensor=2"):
