@@ -1,4 +1,4 @@
-"""Objectives, the functions that a fit minimises: each defines a residual and its cost.
+"""The functions that a fit minimises (objectives of training are in lm.data.objectives): each defines a residual and its cost.
 
 `cost` must be twice differentiable almost everywhere. `pull(r)` = cost'(r) / r is the weight with which iteratively reweighted least
 squares majorises the cost: it must be positive and not increase with |r|.
@@ -98,7 +98,7 @@ class QuantileLog:
 
 @dataclasses.dataclass(frozen=True)
 class AbsoluteLog(QuantileLog):
-    """|r| of log predicted - log observed (L1), rounded in the same way: its minimum is the median."""
+    """The absolute value |r| of log predicted - log observed (L1), rounded as in QuantileLog: its minimum is the median."""
 
     def _side(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.ones_like(r)

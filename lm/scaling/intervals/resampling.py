@@ -56,7 +56,7 @@ class Strategy:
 
 @dataclasses.dataclass(frozen=True)
 class Rows(Strategy):
-    """Bootstrap over rows: each draw weighs a point by how often it was picked. Right where points are independent."""
+    """Bootstrap over rows: each draw weighs a point by how often it was picked. It is right where points are independent."""
 
     name: str = "bootstrap over rows"
     bca: bool = False
