@@ -26,4 +26,4 @@ def group(cell: Entry) -> str:
     """Returns the name of the group that `status` counts a cell in: its budget and role, or its variant."""
     if cell["role"] == ROLE:
         return f"{cell['group']}: {cell['variant']}"
-    return f"stage {cell['stage']}  C {cell['budget']:.3g}  {cell['role']:8s}"
+    return f"stage {cell['stage']}  C {cell['budget']:<8.3g}  {cell['role']}"

@@ -82,10 +82,10 @@ def render(status: Status, root: pathlib.Path) -> str:
     groups: dict[str, list[CellStatus]] = collections.defaultdict(list)
     for c in status.cells:
         groups[naming.group(c.cell)].append(c)
-    lines = []
+    lines, width = [], max(map(len, groups))
     for group, members in groups.items():
         done = sum(m.state == "completed" for m in members)
-        lines.append(f"{group}  {done}/{len(members)} completed")
+        lines.append(f"{group:{width}s}  {done}/{len(members)} completed")
     for c in status.cells:
         cell = c.cell
         name = f"cell {cell['id']} ({naming.words(cell)})"
