@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Optional, Union
 
 from lm.scaling.results import Estimate, Refusal
-from lm.scaling.words import said
+from lm.scaling.words import missing, said
 
 if TYPE_CHECKING:
     from lm.scaling.approaches.hull import Hull
     from lm.scaling.approaches.isoflop import Isoflop
     from lm.scaling.filters import FilterStep
     from lm.scaling.rolling import RollingOrigin
-    from lm.scaling.table_analysis import LawFit, TableAnalysis
+    from lm.scaling.table_analysis import Allocation, LawFit, TableAnalysis
 
 
 def render(made: "TableAnalysis") -> str:
@@ -39,11 +39,19 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
         return [f"approach 3 (law): {said(made)}"] if made else []
     lines = [f"approach 3: {made.equation}", f"  {made.objective} = {made.objective_value:.9g}; intervals by {made.resampling}"]
     lines.append(f"  {made.agreeing} of the best starts agree ({made.starts} in all); condition {made.condition:.2g}{_cross(made)}")
-    lines += [f"  {name} = {said(value)}" for name, value in (made.parameters | made.exponents).items()]
-    for at in made.allocations:
-        marked = f"   [{at.caution.message}]" if at.caution else ""
-        lines.append(f"  C {at.flops:.3g}: N* {said(at.n)}   D* {said(at.d)}   loss {said(at.loss)}   D/N {said(at.ratio)}{marked}")
+    values = made.parameters | made.exponents
+    why = missing(values.values())
+    lines += [f"  no intervals: {why}"] if why else []
+    lines += [f"  {name} = {said(value, why)}" for name, value in values.items()]
+    lines += [allocation(at, why) for at in made.allocations]
     return lines + further(made) + [f"  caution: {caution.message}" for caution in made.cautions]
+
+
+def allocation(at: "Allocation", known: Optional[str] = None) -> str:
+    """Renders the compute-optimal model at one C. `known` is as of `said`."""
+    n, d, ratio = (said(value, known) for value in (at.n, at.d, at.ratio))
+    marked = f"   [{at.caution.message}]" if at.caution else ""
+    return f"  C {at.flops:.3g}: N* {n}   D* {d}   loss {said(at.loss, known, significant=4)}   D/N {ratio}{marked}"
 
 
 def filters(made: "tuple[FilterStep, ...]") -> list[str]:

@@ -1,23 +1,37 @@
 """Answers in words (imports no jax)."""
 
+from collections.abc import Iterable
 from typing import Any, Optional
 
-from lm.scaling.results import Answer, encode
+from lm.scaling.results import Answer, Estimate, encode
 
 
-def said(value: Answer) -> str:
-    """Returns an answer in words."""
-    return answer(encode(value))
+def said(value: Answer, known: Optional[str] = None, *, significant: int = 3) -> str:
+    """Returns an answer in words. `known` is a reason for a missing interval that the reader was given already."""
+    return answer(encode(value), known=known, significant=significant)
 
 
-def answer(value: Optional[dict[str, Any]], *, percent: bool = False) -> str:
+def missing(values: Iterable[Answer]) -> Optional[str]:
+    """Returns why none of several estimates has an interval, if it is one reason for all."""
+    reasons = {value.refused.reason if value.refused else None for value in values if isinstance(value, Estimate)}
+    return reasons.pop() if len(reasons) == 1 else None
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """Returns a number with as many significant digits, zeros at the end included."""
+    return f"{value:#.{significant}g}".rstrip(".")
+
+
+def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Optional[str] = None, significant: int = 3) -> str:
     """Returns an Estimate with its interval, or a Refusal with its reason, from the JSON form."""
     if value is None:
         return "not computed"
     if value["type"] == "Refusal":
         return f"refused ({value['kind']}): {value['reason']}"
     scale, unit = (100, "%") if percent else (1, "")
-    number = f"{value['value'] * scale:.3g}{unit}"
+    number = f"{digits(value['value'] * scale, significant)}{unit}"
     if value["low"] is None:
-        return f"{number} (no interval: {value['refused']['reason'] if value['refused'] else 'none was made'})"
-    return f"{number} ({value['low'] * scale:.3g} to {value['high'] * scale:.3g}{unit}, {value['level']:.0%})"
+        reason = value["refused"]["reason"] if value["refused"] else "none was made"
+        return f"{number} (no interval)" if reason == known else f"{number} (no interval: {reason})"
+    low, high = (digits(value[end] * scale, significant) for end in ("low", "high"))
+    return f"{number} ({low} to {high}{unit}, {value['level']:.0%})"

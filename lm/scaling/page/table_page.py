@@ -10,7 +10,7 @@ from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.page import html
 from lm.scaling.results import Refusal
 from lm.scaling.table_analysis import LawFit, TableAnalysis
-from lm.scaling.words import said
+from lm.scaling.words import missing, said
 
 
 def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
@@ -73,9 +73,10 @@ def allocations(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
     """Returns the compute-optimal model at each C."""
     if not isinstance(made, LawFit):
         return []
-    rows = []
+    rows, why = [], missing(made.parameters.values())
     for at in made.allocations:
-        row = {"flops": f"{at.flops:.3g}", "n": said(at.n), "d": said(at.d), "loss": said(at.loss), "ratio": said(at.ratio)}
+        row = {"flops": f"{at.flops:.3g}", "loss": said(at.loss, why, significant=4)}
+        row |= {name: said(value, why) for name, value in (("n", at.n), ("d", at.d), ("ratio", at.ratio))}
         kind, message = (at.caution.kind.replace("_", " "), at.caution.message) if at.caution else ("", "")
         rows.append(row | {"caution": kind, "message": message})
     return rows
@@ -102,6 +103,12 @@ def budgets(made: Union[Isoflop, Refusal, None]) -> list[dict[str, str]]:
     if not isinstance(made, Isoflop):
         return []
     return [
-        {"flops": f"{b.flops:.3g}", "points": str(len(b.n)), "n": said(b.n_star), "d": said(b.d_star), "loss": said(b.loss_star)}
+        {
+            "flops": f"{b.flops:.3g}",
+            "points": str(len(b.n)),
+            "n": said(b.n_star),
+            "d": said(b.d_star),
+            "loss": said(b.loss_star, significant=4),
+        }
         for b in made.budgets
     ]

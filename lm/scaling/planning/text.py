@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Union
 
+from lm.scaling import table_summary
 from lm.scaling.results import Refusal
-from lm.scaling.words import said
+from lm.scaling.words import missing, said
 
 if TYPE_CHECKING:
     from lm.scaling.planning.cells import NextCells
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 def plan(made: "TablePlan") -> str:
     """Renders the answers to the questions of a plan."""
     lines = [f"{made.source}: {made.count} rows; {made.equation}; intervals by {made.resampling}"]
-    for at in made.allocations:
-        marked = f"   [{at.caution.message}]" if at.caution else ""
-        lines.append(f"  C {at.flops:.3g}: N* {said(at.n)}   D* {said(at.d)}   loss {said(at.loss)}   D/N {said(at.ratio)}{marked}")
+    why = missing(at.n for at in made.allocations)
+    lines += [f"  no intervals: {why}"] if why else []
+    lines += [table_summary.allocation(at, why) for at in made.allocations]
     for one in made.servings:
         lines += _serving(one)
     for curve in made.curves:
@@ -40,8 +41,8 @@ def _serving(made: "Union[Serving, Refusal]") -> list[str]:
 def _curve(made: "IsoLoss") -> list[str]:
     if not made.n:
         return [f"  loss {made.loss:g}: out of reach of the fitted law"]
-    lines = [f"  loss {made.loss:g}:  N            D            C"]
-    return lines + [f"    {n:12.4g} {d:12.4g} {c:12.4g}" for n, d, c in zip(made.n, made.d, made.flops, strict=True)]
+    lines = [f"  loss {made.loss:g}:", f"    {'N':>10s} {'D':>10s} {'C':>10s}"]
+    return lines + [f"    {n:10.3e} {d:10.3e} {c:10.3e}" for n, d, c in zip(made.n, made.d, made.flops, strict=True)]
 
 
 def _cells(made: "Union[NextCells, Refusal]") -> list[str]:
@@ -50,7 +51,7 @@ def _cells(made: "Union[NextCells, Refusal]") -> list[str]:
     shrunk = f"with {made.spent:.3g} more FLOPs its interval shrinks to {made.shrinks_to:.0%}"
     lines = [f"  N* at C {made.flops:.3g} is {said(made.n_star)}; {shrunk}"]
     lines.append(f"    noise of a run: {made.sigma}; runs to add, the most helpful first, and the width of the interval after each:")
-    return lines + [f"    N {cell.n:9.3g}   D {cell.d:9.3g}   C {cell.flops:9.3g}   {cell.shrinks_to:5.0%}" for cell in made.cells]
+    return lines + [f"    N {cell.n:9.2e}   D {cell.d:9.2e}   C {cell.flops:9.2e}   {cell.shrinks_to:5.0%}" for cell in made.cells]
 
 
 def power(made: "Power") -> str:
