@@ -66,8 +66,8 @@ def _nearest_flag(name: str, flags: tuple[str, ...]) -> str:
     keys = {leaf.path: f"--config.{leaf.path}" for leaf in config_lib.leaves(RunConfig())}
     if name in keys:
         return f"did you mean {keys[name]}?"
-    near = difflib.get_close_matches(name, [*flags, *(key.removeprefix("--") for key in keys.values())], n=1, cutoff=0.0)
-    return f"the nearest is --{near[0]}"
+    near = difflib.get_close_matches(name, [*flags, *(key.removeprefix("--") for key in keys.values())], n=1, cutoff=0.5)
+    return f"the nearest is --{near[0]}" if near else "--help lists the flags"
 
 
 def load(spec: str) -> RunConfig:
