@@ -2,7 +2,7 @@
 
 import pathlib
 import tempfile
-from typing import Union
+from typing import Optional, Union
 
 from lm.scaling import table_summary
 from lm.scaling.approaches.hull import Hull
@@ -24,7 +24,8 @@ def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
             path, pathlib.Path(__file__).with_name("table.html"), pathlib.Path(folder), pictures,
             study={"name": made.source}, made=made, pictured=pictures,
             refusals=refusals(made), approaches=approaches(made), parameters=parameters(made.law), allocations=allocations(made.law),
-            proof=proof(made.law), budgets=budgets(made.isoflop), settings=settings(made), versions=made.versions, further=further(made),
+            no_intervals=no_intervals(made.law), proof=proof(made.law), budgets=budgets(made.isoflop), settings=settings(made),
+            versions=made.versions, further=further(made),
         )  # fmt: skip
 
 
@@ -66,14 +67,20 @@ def parameters(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
     """Returns the parameters of the law with their intervals."""
     if not isinstance(made, LawFit):
         return []
-    return [{"name": name, "value": f"{made.values[name]:.10g}", "interval": said(answer)} for name, answer in made.parameters.items()]
+    why = no_intervals(made)
+    return [{"name": name, "value": f"{made.values[name]:.10g}", "interval": said(answer, why)} for name, answer in made.parameters.items()]
+
+
+def no_intervals(made: Union[LawFit, Refusal, None]) -> Optional[str]:
+    """Returns why no parameter of the law has an interval, if it is one reason."""
+    return missing(made.parameters.values()) if isinstance(made, LawFit) else None
 
 
 def allocations(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
     """Returns the compute-optimal model at each C."""
     if not isinstance(made, LawFit):
         return []
-    rows, why = [], missing(made.parameters.values())
+    rows, why = [], no_intervals(made)
     for at in made.allocations:
         row = {"flops": f"{at.flops:.3g}", "loss": said(at.loss, why, significant=4)}
         row |= {name: said(value, why) for name, value in (("n", at.n), ("d", at.d), ("ratio", at.ratio))}
