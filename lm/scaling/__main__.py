@@ -16,7 +16,9 @@ def main(argv: Optional[list[str]] = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in VERBS.items():
         module.arguments(verbs.add_parser(name, help=module.HELP, description=module.__doc__))
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        verbs.choices[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
     return VERBS[args.verb].run(args)
 
 
