@@ -162,6 +162,14 @@ def test_the_verb_plan_answers_and_travels_as_json(csv, study, monkeypatch, caps
     assert made.next_cells.spent <= 1e20 * (1 + 1e-9)
 
 
+def test_a_plan_without_any_answer_ends_with_one(csv, study, monkeypatch, capsys):
+    monkeypatch.setattr(table_plan, "fit_runs", lambda *_: study[1])
+    status, text = run(monkeypatch, capsys, "plan", csv, "--reach=1", "--iso-loss=1")
+    assert status == 1
+    assert "out of reach" in text
+    assert run(monkeypatch, capsys, "plan", csv, "--reach=1", "--iso-loss=2.5")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -5,7 +5,7 @@ curve of all models with one loss, and which runs to add.
 import argparse
 
 from lm.scaling.commands import table
-from lm.scaling.results import to_json
+from lm.scaling.results import Refusal, to_json
 
 HELP = "plan budgets, serving and further runs from a table"
 
@@ -36,4 +36,5 @@ def run(args: argparse.Namespace) -> int:
     asked = table_plan.Questions(tuple(args.target), tuple(args.reach), args.inference_tokens, tuple(args.iso_loss), args.extra)
     made = table_plan.plan_table(runs, settings, asked)
     print(to_json(made) if args.json else text.plan(made), end="" if args.json else "\n")
-    return 0
+    served = any(not isinstance(serving, Refusal) for serving in made.servings)
+    return 0 if made.allocations or served or any(curve.n for curve in made.curves) else 1
