@@ -8,7 +8,7 @@ import pytest
 
 from lm.errors import UserError
 from lm.scaling import __main__ as command
-from lm.scaling import results, table_summary
+from lm.scaling import results, table_summary, words
 from lm.scaling.intervals.likelihood import GAUSSIAN
 from lm.scaling.intervals.profile_likelihood import PROFILE
 from lm.scaling.page import table_page
@@ -91,3 +91,19 @@ def test_options_that_the_table_or_the_law_lacks_are_named(csv, options, said):
     with pytest.raises(UserError) as caught:
         fitted(csv, *options)
     assert said in str(caught.value)
+
+
+def test_a_reason_that_no_interval_was_made_is_given_once():
+    alone = Estimate(0.44, None, None, 0.8, "bootstrap over rows", Refusal("too_few_points", "too few rows"))
+    made = Estimate(0.44, 0.4, 0.5, 0.8, "bootstrap over rows")
+    assert words.missing([alone, alone]) == "too few rows"
+    assert words.missing([alone, made]) is None
+    assert words.said(alone) == "0.440 (no interval: too few rows)"
+    assert words.said(alone, "too few rows") == "0.440 (no interval)"
+    assert words.said(made, significant=2) == "0.44 (0.40 to 0.50, 80%)"
+
+
+def test_an_unknown_option_of_a_verb_shows_the_usage_of_the_verb(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["fit", "runs.csv", "--frob"])
+    assert "python -m lm.scaling fit: error: unrecognized arguments: --frob" in capsys.readouterr().err
