@@ -128,9 +128,8 @@ class Commands:
         """Trains the cells that are missing; raises UserError when too few completed."""
         state = status_lib.read_status(self.root)
         if state.finished < len(state.cells):
-            self._say(
-                f"{len(state.cells)} cells in {self.root}, {len(self._launcher.cores)} workers; Ctrl-C stops, the same command continues"
-            )
+            workers = "1 worker" if len(self._launcher.cores) == 1 else f"{len(self._launcher.cores)} workers"
+            self._say(f"{len(state.cells)} cells in {self.root}, {workers}; Ctrl-C stops, the same command continues")
             state = self._launcher.run(self.root, self._results.before_stage_1, View(self.out))
         for c in state.cells:
             if c.state in ("diverged", "failed"):
