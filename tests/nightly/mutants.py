@@ -253,7 +253,7 @@ def survives(mutant: Mutant, cache: str) -> Optional[str]:
         path = copy / mutant.file
         path.write_text(path.read_text(encoding="utf-8").replace(mutant.before, mutant.after), encoding="utf-8")
         done = _pytest(copy, mutant.tests, cache)
-        found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        found = [line.partition(" ")[2].partition(" - ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         if done.returncode not in (0, 1) or (done.returncode == 1) != bool(found):
             raise RuntimeError(f"{mutant.name}: pytest ended with status {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}")
         if not found:
