@@ -42,7 +42,7 @@ def epoch(keep_flops=np.inf):
 
 
 def test_the_law_is_its_formula_and_coordinates_invert():
-    log_x = np.log([[1e8, 2e9], [3e9, 6e10]])
+    log_x = np.log([[1e8, 2e9], [3e9, 9e10]])  # of different D / N: an exchange of N and D shows
     centre = log_x.mean(axis=0)
     law = Chinchilla()
     theta = law.coordinates(TRUTH, centre)
