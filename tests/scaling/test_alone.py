@@ -58,5 +58,5 @@ def test_a_table_is_fitted_where_nothing_that_trains_is_installed(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "approach 3: L = E + A / C^gamma" in done.stdout
-    assert "approach 2 (IsoFLOP): a 0.5 " in done.stdout
+    assert "approach 2 (IsoFLOP): a 0.500 " in done.stdout
     assert page.stat().st_size > 10_000
