@@ -21,7 +21,7 @@ _FLAGS = [
 if version("jaxlib").startswith("0.10."):  # later ones have the new generator of loops alone, and end at flags that they do not know
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # the older one takes half the time
 os.environ["XLA_FLAGS"] = " ".join(filter(None, _FLAGS))
-# What one process of a test run has compiled, the others read: pytest's own, and those that tests start.
+# Processes of one test run share a cache of compiled programs: pytest's own, and those that tests start.
 _CACHE = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.mkdtemp(prefix="lm-tests-")

@@ -74,7 +74,7 @@ def other_value(leaf, hint):
 
 
 def leaves_to_set():
-    """By configuration: its leaves that no earlier one has with a value of the same type."""
+    """Returns, for each configuration, its leaves that no earlier one has with a value of the same type."""
     seen, found = set(), {}
     for name, config in CONFIGS.items():
         found[name] = []

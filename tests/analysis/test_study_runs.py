@@ -20,7 +20,7 @@ SETTINGS = AnalysisSettings(draws=99)
 
 
 def frame(rows):
-    """What a CSV file of the rows holds."""
+    """Returns the columns that a CSV file of the rows holds."""
     columns = {"N": [r.params["matmul"] for r in rows], "C": [r.flops["matmul_causal"] for r in rows], "D": [r.tokens for r in rows]}
     return columns | {name: [getattr(r, name) for r in rows] for name in ("loss", "budget", "seed")}
 

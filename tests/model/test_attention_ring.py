@@ -126,7 +126,7 @@ def test_the_order_of_the_sequence_changes_no_gradient_of_blocks(name):
     same(with_gradients(config, permuted, order, Execution(attention="blockwise", unroll=False)), reference(name))
 
 
-# What the layouts' own tests leave out: heads split beside a ring, and blocks of gathered keys.
+# Cases that tests/layouts leave out: heads split beside a ring, and blocks of gathered keys.
 SPLIT = {
     "rotary": ({"data": 2, "context": 2, "tensor": 2}, "ring"),
     "t5": ({"fsdp": 2, "context": 2}, "gather"),

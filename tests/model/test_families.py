@@ -1,4 +1,4 @@
-"""What an output may depend on, for every family: frontiers, packing, padding, predictions and precision."""
+"""Outputs depend on what they may and on nothing else, for every family: frontiers, packing, padding, predictions and precision."""
 
 import dataclasses
 import os
@@ -31,7 +31,7 @@ from lm.model.weights import flatten
 from lm.types import Inputs
 
 EVERYTHING = os.environ.get("LAYOUTS") == "all"
-# Of the families with one kind of mask, stacks and heads, one each; the cached decoding of tests/infer is causal for all.
+# One family for each kind of mask, stacks and heads; the cached decoding of tests/infer is causal for all.
 FRONTIERS = ["gpt2", "mistral", "prefix", "t5_1.0", "t5_shared", "bert", "bart_classes"]
 DISTINCT = ["gpt2", "llama", "neox", "t5_1.0", "t5_1.1", "bart", "original", "bert"]  # in what their layers compute
 FLOAT32 = 2e-5  # of a leaf's largest magnitude: another order of summation

@@ -58,7 +58,7 @@ class Deep(FeedForward):
         return sizes_of(path, {"d_ff": self.d_ff, "d_middle": self.d_middle})
 
 
-# What an entry in lm.model.config.MLP does.
+# The field as a second entry in lm.model.config.MLP would make it.
 @dataclasses.dataclass(frozen=True)
 class Model(ModelConfig):
     mlp: Union[MLPConfig, Deep] = MLPConfig()

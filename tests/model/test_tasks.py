@@ -86,7 +86,7 @@ def test_an_encoder_fills_a_mask_from_its_right_context():
 
 
 def test_a_prefix_lm_knows_the_continuation_at_the_first_position_of_its_prefix():
-    """What follows the prefix is the symbol after its last one; it is asked at position 0, which no causal query has read past."""
+    """The symbol after the prefix's last one follows the prefix; it is asked at position 0, which no causal query has read past."""
     tokens = symbols(100, LENGTH)
     targets = np.repeat((tokens[..., 5:6] + 1) % SYMBOLS, LENGTH, axis=-1)
     assert learn_with_prefix(tokens, targets, (np.arange(LENGTH) == 0).astype(np.float32), 6)[0] < 0.2

@@ -154,11 +154,11 @@ class Objective:
 
     def lengths(self, chunk: int) -> tuple[Spread, Spread, Spread]:
         """Returns the lengths of the inputs, of the targets and of both together, for a chunk of so many tokens."""
-        raise NotImplementedError
+        raise NotImplementedError  # asked only of objectives that make pairs of chunks
 
     def pairs(self, chunks: Ragged, draws: Draws, ids: "SpecialIds", rows: np.ndarray) -> tuple[Ragged, Ragged]:
         """Returns (inputs, targets) of chunks; `rows` [n], sorted, are the rows that they lie in."""
-        raise NotImplementedError
+        raise NotImplementedError  # likewise
 
     def examples(self, packed: PackedRows, ids: "SpecialIds") -> Examples:
         """Returns the pairs of some rows, before they are cut to a row's room."""
@@ -176,6 +176,7 @@ class Objective:
 
     def targets_only(self) -> Self:
         """Returns the objective that makes the same pairs and predicts their targets alone."""
+        # mypy sees the default above, which objectives on chunks override by a field; only a field can be True.
         return dataclasses.replace(self, loss_on_inputs=False) if self.loss_on_inputs else self  # type: ignore[call-arg]
 
     # ---- prompts ----

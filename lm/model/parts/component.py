@@ -4,6 +4,7 @@ They add up the answers and know no component by name. A new kind of feed-forwar
 an entry in the union `lm.model.config.MLP` (docs/models.md, "Add a feed-forward layer").
 """
 
+import abc
 import dataclasses
 import math
 from typing import Any, ClassVar, Literal, Self
@@ -40,16 +41,16 @@ class LinearSpec:
         return math.prod(self.outs.values()) if self.bias else 0
 
 
-class Component:
+class Component(abc.ABC):
     """A component of a block: a kind of attention or of feed-forward layer. Subclasses are frozen dataclasses of its options.
 
     `width` is the model's d_model. `queries` positions pass through the component. `keys` positions are read for them: the same ones, but
     for cross-attention those of the encoder; a feed-forward layer has no use for them.
     """
 
+    @abc.abstractmethod
     def linears(self, width: int, out_gain: float = 1.0) -> dict[str, LinearSpec]:
         """Returns its linear layers by name. The gain of those that write to the residual stream is multiplied by `out_gain`."""
-        raise NotImplementedError
 
     def scales(self) -> int:
         """Returns the number of parameters of its own norms."""
@@ -68,6 +69,7 @@ class Component:
         """Returns how many pairs of a query and a key of one document of `length` tokens it computes, if it skips hidden ones."""
         return length**2
 
+    @abc.abstractmethod
     def kept(self, width: int, queries: int, keys: int, *, rotated: bool) -> tuple[int, int]:
         """Returns how many numbers of the compute dtype the backward pass keeps.
 
@@ -77,7 +79,6 @@ class Component:
         Returns:
             (everything, the results of matrix products only). Everything includes the norm and the residual sum around the component.
         """
-        raise NotImplementedError
 
     def scores(self, queries: int, keys: int) -> int:
         """Returns how many float32 logits it computes for pairs of a query and a key."""
@@ -88,17 +89,17 @@ class Component:
         """Numbers of each position that every query needs: its key and its value."""
         return 0
 
+    @abc.abstractmethod
     def tensor_sizes(self) -> dict[str, int]:
         """Returns the sizes that the mesh axis `tensor` must divide, by option."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def split(self, ways: int) -> Self:
         """Returns the options of the part that one of `ways` devices of the mesh axis `tensor` computes."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def refusals(self, path: str) -> Refusals:
         """Returns the reasons to refuse its options, each with whether it holds; `path` is that of the options in a ModelConfig."""
-        raise NotImplementedError
 
 
 class FeedForward(Component):
@@ -107,9 +108,9 @@ class FeedForward(Component):
     name: ClassVar[str]
     d_ff: int
 
+    @abc.abstractmethod
     def apply(self, layer: Any, x_BTD: Any) -> Any:
         """Returns y_BTD. `layer` (lm.model.mlp.MLP) has each linear layer as an attribute under the name that `linears` gives it."""
-        raise NotImplementedError
 
 
 def sizes_of(path: str, sizes: dict[str, int]) -> Refusals:
