@@ -130,7 +130,7 @@ def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> Table
     steps = before_after(runs, settings.filters, settings.law, settings.objective) if settings.filters else ()
     runs = apply(runs, settings.filters)
     minima = fit_profiles(runs, settings) if 2 in asked else None
-    found = diagnostics.profiles(minima) if isinstance(minima, Isoflop) else ()
+    found = diagnostics.minima(minima) if isinstance(minima, Isoflop) else ()
     return TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),
         law=fit_law(runs, settings) if 3 in asked else None, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,

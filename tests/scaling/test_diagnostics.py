@@ -143,11 +143,11 @@ def test_concave_profiles_and_minima_at_the_edge():
     log_n = np.log(GOOD.n)
     centre = np.array([log_n[GOOD.budget == b].mean() for b in GOOD.budget])
     u = log_n - centre
-    assert not {"concave", "edge", "off_centre"} & kinds(diagnostics.profiles(approach_two(0.05 * u**2)))
+    assert not {"concave", "edge", "off_centre"} & kinds(diagnostics.minima(approach_two(0.05 * u**2)))
     first = GOOD.budget == GOOD.budget[0]
-    assert "concave" in kinds(diagnostics.profiles(approach_two(np.where(first, -0.05, 0.05) * u**2)))
-    assert "edge" in kinds(diagnostics.profiles(approach_two(0.05 * (u - np.where(first, 5.0, 0.0)) ** 2)))
-    assert "off_centre" in kinds(diagnostics.profiles(approach_two(0.05 * (u - np.where(first, 0.8, 0.0)) ** 2)))
+    assert "concave" in kinds(diagnostics.minima(approach_two(np.where(first, -0.05, 0.05) * u**2)))
+    assert "edge" in kinds(diagnostics.minima(approach_two(0.05 * (u - np.where(first, 5.0, 0.0)) ** 2)))
+    assert "off_centre" in kinds(diagnostics.minima(approach_two(0.05 * (u - np.where(first, 0.8, 0.0)) ** 2)))
 
 
 def test_extrapolation_is_marked_as_it_grows():

@@ -1,0 +1,7 @@
+"""What a check finds: a Refusal where no number should stand, a Caution where one stands that needs care."""
+
+from typing import Union
+
+from lm.scaling.results import Caution, Refusal
+
+Found = Union[Refusal, Caution]

@@ -1,0 +1,57 @@
+"""Checks of IsoFLOP profiles: budgets that were refused, minima at an edge of the sampled sizes, and grids off centre."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lm.scaling.diagnostics.found import Found
+from lm.scaling.results import Caution, Estimate, Refusal
+from lm.scaling.runs import Runs
+
+if TYPE_CHECKING:
+    from lm.scaling.approaches.isoflop import Isoflop
+    from lm.scaling.fitted_law import FittedLaw
+
+OFF_CENTRE = 2.0  # factor between N* and the middle of the sampled sizes above which a caution is given
+
+
+def centred(made: "FittedLaw", runs: Runs) -> list[Found]:
+    """Warns of budgets whose sampled sizes lie to one side of the law's N*, or do not reach it."""
+    if runs.budget is None or not {"N", "D"} <= set(made.law.inputs) <= {"N", "D", "C", "M"}:
+        return []
+    from lm.scaling.fits import frontier
+
+    budgets = [np.flatnonzero(runs.budget == value) for value in sorted(set(runs.budget.tolist()))]
+    budgets = [index for index in budgets if len(index) > 1]
+    if not budgets:
+        return []
+    log_c = np.array([np.log(runs.c[index]).mean() for index in budgets])
+    star = np.exp(made.allocate(frontier.cost_of(runs), log_c)[0].log_n[0])
+    return _placed([(float(runs.budget[i[0]]), runs.n[i], float(s)) for i, s in zip(budgets, star, strict=True)])
+
+
+def _placed(budgets: list[tuple[float, np.ndarray, float]]) -> list[Found]:
+    """Returns cautions of (budget, sampled sizes, N*): one for optima at or beyond an edge, one for grids off centre."""
+    edge = [f"{c:.3g}" for c, n, star in budgets if not n.min() < star < n.max()]
+    off = [f"{c:.3g}" for c, n, star in budgets if n.min() < star < n.max() and _off(n, star) > OFF_CENTRE]
+    found: list[Found] = []
+    if edge:
+        found.append(Caution("edge", f"N* lies outside the sampled sizes at budget {', '.join(edge)}: add sizes beyond that end"))
+    if off:
+        what = f"N* is more than {OFF_CENTRE:g} times off the middle of the sizes at budget {', '.join(off)}"
+        found.append(Caution("off_centre", f"{what}, which biases a parabola's minimum: centre the sizes on N*"))
+    return found
+
+
+def _off(n: np.ndarray, star: float) -> float:
+    return math.exp(abs(math.log(star) - 0.5 * math.log(n.min() * n.max())))
+
+
+def minima(made: "Isoflop") -> tuple[Found, ...]:
+    """Diagnoses approach 2: its refused budgets (concave, edge, too few sizes), and grids off centre."""
+    found: list[Found] = [
+        Caution(b.n_star.kind, f"budget {b.budget:.3g}: {b.n_star.reason}") for b in made.budgets if isinstance(b.n_star, Refusal)
+    ]
+    kept = [(b.budget, np.array(b.n), b.n_star.value) for b in made.budgets if isinstance(b.n_star, Estimate)]
+    return tuple(found + _placed(kept))
