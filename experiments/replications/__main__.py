@@ -10,6 +10,7 @@ from typing import Optional
 
 from experiments.replications import papers, published_numbers
 from lm.errors import run_cli
+from lm.scaling import compile_cache
 from lm.scaling.results import to_json
 
 
@@ -54,4 +55,5 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
+    compile_cache.switch_on()
     run_cli(main)

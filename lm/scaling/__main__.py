@@ -4,6 +4,7 @@ import argparse
 from typing import Optional
 
 from lm.errors import run_cli
+from lm.scaling import compile_cache
 from lm.scaling.commands import compare, fit, plan, power
 
 VERBS = {"fit": fit, "compare": compare, "plan": plan, "power": power}
@@ -23,4 +24,5 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
+    compile_cache.switch_on()
     run_cli(main)
