@@ -119,7 +119,7 @@ def _fit(analysis: Analysis) -> list[Item]:
         ("Interval refused when", f"more than {percent(settings['max_lost'], 0)} of the draws have no interior minimum"),
     ]
     if isinstance(fitted, Parametric):
-        condition = f"condition number of the scaled Jacobian {fitted.condition:.2g}, largest gradient entry {fitted.gradient:.1g}"
+        condition = f"condition number of the scaled Jacobian {fitted.condition:.2g}, scaled gradient {fitted.gradient:.1g}"
         items += [
             ("Optimiser", f"{fitted.starts} starts in float64 with analytic gradients; {fitted.agreeing} end at the optimum; {condition}"),
             ("Objective value", f"{fitted.objective_value:.10g}"),

@@ -93,6 +93,24 @@ def test_the_optimum_is_a_minimum_and_every_resample_ends_at_its_own():
     assert np.all(ends.value <= total(made.theta[None], shaken))
 
 
+def test_a_lane_that_stops_at_a_wall_has_not_converged():
+    """Beyond alpha = .3 the law has no value: every step that lowers the objective crosses it. The same start without a wall converges."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Walled(Chinchilla):
+        def log_loss(self, theta, x):
+            return jnp.where(theta[3] > 0.3, jnp.nan, 1.0) * Chinchilla().log_loss(theta, x)
+
+    data = points()
+    start = Chinchilla().coordinates(TRUTH * [1, 1, 1, 0.8, 1.1], data.centre)[None]
+    for law, converged in ((Walled(), False), (Chinchilla(), True)):
+        ends = solver.minimise(law, HuberLog(), data.design(law), data.log_loss, data.weights, start)
+        assert np.isfinite(ends.value[0])
+        assert bool(ends.converged[0]) is converged
+        assert (ends.gradient[0] <= solver.SMALL) is np.bool_(converged)
+    assert fit(Walled(), data, HuberLog()).kind == "not_converged"
+
+
 def test_a_held_coordinate_stays():
     data = points()
     theta = Chinchilla().coordinates(TRUTH, data.centre)

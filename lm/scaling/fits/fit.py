@@ -32,7 +32,7 @@ class Fit:
     points: Points
     theta: np.ndarray  # [k] coordinates
     value: float  # objective
-    gradient: float  # largest entry
+    gradient: float  # scaled: see solver.SMALL
     condition: float  # of the column-scaled Jacobian
     starts: int
     agreeing: int  # how many of the KEPT best starts reach the objective to AGREE
@@ -71,9 +71,9 @@ def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarra
     agree = value <= value.min() * (1 + AGREE) + 100 * solver.NOTHING
     reached = agree & end.converged & np.isfinite(value)
     if not np.any(reached):
-        return Refusal(
-            "not_converged", f"none of {len(grid)} starts converged within {solver.EXACT[0]} Newton steps: add rows, or fit another law"
-        )
+        ended = float(end.gradient[int(np.argmin(value))])
+        where = f"none of {len(grid)} starts reaches a minimum: the best ends at a scaled gradient of {ended:.1g}, not {solver.SMALL:g}"
+        return Refusal("not_converged", f"{where}; add rows, or fit another law")
     best = int(np.argmin(np.where(reached, value, np.inf)))
     left = np.linalg.norm(end.theta - grid[order], axis=1) > MOVED
     if not np.any(agree & left):

@@ -51,11 +51,10 @@ class MultiPower:
     def log_loss(self, theta: Float[Array, " 7"], x: Float[Array, "n q"]) -> Float[Array, " n"]:
         floor, a, alpha, b, c, beta, gamma = jnp.exp(theta)
         blocks = (x.shape[1] - 1) // 3
-        sum_n = jnp.where(x[:, 0] > 0, x[:, 0], 1.0)  # rows of zeros pad the design
         drop_nk, rate_nk, left_nk = (x[:, 1 + i * blocks : 1 + (i + 1) * blocks] for i in range(3))
         rate_nk = jnp.where(rate_nk > 0, rate_nk, 1.0)
         gain = drop_nk * -jnp.expm1(-beta * jnp.log1p(c * rate_nk**-gamma * left_nk))
-        return jnp.log(floor + a * sum_n**-alpha - b * jnp.sum(gain, axis=1))
+        return jnp.log(floor + a * x[:, 0] ** -alpha - b * jnp.sum(gain, axis=1))
 
     def starts(self, centre: np.ndarray) -> np.ndarray:
         values = ((1.5, 2.5), (0.3, 1.0), (0.3, 0.6), (100.0, 500.0), (1.0, 5.0), (0.3, 0.8), (0.3, 0.8))

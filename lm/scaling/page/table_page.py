@@ -95,7 +95,7 @@ def proof(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
         return []
     rows = [
         ("objective", f"{made.objective} = {made.objective_value:.10g}"),
-        ("largest entry of its gradient", f"{made.gradient:.1e}"),
+        ("scaled gradient there, sqrt(g H^-1 g / objective)", f"{made.gradient:.1e}"),
         ("condition number of the column-scaled Jacobian", f"{made.condition:.3g}"),
         ("starts", f"{made.starts:,}; {made.agreeing} of the best agree"),
         ("objective by variable projection", "no linear parameters" if made.projected is None else f"{made.projected:.10g}"),
