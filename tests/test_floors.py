@@ -55,14 +55,14 @@ NEVER = [("lm.model", "lm.data"), ("lm.data", "lm.model"), ("lm.infer", "lm.trai
 
 # The rooms of lm.scaling, from the ground up: a module imports from rooms before its own, or its own. Of lm they import lm.errors alone.
 ROOMS = [
-    ("results", "settings", "words"),
+    ("compile_cache", "results", "settings", "words"),
     ("runs",),
     ("laws",),
     ("fits",),
     ("intervals",),
     ("fitted_law",),
     ("approaches",),
-    ("coverage", "diagnostics", "filters", "multiplier", "rolling", "table_analysis"),
+    ("coverage", "diagnostics", "filters", "multiplier", "prediction", "rolling", "saved", "scores", "table_analysis"),
     ("planning", "table_summary"),
     ("page",),
     ("commands",),

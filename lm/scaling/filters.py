@@ -132,7 +132,7 @@ def _step(name: str, dropped: int, runs: Runs, law: Law, objective: Objective) -
 def exponent(law: Law, natural: np.ndarray, runs: Runs) -> Optional[float]:
     """Returns the slope of log N* on log C between the ends of the rows' compute; None for a law without an optimum, or for one compute."""
     log_c = np.log([runs.c.min(), runs.c.max()])
-    if not {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"} or log_c[0] == log_c[1]:
+    if not frontier.allocates(law) or log_c[0] == log_c[1]:
         return None
     best = frontier.allocate(law, natural, frontier.cost_of(runs), log_c).log_n[0]
     return float((best[1] - best[0]) / (log_c[1] - log_c[0]))

@@ -109,7 +109,7 @@ def _comparable(a: Runs, b: Runs, law: Law) -> Optional[Refusal]:
         return Refusal(
             "conventions", "one table counts FLOPs and the other takes 6 N D: give both the same column with --flops, or neither"
         )
-    if not {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"} and tuple(law.inputs) != ("C",):
+    if not frontier.allocates(law) and tuple(law.inputs) != ("C",):
         return Refusal("missing", f"a law of {', '.join(law.inputs)} has no frontier in C: use a law of N and D, or of C")
     low, high = max(a.c.min(), b.c.min()), min(a.c.max(), b.c.max())
     if low > high:

@@ -115,7 +115,7 @@ Allocated = tuple[Optional[float], Optional[float], Optional[float], Optional[fl
 def _allocation(made: fit.Fit, reference: fit.Fit, used: Runs, runs: Runs) -> Allocated:
     """Returns a, then N*, N* by all rows, regret and deadweight at the largest C."""
     law = made.law
-    if not {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"}:
+    if not frontier.allocates(law):
         return None, None, None, None, None
     cost, log_c = frontier.cost_of(runs), math.log(float(runs.c.max()))
     natural, truth = (law.natural(one.theta[None], one.points.centre) for one in (made, reference))

@@ -1,7 +1,7 @@
 """Analyses a table of runs for `python -m lm.scaling fit`: typed results that print, travel as JSON, and are drawn on the page."""
 
 import dataclasses
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fitted_law import FittedLaw, fit_runs, lack_of_fit
 from lm.scaling.intervals import likelihood, noise, profile_likelihood
 from lm.scaling.intervals.likelihood import Likelihood, LikelihoodFit
+from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.intervals.profile_likelihood import ProfileInterval
 from lm.scaling.intervals.resampling import Measured, Resampling
 from lm.scaling.laws.law import Chinchilla, Law
@@ -124,19 +125,34 @@ class TableAnalysis:
     rolling: Union[RollingOrigin, Refusal, None] = None
 
 
+class Fitted(NamedTuple):
+    """A table's law with its draws, the cells it was fitted to, and the noise of their seeds."""
+
+    law: FittedLaw
+    cells: Runs
+    noise: Union[NoiseModel, Refusal]
+
+
 def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> TableAnalysis:
     """Fits what the settings ask for; numbers that the table does not support are Refusals."""
+    return analyse_and_keep(runs, settings)[0]
+
+
+def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis, Optional[Fitted]]:
+    """Returns the analysis and the fitted law behind it, for those who go on from there; None where no law was fitted."""
     asked = settings.approaches
     steps = before_after(runs, settings.filters, settings.law, settings.objective) if settings.filters else ()
     runs = apply(runs, settings.filters)
     minima = fit_profiles(runs, settings) if 2 in asked else None
     found = diagnostics.minima(minima) if isinstance(minima, Isoflop) else ()
-    return TableAnalysis(
+    law, kept = _law_and_draws(runs, settings) if 3 in asked else (None, None)
+    made = TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),
-        law=fit_law(runs, settings) if 3 in asked else None, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
+        law=law, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
         cautions=tuple(one for one in found if isinstance(one, Caution)), versions={"jax": jax.__version__, "numpy": np.__version__},
         filters=steps, rolling=rolling_origin(runs, settings.law, settings.objective) if settings.rolling else None,
     )  # fmt: skip
+    return made, kept
 
 
 def fit_profiles(runs: Runs, settings: TableSettings) -> Union[Isoflop, Refusal]:
@@ -158,19 +174,24 @@ def _described(settings: TableSettings) -> dict[str, Any]:
 
 def fit_law(runs: Runs, settings: TableSettings) -> Union[LawFit, Refusal]:
     """Fits approach 3 with any law; a Refusal where the rows cannot hold the answer, whatever the fit."""
+    return _law_and_draws(runs, settings)[0]
+
+
+def _law_and_draws(runs: Runs, settings: TableSettings) -> tuple[Union[LawFit, Refusal], Optional[Fitted]]:
     law, objective = settings.law, settings.objective
     found = diagnostics.before(runs, law)
     if refused := next((one for one in found if isinstance(one, Refusal)), None):
-        return refused
+        return refused, None
     seeds, cells = noise.fit_noise(runs), runs.cells()
     made = fit_runs(runs, law, objective, settings.resampling, settings.draws, settings.level, settings.seed, seeds)
     if isinstance(made, Refusal):
-        return made
+        return made, None
     lack = parametric.lack_cautions(lack_of_fit(made, cells, seeds))
     density = fit_likelihood(made, settings)
     profiled = profile_intervals(made, cells, settings, density)
     fitted = described(cells, made, settings, found + diagnostics.after(made, cells, profiled) + lack)
-    return dataclasses.replace(fitted, profiles=profiled, likelihood=density.summary() if isinstance(density, Likelihood) else density)
+    summary = density.summary() if isinstance(density, Likelihood) else density
+    return dataclasses.replace(fitted, profiles=profiled, likelihood=summary), Fitted(made, cells, seeds)
 
 
 def fit_likelihood(made: FittedLaw, settings: TableSettings) -> Union[Likelihood, Refusal, None]:
@@ -200,7 +221,7 @@ def profile_target(name: str, law: Law, cells: Runs, targets: tuple[float, ...])
     """
     if name in law.names:
         return constrained.parameter(law, name)
-    known = law.names + (constrained.KINDS if allocates(law) else ())
+    known = law.names + (constrained.KINDS if frontier.allocates(law) else ())
     if name not in known:
         raise UserError(f"no profile of {name!r} under this law: there are {', '.join(known)}")
     low, high = float(cells.c.min()), float(cells.c.max())
@@ -232,14 +253,9 @@ def described(runs: Runs, made: FittedLaw, settings: TableSettings, found: tuple
     )  # fmt: skip
 
 
-def allocates(law: Law) -> bool:
-    """Returns whether the law says how to split compute between N and D: it reads both and nothing that a budget leaves open."""
-    return {"N", "D"} <= set(law.inputs) <= {"N", "D", "C", "M"}
-
-
 def exponents(made: FittedLaw, runs: Runs, refused: Optional[Refusal] = None) -> dict[str, Answer]:
     """Returns a and b of N* ~ C^a, D* ~ C^b; empty for a law that allocates nothing."""
-    if not allocates(made.law):
+    if not frontier.allocates(made.law):
         return {}
     a, b = (refused, refused) if refused else parametric.path_exponents(made, runs)
     return {"a": a, "b": b}
@@ -247,7 +263,7 @@ def exponents(made: FittedLaw, runs: Runs, refused: Optional[Refusal] = None) ->
 
 def allocations(made: FittedLaw, runs: Runs, targets: tuple[float, ...]) -> tuple[Allocation, ...]:
     """Returns N*, D* and the loss at each power of ten within the table's compute, and at the targets."""
-    if not allocates(made.law):
+    if not frontier.allocates(made.law):
         return ()
     decades = 10.0 ** np.arange(np.ceil(np.log10(runs.c.min())), np.floor(np.log10(runs.c.max())) + 1)
     flops = sorted({*decades.tolist(), *targets})

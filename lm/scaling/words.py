@@ -1,6 +1,6 @@
 """Answers in words (imports no jax)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 from lm.scaling.results import Answer, Estimate, encode
@@ -35,3 +35,10 @@ def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Opt
         return f"{number} (no interval)" if reason == known else f"{number} (no interval: {reason})"
     low, high = (digits(value[end] * scale, significant) for end in ("low", "high"))
     return f"{number} ({low} to {high}{unit}, {value['level']:.0%})"
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ") -> list[str]:
+    """Returns the lines of a table with its columns flush right, two spaces apart."""
+    every = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in every) for i in range(len(header))]
+    return [(indent + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))).rstrip() for row in every]

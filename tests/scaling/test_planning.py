@@ -130,8 +130,9 @@ def test_moments_of_objectives_are_those_of_a_normal():
 
 
 def test_a_law_that_does_not_split_compute_is_refused():
-    with pytest.raises(UserError, match="planning needs a law of N and D"):
-        optimum.splits(catalogue.law("data_constrained"))
+    for name, said in (("kaplan_steps", "a law of N and D"), ("compute_power", "a law of N and D"), ("data_constrained", "--fix U=")):
+        with pytest.raises(UserError, match=said):
+            optimum.splits(catalogue.law(name))
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_a_plan_without_any_answer_ends_with_one(csv, study, monkeypatch, capsys
         (("--reach=2.6", "--extra=1e20"), "--target"),
         (("--target=-1",), "must be positive"),
         (("--reach=2.6", "--inference-tokens=-1"), "--inference-tokens=-1"),
-        (("--target=1e20", "--law=data_constrained"), "planning needs a law of N and D"),
+        (("--target=1e20", "--law=data_constrained"), "--fix U="),
         (("--target=1e20", "--params=P"), "has no column 'P'"),
     ],
 )

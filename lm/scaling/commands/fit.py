@@ -15,6 +15,7 @@ from lm.scaling.results import Refusal, to_json
 
 if TYPE_CHECKING:
     from lm.scaling.filters import Filter
+    from lm.scaling.table_analysis import Fitted, TableAnalysis
 
 HELP = "fit scaling laws to a table of runs"
 
@@ -26,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "compute at which to report N*, D* and loss, beside the powers of ten within the table"
     parser.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
     parser.add_argument("--report", type=pathlib.Path, metavar="FILE.html", help="write a page with figures")
+    parser.add_argument("--save", type=pathlib.Path, metavar="FIT.json", help="save the fitted law for `predict` and `score`")
     table.json_argument(parser)
     table.column_arguments(parser)
     _filter_arguments(parser)
@@ -64,8 +66,8 @@ def _further_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     approaches = tuple(args.approach or ((2, 3) if args.budget else (3,)))
-    if 3 not in approaches and (args.profile or args.likelihood or args.rolling):
-        raise UserError("--profile, --likelihood and --rolling are of a law: add 3 to --approach")
+    if 3 not in approaches and (args.profile or args.likelihood or args.rolling or args.save):
+        raise UserError("--profile, --likelihood, --rolling and --save are of a law: add 3 to --approach")
     runs = table.table_of(args)
     settings = dataclasses.replace(
         table.settings_of(args), approaches=approaches, curve=args.curve, regression=args.regression, filters=filters_of(args),
@@ -74,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     from lm.scaling import table_analysis, table_summary
 
-    made = table_analysis.analyse_runs(runs, settings)
+    made, fitted = table_analysis.analyse_and_keep(runs, settings)
+    if args.save and fitted is not None:
+        _save(args, made, fitted)
     if args.report:
         from lm.scaling.page.table_page import write
 
@@ -83,6 +87,15 @@ def run(args: argparse.Namespace) -> int:
     minima = [budget.n_star for budget in made.isoflop.budgets] if made.isoflop and not isinstance(made.isoflop, Refusal) else []
     found = (made.law, made.hull, *minima)
     return 1 if all(part is None or isinstance(part, Refusal) for part in found) else 0
+
+
+def _save(args: argparse.Namespace, made: "TableAnalysis", fitted: "Fitted") -> None:
+    from lm.scaling import saved
+    from lm.scaling.table_analysis import LawFit
+
+    cautions = made.law.cautions if isinstance(made.law, LawFit) else ()
+    filters = tuple(one.name for one in filters_of(args))
+    saved.write(args.save, saved.saved(fitted.law, fitted.cells, fitted.noise, table.column_options(args), filters, cautions))
 
 
 def filters_of(args: argparse.Namespace) -> tuple["Filter", ...]:

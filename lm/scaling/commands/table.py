@@ -1,8 +1,8 @@
 """The arguments that the verbs share, and the table and the settings that follow from them (imports no jax)."""
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 from lm.errors import UserError
 from lm.scaling import runs as runs_lib
@@ -79,6 +79,21 @@ def columns_of(args: argparse.Namespace) -> Columns:
     )  # fmt: skip
 
 
+def column_options(args: Optional[argparse.Namespace] = None) -> dict[str, Any]:
+    """Returns the values of the options that name columns, their defaults where `args` is None."""
+    parser = argparse.ArgumentParser()
+    column_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    return defaults if args is None else {name: getattr(args, name) for name in defaults}
+
+
+def columns_as(args: argparse.Namespace, known: Mapping[str, Any]) -> None:
+    """Sets the options that name columns, where they stand at their defaults, to those by which another table was read."""
+    for name, default in column_options().items():
+        if getattr(args, name) == default and name in known:
+            setattr(args, name, known[name])
+
+
 def table_of(args: argparse.Namespace) -> Runs:
     """Returns the runs of the CSV file that the arguments name."""
     return runs_lib.read_csv(args.csv, columns_of(args))
@@ -92,10 +107,35 @@ def positive_flops(option: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(values)
 
 
+def fix_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that fixes inputs of a law, so that compute can be split between the others."""
+    text = "fix inputs of the law beside N and D, such as U=1e11, so that compute can be split between N and D"
+    parser.add_argument("--fix", nargs="+", default=[], metavar="NAME=VALUE", help=text)
+
+
+def numbers_of(option: str, pairs: Sequence[str]) -> dict[str, float]:
+    """Returns the positive numbers by name of an option's NAME=VALUE pairs."""
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise UserError(f"{option} {pair}: write NAME=VALUE with a number, such as N=1e9") from None
+        if not 0 < found[name] < float("inf"):
+            raise UserError(f"{option} {pair}: give a positive number")
+    return found
+
+
+def check_level(level: float) -> None:
+    """Raises a UserError for a confidence level that is none."""
+    if not 0 < level < 1:
+        raise UserError(f"--level={level:g}: give a confidence level between 0 and 1, such as .8")
+
+
 def check_intervals(args: argparse.Namespace) -> None:
     """Raises a UserError for a confidence level or a number of draws that gives no interval."""
-    if not 0 < args.level < 1:
-        raise UserError(f"--level={args.level:g}: give a confidence level between 0 and 1, such as .8")
+    check_level(args.level)
     if args.draws < 10:
         raise UserError(f"--draws={args.draws}: give 10 draws at least; 1,000 make a steady interval")
 

@@ -18,10 +18,10 @@ OFF_CENTRE = 2.0  # factor between N* and the middle of the sampled sizes above 
 
 def centred(made: "FittedLaw", runs: Runs) -> list[Found]:
     """Warns of budgets whose sampled sizes lie to one side of the law's N*, or do not reach it."""
-    if runs.budget is None or not {"N", "D"} <= set(made.law.inputs) <= {"N", "D", "C", "M"}:
-        return []
     from lm.scaling.fits import frontier
 
+    if runs.budget is None or not frontier.allocates(made.law):
+        return []
     budgets = [np.flatnonzero(runs.budget == value) for value in sorted(set(runs.budget.tolist()))]
     budgets = [index for index in budgets if len(index) > 1]
     if not budgets:

@@ -12,6 +12,11 @@ from lm.scaling.runs import Runs
 REACH = np.log(30.0)  # how far beyond the sampled sizes, in log N, an optimum is sought
 
 
+def allocates(law: Law) -> bool:
+    """Returns whether the law says how to split compute between N and D: it reads two of N, D, C and M = D / N, and nothing else."""
+    return set(law.inputs) <= {"N", "D", "C", "M"} and len(law.inputs) >= 2
+
+
 class Cost(NamedTuple):
     """FLOPs per token of a model of N parameters: log(C / D) is a parabola in log N over the sampled sizes, continued by its tangents."""
 

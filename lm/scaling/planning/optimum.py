@@ -1,5 +1,7 @@
 """Decisions from a fitted law: N*, D* and loss of a budget, iso-loss curves, the cheapest model for a loss and the tokens it serves."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Optional, Union
 
 import numpy as np
@@ -7,11 +9,12 @@ import numpy as np
 from lm.errors import UserError
 from lm.scaling import diagnostics
 from lm.scaling.fits import solver
-from lm.scaling.fits.frontier import REACH, Cost
+from lm.scaling.fits.frontier import REACH, Cost, allocates
 from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.laws.law import Law
+from lm.scaling.laws.pinned import Pinned
 from lm.scaling.results import Answer, Caution, Estimate, Refusal, result
-from lm.scaling.table_analysis import Allocation, allocates
+from lm.scaling.table_analysis import Allocation
 
 LOST = 0.1  # share of draws that never reach a loss above which its interval is refused
 _LOWER, _HIGHER = 7.0, 14.0  # how far below and above the sampled tokens, in log D, tokens are sought
@@ -51,9 +54,25 @@ class Serving:
 
 def splits(law: Law) -> None:
     """Raises a UserError unless the law says how compute is split between N and D."""
-    if not allocates(law):
-        name = type(law).__name__
-        raise UserError(f"{name} reads {', '.join(law.inputs)}: planning needs a law of N and D, such as --law=chinchilla")
+    if allocates(law):
+        return
+    others = [name for name in law.inputs if name not in ("N", "D", "C", "M")]
+    what = f"{type(law).__name__} reads {', '.join(law.inputs)}"
+    if others and len(law.inputs) - len(others) >= 2:
+        raise UserError(f"{what}, of which compute splits N and D alone: fix the rest with --fix {' '.join(f'{x}=VALUE' for x in others)}")
+    raise UserError(f"{what}: planning needs a law of N and D, such as --law=chinchilla")
+
+
+def pinned(fitted: FittedLaw, at: Mapping[str, float]) -> FittedLaw:
+    """Returns the fitted law at fixed values of some of its inputs; UserError for an input that it does not read."""
+    if not at:
+        return fitted
+    law = fitted.law
+    if missing := [name for name in at if name not in law.inputs or name in ("N", "D", "C", "M")]:
+        others = [name for name in law.inputs if name not in ("N", "D", "C", "M")]
+        can = f"only {', '.join(others)} can be fixed" if others else "it reads no further input"
+        raise UserError(f"--fix {missing[0]}: {type(law).__name__} reads {', '.join(law.inputs)}; {can}")
+    return dataclasses.replace(fitted, fit=dataclasses.replace(fitted.fit, law=Pinned(law, tuple(at.items()))))
 
 
 def best(fitted: FittedLaw, cost: Cost, flops: float, sampled: Optional[tuple[float, float]] = None) -> Allocation:

@@ -1,0 +1,107 @@
+"""Predicts the loss of runs from a saved fit, or the compute-optimal run of a budget, with intervals.
+
+An interval is that of one run to come: it holds the noise of the run and what the fit leaves open of the parameters, shown apart as
+standard deviations. Save a fit with `python -m lm.scaling fit RUNS.csv --save=FIT.json`.
+"""
+
+import argparse
+from typing import TYPE_CHECKING, Optional
+
+from lm.errors import UserError
+from lm.scaling.commands import table
+from lm.scaling.results import Estimate, Refusal, to_json
+from lm.scaling.words import aligned, digits, said
+
+if TYPE_CHECKING:
+    from lm.scaling.planning.predicting import Prediction, Target
+    from lm.scaling.prediction import Forecast
+
+HELP = "predict losses from a saved fit"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fit", metavar="FIT.json", help="what `fit --save=FIT.json` wrote")
+    group = parser.add_argument_group("what to predict (one at least)")
+    text = (
+        "inputs of a run, such as N=1e9 D=2e10; can be repeated. N, D, C (as the table counts it) and M = D / N follow from N or D and one "
+        "other of them; further inputs of the law are needed too"
+    )
+    group.add_argument("--at", nargs="+", action="append", default=[], metavar="NAME=VALUE", help=text)
+    text = "the compute-optimal run of this much compute: N*, D* and its loss"
+    group.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
+    table.fix_argument(parser)
+    parser.add_argument("--level", type=float, help="confidence level of the intervals (default: that of the fit)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    table.json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if not (args.at or args.target):
+        raise UserError("nothing to predict: give --at NAME=VALUE ... or --target FLOPS")
+    at = [table.numbers_of("--at", pairs) for pairs in args.at]
+    targets, fixed = table.positive_flops("--target", args.target), table.numbers_of("--fix", args.fix)
+    if args.level is not None:
+        table.check_level(args.level)
+    from lm.scaling import saved
+    from lm.scaling.planning import predicting
+
+    held = saved.read(args.fit)
+    made = predicting.predicted(args.fit, held, at, targets, fixed, args.level or held.level, args.seed)
+    print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
+    return 0 if all(isinstance(one.loss, Estimate) for one in (*made.runs, *(target.run for target in made.targets))) else 1
+
+
+def _text(made: "Prediction") -> str:
+    lines = [f"{made.fit}: {made.equation}, fitted to {made.rows} rows of {made.source}"]
+    lines.append(f"  intervals: {made.level:.0%} of one run to come; noise by the {made.noise}, parameters by {made.method}")
+    if made.runs:
+        lines += forecasts(made.runs)
+    for target in made.targets:
+        lines += _target(target)
+    return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
+
+
+def forecasts(made: "tuple[Forecast, ...]") -> list[str]:
+    """Renders forecasts as a table, and below it why there is no interval, and that runs lie outside the sampled range."""
+    names = [name for name in made[0].inputs if name != "M"]
+    rows = [
+        [*(f"{one.inputs[x]:.3g}" for x in names), value(one), interval(one), *(f"{sd:.2%}" for sd in one.parts.values()), _beyond(one)]
+        for one in made
+    ]
+    lines = aligned([*names, "loss", "interval", *(f"sd {part}" for part in made[0].parts), "outside the range"], rows)
+    reasons = {one.loss.refused.reason: None for one in made if isinstance(one.loss, Estimate) and one.loss.refused}
+    lines += [f"  no interval: {reason}" for reason in reasons]
+    far = any(one.caution and one.caution.kind != "extrapolation" for one in made)
+    text = "far outside the sampled range (factors above) an interval holds only if the law does: add runs nearer to it"
+    return lines + ([f"  caution: {text}"] if far else [])
+
+
+def value(made: "Forecast") -> str:
+    """Returns the predicted loss in words."""
+    return "refused" if isinstance(made.loss, Refusal) else digits(made.loss.value, 4)
+
+
+def interval(made: "Forecast") -> str:
+    """Returns the interval of a predicted loss in words, a dash where there is none."""
+    if isinstance(made.loss, Refusal) or made.loss.low is None or made.loss.high is None:
+        return "-"
+    return f"{digits(made.loss.low, 4)} to {digits(made.loss.high, 4)}"
+
+
+def _beyond(made: "Forecast") -> str:
+    return ", ".join(f"{name} {factor:.2g}x" for name, factor in made.beyond.items() if name != "M") or "-"
+
+
+def _target(made: "Target") -> list[str]:
+    at, why = made.allocation, _why(made)
+    lines = [f"  C {at.flops:.3g}: N* {said(at.n, why)}   D* {said(at.d, why)}   D/N {said(at.ratio, why)}"]
+    parts = ", ".join(f"sd {name} {sd:.2%}" for name, sd in made.run.parts.items())
+    lines.append(f"    a run there: loss {value(made.run)} ({interval(made.run)}); {parts}")
+    lines += [f"    no interval: {why}"] if why else []
+    cautions = (at.caution, made.run.caution)
+    return lines + [f"    caution: {caution.message}" for caution in cautions if caution][:1]
+
+
+def _why(made: "Target") -> Optional[str]:
+    answer = made.allocation.n
+    return answer.refused.reason if isinstance(answer, Estimate) and answer.refused else None

@@ -1,0 +1,101 @@
+"""Answers `python -m lm.scaling predict`: forecasts from a saved fit, at given inputs and at the optimum of a budget."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Union
+
+import numpy as np
+
+from lm.errors import UserError
+from lm.scaling import prediction, saved
+from lm.scaling.fits.frontier import Cost
+from lm.scaling.fitted_law import FittedLaw
+from lm.scaling.planning import optimum
+from lm.scaling.prediction import Forecast, Predicted
+from lm.scaling.results import Caution, Refusal, result
+from lm.scaling.saved import SavedFit
+from lm.scaling.table_analysis import Allocation
+
+
+@result
+class Target:
+    """The compute-optimal run of a budget: N*, D* with the intervals of the parameters, and the forecast of a run there."""
+
+    allocation: Allocation
+    run: Forecast
+
+
+@result
+class Prediction:
+    """Forecasts from a saved fit, in the order of the questions. `noise` says where the noise of a run comes from."""
+
+    fit: str
+    source: str
+    rows: int
+    law: str
+    equation: str
+    values: dict[str, float]
+    level: float
+    method: str
+    noise: str
+    runs: tuple[Forecast, ...]
+    targets: tuple[Target, ...]
+    table: tuple[Forecast, ...]
+    cautions: tuple[Caution, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecaster:
+    """A saved fit that is asked for forecasts, at fixed values of some inputs."""
+
+    saved: SavedFit
+    fitted: FittedLaw
+    cost: Cost
+    seed: int = 0
+
+    def predict(self, inputs: Mapping[str, Sequence[float]]) -> Predicted:
+        """Returns forecasts with their draws, of runs with inputs by name [n]."""
+        columns = {name: np.asarray(column, float) for name, column in inputs.items()}
+        return prediction.predict(self.fitted, self.cost, columns, self.saved.noise, seed=self.seed)
+
+    def forecasts(self, inputs: Mapping[str, Sequence[float]], level: float) -> tuple[Forecast, ...]:
+        return prediction.forecasts(self.fitted, self.predict(inputs), level)
+
+    def target(self, flops: float, level: float) -> Target:
+        """Returns the optimum of a budget and the forecast of a run there."""
+        optimum.splits(self.fitted.law)
+        leveled = dataclasses.replace(self.fitted, level=level)
+        at = optimum.best(leveled, self.cost, flops, self.saved.sampled["C"])
+        values = [answer.value for answer in (at.n, at.d) if not isinstance(answer, Refusal)]
+        (run,) = self.forecasts({"N": values[:1], "D": values[1:], "C": [flops]}, level)
+        return Target(at, run)
+
+    @property
+    def noise(self) -> str:
+        measured = prediction.Noise(self.saved.noise).measured
+        return "sigma(C) of the table's seeds" if measured else "residuals of the fit"
+
+
+def forecaster(made: SavedFit, fixed: Mapping[str, float], seed: int = 0) -> Forecaster:
+    """Returns the forecaster of a saved fit; its law is read at the fixed inputs."""
+    return Forecaster(made, optimum.pinned(saved.restored(made), fixed), saved.cost_of(made), seed)
+
+
+def predicted(
+    path: str, made: SavedFit, at: Sequence[Mapping[str, float]], targets: Sequence[float], fixed: Mapping[str, float],
+    level: float, seed: int, rows: Union[Mapping[str, np.ndarray], None] = None,
+) -> Prediction:  # fmt: skip
+    """Answers the questions of `predict`: runs with given inputs, budgets, and rows of a table (their inputs by name)."""
+    asked = forecaster(made, fixed, seed)
+    names = asked.fitted.law.inputs
+    for inputs in at:
+        if extra := [name for name in inputs if name not in (*names, "N", "D", "C", "M")]:
+            raise UserError(f"--at {extra[0]}={inputs[extra[0]]:g}: the law reads {', '.join(names)}")
+    return Prediction(
+        fit=path, source=made.source, rows=made.rows, law=made.law, equation=getattr(asked.fitted.law, "equation", made.equation),
+        values=dict(zip(made.names, made.values, strict=True)), level=level, method=made.method, noise=asked.noise,
+        runs=tuple(asked.forecasts({name: [value] for name, value in inputs.items()}, level)[0] for inputs in at),
+        targets=tuple(asked.target(flops, level) for flops in targets),
+        table=() if rows is None else asked.forecasts({name: list(column) for name, column in rows.items()}, level),
+        cautions=made.cautions,
+    )  # fmt: skip

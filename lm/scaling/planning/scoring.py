@@ -1,0 +1,73 @@
+"""Answers `python -m lm.scaling score`: what a saved fit predicts for the rows of a table against what they measured."""
+
+from typing import Union
+
+import numpy as np
+
+from lm.errors import UserError
+from lm.scaling import prediction, saved, scores
+from lm.scaling.planning.predicting import forecaster
+from lm.scaling.prediction import Forecast
+from lm.scaling.results import Caution, Refusal, result
+from lm.scaling.runs import Runs
+from lm.scaling.saved import SavedFit
+from lm.scaling.scores import LevelScore
+
+
+@result
+class ScoredRow:
+    """One row: `error` is log measured - log predicted, `rank` the share of the forecast's draws below what was measured."""
+
+    run: str
+    forecast: Forecast
+    measured: float
+    error: float
+    rank: float
+
+
+@result
+class Score:
+    """A saved fit against the rows of a table. `bias` is the mean of the rows' errors: above 0 the law predicts too low a loss."""
+
+    fit: str
+    fitted_to: str
+    equation: str
+    source: str
+    count: int
+    level: float
+    noise: str
+    error: float  # mean of |error|
+    bias: float
+    largest: float  # the error of the largest size
+    crps: Union[float, Refusal]
+    levels: Union[tuple[LevelScore, ...], Refusal]
+    rows: tuple[ScoredRow, ...]
+    cautions: tuple[Caution, ...]
+
+
+def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Score:
+    """Scores a saved fit by the rows of a table, each a run of its own."""
+    asked = forecaster(made, {}, seed)
+    law = asked.fitted.law
+    if missing := [name for name in law.inputs if name not in runs.inputs]:
+        raise UserError(f"the law reads {', '.join(law.inputs)}: name the column of {missing[0]} with --input={missing[0]}=COLUMN")
+    predicted = asked.predict({name: column.tolist() for name, column in runs.inputs.items()})
+    found = prediction.forecasts(asked.fitted, predicted, level)
+    error, draws = runs.log_loss - predicted.log_loss, predicted.draws
+    rank = np.mean(draws < runs.log_loss, axis=0)
+    refused = asked.fitted.refused
+    return Score(
+        fit=path, fitted_to=made.source, equation=made.equation, source=runs.source, count=len(runs), level=level, noise=asked.noise,
+        error=float(np.abs(error).mean()), bias=float(error.mean()), largest=float(error[np.argmax(np.abs(error))]),
+        crps=refused or float(scores.crps(runs.log_loss, draws).mean()), levels=refused or scores.level_scores(runs.log_loss, draws),
+        rows=tuple(
+            ScoredRow(runs.run[i], found[i], float(runs.loss[i]), float(error[i]), float(rank[i])) for i in range(len(runs))
+        ),
+        cautions=_same(made, runs) + made.cautions,
+    )  # fmt: skip
+
+
+def _same(made: SavedFit, runs: Runs) -> tuple[Caution, ...]:
+    if not made.sha256 or saved.digest(runs.source) != made.sha256:
+        return ()
+    return (Caution("in_sample", "the law was fitted to this very file: its errors say nothing about other runs"),)

@@ -1,0 +1,169 @@
+"""The loss of a run that was not made, from a fitted law, with an interval of three parts that are shown apart.
+
+- noise: the run's own, by the seeds of the table where they measure it, else by the residuals of the fit.
+- parameters: the draws of the fitted law.
+- discrepancy: how far the law itself is off, by any `Part` that is given.
+
+Each part is a set of draws of log loss about 0. The parts are independent, so that their sum is a draw of the whole.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Optional, Protocol, Union
+
+import numpy as np
+
+from lm.errors import UserError
+from lm.scaling.diagnostics.extrapolation import kind_of
+from lm.scaling.fits import solver
+from lm.scaling.fits.frontier import Cost
+from lm.scaling.fitted_law import FittedLaw
+from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals.noise import NoiseModel
+from lm.scaling.intervals.resampling import LEAST_DEGREES
+from lm.scaling.laws.law import Law
+from lm.scaling.results import Answer, Caution, Estimate, Refusal, result
+
+NOISE, PARAMETERS = "noise", "parameters"
+_ORDER = ("N", "D", "C", "M")
+
+
+class Part(Protocol):
+    """A part of a forecast's error."""
+
+    @property
+    def name(self) -> str: ...
+
+    def draws(self, fitted: FittedLaw, log_x: np.ndarray, log_c: np.ndarray, count: int, seed: int) -> np.ndarray:
+        """Returns draws [count, n] of log loss about 0, at log inputs [n, p] of the law and log FLOPs [n]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """Forecasts of n runs: inputs by name [n], log loss [n], and the draws [R, n] about it of each part."""
+
+    inputs: dict[str, np.ndarray]
+    log_loss: np.ndarray
+    parts: dict[str, np.ndarray]
+
+    @property
+    def draws(self) -> np.ndarray:
+        """The draws [R, n] of log loss, all parts together."""
+        return self.log_loss + np.sum(list(self.parts.values()), axis=0)
+
+
+@result
+class Forecast:
+    """The loss of a run with these inputs.
+
+    `parts` holds the standard deviation of log loss by each part of the interval alone, `beyond` the factors by which inputs lie outside
+    the sampled range.
+    """
+
+    inputs: dict[str, float]
+    loss: Answer
+    parts: dict[str, float]
+    beyond: dict[str, float]
+    caution: Optional[Caution]
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """The noise of a run to come: sigma(C) of the table's seeds, else Student's t with the scale of the residuals."""
+
+    model: Union[NoiseModel, Refusal, None] = None
+    name: str = NOISE
+
+    @property
+    def measured(self) -> bool:
+        return isinstance(self.model, NoiseModel) and self.model.dof >= LEAST_DEGREES
+
+    def draws(self, fitted: FittedLaw, log_x: np.ndarray, log_c: np.ndarray, count: int, seed: int) -> np.ndarray:
+        """Returns the same draws for a run whatever stands beside it: all runs share their normal deviates."""
+        random = bootstrap.generator(seed, "noise of a run to come")
+        z = random.standard_normal((count, 1))
+        if isinstance(self.model, NoiseModel) and self.measured:
+            return self.model.draws(log_c, count, seed) * z
+        r, k = fitted.fit.residuals, len(fitted.values)
+        degrees = len(r) - k
+        scale = math.sqrt(float(r @ r) / degrees)
+        return np.broadcast_to(scale * z * np.sqrt(degrees / random.chisquare(degrees, (count, 1))), (count, len(log_x)))
+
+
+def predict(
+    fitted: FittedLaw, cost: Cost, inputs: Mapping[str, np.ndarray], noise: Union[NoiseModel, Refusal, None] = None,
+    further: Sequence[Part] = (), seed: int = 0,
+) -> Predicted:  # fmt: skip
+    """Forecasts runs with these inputs.
+
+    Args:
+      inputs: of the law, by name [n]; N, D, C and M = D / N follow from one another (`completed`).
+      noise: seed noise of the table (default: the noise of the residuals).
+      further: parts of the error beyond the noise and the parameters.
+    """
+    law, known = fitted.law, completed(inputs, cost)
+    log_x = np.log(np.stack([_needed(law, known, name) for name in law.inputs], axis=1))
+    log_c = np.log(known["C"]) if "C" in known else np.full(len(log_x), math.log(cost.sampled[1]))
+    origin = np.zeros(log_x.shape[1])
+    theta = law.coordinates(np.concatenate([fitted.values[None], fitted.draws]), origin)
+    every = solver.predict(law, theta, law.design(log_x, origin))
+    parts = {NOISE: Noise(noise).draws(fitted, log_x, log_c, len(fitted.draws), seed), PARAMETERS: every[1:] - every[0]}
+    parts |= {part.name: part.draws(fitted, log_x, log_c, len(fitted.draws), seed) for part in further}
+    return Predicted(known, every[0], parts)
+
+
+def completed(given: Mapping[str, np.ndarray], cost: Cost) -> dict[str, np.ndarray]:
+    """Returns the inputs with those of N, D, C and M = D / N that follow from N or D and another, C in the convention of the table."""
+    known = {name: np.atleast_1d(np.asarray(value, float)) for name, value in given.items()}
+    if {"D", "M"} <= set(known) and "N" not in known:
+        known["N"] = known["D"] / known["M"]
+    if "N" in known and "D" not in known:
+        if "M" in known:
+            known["D"] = known["M"] * known["N"]
+        elif "C" in known:
+            known["D"] = known["C"] / np.exp(cost.log_flops_per_token(np.log(known["N"])))
+    if {"N", "D"} <= set(known):
+        per_token = np.exp(cost.log_flops_per_token(np.log(known["N"])))
+        known = {"C": per_token * known["D"], "M": known["D"] / known["N"]} | known
+    return {name: known[name] for name in sorted(known, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))}
+
+
+def _needed(law: Law, known: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in known:
+        raise UserError(f"the law reads {', '.join(law.inputs)}: give {name} too")
+    return known[name]
+
+
+def forecasts(fitted: FittedLaw, made: Predicted, level: float) -> tuple[Forecast, ...]:
+    """Returns the forecast of each run with its interval, which is refused where the fit's own intervals are."""
+    method = " + ".join(made.parts)
+    low, high = bootstrap.quantiles(np.exp(made.draws), level)
+    found = []
+    for i, value in enumerate(np.exp(made.log_loss).tolist()):
+        inputs = {name: float(column[i]) for name, column in made.inputs.items()}
+        refused = fitted.refused
+        if refused is None and not np.all(np.isfinite(made.draws[:, i])):
+            refused = Refusal("interval", "some draws of the law have no loss here")
+        first, last = (float(low[i]), float(high[i])) if refused is None else (None, None)
+        loss = Estimate(value, first, last, level, method, refused)
+        parts = {name: float(np.std(drawn[:, i])) for name, drawn in made.parts.items()}
+        beyond = outside(inputs, fitted.sampled)
+        found.append(Forecast(inputs, loss, parts, beyond, caution_of(beyond)))
+    return tuple(found)
+
+
+def outside(inputs: Mapping[str, float], sampled: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Returns the factors by which inputs lie outside the sampled range, the largest first."""
+    factors = {name: max(inputs[name] / high, low / inputs[name]) for name, (low, high) in sampled.items() if name in inputs}
+    return {name: factor for name, factor in sorted(factors.items(), key=lambda item: -item[1]) if factor > 1 + 1e-9}
+
+
+def caution_of(beyond: Mapping[str, float]) -> Optional[Caution]:
+    """Returns a caution for a run outside the sampled range, of a kind that grows with the largest factor; None within."""
+    if not beyond:
+        return None
+    far = ", ".join(f"{name} by a factor {factor:.3g}" for name, factor in beyond.items())
+    return Caution(
+        kind_of(max(beyond.values())), f"outside the sampled range: {far}; the interval holds only if the law does: add runs nearer to it"
+    )
