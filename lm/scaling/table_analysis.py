@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling import diagnostics
+from lm.scaling import budgets, diagnostics
 from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.approaches.hull import Hull, fit_hull
 from lm.scaling.approaches.isoflop import Isoflop
@@ -141,10 +141,13 @@ def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> Table
 def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis, Optional[Fitted]]:
     """Returns the analysis and the fitted law behind it, for those who go on from there; None where no law was fitted."""
     asked = settings.approaches
+    runs, together = budgets.grouped(runs)
     steps = before_after(runs, settings.filters, settings.law, settings.objective) if settings.filters else ()
     runs = apply(runs, settings.filters)
     minima = fit_profiles(runs, settings) if 2 in asked else None
-    found = diagnostics.minima(minima) if isinstance(minima, Isoflop) else ()
+    found: list[diagnostics.Found] = [] if together is None else [together]
+    found += [] if minima is None else diagnostics.off_budget(runs)
+    found += diagnostics.minima(minima) if isinstance(minima, Isoflop) else ()
     law, kept = _law_and_draws(runs, settings) if 3 in asked else (None, None)
     made = TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),

@@ -71,7 +71,7 @@ def test_the_weighted_regression_follows_the_budgets_that_are_sure():
     for i, log_c in enumerate(np.log([1e18, 1e19, 1e20, 1e21, 1e22])):
         off, sd = (1.0, 1.0) if i == 4 else (0.0, 0.01)
         log_n = 0.5 * log_c + off + sd * random.standard_normal(400)
-        draws = isoflop.Draws(log_n, log_c - log_n, np.ones(400), np.zeros(400, bool))
+        draws = isoflop.Draws(log_n, log_c - log_n, np.ones(400), np.zeros(400, bool), np.zeros(400, bool))
         star = Estimate(float(np.exp(0.5 * log_c + off)), None, None, 0.8, "")
         good.append(isoflop.Minimum(dataclasses.replace(budget, n_star=star, flops=float(np.exp(log_c))), draws, None))
     plain, weighted = (isoflop.regress(good, "n_star", regression=kind)[1][1] for kind in ("plain", "weighted"))

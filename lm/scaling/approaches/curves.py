@@ -1,8 +1,9 @@
 """Curves through an IsoFLOP profile, and where they are lowest: parabola, cubic, and Akima's interpolation (numpy; scipy for Akima).
 
 A polynomial is fitted to the loss in nats by least squares. Akima's piecewise cubic runs through every point of log loss (Porian et al.
-2024, section 3.2), so that it has no residuals. All read log N - centre and map the losses linearly to what the minimum is read from, so
-that thousands of draws are one product of matrices. Which curve is used moves exponents by up to .03: it is a choice of the analyst.
+2024, section 3.2), so that it has no residuals. All read log N - centre, or log D - centre where D* is asked for, and map the losses
+linearly to what the minimum is read from, so that thousands of draws are one product of matrices. Which curve is used moves exponents by
+up to .03: it is a choice of the analyst.
 """
 
 import itertools
@@ -18,8 +19,8 @@ _PER_GAP = 25  # places per gap between sizes at which Akima's curve is read, as
 
 
 class Curve(NamedTuple):
-    """A curve through k points at u = log N - centre: coefficients [c], fitted losses [k], the map from losses to coefficients [c, k],
-    leverage [k] (1 for a curve through every point). For Akima's curve the coefficients are the losses themselves."""
+    """A curve through k points at u = log N - centre, or log D - centre: coefficients [c], fitted losses [k], the map from losses to
+    coefficients [c, k], leverage [k] (1 for a curve through every point). For Akima's curve the coefficients are the losses themselves."""
 
     kind: str
     centre: float
@@ -38,10 +39,11 @@ class Lowest(NamedTuple):
     lost: np.ndarray
 
 
-def through(profile: Profile, noise_weight: np.ndarray, kind: str = "parabola") -> Curve:
-    """Fits a curve of a kind to a profile. Points weigh by the inverse variance of their loss."""
-    centre = float(profile.log_n.mean())
-    u, loss = profile.log_n - centre, np.exp(profile.log_loss)
+def through(profile: Profile, noise_weight: np.ndarray, kind: str = "parabola", along: str = "log_n") -> Curve:
+    """Fits a curve of a kind to the losses of a profile along log N or log D. Points weigh by the inverse variance of their loss."""
+    x = np.asarray(getattr(profile, along))
+    centre = float(x.mean())
+    u, loss = x - centre, np.exp(profile.log_loss)
     if kind == "akima":
         return Curve(kind, centre, u, loss, loss, np.eye(len(u)), np.ones(len(u)))
     design = np.stack([u**power for power in range(DEGREE[kind] + 1)], axis=1)
@@ -98,7 +100,8 @@ def _cubic(u: np.ndarray, coefficients: np.ndarray) -> Lowest:
 def _akima(u: np.ndarray, coefficients: np.ndarray) -> Lowest:
     from scipy.interpolate import Akima1DInterpolator
 
-    grid = np.unique(np.concatenate([np.linspace(a, b, _PER_GAP + 1) for a, b in itertools.pairwise(u)]))
-    log_loss = Akima1DInterpolator(u, np.log(np.maximum(coefficients, 1e-300)).T)(grid)
+    order = np.argsort(u)
+    grid = np.unique(np.concatenate([np.linspace(a, b, _PER_GAP + 1) for a, b in itertools.pairwise(u[order])]))
+    log_loss = Akima1DInterpolator(u[order], np.log(np.maximum(coefficients[:, order], 1e-300)).T)(grid)
     best = np.argmin(log_loss, axis=0)
     return Lowest(grid[best], np.exp(log_loss[best, np.arange(len(coefficients))]), (best == 0) | (best == len(grid) - 1))

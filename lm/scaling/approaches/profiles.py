@@ -23,7 +23,7 @@ class Profile:
     """
 
     budget: float  # the planned budget, or the common one
-    log_c: float  # measured: mean over the cells
+    log_c: float  # counted: mean over the cells; else the budget's
     sizes: tuple[Size, ...]
     ids: tuple[tuple[str, ...], ...]
     log_n: np.ndarray
@@ -41,7 +41,8 @@ class Profile:
 def by_budget(cells: Runs) -> list[Profile]:
     """Returns the profiles as planned: cells of one budget, those of one size averaged. UserError for a table without planned budgets.
 
-    The cells of a budget share a C in the convention in which budgets are planned, and in no other.
+    The cells of a budget share a C in the convention in which budgets are planned, and in no other. The C of a profile is what was counted;
+    where nothing was, it is the budget, for 6 N D of the sampled sizes may stray from it, and more so at one end of the budgets.
     """
     if cells.budget is None:
         raise UserError("approach 2 needs a column of planned budgets: name it with --budget=COLUMN")
@@ -56,7 +57,8 @@ def by_budget(cells: Runs) -> list[Profile]:
         mix = np.zeros((len(groups), len(cells)))
         for row, group in zip(mix, groups, strict=True):
             row[group] = cells.seeds[group] / cells.seeds[group].sum()
-        found.append(_profile(cells, budget, float(log_c[np.concatenate(groups)].mean()), groups, mix, mix @ log_d))
+        at = float(log_c[np.concatenate(groups)].mean()) if cells.counted else math.log(budget)
+        found.append(_profile(cells, budget, at, groups, mix, mix @ log_d))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lm.scaling.diagnostics import fit, rows
 from lm.scaling.diagnostics.extrapolation import extrapolation
 from lm.scaling.diagnostics.found import Found
-from lm.scaling.diagnostics.profiles import centred, minima
+from lm.scaling.diagnostics.profiles import centred, minima, off_budget
 from lm.scaling.diagnostics.rows import mid_schedule
 from lm.scaling.fitted_law import rising, spans
 from lm.scaling.results import Caution, Refusal
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lm.scaling.intervals.profile_likelihood import ProfileInterval
     from lm.scaling.laws.law import Law
 
-__all__ = ["Found", "after", "before", "extrapolation", "mid_schedule", "minima"]
+__all__ = ["Found", "after", "before", "extrapolation", "mid_schedule", "minima", "off_budget"]
 
 
 def before(runs: Runs, law: "Law") -> tuple[Found, ...]:

@@ -1,4 +1,4 @@
-"""Checks of IsoFLOP profiles: budgets that were refused, minima at an edge of the sampled sizes, and grids off centre."""
+"""Checks of IsoFLOP profiles: rows off their budget, refused budgets, minima at an edge of the sampled sizes, and grids off centre."""
 
 import math
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lm.scaling.approaches.isoflop import Isoflop
     from lm.scaling.fitted_law import FittedLaw
 
+OFF_BUDGET = 0.1  # share by which C of a row may differ from its planned budget
+SHOWN = 5  # rows that a caution names
 OFF_CENTRE = 2.0  # factor between N* and the middle of the sampled sizes above which a caution is given
 
 
@@ -29,6 +31,22 @@ def centred(made: "FittedLaw", runs: Runs) -> list[Found]:
     log_c = np.array([np.log(runs.c[index]).mean() for index in budgets])
     star = np.exp(made.allocate(frontier.cost_of(runs), log_c)[0].log_n[0])
     return _placed([(float(runs.budget[i[0]]), runs.n[i], float(s)) for i, s in zip(budgets, star, strict=True)])
+
+
+def off_budget(runs: Runs) -> list[Found]:
+    """Names the rows whose 6 N D, or counted C, is not what their budget says."""
+    if runs.budget is None:
+        return []
+    ratio = runs.c / runs.budget
+    off = np.flatnonzero(np.abs(ratio - 1) > OFF_BUDGET)
+    if not len(off):
+        return []
+    named = ", ".join(f"{runs.run[i]} ({ratio[i]:.3g})" for i in off[:SHOWN]) + (", ..." if len(off) > SHOWN else "")
+    what, used = "6 N D", "the budget, not 6 N D: name FLOPs as counted with --flops, or mend the budgets"
+    if runs.counted:
+        what, used = "the counted C", "what was counted, not the budget: count in the convention of the plan, or mend the budgets"
+    where = f"{what} differs from the budget by more than {OFF_BUDGET:.0%} in {len(off)} of {len(runs)} rows, by a factor of {named}"
+    return [Caution("off_budget", f"{where}; the C of a profile is {used}")]
 
 
 def _placed(budgets: list[tuple[float, np.ndarray, float]]) -> list[Found]:
