@@ -1,5 +1,6 @@
 """The power of a design against studies that are simulated and fitted."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from lm.errors import UserError
 from lm.scaling import __main__ as command
 from lm.scaling import coverage, results
-from lm.scaling.fits import fit
+from lm.scaling.fits import fit, frontier
 from lm.scaling.intervals import bootstrap
 from lm.scaling.laws.law import Chinchilla
-from lm.scaling.planning import cells, power
+from lm.scaling.planning import cells, power, text
 from lm.scaling.results import Refusal
 from tests.scaling import known
 
@@ -31,12 +32,18 @@ def test_the_expected_sd_of_the_exponent_is_that_of_fits_to_simulated_studies():
     a = ends[:, 4] / (ends[:, 3] + ends[:, 4])
     assert made.exponent == pytest.approx(PRIOR[4] / (PRIOR[3] + PRIOR[4]), abs=1e-6)
     assert a.std() == pytest.approx(made.sd, rel=0.14)
+    (target,) = made.targets
+    assert target.flops == pytest.approx(3e20)
+    best = frontier.allocate(Chinchilla(), ends, frontier.cost_of(planned.runs), np.log([3e20])).log_n[:, 0]
+    assert best.std() == pytest.approx(target.sd, rel=0.14)
+    assert best.mean() == pytest.approx(np.log(target.n_star), abs=0.3 * target.sd)
 
 
 def test_the_chance_of_interior_optima_is_the_share_of_simulated_parabolas():
     """20,000 studies of numpy's own parabolas: the share is known to .35%; four of these."""
     planned = design(0.01, spread=1.6, budgets=(1e17, 1e18, 1e19), sizes=8)
-    made = power.power(planned, studies=2000).isoflop
+    found = power.power(planned, studies=2000, targets=(1e20,))
+    made = found.isoflop
     runs = planned.exact()
     random = bootstrap.generator(5, "brute force")
     every = np.ones(20_000, bool)
@@ -53,7 +60,8 @@ def test_the_chance_of_interior_optima_is_the_share_of_simulated_parabolas():
         every &= interior
         minima.append(vertex + centre)
     assert made.interior == pytest.approx(every.mean(), abs=4 * 0.0035)
-    slope = np.polyfit(np.log([1e17, 1e18, 1e19]), np.stack(minima)[:, every], 1)[0]
+    slope, level = np.polyfit(np.log([1e17, 1e18, 1e19]), np.stack(minima)[:, every], 1)
+    assert found.targets[0].isoflop_sd == pytest.approx((level + slope * np.log(1e20)).std(), rel=0.15)
     assert made.sd == pytest.approx(slope.std(), rel=0.15)  # of about 500 interior studies against 5,000: 3.2%, four of these and more
 
 
@@ -78,6 +86,11 @@ def test_a_design_that_holds_nothing_is_refused():
         design(1e-3, sizes=2)
 
 
+def test_a_mean_that_is_not_off_has_no_sign_of_its_own():
+    planned = power.power(design(1e-9), studies=200)
+    assert "-0.0000" not in text.power(dataclasses.replace(planned, exponent=planned.isoflop.exponent + 1e-9))
+
+
 def run(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["lm.scaling", *map(str, arguments)])
     status = command.main()
@@ -86,19 +99,19 @@ def run(monkeypatch, capsys, *arguments):
 
 def test_the_verb_power_reads_a_grid_or_a_table(tmp_path, monkeypatch, capsys):
     common = ("--sigma=.003", "--studies=200")
-    status, text = run(monkeypatch, capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common)
+    status, said = run(monkeypatch, capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common)
     assert status == 0
-    assert "24 runs" in text
-    assert "every optimum interior 100.0%" in text
-    _, text = run(monkeypatch, capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common, "--json")
-    made = results.from_json(text)
+    assert "24 runs" in said
+    assert "every optimum interior 100.0%" in said
+    _, said = run(monkeypatch, capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common, "--json")
+    made = results.from_json(said)
     assert isinstance(made, power.Power)
     runs = power.grid(Chinchilla(), PRIOR, (1e17, 1e18, 1e19, 1e20), 6, 4.0)
     path = tmp_path / "design.csv"
     rows = [f"{n!r},{d!r},{c!r}" for n, d, c in zip(runs.n.tolist(), runs.d.tolist(), runs.budget.tolist(), strict=True)]
     path.write_text("\n".join(["N,D,budget", *rows]) + "\n", encoding="utf-8")
-    _, text = run(monkeypatch, capsys, "power", path, "--budget=budget", *common, "--json")
-    assert results.from_json(text).sd == pytest.approx(made.sd, rel=1e-6)
+    _, said = run(monkeypatch, capsys, "power", path, "--budget=budget", *common, "--json")
+    assert results.from_json(said).sd == pytest.approx(made.sd, rel=1e-6)
 
 
 @pytest.mark.parametrize(

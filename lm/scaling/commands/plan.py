@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--iso-loss", type=float, nargs="+", default=[], metavar="LOSS", help="list the (N, D) that have this loss")
     text = "choose the runs that narrow the interval of N* at the last --target the most, for this much compute in all"
     group.add_argument("--extra", type=float, metavar="FLOPS", help=text)
+    table.fix_argument(group)
     table.column_arguments(parser)
     table.law_arguments(parser)
     table.interval_arguments(parser, chosen=True)
@@ -33,8 +34,11 @@ def run(args: argparse.Namespace) -> int:
     runs = table.table_of(args)
     from lm.scaling.planning import table_plan, text
 
-    asked = table_plan.Questions(tuple(args.target), tuple(args.reach), args.inference_tokens, tuple(args.iso_loss), args.extra)
+    fixed = table.numbers_of("--fix", args.fix)
+    asked = table_plan.Questions(tuple(args.target), tuple(args.reach), args.inference_tokens, tuple(args.iso_loss), args.extra, fixed)
     made = table_plan.plan_table(runs, settings, asked)
     print(to_json(made) if args.json else text.plan(made), end="" if args.json else "\n")
+    if isinstance(made, Refusal):
+        return 1
     served = any(not isinstance(serving, Refusal) for serving in made.servings)
     return 0 if made.allocations or served or any(curve.n for curve in made.curves) else 1

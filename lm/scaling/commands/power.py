@@ -1,5 +1,5 @@
 """Predicts the power of a design before it is run: the standard deviation of the exponent a of N* ~ C^a, by a law and by IsoFLOP minima,
-and the probability that the optimum of every budget lies within its sizes.
+the probability that the optimum of every budget lies within its sizes, and the standard deviation of N* beyond the design.
 
 The design is a grid (--budgets, --sizes, --spread) or a CSV file of planned runs. Losses follow a prior law and a noise model.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lm.errors import UserError
 from lm.scaling.commands import table
-from lm.scaling.results import to_json
+from lm.scaling.results import Refusal, to_json
 
 if TYPE_CHECKING:
     from lm.scaling.coverage import Design
@@ -21,6 +21,8 @@ PRIOR = {"A": 477.83, "B": 2143.42, "E": 1.8172, "alpha": 0.3473, "beta": 0.3672
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("csv", nargs="?", metavar="PLANNED.csv", help="table of planned runs; its losses are not read")
     table.json_argument(parser)
+    text = "compute beyond the design at which to foresee N* (default: ten times its largest)"
+    parser.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
     group = parser.add_argument_group("design as a grid of IsoFLOP profiles")
     group.add_argument("--budgets", type=float, nargs="+", default=[], metavar="FLOPS", help="compute of each profile")
     group.add_argument("--sizes", type=int, default=7, help="sizes of a profile (default: %(default)s)")
@@ -53,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--studies={args.studies}: give 100 studies at least; 4,000 make steady numbers")
     from lm.scaling.planning import power, text
 
-    made = power.power(design_of(args, prior), args.studies, args.seed)
+    made = power.power(design_of(args, prior), args.studies, args.seed, table.positive_flops("--target", args.target))
     print(to_json(made) if args.json else text.power(made), end="" if args.json else "\n")
-    return 0
+    return 1 if isinstance(made.sd, Refusal) and isinstance(made.isoflop, Refusal) else 0
 
 
 def prior_of(pairs: list[str]) -> dict[str, float]:

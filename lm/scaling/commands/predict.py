@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--at", nargs="+", action="append", default=[], metavar="NAME=VALUE", help=text)
     text = "the compute-optimal run of this much compute: N*, D* and its loss"
     group.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
-    table.fix_argument(parser)
+    table.fix_argument(group)
     parser.add_argument("--level", type=float, help="confidence level of the intervals (default: that of the fit)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
     table.json_argument(parser)

@@ -107,7 +107,7 @@ def positive_flops(option: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(values)
 
 
-def fix_argument(parser: argparse.ArgumentParser) -> None:
+def fix_argument(parser: argparse._ActionsContainer) -> None:
     """Adds the option that fixes inputs of a law, so that compute can be split between the others."""
     text = "fix inputs of the law beside N and D, such as U=1e11, so that compute can be split between N and D"
     parser.add_argument("--fix", nargs="+", default=[], metavar="NAME=VALUE", help=text)

@@ -80,10 +80,9 @@ def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarra
         return Refusal(
             "start_not_left", "the best fit never left its start, and no start that moved agrees with it: add rows, or fit another law"
         )
-    singular = _singular_values(law, points, end.theta[best])
-    condition = float(singular[0] / max(singular[-1], 1e-300))
-    if condition > 1 / RANK:
-        return Refusal("unidentified", f"the Jacobian at the best fit has rank below {k} (condition {condition:.1e}): widen N or D")
+    condition = _condition(law, points, end.theta[best])
+    if isinstance(condition, Refusal):
+        return condition
     others = np.concatenate([_distinct(end.theta, value, best), np.outer(_VARIANTS, end.theta[best])])
     cautions = _disagreement(int(agree.sum()), value, best)
     return Fit(
@@ -110,12 +109,20 @@ def refit(made: Fit, log_loss: np.ndarray, weights: Optional[np.ndarray] = None,
     return solver.Minima(*(column[pick] for column in ends))
 
 
-def _singular_values(law: Law, points: Points, theta: np.ndarray) -> np.ndarray:
+def _condition(law: Law, points: Points, theta: np.ndarray) -> Union[float, Refusal]:
+    """Returns the condition number of the column-scaled Jacobian; a Refusal where it is rank-deficient."""
     slope = solver.jacobian(law, theta, points.design(law)) * np.sqrt(points.weights)[:, None]
     norms = np.linalg.norm(slope, axis=0)
-    if np.any(norms < 1e-12 * max(norms.max(), 1e-300)):
-        return np.array([1.0, 0.0])
-    return np.linalg.svd(slope / norms, compute_uv=False)
+    idle = [name for name, norm in zip(law.names, norms, strict=True) if norm < 1e-12 * max(norms.max(), 1e-300)]
+    if idle:
+        what = f"the fit is rank-deficient: no row depends on {' and '.join(idle)}"
+        return Refusal("unidentified", f"{what}; add rows with other inputs, or fit another law")
+    singular = np.linalg.svd(slope / norms, compute_uv=False)
+    condition = float(singular[0] / max(singular[-1], 1e-300))
+    if condition > 1 / RANK:
+        size = f"condition {condition:.1e}" if singular[-1] > 0 else "rank-deficient"
+        return Refusal("unidentified", f"the Jacobian at the best fit has rank below {len(theta)} ({size}): widen N or D")
+    return condition
 
 
 def _distinct(theta: np.ndarray, value: np.ndarray, best: int, most: int = 2) -> np.ndarray:

@@ -108,15 +108,15 @@ class DataConstrained(Formula):
     linear = ()  # A and B also set N_opt
     equation = (
         "L = E + A / N'^alpha + B / D'^beta; N' = U_N + U_N R_N (1 - exp(-(N / U_N - 1) / R_N)), "
-        "D' = U + U R_D (1 - exp(-(D / U - 1) / R_D)), U_N = min(N, N_opt(U))"
+        "D' = U + U R_D (1 - exp(-(D / U - 1) / R_D)), U_N = min(N, N_opt(U)); U stands for min(U, D)"
     )
     source = "Muennighoff et al. 2023, eq. 5-6"
 
     def loss(self, p: Any, x: Any) -> Any:
         g = (p.alpha * p.A / (p.beta * p.B)) ** (1 / (p.alpha + p.beta))
-        n_opt = g * (x.U * g) ** (p.beta / p.alpha)
-        u_n = jnp.minimum(x.N, n_opt)
-        return p.E + p.A * self._worth(x.N, u_n, p.R_N) ** -p.alpha + p.B * self._worth(x.D, x.U, p.R_D) ** -p.beta
+        unique = jnp.minimum(x.U, x.D)  # of fewer tokens than there are, none repeats
+        u_n = jnp.minimum(x.N, g * (unique * g) ** (p.beta / p.alpha))
+        return p.E + p.A * self._worth(x.N, u_n, p.R_N) ** -p.alpha + p.B * self._worth(x.D, unique, p.R_D) ** -p.beta
 
     def _worth(self, used: Any, unique: Any, decay: Any) -> Any:
         return unique * (1 - decay * jnp.expm1(-(used / unique - 1) / decay))

@@ -65,14 +65,16 @@ def splits(law: Law) -> None:
 
 def pinned(fitted: FittedLaw, at: Mapping[str, float]) -> FittedLaw:
     """Returns the fitted law at fixed values of some of its inputs; UserError for an input that it does not read."""
-    if not at:
-        return fitted
-    law = fitted.law
+    return dataclasses.replace(fitted, fit=dataclasses.replace(fitted.fit, law=pinned_law(fitted.law, at)))
+
+
+def pinned_law(law: Law, at: Mapping[str, float]) -> Law:
+    """Returns the law at fixed values of some of its inputs, itself where none is fixed."""
     if missing := [name for name in at if name not in law.inputs or name in ("N", "D", "C", "M")]:
         others = [name for name in law.inputs if name not in ("N", "D", "C", "M")]
         can = f"only {', '.join(others)} can be fixed" if others else "it reads no further input"
         raise UserError(f"--fix {missing[0]}: {type(law).__name__} reads {', '.join(law.inputs)}; {can}")
-    return dataclasses.replace(fitted, fit=dataclasses.replace(fitted.fit, law=Pinned(law, tuple(at.items()))))
+    return Pinned(law, tuple(at.items())) if at else law
 
 
 def best(fitted: FittedLaw, cost: Cost, flops: float, sampled: Optional[tuple[float, float]] = None) -> Allocation:

@@ -51,11 +51,26 @@ class IsoflopPower:
 
 
 @result
+class TargetPower:
+    """The optimum of a compute that the design does not reach: N* by the prior law, and the standard deviation of its logarithm.
+
+    `sd` is that of the law fitted to all runs, `isoflop_sd` that of the regression of the minima, over the studies whose minima are all
+    interior. `isoflop_shift` is the mean of log N* by the regression less the prior law's.
+    """
+
+    flops: float
+    n_star: float
+    sd: Union[float, Refusal]
+    isoflop_sd: Union[float, Refusal]
+    isoflop_shift: Optional[float]
+
+
+@result
 class Power:
     """The power of a design.
 
     `exponent` is a of N* ~ C^a by the prior law, `sd` its expected standard deviation when the law is fitted to the runs of the design, and
-    `log_n_sd` that of log N* at the largest compute. `isoflop` needs budgets.
+    `log_n_sd` that of log N* at the largest compute. `isoflop` needs budgets. `targets` lie beyond the design.
     """
 
     rows: int
@@ -64,6 +79,7 @@ class Power:
     sd: Union[float, Refusal]
     log_n_sd: Union[float, Refusal]
     isoflop: Union[IsoflopPower, Refusal]
+    targets: tuple[TargetPower, ...] = ()
 
 
 def grid(law: Law, values: np.ndarray, budgets: tuple[float, ...], sizes: int, spread: float, seeds: int = 1, off: float = 1.0) -> Runs:
@@ -101,17 +117,40 @@ def planned(path: Union[str, pathlib.Path], params: str, tokens: str, budget: Op
     return from_frame(frame, Columns(params, tokens, _LOSS, budget=budget, seed=seed), source=str(path), first_line=2)
 
 
-def power(design: Design, studies: int = _STUDIES, seed: int = 0) -> Power:
-    """The power of a design: nothing is fitted, `studies` sets of losses are drawn for the IsoFLOP minima."""
+def power(design: Design, studies: int = _STUDIES, seed: int = 0, targets: tuple[float, ...] = ()) -> Power:
+    """Returns the power of a design. Nothing is fitted; `studies` sets of losses are drawn for the IsoFLOP minima.
+
+    Args:
+      targets: compute at which N* is foreseen (default: ten times the largest of the design).
+    """
     splits(design.law)
     runs, cost = design.exact(), frontier.cost_of(design.runs)
-    exponent, sd, log_n_sd = _of_law(design, runs, cost)
+    at = np.log(targets or (10 * float(runs.c.max()),))
+    exponent, sd, log_n_sd, beyond = _of_law(design, runs, cost, at)
     missing = Refusal("missing", "no column of budgets: name it with --budget")
-    minima = missing if runs.budget is None else isoflop(design, studies, seed)
-    return Power(len(runs), float(runs.c.sum()), exponent, sd, log_n_sd, minima)
+    found = missing if runs.budget is None else isoflop(design, studies, seed)
+    minima, lines = (found, found) if isinstance(found, Refusal) else found
+    star = frontier.allocate(design.law, design.values[None], cost, at).log_n[0]
+    return Power(
+        len(runs), float(runs.c.sum()), exponent, sd, log_n_sd, minima,
+        tuple(_target(c, n, one, lines) for c, n, one in zip(at, star, beyond, strict=True)),
+    )  # fmt: skip
 
 
-def _of_law(design: Design, runs: Runs, cost: frontier.Cost) -> tuple[float, Union[float, Refusal], Union[float, Refusal]]:
+def _target(log_c: float, log_n: float, sd: Union[float, Refusal], lines: Union[np.ndarray, Refusal]) -> TargetPower:
+    """Reads N* at a compute off the lines [studies, 2] through the minima of simulated studies."""
+    flops, n_star = float(np.exp(log_c)), float(np.exp(log_n))
+    if isinstance(lines, Refusal):
+        return TargetPower(flops, n_star, sd, lines, None)
+    found = lines @ np.array([1.0, log_c])
+    return TargetPower(flops, n_star, sd, float(found.std(ddof=1)), float(found.mean() - log_n))
+
+
+Sd = Union[float, Refusal]
+
+
+def _of_law(design: Design, runs: Runs, cost: frontier.Cost, targets: np.ndarray) -> tuple[float, Sd, Sd, list[Sd]]:
+    """Returns a, then the standard deviations of a, of log N* at the largest compute, and of log N* at log C of the targets."""
     points = points_of(runs, design.law)
     local = Local(design.law, design.values, points.centre, design.objective)
     log_c = np.linspace(np.log(runs.c.min()), np.log(runs.c.max()), 9)
@@ -123,16 +162,19 @@ def _of_law(design: Design, runs: Runs, cost: frontier.Cost) -> tuple[float, Uni
     if np.min(sigma) <= 0:
         raise UserError("the noise of a design must be positive: give --sigma as a relative standard deviation, such as .003")
     curvature, scatter = (part.sum(axis=0) for part in local.terms(points.log_x, sigma))
-    found: list[Union[float, Refusal]] = []
-    for h in (slope @ gradient, gradient[-1]):
+    found: list[Sd] = []
+    for h in (slope @ gradient, gradient[-1], *local.gradient(cost, targets)[1]):
         value = float(variance(curvature, scatter, h))
         why = Refusal("unidentified", f"{len(runs)} runs do not determine {len(design.values)} parameters: add sizes off N*, or budgets")
         found.append(why if not np.isfinite(value) else float(np.sqrt(value)))
-    return float(slope @ log_n), found[0], found[1]
+    return float(slope @ log_n), found[0], found[1], found[2:]
 
 
-def isoflop(design: Design, studies: int = _STUDIES, seed: int = 0) -> Union[IsoflopPower, Refusal]:
-    """Simulates approach 2: parabolas in log N through each budget, and least squares of their minima on log C."""
+def isoflop(design: Design, studies: int = _STUDIES, seed: int = 0) -> Union[tuple[IsoflopPower, np.ndarray], Refusal]:
+    """Simulates approach 2: parabolas in log N through each budget, and least squares of their minima on log C.
+
+    Returns its power, and (intercept, slope) [studies, 2] of the lines of the studies whose minima are all interior.
+    """
     runs = design.exact()
     cells = runs.cells()
     relative = np.asarray(design.noise.sigma(cells.log_c, cells.log_loss), float) * cells.noise_weight
@@ -152,11 +194,11 @@ def isoflop(design: Design, studies: int = _STUDIES, seed: int = 0) -> Union[Iso
         sd = float(np.std(centred[~drawn.lost])) if np.any(~drawn.lost) else 0.0
         rows.append(BudgetPower(profile.budget, len(loss), float(np.exp(at)), chance_interior(fit, loss, profile.mix * relative), sd))
     log_c = np.array([p.log_c for p in found])
-    slopes = np.stack(log_n, axis=1) @ np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1))[1]
+    lines = (np.stack(log_n, axis=1) @ np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1)).T)[kept]
     interior = float(np.prod([row.interior for row in rows]))
     if kept.sum() < 10:
         return Refusal("edge", f"every optimum is interior with probability {interior:.1%}: widen the sizes, or add seeds")
-    return IsoflopPower(interior, float(slopes[kept].mean()), float(slopes[kept].std(ddof=1)), studies, tuple(rows))
+    return IsoflopPower(interior, float(lines[:, 1].mean()), float(lines[:, 1].std(ddof=1)), studies, tuple(rows)), lines
 
 
 def chance_interior(fit: curves.Curve, loss: np.ndarray, scale: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Answers the questions of `python -m lm.scaling plan` from one table: the law is fitted once and asked each of them."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Optional, Union
 
 from lm.errors import UserError
@@ -8,7 +9,8 @@ from lm.scaling import diagnostics
 from lm.scaling.fits import frontier
 from lm.scaling.fitted_law import FittedLaw, fit_runs
 from lm.scaling.planning.cells import NextCells, next_cells
-from lm.scaling.planning.optimum import IsoLoss, Serving, best, cheapest, iso_loss, splits
+from lm.scaling.planning.optimum import IsoLoss, Serving, best, cheapest, iso_loss, pinned, pinned_law, splits
+from lm.scaling.prediction import caution_of, outside
 from lm.scaling.results import Caution, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.table_analysis import Allocation, TableSettings
@@ -16,13 +18,17 @@ from lm.scaling.table_analysis import Allocation, TableSettings
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """The questions: compute to allocate, losses to reach while serving `inference_tokens`, losses of curves, FLOPs for further runs."""
+    """The questions: compute to allocate, losses to reach while serving `inference_tokens`, losses of curves, FLOPs for further runs.
+
+    `fixed` are values of inputs beside N and D, at which all of them are asked.
+    """
 
     targets: tuple[float, ...] = ()
     reach: tuple[float, ...] = ()
     inference_tokens: float = 0.0
     iso_loss: tuple[float, ...] = ()
     extra_flops: Optional[float] = None
+    fixed: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:
         """Raises a UserError where nothing is asked, or a number means nothing."""
@@ -54,16 +60,21 @@ class TablePlan:
     cautions: tuple[Caution, ...]
 
 
-def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> TablePlan:
-    """Fits the law of the settings to the table and answers; UserError where the rows do not support the law."""
+def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> Union[TablePlan, Refusal]:
+    """Fits the law of the settings to the table and answers; a Refusal where the rows do not support the law."""
     questions.check()
-    splits(settings.law)
-    made, cautions = _fitted(runs, settings)
+    splits(pinned_law(settings.law, questions.fixed))
+    found = _fitted(runs, settings)
+    if isinstance(found, Refusal):
+        return found
+    every = {name: (float(column.min()), float(column.max())) for name, column in runs.inputs.items()}
+    made = dataclasses.replace(pinned(found[0], questions.fixed), sampled=every)
+    cautions = found[1] + _fixed_outside(questions.fixed, every)
     cost = frontier.cost_of(runs)
     sampled = (float(runs.c.min()), float(runs.c.max()))
     extra = questions.extra_flops
     return TablePlan(
-        source=runs.source, count=len(runs), law=type(made.law).__name__,
+        source=runs.source, count=len(runs), law=type(settings.law).__name__,
         equation=getattr(made.law, "equation", "") or type(made.law).__name__,
         values=made.fit.natural, resampling=made.method,
         allocations=tuple(best(made, cost, flops, sampled) for flops in questions.targets),
@@ -73,18 +84,22 @@ def plan_table(runs: Runs, settings: TableSettings, questions: Questions) -> Tab
     )  # fmt: skip
 
 
-def _fitted(runs: Runs, settings: TableSettings) -> tuple[FittedLaw, tuple[Caution, ...]]:
+def _fitted(runs: Runs, settings: TableSettings) -> Union[tuple[FittedLaw, tuple[Caution, ...]], Refusal]:
     s, found = settings, diagnostics.before(runs, settings.law)
-    _refuse(found)
+    if refused := _first_refusal(found):
+        return refused
     made = fit_runs(runs, s.law, s.objective, s.resampling, s.draws, s.level, s.seed)
     if isinstance(made, Refusal):
-        raise UserError(f"no plan ({made.kind}): {made.reason}")
+        return made
     later = diagnostics.after(made, runs)
-    _refuse(later)
-    return made, tuple(one for one in (*found, *later) if isinstance(one, Caution))
+    return _first_refusal(later) or (made, tuple(one for one in (*found, *later) if isinstance(one, Caution)))
 
 
-def _refuse(found: tuple[diagnostics.Found, ...]) -> None:
-    for one in found:
-        if isinstance(one, Refusal):
-            raise UserError(f"no plan ({one.kind}): {one.reason}")
+def _first_refusal(found: tuple[diagnostics.Found, ...]) -> Optional[Refusal]:
+    return next((one for one in found if isinstance(one, Refusal)), None)
+
+
+def _fixed_outside(fixed: Mapping[str, float], sampled: Mapping[str, tuple[float, float]]) -> tuple[Caution, ...]:
+    """Warns of fixed inputs that were not sampled."""
+    beyond = outside(fixed, sampled)
+    return (caution,) if (caution := caution_of(beyond)) else ()

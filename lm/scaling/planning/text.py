@@ -4,17 +4,19 @@ from typing import TYPE_CHECKING, Union
 
 from lm.scaling import table_summary
 from lm.scaling.results import Refusal
-from lm.scaling.words import missing, said
+from lm.scaling.words import aligned, missing, said
 
 if TYPE_CHECKING:
     from lm.scaling.planning.cells import NextCells
     from lm.scaling.planning.optimum import IsoLoss, Serving
-    from lm.scaling.planning.power import Power
+    from lm.scaling.planning.power import Power, TargetPower
     from lm.scaling.planning.table_plan import TablePlan
 
 
-def plan(made: "TablePlan") -> str:
+def plan(made: "Union[TablePlan, Refusal]") -> str:
     """Renders the answers to the questions of a plan."""
+    if isinstance(made, Refusal):
+        return f"no plan: {said(made)}"
     lines = [f"{made.source}: {made.count} rows; {made.equation}; intervals by {made.resampling}"]
     why = missing(at.n for at in made.allocations)
     lines += [f"  no intervals: {why}"] if why else []
@@ -60,17 +62,29 @@ def power(made: "Power") -> str:
     lines.append(
         f"  law fitted to all runs:  standard deviation of a {_number(made.sd)}, of log N* at the largest budget {_number(made.log_n_sd)}"
     )
-    if isinstance(made.isoflop, Refusal):
-        return "\n".join([*lines, f"  IsoFLOP minima: {said(made.isoflop)}"])
     iso = made.isoflop
-    shift = iso.exponent - made.exponent
-    every = f"every optimum interior {iso.interior:.1%}"
-    lines.append(f"  IsoFLOP minima:          standard deviation of a {iso.sd:.4f}, mean {shift:+.4f} from the law's; {every}")
-    for b in iso.budgets:
-        lines.append(
-            f"    C {b.budget:.3g}: {b.sizes} sizes, N* {b.n_star:.3g}, interior {b.interior:.1%}, standard deviation of log N* {b.sd:.3f}"
-        )
-    return "\n".join(lines)
+    if isinstance(iso, Refusal):
+        lines.append(f"  IsoFLOP minima: {said(iso)}")
+    else:
+        shift = f"mean {_shift(iso.exponent - made.exponent)} from the law's"
+        lines.append(f"  IsoFLOP minima:          standard deviation of a {iso.sd:.4f}, {shift}; every optimum interior {iso.interior:.1%}")
+        rows = [[f"{b.budget:.3g}", f"{b.sizes}", f"{b.n_star:.3g}", f"{b.interior:.1%}", f"{b.sd:.3f}"] for b in iso.budgets]
+        lines += aligned(["C", "sizes", "N*", "interior", "sd of log N*"], rows, indent="    ")
+    lines.append("  beyond the design, standard deviation of log N*:")
+    rows = [[f"{t.flops:.3g}", f"{t.n_star:.3g}", _or_refused(t.sd), *_by_minima(t)] for t in made.targets]
+    return "\n".join([*lines, *aligned(["C", "N*", "by the law", "by the minima", "their bias"], rows, indent="    ")])
+
+
+def _by_minima(made: "TargetPower") -> tuple[str, str]:
+    return _or_refused(made.isoflop_sd), "-" if made.isoflop_shift is None else _shift(made.isoflop_shift)
+
+
+def _or_refused(value: "Union[float, Refusal]") -> str:
+    return f"refused ({value.kind})" if isinstance(value, Refusal) else f"{value:.4f}"
+
+
+def _shift(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.4f}"  # no -0.0000
 
 
 def _number(value: "Union[float, Refusal]") -> str:
