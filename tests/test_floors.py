@@ -56,7 +56,7 @@ NEVER = [("lm.model", "lm.data"), ("lm.data", "lm.model"), ("lm.infer", "lm.trai
 # The rooms of lm.scaling, from the ground up: a module imports from rooms before its own, or its own. Of lm they import lm.errors alone.
 ROOMS = [
     ("compile_cache", "results", "settings", "words"),
-    ("runs",),
+    ("budgets", "runs"),
     ("laws",),
     ("fits",),
     ("intervals",),
