@@ -7,6 +7,7 @@ plain values, so that `from_json(to_json(result)) == result` to the last digit.
 import dataclasses
 import json
 import math
+import statistics
 from typing import Any, Optional, TypeVar, Union, dataclass_transform
 
 _REGISTRY: dict[str, type] = {}
@@ -66,6 +67,13 @@ class Estimate:
     level: float
     method: str
     refused: Optional[Refusal] = None
+
+    @property
+    def sd(self) -> Optional[float]:
+        """The standard deviation that the interval stands for, were the draws normal; None without an interval."""
+        if self.low is None or self.high is None:
+            return None
+        return (self.high - self.low) / 2 / statistics.NormalDist().inv_cdf((1 + self.level) / 2)
 
     def covers(self, truth: float) -> bool:
         return self.low is not None and self.high is not None and self.low <= truth <= self.high

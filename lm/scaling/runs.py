@@ -15,6 +15,8 @@ import numpy as np
 from lm.errors import UserError
 
 _SHOWN = 5  # rows that an error names
+_SAME = 1e-5  # relative difference of D that is rounding
+_SAME_IN_BUDGET = 1e-2  # the same among rows of one budget and N, where batches of other sizes end a little apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Runs:
 
     `size` names the model of a row where N does not; rows of one budget and size are replicas. `planned_c` is C in the convention that
     budgets are planned in, where `inputs["C"]` counts otherwise: seed noise is a function of it. In a table of cells (`cells`) `members`
-    are the runs that each row is the mean of.
+    are the runs that each row is the mean of. `other` holds the cells of the columns that no option names, which diagnostics read.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -58,6 +60,7 @@ class Runs:
     size: Optional[tuple[Size, ...]] = None
     planned_c: Optional[np.ndarray] = None
     members: Optional[tuple[tuple[str, ...], ...]] = None
+    other: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -136,8 +139,38 @@ class Runs:
             return tuple(values[i] for i in index)
 
         columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        kept = {name: values if name in ("inputs", "counted", "source") else part(values) for name, values in columns.items()}
-        return Runs(**(kept | {"inputs": {name: column[index] for name, column in self.inputs.items()}}))
+        kept = {name: values if name in ("inputs", "counted", "source", "other") else part(values) for name, values in columns.items()}
+        kept["inputs"] = {name: column[index] for name, column in self.inputs.items()}
+        kept["other"] = {name: part(column) for name, column in self.other.items()}
+        return Runs(**kept)
+
+    def repeats(self) -> np.ndarray:
+        """Returns the index [n] of the cell of each row, whatever the seeds: equal inputs, size, budget and end of schedule, and a D
+        that is equal to rounding, or to 1% among rows of one budget."""
+        keys = [column for name, column in self.inputs.items() if name not in ("D", "C", "M")]
+        keys += [column for column in (self.budget, self.decayed) if column is not None]
+        if self.size is not None:
+            names = {size: i for i, size in enumerate(dict.fromkeys(self.size))}
+            keys.append(np.array([names[size] for size in self.size]))
+        index = np.unique(np.stack(keys, axis=1).astype(float), axis=0, return_inverse=True)[1].reshape(-1)
+        if "D" not in self.inputs:
+            return index
+        if self.budget is not None:
+            index = self._split(index, _SAME_IN_BUDGET)
+            low, high = np.full(index.max() + 1, np.inf), np.full(index.max() + 1, -np.inf)
+            np.minimum.at(low, index, self.log_d)
+            np.maximum.at(high, index, self.log_d)
+            chained = (high - low > 2 * _SAME_IN_BUDGET)[index]  # points of a curve, each close to the next
+            return np.where(chained, self._split(index, _SAME) + len(self), index)
+        return self._split(index, _SAME)
+
+    def _split(self, index: np.ndarray, tolerance: float) -> np.ndarray:
+        """Splits cells where log D, in order, moves by more than the tolerance."""
+        order = np.lexsort((self.log_d, index))
+        new = (np.diff(index[order]) != 0) | (np.diff(self.log_d[order]) > tolerance)
+        found = np.empty(len(self), int)
+        found[order] = np.concatenate([[0], np.cumsum(new)])
+        return found
 
     def replicas(self) -> list[np.ndarray]:
         """Returns the indices of the rows of each cell, in order of first appearance: rows that differ in their seed alone.
@@ -174,6 +207,7 @@ class Runs:
             run=tuple(" and ".join(dict.fromkeys(runs)) for runs in members),
             seed=None,
             members=members,
+            other={},
         )
 
 
@@ -211,7 +245,9 @@ def from_frame(frame: Frame, columns: Columns = Columns(), source: str = "table"
     run = reader.text(columns.run) if columns.run else tuple(f"row {first_line + i}" for i in range(len(loss)))
     budget = reader.positive(columns.budget) if columns.budget else None
     decayed = reader.truth(columns.decayed) if columns.decayed else None
-    made = Runs(inputs, loss, run, seed, budget, decayed, columns.flops is not None, source)
+    named = {columns.params, columns.tokens, columns.loss, columns.flops, columns.run, columns.seed, columns.budget, columns.decayed}
+    other = {name: reader.text(name) for name in reader.names if name not in named | set(columns.inputs.values())}
+    made = Runs(inputs, loss, run, seed, budget, decayed, columns.flops is not None, source, other=other)
     _no_duplicates(made, first_line)
     return made
 

@@ -145,21 +145,38 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
     steps = before_after(runs, settings.filters, settings.law, settings.objective) if settings.filters else ()
     runs = apply(runs, settings.filters)
     minima = fit_profiles(runs, settings) if 2 in asked else None
-    found: list[diagnostics.Found] = [] if together is None else [together]
-    found += [] if minima is None else diagnostics.off_budget(runs)
-    found += diagnostics.minima(minima) if isinstance(minima, Isoflop) else ()
     law, kept = _law_and_draws(runs, settings) if 3 in asked else (None, None)
     made = TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),
         law=law, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
-        cautions=tuple(one for one in found if isinstance(one, Caution)), versions={"jax": jax.__version__, "numpy": np.__version__},
+        cautions=_cautions(runs, together, minima, law, settings), versions={"jax": jax.__version__, "numpy": np.__version__},
         filters=steps, rolling=rolling_origin(runs, settings.law, settings.objective) if settings.rolling else None,
     )  # fmt: skip
     return made, kept
 
 
+def _cautions(
+    runs: Runs,
+    together: Optional[Caution],
+    minima: Union[Isoflop, Refusal, None],
+    law: Union[LawFit, Refusal, None],
+    settings: TableSettings,
+) -> tuple[Caution, ...]:
+    """Returns what concerns approach 2 and the table as a whole, beside `together` of its budgets; a law's cautions stand with it."""
+    found: list[diagnostics.Found] = [] if together is None else [together]
+    found += [] if isinstance(law, LawFit) else diagnostics.suspect(runs, settings.law)
+    found += [] if minima is None else diagnostics.off_budget(runs)
+    if isinstance(minima, Isoflop):
+        found += diagnostics.minima(minima)
+        third = law.exponents.get("a") if isinstance(law, LawFit) else None
+        found += diagnostics.exponents(minima, third, runs.cells(), settings.curve, settings.seed)
+    return tuple(one for one in found if isinstance(one, Caution))
+
+
 def fit_profiles(runs: Runs, settings: TableSettings) -> Union[Isoflop, Refusal]:
     """Fits approach 2 over the table's planned budgets, the replicas of a cell merged."""
+    if refused := next((one for one in diagnostics.suspect(runs, settings.law) if isinstance(one, Refusal)), None):
+        return refused
     cells = runs.cells()
     found = profiles.by_budget(cells)
     chosen = AnalysisSettings(
@@ -193,6 +210,9 @@ def _law_and_draws(runs: Runs, settings: TableSettings) -> tuple[Union[LawFit, R
     density = fit_likelihood(made, settings)
     profiled = profile_intervals(made, cells, settings, density)
     fitted = described(cells, made, settings, found + diagnostics.after(made, cells, profiled) + lack)
+    ratios = {at.flops: at.ratio for at in fitted.allocations}
+    more = diagnostics.answers(made, cells, fitted.parameters, fitted.exponents.get("a"), ratios)
+    fitted = dataclasses.replace(fitted, cautions=fitted.cautions + more)
     summary = density.summary() if isinstance(density, Likelihood) else density
     return dataclasses.replace(fitted, profiles=profiled, likelihood=summary), Fitted(made, cells, seeds)
 

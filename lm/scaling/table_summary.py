@@ -16,9 +16,21 @@ if TYPE_CHECKING:
 def render(made: "TableAnalysis") -> str:
     """Renders parameters, exponents and allocations with intervals or refusals, and cautions."""
     lines = [f"{made.source}: {made.count} rows", *filters(made.filters)]
-    lines += [*_hull(made.hull), *_isoflop(made.isoflop), *_law(made.law), *rolling(made.rolling)]
-    lines += [f"caution: {caution.message}" for caution in made.cautions]
+    if isinstance(made.law, Refusal) and made.law == made.isoflop:
+        lines.append(f"approaches 2 and 3: {said(made.law)}")
+    else:
+        lines += [*_isoflop(made.isoflop), *_law(made.law)]
+    lines += [*_hull(made.hull), *rolling(made.rolling)]
+    found = cautions(made)
+    lines += ["cautions:"] if found else []
+    lines += [f"  {message}" for message in found]
     return "\n".join(lines)
+
+
+def cautions(made: "TableAnalysis") -> list[str]:
+    """Returns what a reader of the numbers must know, once each: of the law first, then of approach 2 and the table."""
+    law = () if made.law is None or isinstance(made.law, Refusal) else made.law.cautions
+    return list(dict.fromkeys(caution.message for caution in (*law, *made.cautions)))
 
 
 def _hull(made: "Union[Hull, Refusal, None]") -> list[str]:
@@ -44,7 +56,7 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
     lines += [f"  no intervals: {why}"] if why else []
     lines += [f"  {name} = {said(value, why)}" for name, value in values.items()]
     lines += [allocation(at, why) for at in made.allocations]
-    return lines + further(made) + [f"  caution: {caution.message}" for caution in made.cautions]
+    return lines + further(made)
 
 
 def allocation(at: "Allocation", known: Optional[str] = None) -> str:

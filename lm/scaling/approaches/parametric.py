@@ -125,12 +125,18 @@ def path_exponents(made: Union[FittedLaw, Refusal], cells: Runs) -> tuple[Answer
     """
     if isinstance(made, Refusal):
         return made, made
+    a, b = path_slopes(made, cells)
+    return made.answer_of(a), made.answer_of(b)
+
+
+def path_slopes(made: FittedLaw, cells: Runs) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the slopes of log N* and log D* on log C of `made.stacked`, of which `path_exponents` reads the intervals."""
     log_c = np.linspace(cells.log_c.min(), cells.log_c.max(), 9)
     if cells.budget is not None and len(budgets := sorted(set(cells.budget.tolist()))) > 1:
         log_c = np.array([cells.log_c[cells.budget == budget].mean() for budget in budgets])
     slope = np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1))[1]
     path = made.path(frontier.cost_of(cells), log_c)
-    return made.answer_of(path.log_n @ slope), made.answer_of(path.log_d @ slope)
+    return path.log_n @ slope, path.log_d @ slope
 
 
 def unidentified(made: FittedLaw, settings: AnalysisSettings) -> Optional[Refusal]:

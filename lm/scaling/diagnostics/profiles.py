@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lm.scaling.diagnostics import plausibility
 from lm.scaling.diagnostics.found import Found
 from lm.scaling.results import Caution, Estimate, Refusal
 from lm.scaling.runs import Runs
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lm.scaling.fitted_law import FittedLaw
 
 OFF_BUDGET = 0.1  # share by which C of a row may differ from its planned budget
-SHOWN = 5  # rows that a caution names
+SHOWN = 5  # rows or budgets that a caution names
 OFF_CENTRE = 2.0  # factor between N* and the middle of the sampled sizes above which a caution is given
 
 
@@ -35,7 +36,7 @@ def centred(made: "FittedLaw", runs: Runs) -> list[Found]:
 
 def off_budget(runs: Runs) -> list[Found]:
     """Names the rows whose 6 N D, or counted C, is not what their budget says."""
-    if runs.budget is None:
+    if runs.budget is None or plausibility.counted(runs, runs.budget, "--budget") is not None:
         return []
     ratio = runs.c / runs.budget
     off = np.flatnonzero(np.abs(ratio - 1) > OFF_BUDGET)
@@ -68,8 +69,17 @@ def _off(n: np.ndarray, star: float) -> float:
 
 def minima(made: "Isoflop") -> tuple[Found, ...]:
     """Diagnoses approach 2: its refused budgets (concave, edge, too few sizes), and grids off centre."""
-    found: list[Found] = [
-        Caution(b.n_star.kind, f"budget {b.budget:.3g}: {b.n_star.reason}") for b in made.budgets if isinstance(b.n_star, Refusal)
-    ]
+    refused: dict[str, list[tuple[float, str]]] = {}
+    for b in made.budgets:
+        if isinstance(b.n_star, Refusal):
+            refused.setdefault(b.n_star.kind, []).append((b.budget, b.n_star.reason))
+    found: list[Found] = [Caution(kind, _listed(each)) for kind, each in refused.items()]
     kept = [(b.budget, np.array(b.n), b.n_star.value) for b in made.budgets if isinstance(b.n_star, Estimate)]
     return tuple(found + _placed(kept))
+
+
+def _listed(refused: list[tuple[float, str]]) -> str:
+    """Says why budgets have no minimum: the reason of the first, and which others share its kind."""
+    budgets, reason = [f"{budget:.3g}" for budget, _ in refused], refused[0][1]
+    more = budgets[1 : SHOWN + 1] + (["..."] if len(budgets) > SHOWN + 1 else [])
+    return f"budget {budgets[0]}: {reason}" + (f" (and so at {', '.join(more)})" if more else "")

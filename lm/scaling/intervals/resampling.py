@@ -89,6 +89,19 @@ class ByRun(Strategy):
 
 
 @dataclasses.dataclass(frozen=True)
+class ByCell(ByRun):
+    """Bootstrap over cells: rows of equal inputs and budget are picked together, for one row that is there twice says nothing new."""
+
+    name: str = "bootstrap over cells"
+
+    def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
+        return _too_few("cells", int(self.units(runs).max()) + 1, len(made.law.names))
+
+    def units(self, runs: Runs) -> np.ndarray:
+        return np.unique(runs.repeats(), return_inverse=True)[1].reshape(-1)
+
+
+@dataclasses.dataclass(frozen=True)
 class WithinBudget(Strategy):
     """Residual bootstrap within planned budgets: the fitted law plus residuals of the same budget, inflated for the fitted parameters.
 
@@ -220,14 +233,18 @@ class PorianNoise(Noise):
 @dataclasses.dataclass(frozen=True)
 class Measured(Rows):
     """The default: the parametric bootstrap with the noise that seeds measure; without seeds, the bootstrap over runs where rows share
-    them, else over rows. The first covers at its level, the others at it or above (`python -m tests.nightly.coverage`)."""
+    them, over cells where rows have equal inputs, else over rows. The first covers at its level, the others at it or above
+    (`python -m tests.nightly.coverage`)."""
 
     stream: str = "main"
 
     def resolve(self, runs: Runs, noise: "Union[NoiseModel, Refusal]") -> Resampling:
         if not isinstance(noise, Refusal) and noise.dof >= LEAST_DEGREES:
             return Noise(SigmaOfC(noise), stream=self.stream)
-        return ByRun() if len(set(runs.run)) < len(runs) else Rows()
+        if len(set(runs.run)) < len(runs):
+            return ByRun()
+        cells = runs.cells()
+        return ByCell() if ByCell().units(cells).max() + 1 < len(cells) else Rows()
 
 
 RESAMPLINGS = {
