@@ -56,13 +56,14 @@ NEVER = [("lm.model", "lm.data"), ("lm.data", "lm.model"), ("lm.infer", "lm.trai
 # The rooms of lm.scaling, from the ground up: a module imports from rooms before its own, or its own. Of lm they import lm.errors alone.
 ROOMS = [
     ("compile_cache", "results", "settings", "words"),
+    ("tables",),
     ("budgets", "runs"),
     ("laws",),
     ("fits",),
     ("intervals",),
     ("fitted_law",),
     ("approaches",),
-    ("coverage", "diagnostics", "filters", "multiplier", "prediction", "rolling", "saved", "scores", "table_analysis"),
+    ("coverage", "diagnostics", "filters", "mixtures", "multiplier", "prediction", "rolling", "saved", "scores", "table_analysis"),
     ("planning", "table_summary"),
     ("page",),
     ("commands",),

@@ -4,7 +4,6 @@ Each row is one measured point: parameters N, tokens D, a loss, and where they a
 belongs to, its seed, its planned budget, and whether its learning rate had decayed. Without a column of FLOPs C = 6 N D.
 """
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,27 +12,16 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from lm.errors import UserError
+from lm.scaling.tables import columns as columns_lib
+from lm.scaling.tables import formats, numbers, selection
+from lm.scaling.tables.columns import ColumnRead, Columns
 
 _SHOWN = 5  # rows that an error names
 _SAME = 1e-5  # relative difference of D that is rounding
 _SAME_IN_BUDGET = 1e-2  # the same among rows of one budget and N, where batches of other sizes end a little apart
 
 
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """The names of a table's columns. `inputs` names further inputs of a law: {"U": "unique_tokens"}."""
-
-    params: str = "N"
-    tokens: str = "D"
-    loss: str = "loss"
-    flops: Optional[str] = None
-    run: Optional[str] = None
-    seed: Optional[str] = None
-    budget: Optional[str] = None
-    decayed: Optional[str] = None
-    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
+_OF_TABLE = ("inputs", "counted", "source", "read", "notes", "sha256")  # what a part of a table keeps as it is
 Size = tuple[tuple[str, int], ...]  # the fields of a model's shape, by name
 
 
@@ -47,6 +35,8 @@ class Runs:
     `size` names the model of a row where N does not; rows of one budget and size are replicas. `planned_c` is C in the convention that
     budgets are planned in, where `inputs["C"]` counts otherwise: seed noise is a function of it. In a table of cells (`cells`) `members`
     are the runs that each row is the mean of. `other` holds the cells of the columns that no option names, which diagnostics read.
+
+    `read` says what each column was understood to be, `notes` what was left out, and `sha256` is of the file.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -60,6 +50,9 @@ class Runs:
     size: Optional[tuple[Size, ...]] = None
     planned_c: Optional[np.ndarray] = None
     members: Optional[tuple[tuple[str, ...], ...]] = None
+    read: tuple[ColumnRead, ...] = ()
+    notes: tuple[str, ...] = ()
+    sha256: str = ""
     other: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -139,7 +132,7 @@ class Runs:
             return tuple(values[i] for i in index)
 
         columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        kept = {name: values if name in ("inputs", "counted", "source", "other") else part(values) for name, values in columns.items()}
+        kept = {name: values if name in (*_OF_TABLE, "other") else part(values) for name, values in columns.items()}
         kept["inputs"] = {name: column[index] for name, column in self.inputs.items()}
         kept["other"] = {name: part(column) for name, column in self.other.items()}
         return Runs(**kept)
@@ -214,90 +207,165 @@ class Runs:
 Frame = Union[Mapping[str, Sequence[Any]], Any]
 
 
-def read_csv(path: Union[str, pathlib.Path], columns: Columns = Columns()) -> Runs:
-    """Reads the runs of a CSV file with a header; UserError with the line of what is wrong."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"no file {path}: give the path of a CSV file with a header")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names, rows = reader.fieldnames, list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as comma-separated text") from None
-    if not names:
-        raise UserError(f"{path} is empty: a header and a row per run are needed")
-    if repeated := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
-        raise UserError(f"{path} has more than one column {repeated[0]!r}: give each column a name of its own")
-    table = {name: [row[name] for row in rows] for name in names}
-    return from_frame(table, columns, source=str(path), first_line=2)
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The rows to read: those that fulfil all conditions, without duplicates, or the best run of each cell of a sweep."""
+
+    where: tuple[str, ...] = ()
+    drop_duplicates: bool = False
+    best: bool = False
 
 
-def from_frame(frame: Frame, columns: Columns = Columns(), source: str = "table", first_line: int = 0) -> Runs:
-    """Reads the runs of a data frame, or of any mapping of names to columns. `first_line` is the number of the first row in errors."""
-    reader = _Reader(frame, source, first_line)
-    n, d, loss = (reader.positive(name) for name in (columns.params, columns.tokens, columns.loss))
-    if not len(loss):
-        raise UserError(f"{source} holds no rows: a row per run is needed")
-    c = reader.positive(columns.flops) if columns.flops else 6 * n * d
-    inputs = {"N": n, "D": d, "C": c, "M": d / n} | {name: reader.positive(column) for name, column in columns.inputs.items()}
-    seed = reader.text(columns.seed) if columns.seed else None
-    run = reader.text(columns.run) if columns.run else tuple(f"row {first_line + i}" for i in range(len(loss)))
-    budget = reader.positive(columns.budget) if columns.budget else None
-    decayed = reader.truth(columns.decayed) if columns.decayed else None
-    named = {columns.params, columns.tokens, columns.loss, columns.flops, columns.run, columns.seed, columns.budget, columns.decayed}
-    other = {name: reader.text(name) for name in reader.names if name not in named | set(columns.inputs.values())}
-    made = Runs(inputs, loss, run, seed, budget, decayed, columns.flops is not None, source, other=other)
-    _no_duplicates(made, first_line)
-    return made
+def read_table(path: Union[str, pathlib.Path], columns: Columns = Columns(), select: Selection = Selection()) -> Runs:
+    """Reads the runs of a file: .csv, .tsv, either with .gz, .jsonl, .json, .parquet or .xlsx.
+
+    Raises:
+      UserError: the file, a column or a cell is not what it has to be; the row of the file is named.
+    """
+    return of_table(formats.read(path), columns, select)
+
+
+def from_frame(frame: Frame, columns: Columns = Columns(), source: str = "table", select: Selection = Selection()) -> Runs:
+    """Reads the runs of a data frame, or of any mapping of names to columns. Rows count from 0 in errors."""
+    return of_table(formats.of_frame(frame, source), columns, select)
+
+
+def of_table(table: formats.RawTable, columns: Columns, select: Selection = Selection()) -> Runs:
+    """Reads the runs of a table whose cells are at hand."""
+    table = selection.finished(table)
+    for condition in select.where:
+        table = selection.where(table, condition)
+    if not len(table):
+        raise UserError(f"{table.source} holds no rows: a row per run is needed")
+    reader = _Reader(table, columns)
+    n, d, c, counted = reader.sizes()
+    loss = reader.needed("loss", "loss", columns.loss)
+    inputs = {"N": n, "D": d, "C": c, "M": d / n} | {name: reader.positive(name, column) for name, column in columns.inputs.items()}
+    run = reader.text(columns.run) if columns.run else tuple(f"row {line}" for line in table.lines)
+    made = Runs(
+        inputs, loss, run, reader.text(columns.seed) if columns.seed else None,
+        reader.positive("budget", columns.budget) if columns.budget else None,
+        reader.truth(columns.decayed) if columns.decayed else None,
+        counted, table.source, notes=table.notes, sha256=table.sha256,
+    )  # fmt: skip
+    order = {name: i for i, name in enumerate(("N", "D", "C", "loss", "budget"))}
+    made = dataclasses.replace(made, read=tuple(sorted(reader.read, key=lambda one: order.get(one.name, len(order)))), other=reader.other())
+    made = _distinct(made, table.lines, select.drop_duplicates)
+    return _best(made) if select.best else made
 
 
 class _Reader:
-    """Reads columns of a table, with errors that name the column, the row and what would do."""
+    """Reads columns of a table as positive numbers, text or truth, and notes what each was understood to be."""
 
-    def __init__(self, frame: Frame, source: str, first_line: int):
-        self.frame, self.source, self.first_line = frame, source, first_line
-        self.names = [str(name) for name in (frame.columns if hasattr(frame, "columns") else frame.keys())]
+    def __init__(self, table: formats.RawTable, columns: Columns):
+        self.table, self.columns = table, columns
+        self.logarithms = {
+            columns_lib.named(table, name): base for names, base in ((columns.log10, 10.0), (columns.ln, np.e)) for name in names
+        }
+        self.read: list[ColumnRead] = []
+        self.texts: set[str] = set()  # columns that were read as text
+
+    def sizes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """Returns N, D, C, and whether C was counted. One of N and D may follow from C = 6 N D, and C from both."""
+        columns = self.columns
+        found = {
+            role: columns_lib.found(self.table, role, given) for role, given in (("params", columns.params), ("tokens", columns.tokens))
+        }
+        lacking = [role for role, name in found.items() if name is None]
+        flops = columns_lib.found(self.table, "flops", columns.flops) if columns.flops or lacking else None
+        if lacking and (len(lacking) == 2 or flops is None):
+            role = lacking[0]
+            what = {"params": "parameters N", "tokens": "tokens D"}[role]
+            there = ", ".join(self.table.names)
+            raise UserError(f"{self.table.source} has no column for the {what}: its columns are {there}; name one with --{role}=COLUMN")
+        c = self.positive("C", flops) if flops else None
+        n = self.positive("N", found["params"]) if found["params"] else None
+        d = self.positive("D", found["tokens"]) if found["tokens"] else None
+        if n is None:
+            assert c is not None
+            assert d is not None
+            n = self._derived("N", "C / (6 D)", c / 6 / d)
+        if d is None:
+            assert c is not None
+            d = self._derived("D", "C / (6 N)", c / 6 / n)
+        if c is None or lacking:
+            return n, d, self._derived("C", "6 N D", 6 * n * d) if c is None else c, False
+        return n, d, c, True
+
+    def needed(self, role: str, name: str, given: Optional[str]) -> np.ndarray:
+        """Returns the column of an input that has to be there."""
+        column = columns_lib.found(self.table, role, given)
+        if column is None:
+            there = ", ".join(self.table.names)
+            raise UserError(f"{self.table.source} has no column for the {role}: its columns are {there}; name one with --{role}=COLUMN")
+        return self.positive(name, column)
+
+    def other(self) -> dict[str, tuple[str, ...]]:
+        """Returns the cells of the columns that were not read."""
+        used = {one.column for one in self.read} | self.texts
+        return {name: tuple(map(str, cells)) for name, cells in self.table.columns.items() if name not in used}
 
     def text(self, name: str) -> tuple[str, ...]:
-        if name not in self.names:
-            raise UserError(f"{self.source} has no column {name!r}: its columns are {', '.join(self.names)}")
-        return tuple("" if value is None else str(value) for value in self.frame[name])
+        column = columns_lib.named(self.table, name)
+        self.texts.add(column)
+        return tuple("" if value is None else str(value) for value in self.table.columns[column])
 
-    def positive(self, name: str) -> np.ndarray:
-        values = []
-        for i, cell in enumerate(self.text(name)):
-            try:
-                values.append(float(cell))
-            except ValueError:
-                raise UserError(f"{self._where(i)}: {name} is {cell!r}, not a number; mend the row or leave it out") from None
-        column = np.array(values, float)
-        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
+    def positive(self, name: str, given: str) -> np.ndarray:
+        """Returns a column of positive numbers, times the unit of its header, out of its logarithm where it is one."""
+        column = columns_lib.named(self.table, given)
+        values, how = numbers.column(self.table, column), "as it stands"
+        unit = columns_lib.unit_of(column)[1]
+        if column in self.logarithms:
+            base = self.logarithms[column]
+            values, how = base**values, "10^x of log10" if base == 10 else "exp of ln"
+        elif unit != 1.0:
+            values, how = values * unit, f"times {unit:.0e}, the unit of the header".replace("e+0", "e").replace("e+", "e")
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):
-            where = ", ".join(str(self.first_line + int(i)) for i in bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
-            what = f"{name} is {column[bad[0]]:g}" if len(bad) == 1 else f"{name} is not positive in {len(bad)} rows"
-            raise UserError(f"{self.source}, row {where}: {what}; positive finite numbers are needed: leave diverged or empty runs out")
-        return column
+            where = ", ".join(str(self.table.lines[i]) for i in bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
+            cell = self.table.columns[column][bad[0]]
+            what = "empty" if numbers.is_empty(cell) else str(cell)
+            said = f"{column} is {what}" if len(bad) == 1 else f"{column} is empty or not positive in {len(bad)} rows"
+            raise UserError(f"{self.table.source}, row {where}: {said}; leave such runs out with --where '{column}>0', or mend them")
+        self.read.append(ColumnRead(name, column, how, float(values.min()), float(values.max())))
+        return values
 
     def truth(self, name: str) -> np.ndarray:
         known = {"1": True, "true": True, "yes": True, "1.0": True, "0": False, "false": False, "no": False, "0.0": False}
         cells = [cell.strip().lower() for cell in self.text(name)]
         for i, cell in enumerate(cells):
             if cell not in known:
-                raise UserError(f"{self._where(i)}: {name} is {cell!r}; write true or false")
+                raise UserError(f"{self.table.where(i)}: {name} is {cell!r}; write true or false")
         return np.array([known[cell] for cell in cells])
 
-    def _where(self, i: int) -> str:
-        return f"{self.source}, row {self.first_line + i}"
+    def _derived(self, name: str, how: str, values: np.ndarray) -> np.ndarray:
+        self.read.append(ColumnRead(name, "", how, float(values.min()), float(values.max())))
+        return values
 
 
-def _no_duplicates(runs: Runs, first_line: int) -> None:
-    """Refuses rows that repeat another one to the last digit: they would count twice."""
+def _distinct(runs: Runs, lines: Sequence[int], drop: bool) -> Runs:
+    """Refuses rows that repeat another one to the last digit, or leaves the repeats out: they would count twice."""
     seen: dict[tuple[Any, ...], int] = {}
-    for i in range(len(runs)):
-        seed = None if runs.seed is None else runs.seed[i]
-        key = (*(float(column[i]) for column in runs.inputs.values()), float(runs.loss[i]), seed)
-        if key in seen:
-            rows = f"rows {first_line + seen[key]} and {first_line + i}"
-            raise UserError(f"{runs.source}, {rows} are the same: leave one out, or name a column of seeds with --seed-column=COLUMN")
-        seen[key] = i
+    columns = [*(column.tolist() for column in runs.inputs.values()), runs.loss.tolist()]
+    columns += [] if runs.budget is None else [runs.budget.tolist()]
+    columns += [] if runs.seed is None else [list(runs.seed)]
+    repeats = [(first, i) for i, key in enumerate(zip(*columns, strict=True)) if (first := seen.setdefault(key, i)) != i]
+    if not repeats:
+        return runs
+    if drop:
+        kept = np.setdiff1d(np.arange(len(runs)), [i for _, i in repeats])
+        return dataclasses.replace(runs.take(kept), notes=(*runs.notes, f"{len(repeats)} rows that repeat another left out"))
+    pairs = ", ".join(f"{lines[first]} and {lines[i]}" for first, i in repeats[:_SHOWN]) + (", ..." if len(repeats) > _SHOWN else "")
+    many = f"{len(repeats)} rows repeat another (rows {pairs})"
+    raise UserError(f"{runs.source}: {many}: leave them out with --drop-duplicates, or name their seeds with --seed-column=COLUMN")
+
+
+def _best(runs: Runs) -> Runs:
+    """Keeps the row of the lowest loss of each N, D and budget, as a sweep of learning rates has it."""
+    budget = [None] * len(runs) if runs.budget is None else runs.budget.tolist()
+    best: dict[tuple[Any, ...], int] = {}
+    for i, key in enumerate(zip(runs.n.tolist(), runs.d.tolist(), budget, strict=True)):
+        if key not in best or runs.loss[i] < runs.loss[best[key]]:
+            best[key] = i
+    kept = np.array(sorted(best.values()))
+    return dataclasses.replace(runs.take(kept), notes=(*runs.notes, f"{len(kept)} best rows of {len(runs)} kept by --best"))

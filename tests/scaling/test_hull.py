@@ -8,7 +8,7 @@ import pytest
 
 from lm.scaling.approaches.hull import fit_hull, lower_hull
 from lm.scaling.results import Refusal
-from lm.scaling.runs import Columns, from_frame, read_csv
+from lm.scaling.runs import Columns, from_frame, read_table
 
 DATA = pathlib.Path(os.environ.get("SCALING_DATA", pathlib.Path(__file__).parents[3] / "shared" / "scaling_data"))
 GEMSTONES = DATA / "gemstones"
@@ -51,6 +51,6 @@ def test_a_hull_of_few_sizes_is_refused():
 @pytest.mark.parametrize(("name", "points", "a"), [("hot_477", 21, 0.538), ("hot_100bplus_477", 28, 0.484)])
 def test_gemstones_at_6nd(name, points, a):
     """The slopes with C = 6 N D, which the published ones are not; tolerance: their last printed digit."""
-    made = fit_hull(read_csv(GEMSTONES / f"{name}.csv", Columns("params_active_precise", "tokens", "final_loss", run="run_name")))
+    made = fit_hull(read_table(GEMSTONES / f"{name}.csv", Columns("params_active_precise", "tokens", "final_loss", run="run_name")))
     assert len(made.points) == points
     assert made.a == pytest.approx(a, abs=6e-4)

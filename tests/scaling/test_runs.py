@@ -5,7 +5,7 @@ import pytest
 
 from lm.errors import UserError
 from lm.scaling.approaches import profiles
-from lm.scaling.runs import Columns, from_frame, read_csv
+from lm.scaling.runs import Columns, from_frame, read_table
 
 GOOD = {"N": [1e8, 2e8, 4e8], "D": [2e9, 4e9, 8e9], "loss": [3.2, 3.0, 2.8]}
 
@@ -21,7 +21,7 @@ class Frame(dict):
 def test_a_frame_and_a_file_give_the_same_runs(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("N,D,loss\n" + "\n".join(f"{n},{d},{loss}" for n, d, loss in zip(*GOOD.values(), strict=True)), encoding="utf-8")
-    for made in (from_frame(GOOD), from_frame(Frame(GOOD)), read_csv(path)):
+    for made in (from_frame(GOOD), from_frame(Frame(GOOD)), read_table(path)):
         np.testing.assert_array_equal(made.n, GOOD["N"])
         np.testing.assert_array_equal(made.c, 6 * made.n * made.d)
         np.testing.assert_array_equal(made.inputs["M"], [20, 20, 20])
@@ -48,11 +48,11 @@ def test_seeds_of_a_cell_are_merged_as_logarithms():
 @pytest.mark.parametrize(
     ("table", "columns", "said"),
     [
-        ({"N": [1e8], "loss": [3.0]}, Columns(), "'D': its columns are N, loss"),
-        (GOOD | {"loss": [3.2, float("nan"), 2.8]}, Columns(), "row 1: loss is nan"),
+        ({"N": [1e8], "loss": [3.0]}, Columns(), "its columns are N, loss; name one with --tokens=COLUMN"),
+        (GOOD | {"loss": [3.2, float("nan"), 2.8]}, Columns(), "row 1: loss is"),
         (GOOD | {"loss": [3.2, -1, 0]}, Columns(), "row 1, 2: loss"),
-        (GOOD | {"D": [2e9, "4B", 8e9]}, Columns(), "row 1: D is '4B'"),
-        ({"N": [1e8] * 3, "D": [2e9] * 3, "loss": [3.0, 3.0, 2.9]}, Columns(), "rows 0 and 1"),
+        (GOOD | {"D": [2e9, "4X", 8e9]}, Columns(), "row 1: D is '4X'"),
+        ({"N": [1e8] * 3, "D": [2e9] * 3, "loss": [3.0, 3.0, 2.9]}, Columns(), "1 rows repeat another (rows 0 and 1)"),
         ({"N": [], "D": [], "loss": []}, Columns(), "no rows"),
         (GOOD | {"end": ["yes", "no", "perhaps"]}, Columns(decayed="end"), "row 2: end is 'perhaps'"),
     ],
@@ -74,21 +74,21 @@ def test_what_a_fit_lacks_is_named():
 
 def test_files_that_are_none(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv"):
-        read_csv(tmp_path / "none.csv")
+        read_table(tmp_path / "none.csv")
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"empty\.csv"):
-        read_csv(tmp_path / "empty.csv")
+        read_table(tmp_path / "empty.csv")
     (tmp_path / "short.csv").write_text("N,D,loss\n1e8,2e9\n", encoding="utf-8")
-    with pytest.raises(UserError, match="row 2: loss is ''"):
-        read_csv(tmp_path / "short.csv")
+    with pytest.raises(UserError, match="row 2: loss is empty"):
+        read_table(tmp_path / "short.csv")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"N,D,loss\n\x80\x81,1,2\n", "not a CSV file in UTF-8"), (b"N,D,D,loss\n1,2,3,4\n", "more than one column 'D'")],
+    [(b"N,D,loss\n\x80\x81,1,2\n", "not text in UTF-8"), (b"N,D,D,loss\n1,2,3,4\n", "more than one column 'D'")],
 )
 def test_a_file_that_cannot_be_read_as_one_table_is_refused(tmp_path, content, reason):
     path = tmp_path / "runs.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=reason):
-        read_csv(path)
+        read_table(path)

@@ -6,7 +6,6 @@ Rows of A and B that share the name of their run, or seed, N and D, are paired: 
 import argparse
 from typing import TYPE_CHECKING
 
-from lm.scaling import runs as runs_lib
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 
@@ -29,10 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    at, columns = table.positive_flops("--at", args.at), table.columns_of(args)
+    at = table.positive_flops("--at", args.at)
     table.check_intervals(args)
     law, objective = table.law_of(args), table.objective_of(args)
-    a, b = (runs_lib.read_csv(path, columns) for path in (args.a, args.b))
+    a, b = (table.read(path, args) for path in (args.a, args.b))
     from lm.scaling import multiplier
 
     made = multiplier.multiplier(a, b, at, law, objective, paired=not args.unpaired, draws=args.draws, level=args.level, seed=args.seed)

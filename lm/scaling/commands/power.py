@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
+from lm.scaling.runs import Columns
 
 if TYPE_CHECKING:
     from lm.scaling.coverage import Design
@@ -30,8 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seeds", type=int, default=1, help="seeds of every size (default: %(default)s)")
     group.add_argument("--off", type=float, default=1.0, help="factor by which the grid's centre misses N* (default: %(default)g)")
     group = parser.add_argument_group("design as a table")
-    group.add_argument("--params", default="N", metavar="COLUMN", help="number of parameters N (default: %(default)s)")
-    group.add_argument("--tokens", default="D", metavar="COLUMN", help="number of training tokens D (default: %(default)s)")
+    group.add_argument("--params", metavar="COLUMN", help="number of parameters N (default: N, or a known name)")
+    group.add_argument("--tokens", metavar="COLUMN", help="number of training tokens D (default: D, or a known name)")
     group.add_argument("--budget", metavar="COLUMN", help="planned FLOPs; needed for IsoFLOP minima")
     group.add_argument("--seed-column", metavar="COLUMN", help="seed (default: a seed per run)")
     group = parser.add_argument_group("prior law and noise")
@@ -88,7 +89,7 @@ def design_of(args: argparse.Namespace, prior: dict[str, float]) -> "Design":
 
     law, values = Chinchilla(), np.array([prior[name] for name in Chinchilla().names])
     if args.csv:
-        runs = power.planned(args.csv, args.params, args.tokens, args.budget, args.seed_column)
+        runs = power.planned(args.csv, Columns(args.params, args.tokens, budget=args.budget, seed=args.seed_column))
     else:
         runs = power.grid(law, values, tuple(args.budgets), args.sizes, args.spread, args.seeds, args.off)
     return Design(runs, law, values, PORIAN if args.sigma is None else Constant(args.sigma))

@@ -1,6 +1,7 @@
 """The arguments that the verbs share, and the table and the settings that follow from them (imports no jax)."""
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -8,7 +9,7 @@ from lm.errors import UserError
 from lm.scaling import runs as runs_lib
 from lm.scaling.intervals.resampling import RESAMPLINGS
 from lm.scaling.laws import catalogue
-from lm.scaling.runs import Columns, Runs
+from lm.scaling.runs import Columns, Runs, Selection
 
 if TYPE_CHECKING:
     from lm.scaling.fits.objectives import Objective
@@ -20,15 +21,21 @@ OBJECTIVES = ("huber", "squared_log", "squared_raw", "l1", "quantile")  # fits.o
 
 def table_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the argument for a table."""
-    parser.add_argument("csv", metavar="RUNS.csv", help="table of runs: a CSV file with a header and a row per run")
+    text = "table of runs, a header and a row per run: .csv, .tsv, either with .gz, .jsonl, .json, .parquet or .xlsx"
+    parser.add_argument("csv", metavar="RUNS.csv", help=text)
 
 
 def column_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that name the columns of a table."""
-    group = parser.add_argument_group("columns of the table")
-    group.add_argument("--params", default="N", metavar="COLUMN", help="number of parameters N (default: %(default)s)")
-    group.add_argument("--tokens", default="D", metavar="COLUMN", help="number of training tokens D (default: %(default)s)")
-    group.add_argument("--loss", default="loss", metavar="COLUMN", help="loss in nats per token, or per byte (default: %(default)s)")
+    text = "What was understood is printed before the fit. A header may state a unit, as in `Params (M)`."
+    group = parser.add_argument_group("columns of the table", text)
+    known = "default: N, or a column of a known name such as n_params; else C / 6 D"
+    group.add_argument("--params", metavar="COLUMN", help=f"number of parameters N ({known})")
+    known = "default: D, or a column of a known name such as train_tokens; else C / 6 N"
+    group.add_argument("--tokens", metavar="COLUMN", help=f"number of training tokens D ({known})")
+    group.add_argument(
+        "--loss", metavar="COLUMN", help="loss in nats per token, or per byte (default: loss, or a known name such as eval/loss)"
+    )
     group.add_argument("--flops", metavar="COLUMN", help="training FLOPs C as counted (default: 6 N D)")
     group.add_argument("--run", metavar="COLUMN", help="training run; rows of one run depend on each other (default: a run per row)")
     group.add_argument("--seed-column", metavar="COLUMN", help="seed; runs that differ in it alone measure the noise (default: no seeds)")
@@ -36,6 +43,15 @@ def column_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--decayed", metavar="COLUMN", help="true where the learning rate had decayed, else false (default: not checked)")
     text = "further input of the law, such as U=unique_tokens; can be repeated"
     group.add_argument("--input", action="append", default=[], metavar="NAME=COLUMN", help=text)
+    group.add_argument("--log10", nargs="+", default=[], metavar="COLUMN", help="columns that hold logarithms to base 10")
+    group.add_argument("--ln", nargs="+", default=[], metavar="COLUMN", help="columns that hold natural logarithms")
+    group = parser.add_argument_group("rows of the table")
+    text = "keep the rows that fulfil a condition, such as 'loss<4' or 'corpus==c4'; can be repeated"
+    group.add_argument("--where", action="append", default=[], metavar="'COLUMN>VALUE'", help=text)
+    group.add_argument("--drop-duplicates", action="store_true", help="leave out rows that repeat another to the last digit")
+    group.add_argument(
+        "--best", action="store_true", help="keep the lowest loss of each N, D and budget, of a sweep of learning rates, say"
+    )
 
 
 def law_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +91,13 @@ def columns_of(args: argparse.Namespace) -> Columns:
         inputs[name] = column
     return Columns(
         params=args.params, tokens=args.tokens, loss=args.loss, flops=args.flops, run=args.run, seed=args.seed_column, budget=args.budget,
-        decayed=args.decayed, inputs=inputs,
+        decayed=args.decayed, inputs=inputs, log10=tuple(args.log10), ln=tuple(args.ln),
     )  # fmt: skip
+
+
+def selection_of(args: argparse.Namespace) -> Selection:
+    """Returns the rows that the arguments choose."""
+    return Selection(tuple(args.where), args.drop_duplicates, args.best)
 
 
 def column_options(args: Optional[argparse.Namespace] = None) -> dict[str, Any]:
@@ -95,8 +116,24 @@ def columns_as(args: argparse.Namespace, known: Mapping[str, Any]) -> None:
 
 
 def table_of(args: argparse.Namespace) -> Runs:
-    """Returns the runs of the CSV file that the arguments name."""
-    return runs_lib.read_csv(args.csv, columns_of(args))
+    """Returns the runs of the table that the arguments name, and prints on stderr what was understood of it."""
+    return read(args.csv, args)
+
+
+def read(path: str, args: argparse.Namespace) -> Runs:
+    """Returns the runs of a file, read by the columns and rows that the arguments name."""
+    made = runs_lib.read_table(path, columns_of(args), selection_of(args))
+    print(understood(made), file=sys.stderr)
+    return made
+
+
+def understood(runs: Runs) -> str:
+    """Returns a line for each column that was read, with its range, and one for each note on what was left out."""
+    rows = [(one.name, one.column or "-", f"{one.low:.4g} to {one.high:.4g}", one.how) for one in runs.read]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
+    lines = [f"{runs.source}: {len(runs)} rows"]
+    lines += ["  " + "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
+    return "\n".join(lines + [f"  {note}" for note in runs.notes])
 
 
 def positive_flops(option: str, values: Sequence[float]) -> tuple[float, ...]:

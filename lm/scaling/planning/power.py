@@ -5,7 +5,7 @@ The law's part is to first order in the noise (`spread`). The probability that a
 its slope must be negative at the smallest size and positive at the largest, and both are linear in the losses.
 """
 
-import csv
+import dataclasses
 import pathlib
 from typing import Optional, Union
 
@@ -22,7 +22,8 @@ from lm.scaling.laws.law import Law
 from lm.scaling.planning.optimum import splits
 from lm.scaling.planning.spread import Local, variance
 from lm.scaling.results import Refusal, result
-from lm.scaling.runs import Columns, Runs, from_frame
+from lm.scaling.runs import Columns, Runs, from_frame, of_table
+from lm.scaling.tables import formats
 
 _STUDIES = 4000
 _LOSS = "loss of a planned run"
@@ -104,17 +105,11 @@ def grid(law: Law, values: np.ndarray, budgets: tuple[float, ...], sizes: int, s
     return from_frame(frame, Columns(budget="budget", seed="seed"), source="design")
 
 
-def planned(path: Union[str, pathlib.Path], params: str, tokens: str, budget: Optional[str] = None, seed: Optional[str] = None) -> Runs:
-    """Reads planned runs from a CSV file; no loss is read."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"no file {path}: give the path of a CSV file with a header")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise UserError(f"{path} is empty: a header and a row per run are needed")
-    frame = {name: [row[name] for row in rows] for name in rows[0]} | {_LOSS: ["1"] * len(rows)}
-    return from_frame(frame, Columns(params, tokens, _LOSS, budget=budget, seed=seed), source=str(path), first_line=2)
+def planned(path: Union[str, pathlib.Path], columns: Columns) -> Runs:
+    """Reads planned runs from a file of any kind that tables come in; no loss is read."""
+    table = formats.read(path)
+    filled = dataclasses.replace(table, columns=dict(table.columns) | {_LOSS: [1.0] * len(table)})
+    return of_table(filled, dataclasses.replace(columns, loss=_LOSS))
 
 
 def power(design: Design, studies: int = _STUDIES, seed: int = 0, targets: tuple[float, ...] = ()) -> Power:
