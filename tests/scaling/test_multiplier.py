@@ -115,13 +115,12 @@ def test_what_cannot_be_compared_is_refused():
     assert [caution.kind for caution in marked] == ["extreme_extrapolation"]
 
 
-def test_the_command_says_the_multiplier(tmp_path, monkeypatch, capsys):
+def test_the_command_says_the_multiplier(tmp_path, capsys):
     for name, table in zip("ab", tables(np.random.default_rng(2)), strict=True):
         rows = ["N,D,loss,seed"] + [f"{n},{d},{loss},{s}" for n, d, loss, s in zip(table.n, table.d, table.loss, table.seed, strict=True)]
         (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    command = ["lm.scaling", "compare", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--seed-column=seed"]
-    monkeypatch.setattr("sys.argv", [*command, "--law=compute_power", "--objective=squared_log", "--draws=19", "--at", "1e19", "--json"])
-    assert main() == 0
+    command = ["compare", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--seed-column=seed"]
+    assert main([*command, "--law=compute_power", "--objective=squared_log", "--draws=19", "--at", "1e19", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["pairs"] == 18
     answer = found["compute"][0]

@@ -1,7 +1,6 @@
 """The power of a design against studies that are simulated and fitted."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -91,26 +90,25 @@ def test_a_mean_that_is_not_off_has_no_sign_of_its_own():
     assert "-0.0000" not in text.power(dataclasses.replace(planned, exponent=planned.isoflop.exponent + 1e-9))
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["lm.scaling", *map(str, arguments)])
-    status = command.main()
+def run(capsys, *arguments):
+    status = command.main([str(argument) for argument in arguments])
     return status, capsys.readouterr().out
 
 
-def test_the_verb_power_reads_a_grid_or_a_table(tmp_path, monkeypatch, capsys):
+def test_the_verb_power_reads_a_grid_or_a_table(tmp_path, capsys):
     common = ("--sigma=.003", "--studies=200")
-    status, said = run(monkeypatch, capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common)
+    status, said = run(capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common)
     assert status == 0
     assert "24 runs" in said
     assert "every optimum interior 100.0%" in said
-    _, said = run(monkeypatch, capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common, "--json")
+    _, said = run(capsys, "power", "--budgets", "1e17", "1e18", "1e19", "1e20", "--sizes=6", *common, "--json")
     made = results.from_json(said)
     assert isinstance(made, power.Power)
     runs = power.grid(Chinchilla(), PRIOR, (1e17, 1e18, 1e19, 1e20), 6, 4.0)
     path = tmp_path / "design.csv"
     rows = [f"{n!r},{d!r},{c!r}" for n, d, c in zip(runs.n.tolist(), runs.d.tolist(), runs.budget.tolist(), strict=True)]
     path.write_text("\n".join(["N,D,budget", *rows]) + "\n", encoding="utf-8")
-    _, said = run(monkeypatch, capsys, "power", path, "--budget=budget", *common, "--json")
+    _, said = run(capsys, "power", path, "--budget=budget", *common, "--json")
     assert results.from_json(said).sd == pytest.approx(made.sd, rel=1e-6)
 
 
@@ -125,7 +123,7 @@ def test_the_verb_power_reads_a_grid_or_a_table(tmp_path, monkeypatch, capsys):
         (("nowhere.csv",), "no file nowhere.csv"),
     ],
 )
-def test_designs_that_mean_nothing_get_one_sentence(arguments, said, monkeypatch, capsys):
+def test_designs_that_mean_nothing_get_one_sentence(arguments, said, capsys):
     with pytest.raises(UserError) as caught:
-        run(monkeypatch, capsys, "power", *arguments)
+        run(capsys, "power", *arguments)
     assert said in str(caught.value)

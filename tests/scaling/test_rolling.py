@@ -8,6 +8,7 @@ import pytest
 
 from experiments.replications import epoch
 from lm.scaling import rolling
+from lm.scaling.fits import solver
 from lm.scaling.results import Refusal
 from tests.scaling import known
 
@@ -51,8 +52,9 @@ def test_one_budget_predicts_nothing():
 
 @pytest.mark.skipif(not EPOCH.is_dir(), reason="no table of Epoch's 245 points beside the repository")
 @pytest.mark.usefixtures("few_starts")
-def test_epochs_rolling_origin():
+def test_epochs_rolling_origin(monkeypatch):
     """Losses extrapolate to about 1%, the exponent of N* does not: .602 falls to .548 as compute is added."""
+    monkeypatch.setattr(solver, "PADDING", 256)  # 136, 217 and 240 rows are fitted by one program
     table = epoch.filtered(epoch.table(EPOCH.parent))
     found = rolling.rolling_origin(table, cuts=[cut for cut, *_ in PUBLISHED])
     for origin, (_, rows, error, a) in zip(found, PUBLISHED, strict=True):
