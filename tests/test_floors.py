@@ -63,7 +63,10 @@ ROOMS = [
     ("intervals",),
     ("fitted_law",),
     ("approaches",),
-    ("coverage", "diagnostics", "filters", "mixtures", "multiplier", "prediction", "rolling", "saved", "scores", "table_analysis"),
+    (
+        "allocation", "coverage", "diagnostics", "filters", "mixtures", "multiplier", "prediction", "rolling", "saved", "scores",
+        "table_analysis",
+    ),  # fmt: skip
     ("planning", "table_summary"),
     ("page",),
     ("commands",),

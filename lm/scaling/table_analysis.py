@@ -8,6 +8,7 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.scaling import budgets, diagnostics
+from lm.scaling.allocation import Allocation, by_minima
 from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.approaches.hull import Hull, fit_hull
 from lm.scaling.approaches.isoflop import Isoflop
@@ -67,18 +68,6 @@ class FittedPoint:
 
 
 @result
-class Allocation:
-    """The compute-optimal N, D, loss and D / N at C. `caution` marks an extrapolation."""
-
-    flops: float
-    n: Answer
-    d: Answer
-    loss: Answer
-    ratio: Answer
-    caution: Optional[Caution]
-
-
-@result
 class LawFit:
     """A law fitted to a table, with the numbers that show whether its optimum is one.
 
@@ -123,6 +112,7 @@ class TableAnalysis:
     versions: dict[str, str]
     filters: tuple[FilterStep, ...] = ()
     rolling: Union[RollingOrigin, Refusal, None] = None
+    isoflop_targets: tuple[Allocation, ...] = ()  # by the minima of approach 2, at the targets
 
 
 class Fitted(NamedTuple):
@@ -144,13 +134,14 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
     runs, together = budgets.grouped(runs)
     steps = before_after(runs, settings.filters, settings.law, settings.objective) if settings.filters else ()
     runs = apply(runs, settings.filters)
-    minima = fit_profiles(runs, settings) if 2 in asked else None
+    minima, targets = profiles_and_targets(runs, settings) if 2 in asked else (None, ())
     law, kept = _law_and_draws(runs, settings) if 3 in asked else (None, None)
     made = TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),
         law=law, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
         cautions=_cautions(runs, together, minima, law, settings), versions={"jax": jax.__version__, "numpy": np.__version__},
         filters=steps, rolling=rolling_origin(runs, settings.law, settings.objective) if settings.rolling else None,
+        isoflop_targets=targets,
     )  # fmt: skip
     return made, kept
 
@@ -175,15 +166,21 @@ def _cautions(
 
 def fit_profiles(runs: Runs, settings: TableSettings) -> Union[Isoflop, Refusal]:
     """Fits approach 2 over the table's planned budgets, the replicas of a cell merged."""
+    return profiles_and_targets(runs, settings)[0]
+
+
+def profiles_and_targets(runs: Runs, settings: TableSettings) -> tuple[Union[Isoflop, Refusal], tuple[Allocation, ...]]:
+    """Returns approach 2, and N*, D* and loss at the targets by its minima."""
     if refused := next((one for one in diagnostics.suspect(runs, settings.law) if isinstance(one, Refusal)), None):
-        return refused
+        return refused, ()
     cells = runs.cells()
     found = profiles.by_budget(cells)
     chosen = AnalysisSettings(
         n="params", c="counted" if runs.counted else "6nd", planned_c="table", level=settings.level, draws=settings.draws,
         seed=settings.seed, curve=settings.curve, regression=settings.regression,
     )  # fmt: skip
-    return isoflop.fit_isoflop(found, cells, noise.fit_noise(runs), chosen)[0]
+    made, minima = isoflop.fit_isoflop(found, cells, noise.fit_noise(runs), chosen)
+    return made, by_minima(minima, settings.targets, chosen)
 
 
 def _described(settings: TableSettings) -> dict[str, Any]:

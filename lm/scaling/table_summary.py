@@ -1,9 +1,10 @@
 """Renders the analysis of a table in a few lines of text (imports no jax)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional, Union
 
-from lm.scaling.results import Estimate, Refusal
-from lm.scaling.words import missing, said
+from lm.scaling.results import Answer, Estimate, Refusal
+from lm.scaling.words import aligned, digits, missing, said
 
 if TYPE_CHECKING:
     from lm.scaling.approaches.hull import Hull
@@ -19,7 +20,7 @@ def render(made: "TableAnalysis") -> str:
     if isinstance(made.law, Refusal) and made.law == made.isoflop:
         lines.append(f"approaches 2 and 3: {said(made.law)}")
     else:
-        lines += [*_isoflop(made.isoflop), *_law(made.law)]
+        lines += [*_isoflop(made.isoflop), *_targets(made), *_law(made.law)]
     lines += [*_hull(made.hull), *rolling(made.rolling)]
     found = cautions(made)
     lines += ["cautions:"] if found else []
@@ -42,8 +43,18 @@ def _hull(made: "Union[Hull, Refusal, None]") -> list[str]:
 def _isoflop(made: "Union[Isoflop, Refusal, None]") -> list[str]:
     if made is None or isinstance(made, Refusal):
         return [f"approach 2 (IsoFLOP): {said(made)}"] if made else []
-    lines = [f"approach 2 (IsoFLOP): a {said(made.a)}   b {said(made.b)}"]
-    return lines + [f"  C {b.flops:.3g}: N* {said(b.n_star)}" for b in made.budgets]
+    why = missing([made.a, made.b, *(b.n_star for b in made.budgets)])
+    lines = [f"approach 2 (IsoFLOP): a {said(made.a, why)}   b {said(made.b, why)}"]
+    lines += [f"  no intervals: {why}"] if why else []
+    return lines + [f"  C {b.flops:.3g}: N* {said(b.n_star, why)}" for b in made.budgets]
+
+
+def _targets(made: "TableAnalysis") -> list[str]:
+    """Renders the targets by the minima of approach 2."""
+    if not made.isoflop_targets or made.isoflop is None or isinstance(made.isoflop, Refusal):
+        return []
+    why = missing([made.isoflop.a, made.isoflop.b])
+    return ["  by the lines through the minima:", *allocations(made.isoflop_targets, f"no intervals: {why}")]
 
 
 def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
@@ -55,15 +66,49 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
     why = missing(values.values())
     lines += [f"  no intervals: {why}"] if why else []
     lines += [f"  {name} = {said(value, why)}" for name, value in values.items()]
-    lines += [allocation(at, why) for at in made.allocations]
+    lines += allocations(made.allocations, f"no intervals: {why}")
     return lines + further(made)
 
 
-def allocation(at: "Allocation", known: Optional[str] = None) -> str:
-    """Renders the compute-optimal model at one C. `known` is as of `said`."""
-    n, d, ratio = (said(value, known) for value in (at.n, at.d, at.ratio))
-    marked = f"   [{at.caution.message}]" if at.caution else ""
-    return f"  C {at.flops:.3g}: N* {n}   D* {d}   loss {said(at.loss, known, significant=4)}   D/N {ratio}{marked}"
+def allocations(made: "Sequence[Allocation]", known: str = "") -> list[str]:
+    """Renders the compute-optimal models at several C as a table, and below it what was refused and how far it extrapolates.
+
+    `known` is a line that the reader was given already.
+    """
+    if not made:
+        return []
+    levels = {
+        answer.level for at in made for answer in (at.n, at.d, at.loss, at.ratio) if isinstance(answer, Estimate) and answer.low is not None
+    }
+    level = f" ({levels.pop():.0%})" if len(levels) == 1 else ""
+    rows: list[list[str]] = []
+    reasons: dict[str, None] = {}
+    for at in made:
+        cells = [(at.n, 3), (at.d, 3), (at.loss, 4), (at.ratio, 3)]
+        rows.append([f"{at.flops:.3g}".replace("e+", "e"), *(_cell(answer, digits) for answer, digits in cells), _outside(at)])
+        reasons |= {reason: None for answer, _ in cells if (reason := _reason(answer)) and reason != known}
+    lines = aligned(["C", f"N*{level}", f"D*{level}", f"loss{level}", f"D/N{level}", "outside"], rows)
+    far = [at.caution for at in made if at.caution and at.caution.kind != "extrapolation"]
+    return lines + [f"  {reason}" for reason in reasons] + [f"  caution: {caution.message}" for caution in far[-1:]]
+
+
+def _cell(answer: "Answer", significant: int) -> str:
+    if isinstance(answer, Refusal):
+        return f"refused ({answer.kind})"
+    low, high = answer.low, answer.high
+    span = "" if low is None or high is None else f" ({digits(low, significant)} to {digits(high, significant)})"
+    return f"{digits(answer.value, significant)}{span}".replace("e+", "e")
+
+
+def _reason(answer: "Answer") -> str:
+    if isinstance(answer, Refusal):
+        return said(answer)
+    return f"no intervals: {answer.refused.reason}" if answer.refused else ""
+
+
+def _outside(at: "Allocation") -> str:
+    """Returns by how much C lies outside the sampled compute, as its caution says."""
+    return "" if at.caution is None else at.caution.kind.replace("_extrapolation", "").replace("extrapolation", "a little")
 
 
 def filters(made: "tuple[FilterStep, ...]") -> list[str]:

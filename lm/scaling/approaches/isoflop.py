@@ -27,6 +27,7 @@ from lm.scaling.settings import AnalysisSettings
 
 PARAMETRIC, RESIDUAL = "parametric bootstrap", "residual bootstrap"
 MIN_BUDGETS = 3
+NEAR = 0.01  # relative distance of two sizes below which no curve runs through both
 _LEAST_SD = 1e-3  # of log N*: a budget whose draws agree better weighs no more than this
 
 
@@ -116,10 +117,9 @@ def fit_budget(
     if len(profile.log_n) < settings.min_points:
         reason = f"{len(profile.log_n)} sizes at {profile.budget:.3g} FLOPs; a parabola and its noise need {settings.min_points}"
         return _refused(profile, Refusal("too_few_points", reason))
-    if settings.curve == "akima" and len(set(profile.log_d.tolist())) < len(profile.log_d):
-        return _refused(
-            profile, Refusal("too_few_points", f"two sizes at {profile.budget:.3g} FLOPs saw the same tokens: use --curve=parabola")
-        )
+    if settings.curve == "akima" and _nearest(profile) < NEAR:
+        what = f"two sizes at {profile.budget:.3g} FLOPs all but coincide, in N or in D, and a curve through both swings"
+        return _refused(profile, Refusal("too_few_points", f"{what}: use --quality duplicates, or --curve=parabola"))
     fits = Curves(*(curves.through(profile, noise_weight, settings.curve, along) for along in ("log_n", "log_d")))
     name = f"isoflop {profile.budget:.6e}"
     sd: tuple[float, ...] = ()
@@ -133,6 +133,11 @@ def fit_budget(
     return Minimum(
         _budget(profile, fits, sd, _answers(profile, fits, parametric, residual, settings), parametric, residual), parametric, residual
     )
+
+
+def _nearest(profile: Profile) -> float:
+    """Returns the least relative distance of two sizes, or of their tokens."""
+    return float(np.exp(min(np.diff(np.sort(column)).min() for column in (profile.log_n, profile.log_d))) - 1)
 
 
 def _answers(
@@ -250,7 +255,7 @@ def regress(
     log_c = np.log([m.result.flops for m in good])
     best = np.log([getattr(m.result, which).value for m in good])
     column = {"n_star": "log_n", "d_star": "log_d"}[which]
-    drawn = np.stack([getattr(_drawn(m, residual), column) for m in good], axis=1)
+    drawn = np.stack([getattr(draws_of(m, residual), column) for m in good], axis=1)
     design = np.stack([np.ones_like(log_c), log_c], axis=1)
     if regression == "plain":
         solver = np.linalg.pinv(design)
@@ -260,19 +265,20 @@ def regress(
     return log_c, solver @ np.median(drawn, axis=0), drawn @ solver.T
 
 
-def _drawn(minimum: Minimum, residual: bool) -> Draws:
+def draws_of(minimum: Minimum, residual: bool = False) -> Draws:
+    """Returns the draws of a budget with a minimum: by seed noise, or by residuals where seeds measure none or `residual` asks for it."""
     made = minimum.residual if residual or minimum.parametric is None else minimum.parametric
     assert made is not None  # a budget with a minimum has draws
     return made
 
 
-def _interval_problem(good: Sequence[Minimum], which: str, residual: bool, settings: AnalysisSettings) -> Optional[Refusal]:
+def interval_problem(good: Sequence[Minimum], which: str, residual: bool, settings: AnalysisSettings) -> Optional[Refusal]:
     """Returns the reason why the minimum of some budget has no interval, or None; the exponents then have none either."""
     for m in good:
         answer = m.result.n_star_residual if residual else getattr(m.result, which)
         problem = answer.refused if isinstance(answer, Estimate) else None
         if problem is None and which == "d_star" and residual:
-            problem = bootstrap.lost_share(float(_drawn(m, True).lost_d.mean()), settings.max_lost, f"{m.result.budget:.3g} FLOPs")
+            problem = bootstrap.lost_share(float(draws_of(m, True).lost_d.mean()), settings.max_lost, f"{m.result.budget:.3g} FLOPs")
         if problem is not None:
             return problem
     return None
@@ -285,7 +291,7 @@ def _exponent(fitted: Sequence[Minimum], which: str, residual: bool, settings: A
         return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; an exponent needs {MIN_BUDGETS}")
     _, best, drawn = regress(good, which, residual, settings.regression)
     method = RESIDUAL if residual or good[0].parametric is None else PARAMETRIC
-    return bootstrap.estimate(best[1], drawn[:, 1], settings.level, method, _interval_problem(good, which, residual, settings))
+    return bootstrap.estimate(best[1], drawn[:, 1], settings.level, method, interval_problem(good, which, residual, settings))
 
 
 def extrapolate(good: Sequence[Minimum], which: str, log_c: np.ndarray, regression: str = "plain") -> tuple[np.ndarray, np.ndarray]:
@@ -304,5 +310,5 @@ def _line(fitted: Sequence[Minimum], which: str, settings: AnalysisSettings) -> 
     log_c = np.linspace(sampled.min() - np.log(10), sampled.max() + np.log(10), 41)
     best, drawn = extrapolate(good, which, log_c, settings.regression)
     low, high = bootstrap.quantiles(drawn, settings.level)
-    band = ((), ()) if _interval_problem(good, which, False, settings) else (tuple(np.exp(low)), tuple(np.exp(high)))
+    band = ((), ()) if interval_problem(good, which, False, settings) else (tuple(np.exp(low)), tuple(np.exp(high)))
     return Line(tuple(np.exp(log_c)), tuple(np.exp(best)), *band, (float(np.exp(sampled.min())), float(np.exp(sampled.max()))))

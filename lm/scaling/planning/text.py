@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Union
 
 from lm.scaling import table_summary
 from lm.scaling.results import Refusal
-from lm.scaling.words import aligned, missing, said
+from lm.scaling.words import aligned, said
 
 if TYPE_CHECKING:
     from lm.scaling.planning.cells import NextCells
@@ -18,9 +18,7 @@ def plan(made: "Union[TablePlan, Refusal]") -> str:
     if isinstance(made, Refusal):
         return f"no plan: {said(made)}"
     lines = [f"{made.source}: {made.count} rows; {made.equation}; intervals by {made.resampling}"]
-    why = missing(at.n for at in made.allocations)
-    lines += [f"  no intervals: {why}"] if why else []
-    lines += [table_summary.allocation(at, why) for at in made.allocations]
+    lines += table_summary.allocations(made.allocations)
     for one in made.servings:
         lines += _serving(one)
     for curve in made.curves:
