@@ -101,10 +101,10 @@ def selection_of(args: argparse.Namespace) -> Selection:
 
 
 def column_options(args: Optional[argparse.Namespace] = None) -> dict[str, Any]:
-    """Returns the values of the options that name columns, their defaults where `args` is None."""
+    """Returns the values of the options that name columns, their defaults where `args` is None; those that choose rows are a table's own."""
     parser = argparse.ArgumentParser()
     column_arguments(parser)
-    defaults = vars(parser.parse_args([]))
+    defaults = {name: value for name, value in vars(parser.parse_args([])).items() if name not in ("where", "drop_duplicates", "best")}
     return defaults if args is None else {name: getattr(args, name) for name in defaults}
 
 
