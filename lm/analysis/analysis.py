@@ -23,7 +23,7 @@ from lm.analysis.oracle_fit import OracleComparison, compare
 from lm.analysis.runs import Exclusion, missing_convention, runs_of, usable
 from lm.analysis.score import Score, score
 from lm.errors import UserError
-from lm.scaling import results
+from lm.scaling import diagnostics, results
 from lm.scaling.approaches import profiles
 from lm.scaling.approaches.isoflop import Isoflop, fit_isoflop
 from lm.scaling.approaches.parametric import Parametric, fit_parametric
@@ -118,7 +118,7 @@ def analyse(
     noise, cells = fit_noise(runs, settings), runs.cells()
     made = profiles_of(cells, settings)
     isoflop: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else fit_isoflop(made, cells, noise, settings)[0]
-    parametric = fit_parametric(cells, noise, settings)
+    parametric = fit_parametric(cells, noise, settings, check=lambda fitted, a: diagnostics.support(fitted, cells, a))
     brackets = fit_brackets(used, noise, settings)
     classes = shape_classes(profiles.by_budget(cells), cells, noise, settings)
     checked = () if isinstance(isoflop, Refusal) else check_budgets(isoflop, settings) + without_runs(rows, used)
@@ -128,7 +128,8 @@ def analyse(
         envelope=fit_envelope(used, noise, settings), isoflop=isoflop, parametric=parametric, checks=checked, shape_classes=classes,
         brackets=brackets, isoflop_without_gaps=_adjusted(cells, brackets, isoflop, noise, settings),
         conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, isoflop, settings),
-        cautions=_cautions(classes, parametric, checked), versions={"jax": jax.__version__, "numpy": np.__version__},
+        cautions=_cautions(classes, parametric, checked) + _disagreement(isoflop, made, parametric, cells, settings),
+        versions={"jax": jax.__version__, "numpy": np.__version__},
         oracle=None if least is None else compare(least, cells, parametric, noise, settings),
     )  # fmt: skip
 
@@ -179,6 +180,20 @@ def _cautions(
             text = f"at {check.budget:.3g} FLOPs the lowest loss is a tie of {len(check.tied)} sizes: N = {sizes}"
             found.append(Caution("tied", text))
     return tuple(found)
+
+
+def _disagreement(
+    isoflop: Union[Isoflop, Refusal],
+    profiled: Union[list[profiles.Profile], Refusal],
+    parametric: Union[Parametric, Refusal],
+    cells: Runs,
+    settings: AnalysisSettings,
+) -> tuple[Caution, ...]:
+    """Warns of approaches and of curves whose exponents disagree."""
+    if isinstance(isoflop, Refusal) or isinstance(profiled, Refusal):
+        return ()
+    third = None if isinstance(parametric, Refusal) else parametric.a_counted
+    return diagnostics.exponents(isoflop, profiled, third, cells, settings.curve, settings.seed)
 
 
 def _exponents(made: Union[Envelope, Isoflop, Parametric, Refusal]) -> Any:

@@ -13,7 +13,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.scaling.diagnostics import extrapolation, mid_schedule
+from lm.scaling.diagnostics import extrapolation, mid_schedule, suspect
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fitted_law import points_of
@@ -103,8 +103,9 @@ def multiplier(
 
 def _comparable(a: Runs, b: Runs, law: Law) -> Optional[Refusal]:
     for name, runs in (("A", a), ("B", b)):
-        if mixed := mid_schedule(runs):
-            return Refusal(mixed.kind, f"recipe {name}: {mixed.reason}")
+        found = (mid_schedule(runs), *suspect(runs, law))
+        if refused := next((one for one in found if isinstance(one, Refusal)), None):
+            return Refusal(refused.kind, f"recipe {name}: {refused.reason}")
     if a.counted != b.counted:
         return Refusal(
             "conventions", "one table counts FLOPs and the other takes 6 N D: give both the same column with --flops, or neither"

@@ -42,6 +42,8 @@ KINDS = (
     "missing",  # the runs do not hold the quantity
     "mid_schedule",  # points of unfinished schedules among finished ones
     "conventions",  # N or C counted in two ways
+    "mixed",  # rows of equal inputs that are no seeds: a sweep, or several conditions
+    "units",  # values that no count of parameters, tokens or FLOPs has
     "extrapolation",  # nothing was measured near what is asked
 )
 

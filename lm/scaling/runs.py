@@ -200,7 +200,7 @@ class Runs:
             run=tuple(" and ".join(dict.fromkeys(runs)) for runs in members),
             seed=None,
             members=members,
-            other={},
+            other={} if len(groups) < len(self) else first.other,
         )
 
 

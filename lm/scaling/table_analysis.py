@@ -160,7 +160,8 @@ def _cautions(
     if isinstance(minima, Isoflop):
         found += diagnostics.minima(minima)
         third = law.exponents.get("a") if isinstance(law, LawFit) else None
-        found += diagnostics.exponents(minima, third, runs.cells(), settings.curve, settings.seed)
+        cells = runs.cells()
+        found += diagnostics.exponents(minima, profiles.by_budget(cells), third, cells, settings.curve, settings.seed)
     return tuple(one for one in found if isinstance(one, Caution))
 
 

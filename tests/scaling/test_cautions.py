@@ -9,6 +9,7 @@ from lm.scaling import coverage, diagnostics
 from lm.scaling import runs as runs_lib
 from lm.scaling.approaches import parametric, profiles
 from lm.scaling.diagnostics import agreement, cells, estimates, influence, plausibility, trend
+from lm.scaling.diagnostics import kinds as kinds_of_rows
 from lm.scaling.fits import fit
 from lm.scaling.intervals import resampling
 from lm.scaling.laws.law import Chinchilla
@@ -232,6 +233,21 @@ def test_curves_that_disagree():
         found = agreement.curves(profiles.by_budget(runs), runs, a, "parabola")
         assert (found is not None) == expected
     assert "by cubic" in found.message
+
+
+def test_a_further_column_that_splits_the_residuals(studies):
+    """Two corpora, no cell of which is the other's: losses of one lie 20% lower. The name of a host, or a batch by size, splits nothing."""
+    corpus = np.arange(28) % 2
+    (made,) = refitted(studies, -0.22 * corpus, 1)
+    other = {"corpus": tuple(np.where(corpus, "code", "web")), "host": tuple(f"h{i % 3}" for i in range(28)), "id": NOISY.run}
+    found = kinds_of_rows.checks(made, dataclasses.replace(GOOD, other=other))
+    assert found.kind == "mixed"
+    assert "corpus" in found.message
+    assert "code" in found.message
+    assert kinds_of_rows.checks(made, GOOD).kind == "scatter"
+    batch = tuple((GOOD.n > np.median(GOOD.n)).astype(str))
+    named = dataclasses.replace(GOOD, other=other | {"batch": batch})
+    assert not any(kinds_of_rows.checks(one, dataclasses.replace(named, loss=GOOD.loss)) for one in studies)
 
 
 def test_answers_that_nobody_should_believe():

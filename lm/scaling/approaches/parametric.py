@@ -6,6 +6,7 @@ without seeds the bootstrap over cells; beside them the residual bootstrap withi
 """
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Optional, Union
 
 import numpy as np
@@ -89,9 +90,13 @@ def exponents(natural: np.ndarray) -> np.ndarray:
 
 
 def fit_parametric(
-    cells: Runs, noise: Union[NoiseModel, Refusal], settings: AnalysisSettings, draws: Optional[int] = None
+    cells: Runs,
+    noise: Union[NoiseModel, Refusal],
+    settings: AnalysisSettings,
+    draws: Optional[int] = None,
+    check: Callable[[FittedLaw, Answer], Iterable[Caution]] = lambda made, a: (),
 ) -> Union[Parametric, Refusal]:
-    """Fits approach 3 with intervals, profiles and residuals."""
+    """Fits approach 3 with intervals, profiles and residuals. `check` returns cautions of the fitted law and its exponent a."""
     made = fit_law(cells, noise, settings, draws or settings.draws, "main")
     if isinstance(made, Refusal):
         return made
@@ -114,7 +119,7 @@ def fit_parametric(
         n_line=None if problem else n_line, d_line=None if problem else d_line, loss_line=loss_line, profiles=profiles,
         residuals=_residuals(value, cells, noise), lack_of_fit=lack, objective_value=value.value, gradient=value.gradient,
         condition=value.condition, starts=value.starts, agreeing=value.agreeing, failed=lost_draws(made),
-        cautions=value.cautions + _cautions(flat, lack),
+        cautions=value.cautions + _cautions(flat, lack) + tuple(check(made, a_counted)),
     )  # fmt: skip
 
 

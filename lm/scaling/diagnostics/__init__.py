@@ -5,11 +5,10 @@
 found, or None.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
-from lm.scaling.approaches.profiles import by_budget
-from lm.scaling.diagnostics import agreement, cells, estimates, fit, influence, plausibility, rows, trend
+from lm.scaling.diagnostics import agreement, cells, estimates, fit, influence, kinds, plausibility, rows, trend
 from lm.scaling.diagnostics.extrapolation import extrapolation
 from lm.scaling.diagnostics.found import Found
 from lm.scaling.diagnostics.profiles import centred, minima, off_budget
@@ -20,6 +19,7 @@ from lm.scaling.runs import Runs
 
 if TYPE_CHECKING:
     from lm.scaling.approaches.isoflop import Isoflop
+    from lm.scaling.approaches.profiles import Profile
     from lm.scaling.fitted_law import FittedLaw
     from lm.scaling.intervals.profile_likelihood import ProfileInterval
     from lm.scaling.laws.law import Law
@@ -64,7 +64,7 @@ def after(made: "FittedLaw", runs: Runs, profiled: "tuple[ProfileInterval, ...]"
     """Diagnoses the fitted law; `profiled` are the profiles that were made of it."""
     found: list[Found] = list(made.fit.cautions)
     found += [Caution("unidentified", interval.answer.reason) for interval in profiled if isinstance(interval.answer, Refusal)]
-    found += [refused for refused in (rising(made), fit.projection(made), trend.lack(made, runs)) if refused]
+    found += [refused for refused in (rising(made), fit.projection(made)) if refused]
     found += centred(made, runs)
     return tuple(found)
 
@@ -74,12 +74,20 @@ def answers(
 ) -> tuple[Caution, ...]:
     """Diagnoses the numbers that a fitted law gives, and the rows on which they hang. `ratios` are D* / N* by C."""
     found = [estimates.least_loss(parameters), estimates.exponent("by the law", a), estimates.shapes(ratios)]
+    return support(made, runs, a) + tuple(one for one in found if one is not None)
+
+
+def support(made: "FittedLaw", runs: Runs, a: Optional[Answer]) -> tuple[Caution, ...]:
+    """Diagnoses what the rows say of the law: kinds of rows, a trend in the residuals, and rows on which its exponent `a` hangs."""
+    found = [kinds.checks(made, runs), trend.lack(made, runs)]
     found += influence.checks(made, runs, a) if isinstance(a, Estimate) else []
     return tuple(one for one in found if one is not None)
 
 
-def exponents(made: "Isoflop", third: Optional[Answer], cells: Runs, curve: str, seed: int = 0) -> tuple[Caution, ...]:
-    """Diagnoses the exponent of approach 2, beside that of approach 3 where there is one."""
-    found = [estimates.exponent("by IsoFLOP minima", made.a), agreement.curves(by_budget(cells), cells, made.a, curve, seed)]
+def exponents(
+    made: "Isoflop", profiles: "Sequence[Profile]", third: Optional[Answer], cells: Runs, curve: str, seed: int = 0
+) -> tuple[Caution, ...]:
+    """Diagnoses the exponent of approach 2, of `profiles` and a `curve`, beside that of approach 3 where there is one."""
+    found = [estimates.exponent("by IsoFLOP minima", made.a), agreement.curves(profiles, cells, made.a, curve, seed)]
     found += [agreement.approaches(made.a, third)] if third is not None else []
     return tuple(one for one in found if one is not None)

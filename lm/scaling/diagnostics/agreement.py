@@ -1,6 +1,7 @@
 """Answers to one question that disagree: exponents by approaches 2 and 3, and by the curves that approach 2 may draw."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
@@ -36,7 +37,7 @@ def approaches(second: Answer, third: Answer) -> Optional[Caution]:
     )
 
 
-def curves(profiles: list[Profile], cells: Runs, a: Answer, chosen: str, seed: int = 0) -> Optional[Caution]:
+def curves(profiles: Sequence[Profile], cells: Runs, a: Answer, chosen: str, seed: int = 0) -> Optional[Caution]:
     """Warns of curves whose exponents differ by more than noise makes them differ, and by more than the
     standard deviation of `a`.
 

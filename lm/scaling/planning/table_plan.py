@@ -6,6 +6,7 @@ from typing import Optional, Union
 
 from lm.errors import UserError
 from lm.scaling import diagnostics
+from lm.scaling.approaches import parametric
 from lm.scaling.fits import frontier
 from lm.scaling.fitted_law import FittedLaw, fit_runs
 from lm.scaling.planning.cells import NextCells, next_cells
@@ -91,7 +92,9 @@ def _fitted(runs: Runs, settings: TableSettings) -> Union[tuple[FittedLaw, tuple
     made = fit_runs(runs, s.law, s.objective, s.resampling, s.draws, s.level, s.seed)
     if isinstance(made, Refusal):
         return made
-    later = diagnostics.after(made, runs)
+    cells = runs.cells()
+    a = parametric.path_exponents(made, cells)[0] if frontier.allocates(s.law) else None
+    later = (*diagnostics.after(made, cells), *diagnostics.answers(made, cells, made.parameters(), a, {}))
     return _first_refusal(later) or (made, tuple(one for one in (*found, *later) if isinstance(one, Caution)))
 
 
