@@ -1,7 +1,8 @@
 """Rows that the answer hangs on: outliers, and rows whose removal moves the exponent a by more than its noise.
 
 The law is fitted again without each row, or without the 63 rows of the largest Cook's distance, and without all outliers together: five of
-them hide each other, for each alone the others hold the fit. These refits start at the optimum: 64 of them cost what 21 draws of the bootstrap do, which start three times each.
+them hide each other, for each alone the others hold the fit. The refits start at the optimum: 64 of them cost what 21 draws of the
+bootstrap do, which start three times each.
 """
 
 import dataclasses
