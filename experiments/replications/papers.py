@@ -30,6 +30,7 @@ SOURCES = {
     "datablations": "utils/parametric_fit.ipynb of github.com/huggingface/datablations, as CSV",
     "olmo_ladder": "src/scripts/paper/data of github.com/allenai/OLMo-ladder, as CSV",
     "multi_power_law": "loss_curve_repo of github.com/thu-yao-01-luo/MultiPowerLaw, as {25,100,400}M_SCHEDULE.csv",
+    "regmix": "data/ of github.com/sail-sg/regmix, as published",
     "nanochat_isoflop": "dev/LOG.md of github.com/karpathy/nanochat, as CSV",
 }
 
@@ -43,6 +44,7 @@ PAPERS = {
         Paper("muennighoff", "Muennighoff et al. 2023, data-constrained", "arXiv 2305.16264", ("datablations",)),
         Paper("olmo", "Bhagia et al. 2024, OLMo ladder", "arXiv 2412.04403", ("olmo_ladder",)),
         Paper("multi_power", "Luo et al. 2025, multi-power law", "arXiv 2503.12811", ("multi_power_law",)),
+        Paper("regmix", "Liu et al. 2024, RegMix", "arXiv 2407.01492", ("regmix",)),
         Paper("nanochat", "nanochat, three ways of counting N", "github.com/karpathy/nanochat", ("nanochat_isoflop",)),
         Paper("kaplan", "Kaplan et al. 2020, constants as formulas", "arXiv 2001.08361"),
         Paper("synthetic", "approach 2's bias and recovery on known surfaces", "arXiv 2603.22339"),

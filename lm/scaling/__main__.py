@@ -5,9 +5,9 @@ from typing import Optional
 
 from lm.errors import run_cli
 from lm.scaling import compile_cache
-from lm.scaling.commands import compare, fit, plan, power, predict, score
+from lm.scaling.commands import compare, fit, mixture, plan, power, predict, score
 
-VERBS = {"fit": fit, "predict": predict, "score": score, "compare": compare, "plan": plan, "power": power}
+VERBS = {"fit": fit, "predict": predict, "score": score, "compare": compare, "plan": plan, "mixture": mixture, "power": power}
 EPILOG = "Example: python -m lm.scaling fit runs.csv --budget=planned_flops. docs/scaling.md explains tables, laws, intervals and refusals."
 
 

@@ -1,0 +1,93 @@
+"""Models of mixtures find what made their data."""
+
+import numpy as np
+import pytest
+
+from lm.errors import UserError
+from lm.scaling.__main__ import main
+from lm.scaling.mixtures import optimum, table
+from lm.scaling.mixtures.models import MODELS, Exponential, _evidence
+from lm.scaling.results import from_json
+
+WEIGHTS = np.array([-1.0, 0.3, 0.8])
+
+
+def exponential(rows=60, sigma=0.0):
+    """Mixtures of three domains under the exponential law with c = 2 and k = 1."""
+    random = np.random.default_rng(0)
+    share = random.dirichlet(np.ones(3), rows)
+    loss = (2 + np.exp(share @ WEIGHTS)) * np.exp(sigma * random.standard_normal(rows))
+    return table.Mixtures(("web", "code", "mail"), share, loss)
+
+
+def bowl(rows=80):
+    """The loss is least at shares (.6, .3, .1)."""
+    random = np.random.default_rng(1)
+    share = random.dirichlet(np.ones(3), rows)
+    loss = 3 + np.sum((np.sqrt(share) - np.sqrt([0.6, 0.3, 0.1])) ** 2, axis=1)
+    return table.Mixtures(("web", "code", "mail"), share, loss * np.exp(1e-2 * random.standard_normal(rows)))
+
+
+def test_the_exponential_law_comes_back():
+    data = exponential()
+    fitted = Exponential().fit(data.share, data.loss)
+    np.testing.assert_allclose(fitted.parameters, [np.log(2), *WEIGHTS], atol=1e-6)
+    at = np.array([[0.2, 0.3, 0.5]])
+    np.testing.assert_allclose(np.exp(fitted.predict(at)), 2 + np.exp(at @ WEIGHTS), rtol=1e-8)
+
+
+def test_the_gradient_of_the_evidence_is_its_slope():
+    data = bowl(30)
+    root, y = np.sqrt(data.share), np.log(data.loss) - np.log(data.loss).mean()
+    hyper = np.array([-0.3, 0.2, 0.1, -3.0, -3.5, -5.0])
+    steps = 1e-5 * np.eye(6)
+    slope = [(_evidence(hyper + step, root, y)[0] - _evidence(hyper - step, root, y)[0]) / 2e-5 for step in steps]
+    np.testing.assert_allclose(_evidence(hyper, root, y)[1], slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_orders_mixtures_of_a_smooth_law(model):
+    data = exponential(sigma=1e-3)
+    made = optimum.best_mixture(data, model, "loss", {"held": exponential(rows=40)}, draws=20)
+    assert made.held[0].spearman > 0.99
+    assert max(made.shares, key=lambda name: made.shares[name].value) == "web"
+
+
+def test_the_process_finds_a_minimum_within_the_simplex_and_its_interval_holds_it():
+    made = optimum.best_mixture(bowl(), "process", "loss", {}, level=0.95)
+    for name, truth in (("web", 0.6), ("code", 0.3), ("mail", 0.1)):
+        assert made.shares[name].low <= truth <= made.shares[name].high
+        assert made.shares[name].high - made.shares[name].low < 0.2
+    assert made.loss.value == pytest.approx(3.0, rel=1e-2)
+
+
+def test_draws_of_the_process_have_its_mean_and_widen_away_from_the_data():
+    data = bowl(40)
+    inner = np.all(data.share > 0.15, axis=1)
+    fitted = MODELS["process"].fit(data.share[inner], data.loss[inner])
+    at = np.array([data.share[inner][0], [0.0, 0.0, 1.0]])
+    drawn = fitted.draws(at, 2000, 0)
+    np.testing.assert_allclose(drawn.mean(axis=0), fitted.predict(at), atol=5 * drawn.std(axis=0).max() / np.sqrt(2000))
+    assert drawn.std(axis=0)[1] > 5 * drawn.std(axis=0)[0]
+
+
+def test_the_verb_mixture_reads_two_tables_and_refuses_shares_that_are_none(tmp_path, capsys):
+    data = exponential(sigma=1e-3)
+    shares = ["index,mix_web,mix_code,mix_mail"] + [f"{i},{','.join(map(str, row))}" for i, row in enumerate(data.share.tolist())]
+    losses = ["index,loss"] + [f"{i},{loss}" for i, loss in enumerate(data.loss.tolist())]
+    for name, lines in (("mix.csv", shares), ("loss.csv", losses), ("other.csv", [losses[0], *losses[:0:-1]])):
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    mix, loss = str(tmp_path / "mix.csv"), str(tmp_path / "loss.csv")
+    options = ["--shares", "mix_*", "--loss", "loss", "--model", "exponential", "--draws", "20"]
+    assert main(["mixture", mix, loss, *options, "--held-out", mix, loss, "--json"]) == 0
+    made = from_json(capsys.readouterr().out)
+    assert made.held[0].spearman > 0.999
+    assert set(made.shares) == {"web", "code", "mail"}
+    assert main(["mixture", mix, loss, *options]) == 0
+    assert "web" in capsys.readouterr().out
+    for wrong, said in (
+        ([mix, str(tmp_path / "other.csv"), *options], "'index'"),
+        ([mix, loss, "--shares", "in*", "--loss", "loss"], "'in\\*'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            main(["mixture", *wrong])
