@@ -63,7 +63,7 @@ def run(data: pathlib.Path) -> Replication:
     ]
     low, high = share.low or np.nan, share.high or np.nan
     notes = (
-        f"the order of losses on {TARGET} by the 1M models' process holds for larger models: {' and '.join(larger)}; by a linear model {linear:.4f}",
+        f"the order of losses on {TARGET} by the 1M models' process holds for larger ones: {' and '.join(larger)}; linear {linear:.4f}",
         f"the optimum has {share.value:.3f} of {TARGET} ({low:.3f} to {high:.3f} at 95%)",
         "a linear model puts the optimum on a domain of which the runs held less than 1%: it orders mixtures and does not find the best",
     )
