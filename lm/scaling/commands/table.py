@@ -101,7 +101,7 @@ def selection_of(args: argparse.Namespace) -> Selection:
 
 
 def column_options(args: Optional[argparse.Namespace] = None) -> dict[str, Any]:
-    """Returns the values of the options that name columns, their defaults where `args` is None; those that choose rows are a table's own."""
+    """Returns the options that name columns, their defaults where `args` is None; those that choose rows are a table's own."""
     parser = argparse.ArgumentParser()
     column_arguments(parser)
     defaults = {name: value for name, value in vars(parser.parse_args([])).items() if name not in ("where", "drop_duplicates", "best")}
