@@ -1,26 +1,22 @@
-"""Small configurations of every family and option, rows that try them, and one probe for what their outputs depend on.
-
-Ids 0 to 11 are one row's own tokens, 12 to 23 its encoder's, and the others stand in no row: the probe differentiates the logits of these
-towards the table's rows of the first two, so that a tied head adds nothing of its own.
-"""
+"""Small configurations of every family and option, rows that try them, and one compiled program for each family."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from model.small import model_of, params_of
 
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig, OutputConfig, RopeScaling
+from lm.model.execution import Execution
 from lm.model.outputs import answer_span, next_sentence, reward, sequence_classes, token_classes
 from lm.types import Inputs, Outputs
 
-LENGTH, UNSEEN, VOCAB = 12, 24, 40
+LENGTH, UNSEEN, VOCAB = 12, 24, 40  # ids 0 to 11 are the first row's own tokens, 12 to 23 its encoder's
 
 
-# One shape for all, so that what JAX compiles for one family serves the others.
 def family(attention: dict[str, Any], mlp: dict[str, Any], **rest: Any) -> ModelConfig:
     sizes: dict[str, Any] = {"vocab_size": VOCAB, "d_model": 16, "num_layers": 2, "max_length": LENGTH}
     heads = AttentionConfig(**{"num_heads": 4, "head_dim": 4, **attention})
@@ -88,27 +84,53 @@ def rows(config: ModelConfig, segments: np.ndarray = PACKED, encoder_segments: n
     return Inputs(np.stack([order, (7 * order + 3) % VOCAB]), **given)
 
 
-def run(config: ModelConfig, inputs: Inputs, dtype: str = "float32", params: Any = None) -> Outputs:
-    """The model's outputs on the host, operation by operation: families share most operations, and so the compilation of them."""
-    with jax.disable_jit():
-        return jax.device_get(model_of(config).apply(params_of(config) if params is None else params, inputs, compute_dtype=dtype))
+ITEMS = 6  # of a call of a family's program
+ALL = np.tile(np.arange(LENGTH, dtype=np.int32), (2, 1))
+
+
+@functools.cache
+def program(config: ModelConfig, dtype: str) -> Callable[..., Outputs]:
+    """The compiled (params, inputs with an axis of items) -> outputs of each item. Equal items give equal bits: one code reads all."""
+    apply = functools.partial(model_of(config, Execution(unroll=False)).apply, compute_dtype=dtype)
+    # Roundings to bfloat16 are those that the model asks for.
+    options = {} if dtype == "float32" else {"xla_allow_excess_precision": False}
+    return jax.jit(lambda params, items: jax.lax.map(functools.partial(apply, params), items), compiler_options=options)
+
+
+def run(config: ModelConfig, *items: Inputs, dtype: str = "float32", params: Any = None) -> list[Outputs]:
+    """The model's outputs for each item on the host. Every position is predicted by its number, so that one program serves all choices."""
+    if config.vocabulary_head:
+        items = tuple(dataclasses.replace(item, predict=ALL if item.predict is None else item.predict) for item in items)
+    found: list[Outputs] = []
+    for first in range(0, len(items), ITEMS):
+        some = items[first : first + ITEMS]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *some, *(ITEMS - len(some)) * some[:1])
+        outputs = jax.device_get(program(config, dtype)(params_of(config) if params is None else params, stacked))
+        found += [jax.tree.map(lambda leaf, i=i: leaf[i], outputs) for i in range(len(some))]
+    return found
 
 
 @functools.cache
 def packed(name: str) -> Outputs:
-    return run(FAMILIES[name], rows(FAMILIES[name]))
+    return run(FAMILIES[name], rows(FAMILIES[name]))[0]
+
+
+def with_another(inputs: Inputs, field: str, index: int) -> Inputs:
+    """The inputs with one token of the first row replaced by one that stands nowhere in it."""
+    tokens = np.array(getattr(inputs, field))
+    tokens[0, index] = UNSEEN
+    return dataclasses.replace(inputs, **{field: tokens})
 
 
 def influence(config: ModelConfig, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Greatest gradient of each of one row's outputs towards each of its tokens, and towards each of its encoder's: both [T, 12]."""
-    params = params_of(config)
+    """Which of the first row's outputs change with each of its tokens, and with each of its encoder's: both [T, 12]."""
+    both = config.architecture == "encoder_decoder"
+    changes = [(field, index) for field in ("tokens", "encoder_tokens")[: 1 + both] for index in range(LENGTH)]
+    plain, *others = run(config, inputs, *(with_another(inputs, *change) for change in changes))
 
-    def answers(table):
-        outputs = model_of(config).apply({**params, "embed": {"embedding": table}}, inputs)
-        read = outputs.heads["tags"][0] if outputs.logits is None else outputs.logits[0, :, UNSEEN:]
-        return jnp.sum(jnp.square(read), axis=-1)
+    def read(outputs: Outputs, row: int) -> np.ndarray:
+        return (outputs.heads["tags"] if outputs.logits is None else outputs.logits)[row]
 
-    with jax.disable_jit():
-        _, pull = jax.vjp(answers, params["embed"]["embedding"])
-        reached = np.abs(np.asarray(jax.vmap(lambda row: pull(row)[0])(jnp.eye(LENGTH)))).max(axis=-1)
-    return reached[:, :LENGTH], reached[:, LENGTH:UNSEEN]
+    assert all(np.array_equal(read(other, 1), read(plain, 1)) for other in others), "a row depends on another"
+    reached = np.stack([np.any(read(other, 0) != read(plain, 0), axis=-1) for other in others], axis=1)
+    return reached[:, :LENGTH], reached[:, LENGTH:] if both else np.zeros_like(reached)

@@ -36,11 +36,11 @@ def model_of(config: ModelConfig, execution: Execution = Execution()) -> Model:
 
 @functools.cache
 def params_of(config: ModelConfig) -> Params:
-    """Parameters of the initial scales, made by numpy; biases and norms lie off their constants, so that a forgotten one shows."""
+    """Parameters of the initial scales, in numpy; biases and norms lie off their constants, so that a forgotten one shows."""
     rng = np.random.default_rng(0)
 
     def draw(leaf, initial):
-        return jnp.asarray(getattr(initial, "value", 0.0) + getattr(initial, "std", 0.1) * rng.standard_normal(leaf.shape), jnp.float32)
+        return np.float32(getattr(initial, "value", 0.0) + getattr(initial, "std", 0.1) * rng.standard_normal(leaf.shape))
 
     return jax.tree.map(draw, model_of(config).abstract(), model_of(config).initials())
 

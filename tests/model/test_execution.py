@@ -33,27 +33,32 @@ def loss(model, inputs):
     return value
 
 
-# A decoder, and an encoder-decoder with stacks of two depths, go every way between them; nightly every family goes each.
+# A decoder goes through every policy, and an encoder-decoder with stacks of two depths the other way; nightly every family goes every way.
+EVERYTHING = os.environ.get("LAYOUTS") == "all"
 WAYS = [(unroll, remat) for unroll in (False, True) for remat in ("none", "full", "dots", "dots_no_batch")]
-CASES = [("t5_deep_encoder", True, "full"), ("t5_deep_encoder", False, "dots"), ("t5_deep_encoder", False, "dots_no_batch")]
-CASES += [("llama", True, "none"), ("llama", False, "full"), ("llama", True, "dots")]
-if os.environ.get("LAYOUTS") == "all":
+CASES = [("t5_deep_encoder", True, "full"), ("llama", False, "full"), ("llama", True, "dots"), ("llama", False, "dots_no_batch")]
+if EVERYTHING:
     CASES = [(name, *way) for name in FAMILIES for way in WAYS if way != (False, "none")]
 
 
 @functools.cache
-def value_and_grad(name, unroll, remat):
+def program(name, unroll, remat):
     config = FAMILIES[name]
     model = build(config, Execution(unroll=unroll, remat=remat))
-    return jax.jit(jax.value_and_grad(loss(model, rows(config))), compiler_options=QUICK)(params_of(config))
+    return jax.jit(jax.value_and_grad(loss(model, rows(config))), compiler_options=QUICK)
+
+
+@functools.cache
+def value_and_grad(name, unroll, remat):
+    return jax.device_get(program(name, unroll, remat)(params_of(FAMILIES[name])))
 
 
 def same(found, expected):
     close(found[0], expected[0], FLOAT32)
-    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
     for path, leaf in flatten(expected[1]).items():
         # Without rotation a key's bias shifts all logits of a query alike: its gradient is rounding alone.
-        scale = max(float(jnp.abs(leaf).max()), 0.01 * largest)
+        scale = max(float(np.abs(leaf).max()), 0.01 * largest)
         np.testing.assert_allclose(flatten(found[1])[path], leaf, atol=FLOAT32 * scale, rtol=0, err_msg=path)
 
 
@@ -62,21 +67,37 @@ def test_scan_is_unroll_and_remat_is_no_remat(name, unroll, remat):
     same(value_and_grad(name, unroll, remat), value_and_grad(name, False, "none"))
 
 
-@pytest.mark.parametrize("name", ["t5_1.1", "bert"])  # tests/layouts has the others, and gradients
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in CASES))
+def test_the_gradient_of_every_weight_is_the_slope_of_the_loss(name):
+    """By a central difference along the gradient, with the values of the same program: nothing stops a gradient on its way."""
+    params = params_of(FAMILIES[name])
+    gradient = flatten(value_and_grad(name, False, "none")[1])
+    lengths = {path: float(np.linalg.norm(leaf)) for path, leaf in gradient.items()}
+    for path, length in lengths.items():
+        if length < 0.01 * max(lengths.values()):  # rounding would show in the difference
+            continue
+
+        def moved(step, path=path, length=length):
+            at = [step / length * leaf if name == path else 0.0 for name, leaf in gradient.items()]
+            return jax.tree.map(np.add, params, jax.tree.unflatten(jax.tree.structure(params), at))
+
+        ahead, behind = (float(program(name, False, "none")(moved(step))[0]) for step in (0.01, -0.01))
+        assert (ahead - behind) / 0.02 == pytest.approx(length, rel=0.01), path
+
+
+@pytest.mark.parametrize("name", FAMILIES if EVERYTHING else ["bert"])  # tests/layouts has the others, and gradients
 def test_eight_devices_are_one(name):
     """Embedding and width over fsdp, heads, hidden layer and vocabulary over tensor; rows over data and fsdp."""
-    config = dataclasses.replace(FAMILIES[name], vocab_size=40)
+    config = FAMILIES[name]
     mesh, model = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), build(config, Execution(unroll=False))
     inputs = jax.tree.map(lambda x: np.concatenate([x, x]), rows(config))
-    placed = model.shardings(mesh)
-    params = jax.device_put(params_of(config), placed)
+    params = jax.device_put(params_of(config), model.shardings(mesh))
     split = jax.device_put(inputs, jax.tree.map(lambda _: jax.NamedSharding(mesh, jax.P(("data", "fsdp"))), inputs))
     kernel = params["encoder" if "encoder" in params else "decoder"]["block_00"]["mlp"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (2, 8, 12)
     with jax.set_mesh(mesh):
         found = jax.jit(model.apply, compiler_options=QUICK)(params, split)
-    with jax.disable_jit():
-        expected = model.apply(params_of(config), inputs)
+    expected = jax.jit(model.apply, compiler_options=QUICK)(params_of(config), inputs)
     close(dataclasses.replace(found, aux={}), dataclasses.replace(expected, aux={}), FLOAT32)
 
 

@@ -6,13 +6,12 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model.families import LENGTH, LLAMA, NEOX, ONE, T5_10, rows, run
+from model.families import ALL, LENGTH, LLAMA, NEOX, ONE, T5_10, rows, run
 from model.small import close
 
 from lm.model.config import RopeScaling
 from lm.model.parts.positions import rotated_size
 from lm.model.positions import bucket, rope, rotate, scaled, sinusoidal
-from lm.types import Inputs
 
 
 def t5_bucket(distance, buckets, furthest, both_ways):
@@ -79,11 +78,11 @@ def test_pairs_turn_by_their_angle_and_the_rest_of_a_head_stays():
 def test_distance_alone_counts(config):
     """A document that starts later in its row, or counts its positions from another number, says the same."""
     shift, base = 4, rows(config, ONE, ONE)
-    plain = run(config, dataclasses.replace(base, sequence_positions=None)).logits
     segments = np.where(np.arange(LENGTH) < shift, 1, 2).astype(np.int32)[None].repeat(2, 0)
     ids = np.roll(base.tokens, shift, axis=1)
     encoder = {}
     if config is T5_10:
         encoder = {"encoder_tokens": base.encoder_tokens, "encoder_segments": 2 * base.encoder_segments}
-    later = run(config, Inputs(ids, segments, np.tile(np.arange(LENGTH, dtype=np.int32), (2, 1)), **encoder)).logits
-    close(later[:, shift:], plain[:, :-shift], 2e-5)
+    moved = dataclasses.replace(base, tokens=ids, segments=segments, positions=ALL, **encoder)
+    plain, later = run(config, base, moved)
+    close(later.logits[:, shift:], plain.logits[:, :-shift], 2e-5)
