@@ -1,6 +1,7 @@
 """Every test runs on 8 virtual CPU devices; the summary says how many seconds each folder took."""
 
 import collections
+import gc
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ _FLAGS = [
     os.environ.get("XLA_FLAGS", ""),
     # Tests run each program a few times: compiling it well takes longer than what it saves. (The solver of fits sets its own level.)
     "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",  # programs are small: to compile them in parts takes a sixth longer
     # Eight virtual devices on two busy cores may come to a collective more than 40 s apart, after which XLA would end the process.
     "--xla_cpu_collective_call_terminate_timeout_seconds=300",
 ]
@@ -44,6 +46,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Functions of arrays, and not lm.types: JAX also builds pytrees of shapes, shardings and None.
 CHECKED = ("lm.infer.sampling", "lm.losses", "lm.model.positions", "lm.scaling.laws.law", "lm.scaling.fits.objectives")
 install_import_hook(CHECKED, "runtime_types.typechecked")
+
+
+def pytest_collection_finish():
+    # Tracing allocates much that lives on: to look through all of it, time and again, takes a twelfth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_unconfigure():
