@@ -71,6 +71,7 @@ ROOMS = [
         "mixtures",
         "multiplier",
         "prediction",
+        "quality",
         "rolling",
         "saved",
         "scores",

@@ -7,12 +7,15 @@ from typing import Optional, Protocol, Union
 import numpy as np
 
 from lm.errors import UserError
+from lm.scaling.approaches import curves, profiles
+from lm.scaling.approaches.isoflop import MIN_BUDGETS
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fitted_law import cell_points
 from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Runs
+from lm.scaling.settings import AnalysisSettings
 
 
 class Filter(Protocol):
@@ -90,23 +93,32 @@ class LastOfRun:
 
 @result
 class FilterStep:
-    """The fit after a filter and those before it: rows left out and kept, the law's parameters, and a of N* ~ C^a over their compute."""
+    """The fits after a filter and those before it: rows left out and kept, the law's parameters, and a of N* ~ C^a.
+
+    `a` is by the law, `a_minima` by the minima of approach 2; None where there is none or none was asked for. `values` is None where no law
+    was asked for. `why` says of each thing that a rule left out why it did.
+    """
 
     name: str
     dropped: int
     kept: int
-    values: Union[dict[str, float], Refusal]
+    values: Union[dict[str, float], Refusal, None]
     a: Optional[float]
+    a_minima: Optional[float] = None
+    why: tuple[str, ...] = ()
 
 
 def before_after(
-    runs: Runs, filters: Sequence[Filter], law: Law = Chinchilla(), objective: Objective = HuberLog()
-) -> tuple[FilterStep, ...]:
-    """Fits the law to all rows, then to those that are left after each filter in turn."""
-    steps = [_step("all rows", 0, runs, law, objective)]
+    runs: Runs, filters: Sequence[Filter], law: Optional[Law] = Chinchilla(), objective: Objective = HuberLog(),
+    curve: Optional[str] = None,
+) -> tuple[FilterStep, ...]:  # fmt: skip
+    """Fits all rows, then those left after each filter in turn: by the law, and by the minima of approach 2 where `curve` is given."""
+    steps = [_step("all rows", 0, runs, law, objective, curve)]
     for each in filters:
         kept = runs.take(each.keep(runs))
-        steps.append(_step(each.name, len(runs) - len(kept), kept, law, objective))
+        why = getattr(each, "reasons", lambda _: ())(runs)
+        step = _step(each.name, len(runs) - len(kept), kept, law, objective, curve)
+        steps.append(dataclasses.replace(step, why=why))
         runs = kept
     return tuple(steps)
 
@@ -120,13 +132,32 @@ def apply(runs: Runs, filters: Sequence[Filter]) -> Runs:
     return runs
 
 
-def _step(name: str, dropped: int, runs: Runs, law: Law, objective: Objective) -> FilterStep:
+def _step(name: str, dropped: int, runs: Runs, law: Optional[Law], objective: Objective, curve: Optional[str]) -> FilterStep:
+    minima = None if curve is None or runs.budget is None else minima_exponent(runs, curve)
+    if law is None:
+        return FilterStep(name, dropped, len(runs), None, None, minima)
     made: Union[fit.Fit, Refusal] = Refusal("too_few_points", f"{len(runs)} rows are left for {len(law.names)} parameters")
     if len(runs) > len(law.names):
         made = fit.fit(law, cell_points(runs, law, objective), objective)
     if isinstance(made, Refusal):
-        return FilterStep(name, dropped, len(runs), made, None)
-    return FilterStep(name, dropped, len(runs), made.natural, exponent(law, made.law.natural(made.theta[None], made.points.centre), runs))
+        return FilterStep(name, dropped, len(runs), made, None, minima)
+    a = exponent(law, law.natural(made.theta[None], made.points.centre), runs)
+    return FilterStep(name, dropped, len(runs), made.natural, a, minima)
+
+
+def minima_exponent(runs: Runs, curve: str = "parabola") -> Optional[float]:
+    """Returns the slope of log N* on log C by the minima of approach 2; None where fewer than three budgets have one."""
+    cells, least = runs.cells(), AnalysisSettings().min_points
+    found = []
+    for profile in profiles.by_budget(cells):
+        if len(profile.log_n) >= least:
+            fitted = curves.through(profile, cells.noise_weight, curve)
+            best = curves.lowest(fitted, fitted.coefficients[None])
+            found += [] if best.lost[0] else [(profile.log_c, float(best.u[0]) + fitted.centre)]
+    if len(found) < MIN_BUDGETS:
+        return None
+    log_c, log_n = np.array(found).T
+    return float(np.polyfit(log_c, log_n, 1)[0])
 
 
 def exponent(law: Law, natural: np.ndarray, runs: Runs) -> Optional[float]:

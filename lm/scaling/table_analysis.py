@@ -132,7 +132,8 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
     """Returns the analysis and the fitted law behind it, for those who go on from there; None where no law was fitted."""
     asked = settings.approaches
     runs, together = budgets.grouped(runs)
-    steps = before_after(runs, settings.filters, settings.law, settings.objective) if settings.filters else ()
+    law_of, curve = settings.law if 3 in asked else None, settings.curve if 2 in asked else None
+    steps = before_after(runs, settings.filters, law_of, settings.objective, curve) if settings.filters else ()
     runs = apply(runs, settings.filters)
     minima, targets = profiles_and_targets(runs, settings) if 2 in asked else (None, ())
     law, kept = _law_and_draws(runs, settings) if 3 in asked else (None, None)

@@ -112,12 +112,14 @@ def _outside(at: "Allocation") -> str:
 
 
 def filters(made: "tuple[FilterStep, ...]") -> list[str]:
-    """Renders the fit before and after each filter."""
+    """Renders the fits before and after each filter, and what a rule left out."""
     lines = ["filters, and the fit to the rows that are left:"] if made else []
     for step in made:
         count = f"  {step.name}: {step.kept} rows" + (f" ({step.dropped} left out)" if step.dropped else "")
-        values = said(step.values) if isinstance(step.values, Refusal) else _values(step.values)
-        lines.append(f"{count}; {values}" + ("" if step.a is None else f"; a {step.a:.4g}"))
+        found = [] if step.values is None else [said(step.values) if isinstance(step.values, Refusal) else _values(step.values)]
+        found += [] if step.a is None else [f"a {step.a:.4g}"]
+        found += [] if step.a_minima is None else [f"a {step.a_minima:.4g} by minima"]
+        lines += ["; ".join([count, *found]), *(f"    left out, {why}" for why in step.why)]
     return lines
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lm.scaling.table_analysis import Fitted, TableAnalysis
 
 HELP = "fit scaling laws to a table of runs"
+QUALITY = ("duplicates", "too_few", "lopsided", "outlier", "concave", "flat", "edge", "off_centre")  # quality.RULES, which imports scipy
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,12 @@ def _filter_arguments(parser: argparse.ArgumentParser) -> None:
     text = "keep rows whose INPUT (N, D, C, M = D / N or one of --input) lies from LOW to HIGH; can be repeated"
     group.add_argument("--between", nargs=3, action="append", default=[], metavar=("INPUT", "LOW", "HIGH"), help=text)
     group.add_argument("--without-highest", type=int, default=0, metavar="COUNT", help="leave out the COUNT highest losses")
+    text = (
+        "leave out IsoFLOP profiles by rules, in this order: all, or some of "
+        + ", ".join(QUALITY)
+        + " (needs --budget; docs/scaling.md says what each does)"
+    )
+    group.add_argument("--quality", nargs="+", default=[], choices=("all", *QUALITY), metavar="RULE", help=text)
 
 
 def _further_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,4 +125,8 @@ def filters_of(args: argparse.Namespace) -> tuple["Filter", ...]:
             raise UserError(f"--between {name} {low} {high}: give two numbers, such as --between N 1e7 1e9") from None
     if args.without_highest:
         chosen.append(filters.WithoutHighest(args.without_highest))
+    if args.quality:
+        from lm.scaling.quality import Quality
+
+        chosen += [Quality(rule) for rule in (QUALITY if "all" in args.quality else args.quality)]
     return tuple(chosen)
