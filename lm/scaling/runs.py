@@ -5,6 +5,7 @@ belongs to, its seed, its planned budget, and whether its learning rate had deca
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
@@ -12,16 +13,18 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from lm.errors import UserError
+from lm.scaling.results import Caution
 from lm.scaling.tables import columns as columns_lib
 from lm.scaling.tables import formats, numbers, selection
 from lm.scaling.tables.columns import ColumnRead, Columns
 
+_SAME_LOSS = 2e-4  # relative difference of losses that are one loss
 _SHOWN = 5  # rows that an error names
 _SAME = 1e-5  # relative difference of D that is rounding
 _SAME_IN_BUDGET = 1e-2  # the same among rows of one budget and N, where batches of other sizes end a little apart
 
 
-_OF_TABLE = ("inputs", "counted", "source", "read", "notes", "sha256")  # what a part of a table keeps as it is
+_OF_TABLE = ("inputs", "counted", "source", "read", "notes", "sha256", "cautions")  # what a part of a table keeps as it is
 Size = tuple[tuple[str, int], ...]  # the fields of a model's shape, by name
 
 
@@ -36,7 +39,8 @@ class Runs:
     budgets are planned in, where `inputs["C"]` counts otherwise: seed noise is a function of it. In a table of cells (`cells`) `members`
     are the runs that each row is the mean of. `other` holds the cells of the columns that no option names, which diagnostics read.
 
-    `read` says what each column was understood to be, `notes` what was left out, and `sha256` is of the file.
+    `read` says what each column was understood to be, `notes` what was left out, and `sha256` is of the file. `cautions` are of how rows
+    were chosen.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -54,6 +58,7 @@ class Runs:
     notes: tuple[str, ...] = ()
     sha256: str = ""
     other: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    cautions: tuple[Caution, ...] = ()
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -350,22 +355,65 @@ def _distinct(runs: Runs, lines: Sequence[int], drop: bool) -> Runs:
     columns += [] if runs.budget is None else [runs.budget.tolist()]
     columns += [] if runs.seed is None else [list(runs.seed)]
     repeats = [(first, i) for i, key in enumerate(zip(*columns, strict=True)) if (first := seen.setdefault(key, i)) != i]
+    if drop:
+        repeats += near_duplicates(runs)
     if not repeats:
         return runs
     if drop:
         kept = np.setdiff1d(np.arange(len(runs)), [i for _, i in repeats])
+        repeats = repeats[: len(runs) - len(kept)]  # a row that repeats two others is left out once
         return dataclasses.replace(runs.take(kept), notes=(*runs.notes, f"{len(repeats)} rows that repeat another left out"))
     pairs = ", ".join(f"{lines[first]} and {lines[i]}" for first, i in repeats[:_SHOWN]) + (", ..." if len(repeats) > _SHOWN else "")
     many = f"{len(repeats)} rows repeat another (rows {pairs})"
     raise UserError(f"{runs.source}: {many}: leave them out with --drop-duplicates, or name their seeds with --seed-column=COLUMN")
 
 
+def same_loss(one: float, other: float) -> bool:
+    """Returns whether losses differ by 2e-4 or less, or one is the other rounded to three digits or more."""
+    if abs(np.log(one / other)) <= _SAME_LOSS:
+        return True
+    short, long = sorted((one, other), key=lambda value: len(repr(value)))
+    digits = repr(short).replace(".", "").lstrip("0")
+    return len(digits) >= 3 and round(long, len(repr(short).partition(".")[2])) == short
+
+
+def near_duplicates(runs: Runs) -> list[tuple[int, int]]:
+    """Returns pairs of rows (a row, its repeat) of one cell whose losses are one but for rounding; none where seeds are named."""
+    if runs.seed is not None or runs.members is not None:
+        return []
+    index = runs.repeats()
+    order = np.lexsort((runs.loss, index))
+    pairs = [(a, b) for a, b in itertools.pairwise(order.tolist()) if index[a] == index[b]]
+    return [(min(pair), max(pair)) for pair in pairs if same_loss(*(float(runs.loss[i]) for i in pair))]
+
+
 def _best(runs: Runs) -> Runs:
-    """Keeps the row of the lowest loss of each N, D and budget, as a sweep of learning rates has it."""
-    budget = [None] * len(runs) if runs.budget is None else runs.budget.tolist()
-    best: dict[tuple[Any, ...], int] = {}
-    for i, key in enumerate(zip(runs.n.tolist(), runs.d.tolist(), budget, strict=True)):
-        if key not in best or runs.loss[i] < runs.loss[best[key]]:
-            best[key] = i
-    kept = np.array(sorted(best.values()))
-    return dataclasses.replace(runs.take(kept), notes=(*runs.notes, f"{len(kept)} best rows of {len(runs)} kept by --best"))
+    """Keeps the row of the lowest loss of each cell, as a sweep of learning rates has it."""
+    index = runs.repeats()
+    order = np.lexsort((runs.loss, index))
+    first = np.concatenate([[True], np.diff(index[order]) != 0])
+    kept = np.sort(order[first])
+    found = tuple(caution for name in runs.other if (caution := _unbracketed(runs, index, kept, name)))
+    note = f"{len(kept)} best rows of {len(runs)} kept by --best"
+    return dataclasses.replace(runs.take(kept), notes=(*runs.notes, note), cautions=(*runs.cautions, *found))
+
+
+def _unbracketed(runs: Runs, index: np.ndarray, kept: np.ndarray, name: str) -> Optional[Caution]:
+    """Warns of a swept column whose best value is the same end of the sweep in most cells, four standard deviations more than chance."""
+    try:
+        values = np.array(runs.other[name], float)
+    except ValueError:
+        return None
+    if 2 * len(np.unique(values)) > len(values) or not np.isfinite(values).all():
+        return None  # no grid of values
+    cells = [values[index == index[i]] for i in kept]
+    swept = [(values[i], cell) for i, cell in zip(kept, cells, strict=True) if len(np.unique(cell)) > 1]
+    if not swept:
+        return None
+    chance = np.array([1 / len(np.unique(cell)) for _, cell in swept])
+    for end, extreme in (("smallest", np.min), ("largest", np.max)):
+        count = sum(bool(value == extreme(cell)) for value, cell in swept)
+        if count > len(swept) / 2 and count - chance.sum() > 4 * np.sqrt(np.sum(chance * (1 - chance))):
+            what = f"the lowest loss of {count} of {len(swept)} cells is at the {end} {name} of its sweep"
+            return Caution("edge", f"{what}: a better one lies beyond, by cell; widen the sweep")
+    return None

@@ -15,6 +15,7 @@ from lm.scaling.intervals import resampling
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.laws.loss_laws import Downstream
 from lm.scaling.results import Caution, Estimate, Refusal
+from lm.scaling.runs import Selection
 from tests.scaling import known
 
 LAW = Chinchilla()
@@ -83,6 +84,25 @@ def test_rows_that_are_there_twice_are_counted_and_resampled_as_one():
     assert isinstance(chosen, resampling.ByCell)
     np.testing.assert_array_equal(chosen.units(runs)[:28], chosen.units(runs)[28:])
     assert type(resampling.Measured().resolve(NOISY, Refusal("no_replicas", ""))) is resampling.Rows
+
+
+def test_the_best_of_a_sweep_whose_optimum_lies_beyond_it():
+    """Losses rise with the learning rate in every cell: the best of each is the smallest. Seeds of no effect are at no end."""
+    rates = np.repeat([1e-4, 1e-3, 1e-2], 28)
+    columns = {name: np.tile(getattr(NOISY, name.lower()), 3) for name in ("N", "D", "loss")}
+    random = np.random.default_rng(0)
+    up = columns | {"loss": columns["loss"] * (1 + 0.01 * np.log(rates / 1e-4)), "lr": rates}
+    best = runs_lib.from_frame(up, select=Selection(best=True))
+    (found,) = diagnostics.conditions(best)
+    assert found.kind == "edge"
+    assert all(word in found.message for word in ("28 of 28", "smallest", "lr"))
+    noise = columns | {"loss": columns["loss"] * (1 + 0.001 * random.standard_normal(84)), "trial": np.repeat([0, 1, 2], 28)}
+    assert runs_lib.from_frame(noise, select=Selection(best=True)).cautions == ()
+
+
+def test_rounded_repeats_are_left_out_with_the_others():
+    columns = {"N": [1e7, 1e7, 2e7, 2e7], "D": [1e9, 1e9, 1e9, 1e9], "loss": [3.45439, 3.454, 3.2, 3.3]}
+    assert len(runs_lib.from_frame(columns, select=Selection(drop_duplicates=True))) == 3
 
 
 def test_cells_are_equal_inputs_whatever_the_order_and_points_of_a_curve_are_none():

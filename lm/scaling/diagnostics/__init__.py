@@ -41,7 +41,7 @@ __all__ = [
 
 def conditions(runs: Runs) -> tuple[Found, ...]:
     """Diagnoses what rows of equal inputs are: seeds, a sweep or conditions, or one row twice. Approach 2 reads them too."""
-    checks = (cells.twice(runs), cells.repeats(runs), cells.duplicates(runs), cells.tokens(runs))
+    checks = (*runs.cautions, cells.twice(runs), cells.repeats(runs), cells.duplicates(runs), cells.tokens(runs))
     return tuple(found for found in checks if found is not None)
 
 

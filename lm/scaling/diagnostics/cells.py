@@ -14,13 +14,12 @@ from scipy import stats
 
 from lm.scaling.diagnostics.found import Found
 from lm.scaling.results import Caution, Refusal
-from lm.scaling.runs import Runs
+from lm.scaling.runs import Runs, near_duplicates
 
 SAME_TOKENS = 0.02  # relative difference of D among rows of one budget and N
 CHANCE = 1e-4  # probability of a false alarm where repeats are noise
 FACTOR = 2.0  # by which the standard deviation within cells has to exceed what the means say
 WIDEST = 0.2  # a range of log loss within a cell that no seeds have
-SAME_LOSS = 2e-4  # relative difference of losses that are one loss
 _LEAST = 4  # degrees of freedom of the means about the surface
 
 
@@ -117,26 +116,13 @@ def twice(runs: Runs) -> Optional[Refusal]:
 
 def duplicates(runs: Runs) -> Optional[Caution]:
     """Warns of rows whose inputs are those of another row and whose loss is too, but for rounding."""
-    if runs.seed is not None or runs.members is not None:
-        return None
-    pairs = []
-    for rows in groups(runs):
-        order = rows[np.argsort(runs.loss[rows], kind="stable")]
-        pairs += [(int(a), int(b)) for a, b in itertools.pairwise(order) if _same(float(runs.loss[a]), float(runs.loss[b]))]
+    pairs = near_duplicates(runs)
     if not pairs:
         return None
-    a, b = sorted(pairs[0])
-    what = f"{len(pairs)} rows repeat another row's inputs and, but for rounding, its loss, as {runs.run[a]} and {runs.run[b]}"
+    a, b = pairs[0]
+    count = f"{len(pairs)} rows repeat" if len(pairs) > 1 else "1 row repeats"
+    what = f"{count} another row's inputs and, but for rounding, its loss, as {runs.run[a]} and {runs.run[b]}"
     return Caution("duplicates", f"{what}: leave them out with --drop-duplicates, or name the column of seeds with --seed-column")
-
-
-def _same(one: float, other: float) -> bool:
-    """Returns whether losses differ by SAME_LOSS or less, or one is the other rounded to three digits or more."""
-    if abs(np.log(one / other)) <= SAME_LOSS:
-        return True
-    short = min(one, other, key=lambda value: len(repr(value)))
-    decimals = len(repr(short).partition(".")[2])
-    return len(repr(short).replace(".", "").lstrip("0")) >= 3 and round(max(one, other) + min(one, other) - short, decimals) == short
 
 
 def tokens(runs: Runs) -> Optional[Caution]:
