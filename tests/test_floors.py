@@ -65,6 +65,7 @@ ROOMS = [
     ("approaches",),
     (
         "allocation",
+        "chain",
         "coverage",
         "diagnostics",
         "filters",

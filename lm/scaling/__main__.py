@@ -5,9 +5,18 @@ from typing import Optional
 
 from lm.errors import run_cli
 from lm.scaling import compile_cache
-from lm.scaling.commands import compare, fit, mixture, plan, power, predict, score
+from lm.scaling.commands import chain, compare, fit, mixture, plan, power, predict, score
 
-VERBS = {"fit": fit, "predict": predict, "score": score, "compare": compare, "plan": plan, "mixture": mixture, "power": power}
+VERBS = {
+    "fit": fit,
+    "predict": predict,
+    "score": score,
+    "compare": compare,
+    "plan": plan,
+    "power": power,
+    "mixture": mixture,
+    "chain": chain,
+}
 EPILOG = "Example: python -m lm.scaling fit runs.csv --budget=planned_flops. docs/scaling.md explains tables, laws, intervals and refusals."
 
 

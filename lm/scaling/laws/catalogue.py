@@ -22,6 +22,7 @@ LAWS = {  # fitted to the columns of a table: `--law=NAME`
     "data_constrained": "loss_laws:DataConstrained",
     "over_training": "loss_laws:OverTraining",
     "downstream": "loss_laws:Downstream",
+    "sigmoid": "loss_laws:Sigmoid",
     "width_depth": "loss_laws:WidthDepth",
     "width_depth_size": "loss_laws:WidthDepthSize",
 }

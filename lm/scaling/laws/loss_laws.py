@@ -159,6 +159,20 @@ class Downstream(Formula):
         return p.epsilon - p.k * jnp.exp(-p.gamma * x.L)
 
 
+class Sigmoid(Formula):
+    """Mean accuracy of downstream tasks against their loss L. --loss names the accuracy's column, --input=L=COLUMN that of L."""
+
+    parameters = ("b", "a", "k", "L0")
+    inputs = ("L",)
+    start = ((0.1, 0.25), (0.3, 0.7), (1.0, 4.0, 12.0), (0.5, 1.0, 2.0, 4.0))
+    linear = ("b", "a")
+    equation = "Acc = b + a / (1 + exp(k (L - L0)))"
+    source = "Bhagia et al. 2024, eq. 3"
+
+    def loss(self, p: Any, x: Any) -> Any:
+        return p.b + p.a / (1 + jnp.exp(jnp.clip(p.k * (x.L - p.L0), -300.0, 300.0)))
+
+
 class WidthDepth(Formula):
     """Width, depth and tokens: the shape in the place of the number of parameters."""
 
