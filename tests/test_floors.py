@@ -76,6 +76,7 @@ ROOMS = [
         "rolling",
         "saved",
         "scores",
+        "sensitivity",
         "table_analysis",
     ),
     ("planning", "table_summary"),

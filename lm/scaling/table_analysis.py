@@ -25,6 +25,7 @@ from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Answer, Caution, Refusal, result
 from lm.scaling.rolling import RollingOrigin, rolling_origin
 from lm.scaling.runs import Runs
+from lm.scaling.sensitivity import Chosen, Variant, sensitivity
 from lm.scaling.settings import AnalysisSettings
 
 SCHEMA = 1
@@ -36,7 +37,8 @@ class TableSettings:
     """Settings of a table's fits.
 
     `targets` are FLOPs to allocate beyond the table's own. `filters` apply before every fit, in order. `profiles` names the parameters and
-    derived quantities that get intervals by profile; `likelihood` is None, "gaussian" or "student"; `rolling` asks for a rolling origin.
+    derived quantities that get intervals by profile; `likelihood` is None, "gaussian" or "student"; `rolling` asks for a rolling origin,
+    `sensitivity` for the exponent under other choices.
     """
 
     approaches: tuple[int, ...] = (3,)
@@ -53,6 +55,7 @@ class TableSettings:
     profiles: tuple[str, ...] = ()
     likelihood: Optional[str] = None
     rolling: bool = False
+    sensitivity: bool = False
 
 
 @result
@@ -113,6 +116,7 @@ class TableAnalysis:
     filters: tuple[FilterStep, ...] = ()
     rolling: Union[RollingOrigin, Refusal, None] = None
     isoflop_targets: tuple[Allocation, ...] = ()  # by the minima of approach 2, at the targets
+    sensitivity: tuple[Variant, ...] = ()
 
 
 class Fitted(NamedTuple):
@@ -134,7 +138,7 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
     runs, together = budgets.grouped(runs)
     law_of, curve = settings.law if 3 in asked else None, settings.curve if 2 in asked else None
     steps = before_after(runs, settings.filters, law_of, settings.objective, curve) if settings.filters else ()
-    runs = apply(runs, settings.filters)
+    every, runs = runs, apply(runs, settings.filters)
     minima, targets = profiles_and_targets(runs, settings) if 2 in asked else (None, ())
     law, kept = _law_and_draws(runs, settings) if 3 in asked else (None, None)
     made = TableAnalysis(
@@ -142,9 +146,18 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
         law=law, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
         cautions=_cautions(runs, together, minima, law, settings), versions={"jax": jax.__version__, "numpy": np.__version__},
         filters=steps, rolling=rolling_origin(runs, settings.law, settings.objective) if settings.rolling else None,
-        isoflop_targets=targets,
+        isoflop_targets=targets, sensitivity=_sensitivity(every, law, minima, settings) if settings.sensitivity else (),
     )  # fmt: skip
     return made, kept
+
+
+def _sensitivity(
+    every: Runs, law: Union[LawFit, Refusal, None], minima: Union[Isoflop, Refusal, None], settings: TableSettings
+) -> tuple[Variant, ...]:
+    """Returns a under other choices, by the approaches that were asked for."""
+    chosen = Chosen(settings.law, settings.objective, settings.resampling, settings.filters, _isoflop_settings(every, settings))
+    third = law.exponents.get("a") if isinstance(law, LawFit) else law
+    return sensitivity(every, chosen, third, minima.a if isinstance(minima, Isoflop) else minima)
 
 
 def _cautions(
@@ -177,12 +190,16 @@ def profiles_and_targets(runs: Runs, settings: TableSettings) -> tuple[Union[Iso
         return refused, ()
     cells = runs.cells()
     found = profiles.by_budget(cells)
-    chosen = AnalysisSettings(
+    chosen = _isoflop_settings(runs, settings)
+    made, minima = isoflop.fit_isoflop(found, cells, noise.fit_noise(runs), chosen)
+    return made, by_minima(minima, settings.targets, chosen)
+
+
+def _isoflop_settings(runs: Runs, settings: TableSettings) -> AnalysisSettings:
+    return AnalysisSettings(
         n="params", c="counted" if runs.counted else "6nd", planned_c="table", level=settings.level, draws=settings.draws,
         seed=settings.seed, curve=settings.curve, regression=settings.regression,
     )  # fmt: skip
-    made, minima = isoflop.fit_isoflop(found, cells, noise.fit_noise(runs), chosen)
-    return made, by_minima(minima, settings.targets, chosen)
 
 
 def _described(settings: TableSettings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lm.scaling.approaches.isoflop import Isoflop
     from lm.scaling.filters import FilterStep
     from lm.scaling.rolling import RollingOrigin
+    from lm.scaling.sensitivity import Variant
     from lm.scaling.table_analysis import Allocation, LawFit, TableAnalysis
 
 
@@ -21,7 +22,7 @@ def render(made: "TableAnalysis") -> str:
         lines.append(f"approaches 2 and 3: {said(made.law)}")
     else:
         lines += [*_isoflop(made.isoflop), *_targets(made), *_law(made.law)]
-    lines += [*_hull(made.hull), *rolling(made.rolling)]
+    lines += [*_hull(made.hull), *rolling(made.rolling), *sensitivity(made.sensitivity)]
     found = cautions(made)
     lines += ["cautions:"] if found else []
     lines += [f"  {message}" for message in found]
@@ -156,6 +157,20 @@ def rolling(made: "Union[RollingOrigin, Refusal, None]") -> list[str]:
             chosen = f"    its N* at C {at.target:.3g} is {at.n_star:.3g}, by all rows {at.n_star_all:.3g}"
             lines.append(f"{chosen}: loss {at.regret:.2%} higher, {at.deadweight:.1%} of the compute wasted")
     return lines
+
+
+def sensitivity(made: "Sequence[Variant]") -> list[str]:
+    """Renders the exponent a under one change at a time."""
+    if not made:
+        return []
+    rows = []
+    for one in made:
+        moved = "" if one.difference is None else f"{one.difference:+.3f}"
+        rows.append([f"{one.approach}", one.what, one.choice, f"{one.rows}", _cell(one.a, 3), moved, "outside" if one.outside else ""])
+    levels = {one.a.level for one in made if isinstance(one.a, Estimate)}
+    header = ["approach", "change", "to", "rows", f"a ({levels.pop():.0%})" if len(levels) == 1 else "a", "difference", "interval"]
+    lines = ["sensitivity of a (N* ~ C^a) to one change at a time from the analysis as chosen:", *aligned(header, rows, left=(1, 2))]
+    return lines + list(dict.fromkeys(f"  {said(one.a)}" for one in made if isinstance(one.a, Refusal)))
 
 
 def _values(values: dict[str, float]) -> str:

@@ -37,8 +37,9 @@ def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Opt
     return f"{number} ({low} to {high}{unit}, {value['level']:.0%})"
 
 
-def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ") -> list[str]:
-    """Returns the lines of a table with its columns flush right, two spaces apart."""
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ", left: Sequence[int] = ()) -> list[str]:
+    """Returns the lines of a table, two spaces between columns, which are flush right but for those that `left` names."""
     every = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in every) for i in range(len(header))]
-    return [(indent + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))).rstrip() for row in every]
+    made = [[cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))] for row in every]
+    return [(indent + "  ".join(row)).rstrip() for row in made]

@@ -15,6 +15,7 @@ from lm.scaling.results import Refusal, to_json
 
 if TYPE_CHECKING:
     from lm.scaling.filters import Filter
+    from lm.scaling.runs import Runs
     from lm.scaling.table_analysis import Fitted, TableAnalysis
 
 HELP = "fit scaling laws to a table of runs"
@@ -40,6 +41,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     table.law_arguments(parser)
     table.interval_arguments(parser, chosen=True)
     _further_arguments(parser)
+    group = parser.add_argument_group("sensitivity")
+    text = (
+        "repeat the analysis under other objectives, deltas, curves, regressions, filters and conventions of N, one at a time: how a moves"
+    )
+    group.add_argument("--sensitivity", action="store_true", help=text)
+    text = "columns of N in other conventions, such as non-embedding parameters, for --sensitivity"
+    group.add_argument("--params-also", nargs="+", default=[], metavar="COLUMN", help=text)
 
 
 def _filter_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,11 +83,13 @@ def run(args: argparse.Namespace) -> int:
     approaches = tuple(args.approach or ((2, 3) if args.budget else (3,)))
     if 3 not in approaches and (args.profile or args.likelihood or args.rolling or args.save):
         raise UserError("--profile, --likelihood, --rolling and --save are of a law: add 3 to --approach")
-    runs = table.table_of(args)
+    if args.params_also and not args.sensitivity:
+        raise UserError("--params-also names further conventions of N for --sensitivity: add it")
+    runs = _table_of(args)
     settings = dataclasses.replace(
         table.settings_of(args), approaches=approaches, curve=args.curve, regression=args.regression, filters=filters_of(args),
         targets=table.positive_flops("--target", args.target), profiles=tuple(args.profile), likelihood=args.likelihood,
-        rolling=args.rolling,
+        rolling=args.rolling, sensitivity=args.sensitivity,
     )  # fmt: skip
     from lm.scaling import table_analysis, table_summary
 
@@ -94,6 +104,16 @@ def run(args: argparse.Namespace) -> int:
     minima = [budget.n_star for budget in made.isoflop.budgets] if made.isoflop and not isinstance(made.isoflop, Refusal) else []
     found = (made.law, made.hull, *minima)
     return 1 if all(part is None or isinstance(part, Refusal) for part in found) else 0
+
+
+def _table_of(args: argparse.Namespace) -> "Runs":
+    """Returns the table, with the further conventions of N as inputs."""
+    if not args.params_also:
+        return table.table_of(args)
+    from lm.scaling.sensitivity import CONVENTION
+
+    further = [f"{CONVENTION}{column}={column}" for column in args.params_also]
+    return table.table_of(argparse.Namespace(**vars(args) | {"input": [*args.input, *further]}))
 
 
 def _save(args: argparse.Namespace, made: "TableAnalysis", fitted: "Fitted") -> None:
