@@ -31,6 +31,8 @@ SOURCES = {
     "olmo_ladder": "src/scripts/paper/data of github.com/allenai/OLMo-ladder, as CSV",
     "multi_power_law": "loss_curve_repo of github.com/thu-yao-01-luo/MultiPowerLaw, as {25,100,400}M_SCHEDULE.csv",
     "regmix": "data/ of github.com/sail-sg/regmix, as published",
+    "clark_routing": "last rows of data/curves.csv.gz of github.com/google-deepmind/scaling_laws_for_routing",
+    "scaling_with_vocab": "exp_data.csv of github.com/sail-sg/scaling-with-vocab",
     "nanochat_isoflop": "dev/LOG.md of github.com/karpathy/nanochat, as CSV",
 }
 
@@ -45,6 +47,8 @@ PAPERS = {
         Paper("olmo", "Bhagia et al. 2024, OLMo ladder", "arXiv 2412.04403", ("olmo_ladder",)),
         Paper("multi_power", "Luo et al. 2025, multi-power law", "arXiv 2503.12811", ("multi_power_law",)),
         Paper("regmix", "Liu et al. 2024, RegMix", "arXiv 2407.01492", ("regmix",)),
+        Paper("clark", "Clark et al. 2022, routed language models", "arXiv 2202.01169", ("clark_routing",)),
+        Paper("tao", "Tao et al. 2024, scaling laws with vocabulary", "arXiv 2407.13623", ("scaling_with_vocab",)),
         Paper("nanochat", "nanochat, three ways of counting N", "github.com/karpathy/nanochat", ("nanochat_isoflop",)),
         Paper("kaplan", "Kaplan et al. 2020, constants as formulas", "arXiv 2001.08361"),
         Paper("synthetic", "approach 2's bias and recovery on known surfaces", "arXiv 2603.22339"),

@@ -12,6 +12,7 @@ from lm.scaling.fits.projection import Projected, project
 from lm.scaling.intervals import bootstrap, resampling
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.intervals.resampling import Resampling, Rows
+from lm.scaling.laws.formula import Formula
 from lm.scaling.laws.law import Chinchilla, Law
 from lm.scaling.results import Answer, Refusal
 from lm.scaling.runs import Runs
@@ -73,6 +74,12 @@ class FittedLaw:
     def parameters(self) -> dict[str, Answer]:
         """Returns every parameter with its interval."""
         return {name: self.answer_of(column) for name, column in zip(self.law.names, self.stacked.T, strict=True)}
+
+    def derived(self) -> dict[str, Answer]:
+        """Returns what the law derives from its parameters, with intervals; empty for most laws."""
+        found = self.law.derive(self.stacked, self.sampled) if isinstance(self.law, Formula) else {}
+        undefined = Refusal("unidentified", "the best fit has parameters that give none")
+        return {name: self.answer_of(column) if np.isfinite(column[0]) else undefined for name, column in found.items()}
 
 
 def _allocated(law: Law, values: np.ndarray, cost: frontier.Cost, log_c: np.ndarray) -> frontier.Optimum:
@@ -162,19 +169,24 @@ def spans(runs: Runs, law: Law, least: float = SPAN) -> list[Refusal]:
 
 def lost_draws(made: FittedLaw) -> float:
     """Returns the share of the draws in which loss does not fall with N or with D."""
-    columns = [made.law.names.index(name) for name in ("alpha", "beta") if name in made.law.names]
+    columns = [made.law.names.index(name) for name, _ in _falling(made.law)]
     return float(np.mean(np.any(made.draws[:, columns] <= 0, axis=1))) if columns else 0.0
 
 
 def rising(made: FittedLaw, most: float = LOST) -> Optional[Refusal]:
     """Refuses exponents where loss does not fall with N or with D, in the optimum or in too many draws."""
-    for name, symbol in (("alpha", "N"), ("beta", "D")):
-        value = made.fit.natural.get(name, 1.0)
+    for name, symbol in _falling(made.law):
+        value = made.fit.natural[name]
         if value <= 0:
             return Refusal("unidentified", f"the best fit has {name} = {value:.3g}: loss does not fall with {symbol}; widen {symbol}")
     if (lost := lost_draws(made)) > most:
         return Refusal("unidentified", f"{lost:.0%} of the draws have an exponent of 0 or less: widen N or D, or add seeds")
     return None
+
+
+def _falling(law: Law) -> list[tuple[str, str]]:
+    """Returns the exponents by which a law of N and D says that loss falls, each with its input."""
+    return [(name, symbol) for name, symbol in (("alpha", "N"), ("beta", "D")) if name in law.names and symbol in law.inputs]
 
 
 def lack_of_fit(made: FittedLaw, cells: Runs, noise: Union[NoiseModel, Refusal]) -> Optional[float]:

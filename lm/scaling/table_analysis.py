@@ -74,8 +74,8 @@ class FittedPoint:
 class LawFit:
     """A law fitted to a table, with the numbers that show whether its optimum is one.
 
-    `exponents` are a and b of N* ~ C^a, D* ~ C^b over the table's compute (empty for laws without N and D). `projected` is the objective
-    that variable projection reaches.
+    `exponents` are a and b of N* ~ C^a, D* ~ C^b over the table's compute (empty for laws without N and D). `derived` is what the law says
+    of itself beside its parameters, by name. `projected` is the objective that variable projection reaches.
     """
 
     law: str
@@ -98,6 +98,7 @@ class LawFit:
     cautions: tuple[Caution, ...]
     profiles: tuple[ProfileInterval, ...] = ()
     likelihood: Union[LikelihoodFit, Refusal, None] = None
+    derived: dict[str, Answer] = dataclasses.field(default_factory=dict)
 
 
 @result
@@ -288,7 +289,7 @@ def described(runs: Runs, made: FittedLaw, settings: TableSettings, found: tuple
         allocations=() if refused else allocations(made, runs, settings.targets),
         resampling=made.method, objective_value=made.fit.value, projected=None if made.projected is None else made.projected.value,
         gradient=made.fit.gradient, condition=made.fit.condition, starts=made.fit.starts, agreeing=made.fit.agreeing,
-        sampled=made.sampled, points=points, cautions=cautions,
+        sampled=made.sampled, points=points, cautions=cautions, derived=made.derived(),
     )  # fmt: skip
 
 

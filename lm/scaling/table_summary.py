@@ -63,7 +63,7 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
         return [f"approach 3 (law): {said(made)}"] if made else []
     lines = [f"approach 3: {made.equation}", f"  {made.objective} = {made.objective_value:.9g}; intervals by {made.resampling}"]
     lines.append(f"  {made.agreeing} of the best starts agree ({made.starts} in all); condition {made.condition:.2g}{_cross(made)}")
-    values = made.parameters | made.exponents
+    values = made.parameters | made.exponents | made.derived
     why = missing(values.values())
     lines += [f"  no intervals: {why}"] if why else []
     lines += [f"  {name} = {said(value, why)}" for name, value in values.items()]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.replications import gemstones, hoffmann, kaplan, muennighoff, multi_power, nanochat, papers, porian, synthetic
+from experiments.replications import clark, gemstones, hoffmann, kaplan, muennighoff, multi_power, nanochat, papers, porian, synthetic, tao
 
 DATA = Path(os.environ.get("SCALING_DATA", Path(__file__).resolve().parents[3] / "shared" / "scaling_data"))
 
@@ -64,6 +64,23 @@ def test_multi_power_schedules_are_the_measured_ones():
 def test_nanochat():
     need("nanochat")
     assert missed(nanochat.run(DATA).checks) == []
+
+
+def test_clark():
+    need("clark")
+    found = [*clark.dense_checks(DATA), *clark.router_checks(DATA, "RL-R")]
+    assert missed(found) == []
+    assert len(found) == 6
+
+
+def test_tao_published_parameters_have_the_published_cost():
+    """The optimum lies .02% below. By the tokens that the function means, the same parameters cost eight times as much."""
+    need("tao")
+    values = tao.own_units(tao.PUBLISHED)
+    assert tao.mean_cost(values, tao.points(DATA)) == pytest.approx(5.9111e-5, rel=1e-4)
+    assert tao.mean_cost(values, tao.points(DATA, thousands=False)) == pytest.approx(4.601e-4, rel=1e-3)
+    law_values = dict(zip(tao.Vocabulary().names, values, strict=True))
+    assert tao.published_units(law_values) == pytest.approx(tao.PUBLISHED)
 
 
 def test_kaplan_consequences():

@@ -1,20 +1,29 @@
 """Every law of the catalogue is its published equation, and a law of one's own takes a few lines."""
 
 import math
+import types
 
 import numpy as np
 import pytest
 
+from lm.scaling import diagnostics, runs
 from lm.scaling.fits import solver
 from lm.scaling.fits.fit import Points, fit
 from lm.scaling.fits.objectives import HuberLog, SquaredLog
+from lm.scaling.fitted_law import fit_runs
 from lm.scaling.laws import catalogue
 from lm.scaling.laws.formula import Formula
+from lm.scaling.laws.further_laws import critical_tokens
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.laws.loss_laws import DataConstrained, NoIrreducible
 from lm.scaling.laws.schedule_laws import TrainingCurve, curve_loss, curve_points
+from lm.scaling.results import Refusal
 
 N, D = 4e8, 8e9
+E_16 = 1 / (1 / (15 + 1 / (1 / 1.847 - 1 / 314.478)) + 1 / 314.478)  # effective number of 16 experts routed by S-Base
+N_HALF = 4e8 * (1 - math.exp(-8 / 2.6745)) * (1 - math.exp(-6 / 2.2102)) * (1 - math.exp(-4 / 0.9578))
+LN_16 = math.log(16)
+# Parameters of routed, granular, joint_experts, sparse, vocabulary and precision are published ones.
 BY_HAND = {
     "chinchilla": ((406.4, 410.7, 1.69, 0.34, 0.28), (N, D), 1.69 + 406.4 / N**0.34 + 410.7 / D**0.28),
     "tied": ((400.0, 500.0, 1.7, 0.31), (N, D), 1.7 + 400 / N**0.31 + 500 / D**0.31),
@@ -31,7 +40,41 @@ BY_HAND = {
         (768, 12, N, D),
         1.5 + 4 / 768**0.35 + 0.9 / 12**0.46 + 500 / N**0.39 + 8e4 / D**0.5,
     ),
+    "routed": (
+        (-0.082, -0.108, 0.009, 1.104, 1.847, 314.478),
+        (N, 16),
+        10**1.104 * N**-0.082 * E_16**-0.108 * N ** (0.009 * math.log10(E_16)),
+    ),
+    "granular": ((0.47, 18.1, 30.8, 2.1, 0.115, 0.147, 0.58), (N, D, 8), 0.47 + (2.1 / 8**0.58 + 18.1) / N**0.115 + 30.8 / D**0.147),
+    "joint_experts": (
+        (1.3637, 35.91, 35.98, 0.2285, -0.5529, 0.1889, 0.1775, 0.0098, 0.0259),
+        (N, D, 16),
+        35.91 * 16**0.2285 * N ** -(0.1889 - 0.0098 * LN_16) + 35.98 * 16**-0.5529 * D ** -(0.1775 + 0.0259 * LN_16) + 1.3637,
+    ),
+    "sparse": (
+        (0.94, 16612.5, 5455.67, 0.4598, 17.26, 0.5962, 0.3954, -0.1666, 0.1603, 0.1595),
+        (N, D, 0.1),
+        16612.5 / N**0.5962 + 5455.67 / D**0.3954 + 0.4598 * 0.1**0.1666 + 17.26 / (0.1**0.1603 * N**0.1595) + 0.94,
+    ),
+    "vocabulary": (
+        (5.533, 1.831 * 1e6**0.447, 0.196 * 1e6**0.671, 2.124 * 1e9**0.447, 0.447, 0.671),
+        (N, 3e7, D),
+        math.exp(1.831 / 400**0.447 + 0.196 / 30**0.671 + 2.124 / 8**0.447 - 5.533),
+    ),
+    "precision": (
+        (2.7648, 4299.0, 18060.0, 0.4965, 0.4965, 2.6745, 2.2102, 0.9578, 0.0598, 0.5068, 0.3439, 0.5907),
+        (N, D, 8, 6, 4, 3),
+        2.7648 + 4299 / N_HALF**0.4965 + 18060 / D**0.4965 + 0.0598 * D**0.5068 / N**0.3439 * math.exp(-3 / 0.5907),
+    ),
+    "farseer": (
+        (0.12, 0.42, 0.12, 88.0, -5.3, 0.1, 0.021, 0.3, 0.17),
+        (N, D),
+        math.exp(0.3 - 0.021 * N**0.17) + math.exp(88 / N**0.1 - 5.3) / D ** math.exp(0.42 - 0.12 * N**0.12),
+    ),
+    "reward_best_of_n": ((0.913, 0.122), (1.5,), math.exp(1.5 * (0.913 - 0.122 * 1.5))),
+    "reward_rl": ((0.913, 0.122), (1.5,), math.exp(1.5 * (0.913 - 0.122 * math.log(1.5)))),
 }
+NEW = ("routed", "granular", "joint_experts", "sparse", "vocabulary", "precision", "farseer", "reward_best_of_n", "reward_rl")
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -60,6 +103,56 @@ def test_repeated_data_are_worth_less_as_published():
     once = np.array([[1e9, 30e9, 30e9]])  # fewer parameters than are optimal for 30e9 tokens
     plain = solver.loss(catalogue.law("tied"), np.array([first["A"], first["B"], first["E"], first["alpha"]]), once[:, :2])
     np.testing.assert_allclose(solver.loss(law, np.array([15.4, 5.3]), once), plain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_law_has_a_value_at_every_start_and_far_from_its_points(name):
+    """So that no lane starts on a wall, and padding or a far forecast is a number."""
+    law, at = catalogue.law(name), np.log(np.array(BY_HAND[name][1]))
+    x = law.design(at + np.array([[-3.0], [0.0], [6.0]]), at)
+    assert np.all(np.isfinite(solver.predict(law, law.starts(at), x)))
+
+
+def test_what_laws_derive_from_published_parameters():
+    """A quantized model gets worse beyond D_crit, rewards peak where their slope is 0, and routing stops helping at some size."""
+    law = catalogue.law("precision")
+    values = dict(zip(law.names, BY_HAND["precision"][0], strict=True))
+    n, bits = 1e9, 4
+    d = critical_tokens(types.SimpleNamespace(**values), n, bits)
+    losses = solver.loss(law, list(values.values()), [(n, d * f, 16, 16, 16, bits) for f in (math.exp(-1e-3), 1, math.exp(1e-3), 0.5, 2)])
+    assert losses[1] < min(losses[3:])
+    assert abs(losses[2] - losses[0]) / 2e-3 < 1e-7  # dL / d log D
+    d_8 = critical_tokens(types.SimpleNamespace(**values), n, 8)
+    assert d_8 / d == pytest.approx(math.exp(4 / 0.5907 / (0.5068 + 0.4965)))
+
+    for name, peak in (("reward_best_of_n", 0.913 / 0.244), ("reward_rl", math.exp(0.913 / 0.122 - 1))):
+        law, given = catalogue.law(name), np.array(BY_HAND[name][0])
+        derived = law.derive(given[None], {})
+        assert derived["d of the highest reward"] == pytest.approx([peak])
+        rewards = np.log(solver.loss(law, given, peak * np.array([[0.99], [1.0], [1.01]])))
+        assert rewards[1] == max(rewards) == pytest.approx(derived["highest reward"][0])
+        assert np.isnan(law.derive(np.array([[0.9, -0.1]]), {})["d of the highest reward"])
+
+    law, given = catalogue.law("routed"), np.array(BY_HAND["routed"][0])
+    (size,) = law.derive(given[None], {}).values()
+    assert size == pytest.approx([1e12])
+    np.testing.assert_allclose(*solver.loss(law, given, [(size[0], 1), (size[0], 512)]), rtol=1e-10)
+
+
+def test_a_reward_of_either_sign_is_fitted_with_its_peak():
+    """Residuals are differences of the reward, whose exponential the law gives: least squares of d and d^2."""
+    d = np.linspace(0.3, 9.0, 24)
+    rewards = d * (0.6 - 0.08 * d) + 0.02 * np.cos(7 * d)
+    assert rewards.min() < 0 < rewards.max()
+    frame = {"N": np.full(24, 1e9), "D": np.full(24, 1e9), "loss": np.exp(rewards), "d": d}
+    table = runs.from_frame(frame, runs.Columns(inputs={"d": "d"}))
+    made = fit_runs(table, catalogue.law("reward_best_of_n"), SquaredLog(), draws=40)
+    alpha, minus_beta = np.linalg.lstsq(np.stack([d, d * d], axis=1), rewards, rcond=None)[0]
+    np.testing.assert_allclose(made.values, [alpha, -minus_beta], rtol=1e-8)
+    peak = made.derived()["d of the highest reward"]
+    assert peak.low < peak.value < peak.high
+    assert peak.value == pytest.approx(-alpha / (2 * minus_beta))
+    assert not [found for found in diagnostics.after(made, table) if isinstance(found, Refusal)]
 
 
 def spread(law, count=40):

@@ -25,6 +25,15 @@ LAWS = {  # fitted to the columns of a table: `--law=NAME`
     "sigmoid": "loss_laws:Sigmoid",
     "width_depth": "loss_laws:WidthDepth",
     "width_depth_size": "loss_laws:WidthDepthSize",
+    "routed": "routed_laws:Routed",
+    "granular": "routed_laws:Granular",
+    "joint_experts": "routed_laws:JointExperts",
+    "sparse": "routed_laws:Sparse",
+    "vocabulary": "further_laws:Vocabulary",
+    "precision": "further_laws:Precision",
+    "farseer": "further_laws:Farseer",
+    "reward_best_of_n": "further_laws:RewardBestOfN",
+    "reward_rl": "further_laws:RewardRl",
 }
 CURVE_LAWS = {  # fitted to whole loss curves, with `schedule_laws.curve_points`
     "multi_power": "schedule_laws:MultiPower",

@@ -13,6 +13,8 @@
 The coordinates of the optimiser are logarithms, so every parameter is positive, except those that `signed` names. The coordinate of a
 coefficient in `pairs` is its term at the geometric mean of the inputs, which removes most of the correlation between a coefficient and its
 exponent. Derivatives are JAX's.
+
+A quantity that may be negative, such as a reward, is a `LogFormula`.
 """
 
 import dataclasses
@@ -36,10 +38,11 @@ class Formula:
     - `inputs`: the names of the inputs, all positive: N, D, C, M = D / N, or a name that `--input=NAME=COLUMN` gives.
     - `start`: for each parameter, the values to start from; the fit starts from every combination.
     - `signed` (optional): the parameters that may be negative.
-    - `pairs` (optional): (coefficient, exponent, input) of each term coefficient * input^-exponent.
+    - `pairs` (optional): (coefficient, exponent, input) of each term coefficient * input^-exponent; "1/N" is an input too.
     - `linear` (optional): the parameters p in which L = sum of p * (something without p), as E and A above; variable projection, a second
       way to the minimum, solves for them.
     - `equation`, `source` (optional): shown with the fit.
+    - `derived` (optional): a method that names what follows from the parameters, such as where a curve peaks.
 
     `fixed` holds (name, value) of parameters that are not fitted.
     """
@@ -59,6 +62,19 @@ class Formula:
         """Returns the loss at inputs `x.NAME` for parameters `p.NAME`, in natural units, by arithmetic and jax.numpy."""
         raise NotImplementedError  # the one thing that a law has to say
 
+    def log(self, p: Any, x: Any) -> Any:
+        """Returns the log of `loss`."""
+        return jnp.log(self.loss(p, x))
+
+    def derived(self, p: Any, sampled: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+        """Returns what follows from the parameters, by a name that says what it is: shown with the fit, with intervals.
+
+        Args:
+          p: the parameters `p.NAME`, arrays [m] or numbers.
+          sampled: the range of every input in the table.
+        """
+        return {}
+
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters that are fitted, in order."""
@@ -75,7 +91,14 @@ class Formula:
         at = dict(zip(self.names, theta, strict=True))
         values = dict(self.fixed) | {name: self._value(name, at, centre) for name in self.names}
         inputs = {name: jnp.exp(x[:, i]) for i, name in enumerate(self.inputs)}
-        return jnp.log(self.loss(types.SimpleNamespace(**values), types.SimpleNamespace(**inputs)))
+        return self.log(types.SimpleNamespace(**values), types.SimpleNamespace(**inputs))
+
+    def derive(self, values: np.ndarray, sampled: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
+        """Returns `derived` of fitted parameters [m, k], as arrays [m]."""
+        named = dict(self.fixed) | dict(zip(self.names, np.asarray(values, float).T, strict=True))
+        with np.errstate(all="ignore"):
+            found = self.derived(types.SimpleNamespace(**named), sampled)
+        return {name: np.asarray(value, float) for name, value in found.items()}
 
     def _value(self, name: str, at: Mapping[str, Any], centre: Mapping[str, Any]) -> Any:
         return at[name] if name in self.signed else jnp.exp(jnp.minimum(at[name] + self._shift(name, at, centre), _LARGEST))
@@ -88,7 +111,7 @@ class Formula:
             if coefficient == name:
                 coordinate = at.get(exponent)
                 power = fixed[exponent] if coordinate is None else coordinate if exponent in self.signed else jnp.exp(coordinate)
-                total = total + power * centre[source]
+                total = total + power * (-centre[source[2:]] if source.startswith("1/") else centre[source])
         return total
 
     def starts(self, centre: np.ndarray) -> np.ndarray:
@@ -119,4 +142,19 @@ class Formula:
 
     def _centred(self, index: int, exponents: Mapping[str, Any], centre: np.ndarray) -> Any:
         own = [(exponent, source) for name, exponent, source in self.pairs if name == self.names[index]]
-        return sum((exponents[exponent] * centre[self.inputs.index(source)] for exponent, source in own), 0.0)
+        at = {name: value for i, name in enumerate(self.inputs) for name, value in ((name, centre[i]), (f"1/{name}", -centre[i]))}
+        return sum((exponents[exponent] * at[source] for exponent, source in own), 0.0)
+
+
+class LogFormula(Formula):
+    """A law of a quantity Q that may be negative, such as a reward: `log` gives Q, and the loss of the fit is exp Q.
+
+    Residuals are then differences of Q. `--ln=COLUMN` says that a table's column holds Q.
+    """
+
+    def log(self, p: Any, x: Any) -> Any:
+        """Returns Q at inputs `x.NAME` for parameters `p.NAME`."""
+        raise NotImplementedError
+
+    def loss(self, p: Any, x: Any) -> Any:
+        return jnp.exp(self.log(p, x))
