@@ -14,8 +14,8 @@ _LARGEST = 700.0  # exp of more is not a float64
 class Vocabulary(LogFormula):
     """Loss L_u above that of unigrams, which is negative and does not depend on the vocabulary's size by itself.
 
-    N counts parameters outside the vocabulary, Nv those of the vocabulary. D counts tokens, as the published fit does. The published equation
-    has characters, by which the public rows do not determine A2.
+    N counts parameters outside the vocabulary, Nv those of the vocabulary. D counts tokens, as the published fit does. The published
+    equation has characters, by which the public rows do not determine A2.
     """
 
     parameters = ("E", "A1", "A2", "B", "alpha", "alpha2")
