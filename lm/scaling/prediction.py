@@ -54,7 +54,7 @@ class Predicted:
 
 
 @result
-class Forecast:
+class RunForecast:
     """The loss of a run with these inputs.
 
     `parts` holds the standard deviation of log loss by each part of the interval alone, `beyond` the factors by which inputs lie outside
@@ -135,7 +135,7 @@ def _needed(law: Law, known: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return known[name]
 
 
-def forecasts(fitted: FittedLaw, made: Predicted, level: float) -> tuple[Forecast, ...]:
+def forecasts(fitted: FittedLaw, made: Predicted, level: float) -> tuple[RunForecast, ...]:
     """Returns the forecast of each run with its interval, which is refused where the fit's own intervals are."""
     method = " + ".join(made.parts)
     low, high = bootstrap.quantiles(np.exp(made.draws), level)
@@ -149,7 +149,7 @@ def forecasts(fitted: FittedLaw, made: Predicted, level: float) -> tuple[Forecas
         loss = Estimate(value, first, last, level, method, refused)
         parts = {name: float(np.std(drawn[:, i])) for name, drawn in made.parts.items()}
         beyond = outside(inputs, fitted.sampled)
-        found.append(Forecast(inputs, loss, parts, beyond, caution_of(beyond)))
+        found.append(RunForecast(inputs, loss, parts, beyond, caution_of(beyond)))
     return tuple(found)
 
 

@@ -16,8 +16,10 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def result(cls: type[T]) -> type[T]:
-    """Makes a class a frozen dataclass that `to_json` and `from_json` know by its name."""
-    made = dataclasses.dataclass(frozen=True)(cls)
+    """Makes a class a frozen dataclass that `to_json` and `from_json` know by its name, of which there is one."""
+    made, other = dataclasses.dataclass(frozen=True)(cls), _REGISTRY.get(cls.__name__)
+    if other is not None and other.__module__ != cls.__module__:
+        raise TypeError(f"{cls.__name__} is a result of {other.__module__} already: a file could not say which of the two it holds")
     _REGISTRY[cls.__name__] = made
     return made
 

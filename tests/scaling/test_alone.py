@@ -40,18 +40,20 @@ def missing():
     return {MODULES.get(name, name.replace("-", "_")) for name in names - NEEDED}
 
 
+def forget(packages):
+    """Takes what is imported of these packages out of Python's list, and returns it."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in packages}
+
+
 @pytest.fixture
 def alone(monkeypatch):
     """The module of the command, imported anew with everything of this project, where the rest cannot be imported."""
     names = missing()
     assert {"flax", "optax", "grain", "tensorflow_datasets", "orbax"} <= names
-    before = dict(sys.modules)
-    for name in before:
-        if name.split(".")[0] in {"lm", *names}:
-            del sys.modules[name]
+    before = forget({"lm", *names})
     monkeypatch.setattr(sys, "meta_path", [Missing(names), *sys.meta_path])
     yield importlib.import_module("lm.scaling.__main__")
-    sys.modules.clear()
+    forget({"lm"})
     sys.modules.update(before)
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lm.scaling.results import Caution, Estimate, Line, Refusal, from_json, to_json, value_of
+from lm.scaling.results import Caution, Estimate, Line, Refusal, from_json, result, to_json, value_of
 
 
 def test_results_come_back_from_json_to_the_last_digit():
@@ -21,3 +21,10 @@ def test_an_estimate_without_interval_covers_nothing():
     assert Estimate(1.0, 0.5, 1.5, 0.8, "m").covers(0.5)
     assert not Estimate(1.0, None, None, 0.8, "m", Refusal("interval", "")).covers(1.0)
     assert value_of(Refusal("edge", "")) is None
+
+
+def test_two_results_have_two_names():
+    """A class of an equal name elsewhere would come back from a file in the place of this one."""
+    with pytest.raises(TypeError, match="Refusal"):
+        result(type("Refusal", (), {"__module__": "elsewhere", "__annotations__": {"why": str}}))
+    assert from_json(to_json(Refusal("edge", "there"))) == Refusal("edge", "there")

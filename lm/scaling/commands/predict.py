@@ -14,7 +14,7 @@ from lm.scaling.words import aligned, digits, said
 
 if TYPE_CHECKING:
     from lm.scaling.planning.predicting import Prediction, Target
-    from lm.scaling.prediction import Forecast
+    from lm.scaling.prediction import RunForecast
 
 HELP = "predict losses from a saved fit"
 
@@ -61,7 +61,7 @@ def _text(made: "Prediction") -> str:
     return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
 
 
-def forecasts(made: "tuple[Forecast, ...]") -> list[str]:
+def forecasts(made: "tuple[RunForecast, ...]") -> list[str]:
     """Renders forecasts as a table, and below it why there is no interval, and that runs lie outside the sampled range."""
     names = [name for name in made[0].inputs if name != "M"]
     rows = [
@@ -76,19 +76,19 @@ def forecasts(made: "tuple[Forecast, ...]") -> list[str]:
     return lines + ([f"  caution: {text}"] if far else [])
 
 
-def value(made: "Forecast") -> str:
+def value(made: "RunForecast") -> str:
     """Returns the predicted loss in words."""
     return "refused" if isinstance(made.loss, Refusal) else digits(made.loss.value, 4)
 
 
-def interval(made: "Forecast") -> str:
+def interval(made: "RunForecast") -> str:
     """Returns the interval of a predicted loss in words, a dash where there is none."""
     if isinstance(made.loss, Refusal) or made.loss.low is None or made.loss.high is None:
         return "-"
     return f"{digits(made.loss.low, 4)} to {digits(made.loss.high, 4)}"
 
 
-def _beyond(made: "Forecast") -> str:
+def _beyond(made: "RunForecast") -> str:
     return ", ".join(f"{name} {factor:.2g}x" for name, factor in made.beyond.items() if name != "M") or "-"
 
 

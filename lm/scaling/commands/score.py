@@ -13,7 +13,7 @@ from lm.scaling.results import Refusal, to_json
 from lm.scaling.words import aligned, digits, said
 
 if TYPE_CHECKING:
-    from lm.scaling.planning.scoring import Score, ScoredRow
+    from lm.scaling.planning.scoring import ScoredRow, TableScore
 
 HELP = "score a saved fit by new runs"
 SHOWN = 30  # rows that are printed
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text(made: "Score") -> str:
+def _text(made: "TableScore") -> str:
     lines = [f"{made.fit}: {made.equation}, fitted to {made.fitted_to}, against {made.count} rows of {made.source}"]
     lines.append(f"  measured over predicted: {made.bias:+.2%} on average, {made.error:.2%} in absolute value, {made.largest:+.2%} at most")
     lines += _levels(made)
@@ -54,7 +54,7 @@ def _text(made: "Score") -> str:
     return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
 
 
-def _levels(made: "Score") -> list[str]:
+def _levels(made: "TableScore") -> list[str]:
     if isinstance(made.levels, Refusal) or isinstance(made.crps, Refusal):
         return [f"  intervals: {said(made.levels if isinstance(made.levels, Refusal) else Refusal('interval', ''))}"]
     rows = []

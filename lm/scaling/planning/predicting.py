@@ -11,7 +11,7 @@ from lm.scaling import prediction, saved
 from lm.scaling.fits.frontier import Cost
 from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.planning import optimum
-from lm.scaling.prediction import Forecast, Predicted
+from lm.scaling.prediction import Predicted, RunForecast
 from lm.scaling.results import Caution, Refusal, result
 from lm.scaling.saved import SavedFit
 from lm.scaling.table_analysis import Allocation
@@ -22,7 +22,7 @@ class Target:
     """The compute-optimal run of a budget: N*, D* with the intervals of the parameters, and the forecast of a run there."""
 
     allocation: Allocation
-    run: Forecast
+    run: RunForecast
 
 
 @result
@@ -38,9 +38,9 @@ class Prediction:
     level: float
     method: str
     noise: str
-    runs: tuple[Forecast, ...]
+    runs: tuple[RunForecast, ...]
     targets: tuple[Target, ...]
-    table: tuple[Forecast, ...]
+    table: tuple[RunForecast, ...]
     cautions: tuple[Caution, ...]
 
 
@@ -58,7 +58,7 @@ class Forecaster:
         columns = {name: np.asarray(column, float) for name, column in inputs.items()}
         return prediction.predict(self.fitted, self.cost, columns, self.saved.noise, seed=self.seed)
 
-    def forecasts(self, inputs: Mapping[str, Sequence[float]], level: float) -> tuple[Forecast, ...]:
+    def forecasts(self, inputs: Mapping[str, Sequence[float]], level: float) -> tuple[RunForecast, ...]:
         return prediction.forecasts(self.fitted, self.predict(inputs), level)
 
     def target(self, flops: float, level: float) -> Target:

@@ -7,7 +7,7 @@ import numpy as np
 from lm.errors import UserError
 from lm.scaling import prediction, saved, scores
 from lm.scaling.planning.predicting import forecaster
-from lm.scaling.prediction import Forecast
+from lm.scaling.prediction import RunForecast
 from lm.scaling.results import Caution, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.saved import SavedFit
@@ -19,14 +19,14 @@ class ScoredRow:
     """One row: `error` is log measured - log predicted, `rank` the share of the forecast's draws below what was measured."""
 
     run: str
-    forecast: Forecast
+    forecast: RunForecast
     measured: float
     error: float
     rank: float
 
 
 @result
-class Score:
+class TableScore:
     """A saved fit against the rows of a table. `bias` is the mean of the rows' errors: above 0 the law predicts too low a loss."""
 
     fit: str
@@ -45,7 +45,7 @@ class Score:
     cautions: tuple[Caution, ...]
 
 
-def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Score:
+def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> TableScore:
     """Scores a saved fit by the rows of a table, each a run of its own."""
     asked = forecaster(made, {}, seed)
     law = asked.fitted.law
@@ -56,7 +56,7 @@ def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Sc
     error, draws = runs.log_loss - predicted.log_loss, predicted.draws
     rank = np.mean(draws < runs.log_loss, axis=0)
     refused = asked.fitted.refused
-    return Score(
+    return TableScore(
         fit=path, fitted_to=made.source, equation=made.equation, source=runs.source, count=len(runs), level=level, noise=asked.noise,
         error=float(np.abs(error).mean()), bias=float(error.mean()), largest=float(error[np.argmax(np.abs(error))]),
         crps=refused or float(scores.crps(runs.log_loss, draws).mean()), levels=refused or scores.level_scores(runs.log_loss, draws),
