@@ -85,7 +85,9 @@ def accumulate(loss_fn: LossFn, params: Params, frozen: Any, batch: Batch, key: 
         loss_sum, weight_sum, aux = loss_fn(params, frozen, micro, key)
         return loss_sum, (weight_sum, aux)
 
-    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    value_and_grad = jax.jit(
+        jax.value_and_grad(loss, has_aux=True), inline=True
+    )  # traced once: for its shapes, and as the body of the scan
     if micro_batches == 1:
         return value_and_grad(params, batch, key)
 

@@ -60,12 +60,16 @@ def descent(*_: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def lowered(config: RunConfig, model: Model, mesh: Any) -> program.Lowered:
-    """lm.train.program.lower, with descent for the optimizer."""
+    """lm.train.program.lower, with descent for the optimizer; initialisation is not looked at here, and not traced either."""
 
     def as_weights(config: Any, state: Any, params: Any, axes: Any, where: Any, elsewhere: Any) -> Any:
         return where
 
+    def zeros(model: Model, key: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), model.abstract())
+
     with (
+        mock.patch.object(Model, "init", zeros),
         mock.patch.object(program, "make_optimizer", descent),
         mock.patch.object(placement, "make_optimizer", descent),
         mock.patch.object(placement, "state_shardings", as_weights),

@@ -58,8 +58,8 @@ def both(mask, block, dtype, biased):
         return jnp.sum(jnp.sin(attended)), attended
 
     where = (1, 2, 3) if table is None else (0, 1, 2, 3)
-    found = jax.jit(jax.value_and_grad(in_blocks, where, has_aux=True), compiler_options=QUICK)(table, q, k, v)
-    return found, jax.value_and_grad(as_products, where, has_aux=True)(table, q, k, v)
+    two = [jax.value_and_grad(attend, where, has_aux=True) for attend in (in_blocks, as_products)]
+    return jax.jit(lambda *arguments: [attend(*arguments) for attend in two])(table, q, k, v)
 
 
 # Blocks that divide the length and others, with a bias and without.
@@ -97,8 +97,11 @@ def test_parts_are_merged_by_their_log_sum_exp():
             total = jnp.logaddexp(parts[0][1], parts[1][1])
             return sum(x * jnp.exp(log_sum - total)[..., None] for x, log_sum in parts)
 
-        found = jax.jit(jax.value_and_grad(lambda *qkv: jnp.sum(jnp.sin(halves(*qkv))), (0, 1, 2)))(q, k, v)
-        expected = jax.value_and_grad(lambda *qkv: jnp.sum(jnp.sin(xla_attention(*qkv, MASKS["causal"]))), (0, 1, 2))(q, k, v)
+        def whole(*qkv):
+            return xla_attention(*qkv, MASKS["causal"])
+
+        two = [jax.value_and_grad(lambda *qkv, attend=attend: jnp.sum(jnp.sin(attend(*qkv))), (0, 1, 2)) for attend in (halves, whole)]
+        found, expected = jax.jit(lambda *qkv: [attend(*qkv) for attend in two])(q, k, v)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
@@ -205,7 +208,8 @@ def test_splash_is_attention(kind):
 
     # Kernels of the backward pass get the forward one's mask: the two that hold all of its parts stand for it.
     wrap = with_gradients if kind in ("packed", "two-sided") else lambda attend: attend
-    found, expected = (jax.jit(wrap(attend), compiler_options=QUICK)(*qkv) for attend in (tried, plain))
+    two = [wrap(attend) for attend in (tried, plain)]
+    found, expected = jax.jit(lambda *qkv: [attend(*qkv) for attend in two])(*qkv)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5)
 
@@ -216,4 +220,5 @@ def test_cudnn_is_asked_for_the_mask(monkeypatch, described):
     attend = jax.nn.dot_product_attention
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *x, implementation, **how: attend(*x, implementation="xla", **how))
     qkv = arrays(jnp.float32)
-    np.testing.assert_allclose(cudnn.attention(*qkv, described, scale=0.7), xla_attention(*qkv, described, scale=0.7), atol=2e-6)
+    found, expected = jax.jit(lambda *qkv: (cudnn.attention(*qkv, described, scale=0.7), xla_attention(*qkv, described, scale=0.7)))(*qkv)
+    np.testing.assert_allclose(found, expected, atol=2e-6)

@@ -31,7 +31,8 @@ from lm.model.weights import flatten
 from lm.types import Inputs
 
 EVERYTHING = os.environ.get("LAYOUTS") == "all"
-DISTINCT = ["gpt2", "llama", "neox", "t5_1.0", "t5_1.1", "bart", "original", "bert"]  # in what their layers compute
+DISTINCT = ["gpt2", "llama", "neox", "t5_1.0", "original", "bert"]  # in what their layers compute
+HEADS = ["prefix", "reward", "bart_classes"]  # in what their heads do
 FLOAT32 = 2e-5  # of a leaf's largest magnitude: another order of summation
 
 
@@ -122,7 +123,7 @@ def test_predictions_are_those_of_all_positions(name):
     close(found.logits, np.take_along_axis(packed(name).logits, predict[..., None], axis=1), FLOAT32)
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", FAMILIES if EVERYTHING else DISTINCT)
 def test_bfloat16_is_near_float32(name):
     """bfloat16 keeps 8 bits (relative error 2^-9); through both stacks the states' root-mean-square error stays under 4% of their own."""
     exact, (rounded,) = packed(name), run(FAMILIES[name], rows(FAMILIES[name]), dtype="bfloat16")
@@ -244,7 +245,7 @@ def floats(jaxpr, found):
     return found
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES if EVERYTHING else [*DISTINCT, "qwen3", *HEADS])
 def test_float64_is_float64_inside(name):
     """Apart from statistics of activations, which travel beside the outputs, the mask's two constants, and T5's float32 buckets."""
     config = FAMILIES[name]

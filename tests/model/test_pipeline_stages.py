@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from lm.model.execution import Execution, Pipeline
 from lm.sharding import make_mesh
 from lm.types import Inputs
 
+EVERYTHING = os.environ.get("LAYOUTS") == "all"
 ROWS = 16
 QUICK = {"xla_backend_optimization_level": 0}  # most of the time goes into compiling
 DEEP = {
@@ -82,14 +84,14 @@ def in_stages(name, pipeline, mesh, *, backward, **options):
 @pytest.mark.parametrize(
     ("name", "pipeline", "mesh", "options"),
     [
-        ("llama", Pipeline(4, 1, 2), MeshConfig(data=1, stage=4, tensor=2), {"unroll": True}),
+        ("llama", Pipeline(2, 1, 2), MeshConfig(data=1, stage=2), {"unroll": True}),
         ("t5", Pipeline(2, 2, 2), MeshConfig(data=1, fsdp=2, stage=2, tensor=2), {"remat": "full"}),
         ("t5_shared", Pipeline(4, 1, 4), MeshConfig(data=2, stage=4), {}),
-        # Prefix LMs, encoders and other schedules: tests/layouts.
+        # Gradients, prefix LMs, encoders and other schedules: tests/layouts.
     ],
 )
-def test_loss_and_gradients_are_those_of_one_device(name, pipeline, mesh, options):
-    backward = name == "llama"  # the others are here for stacks of two depths, and for two ways through one stack
+def test_the_loss_is_that_of_one_device(name, pipeline, mesh, options):
+    backward = EVERYTHING  # these are here for straight code, for stacks of two depths, and for two ways through one stack
     (value, aux), grads = in_stages(name, pipeline, mesh, backward=backward, **options)
     (expected, statistics), wanted = on_one(name, backward=backward)
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
