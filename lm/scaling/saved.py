@@ -1,7 +1,6 @@
 """A fitted law on disk: all that a prediction needs, so that the law is fitted once (`fit --save`, then `predict` and `score`)."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -87,7 +86,7 @@ def saved(
     return SavedFit(
         schema=SCHEMA, code=code(), law=_name_of(law), fixed=dict(getattr(law, "fixed", ())),
         equation=getattr(law, "equation", "") or type(law).__name__, objective=_described(made.objective),
-        source=cells.source, sha256=digest(cells.source), rows=len(cells), columns=dict(columns), filters=filters,
+        source=cells.source, sha256=cells.sha256, rows=len(cells), columns=dict(columns), filters=filters,
         names=law.names, values=_row(fitted.values), draws=_rows(fitted.draws),
         left_out=None if fitted.left_out is None else _rows(fitted.left_out), method=fitted.method, level=fitted.level,
         refused=fitted.refused, log_x=_rows(points.log_x), log_loss=_row(points.log_loss), weights=_row(points.weights), evidence=evidence,
@@ -160,12 +159,6 @@ def code() -> str:
         return importlib.metadata.version("lm-scaling")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def digest(path: str) -> str:
-    """Returns the SHA-256 of a table's file; empty where the table is no file."""
-    file = pathlib.Path(path)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def _name_of(law: Law) -> str:

@@ -144,19 +144,19 @@ def rolling(made: "Union[RollingOrigin, Refusal, None]") -> list[str]:
         return [f"rolling origin: {said(made)}"] if made else []
     from lm.scaling.rolling import Skipped
 
-    lines = ["rolling origin: fitted up to each compute, held against the rows beyond"]
+    rows, refused = [], []
+    target = next((at.target for at in made if not isinstance(at, Skipped)), None)
     for at in made:
-        start = f"  up to C {at.cut:.3g}, {at.rows} rows"
         if isinstance(at, Skipped):
-            lines.append(f"{start}: {said(at.why)}")
+            refused.append(f"  up to C {at.cut:.3g}, {at.rows} rows: {said(at.why)}")
             continue
-        near, far = f"{at.next_absolute_error:.2%}", f"{at.rest_absolute_error:.2%}"
-        error = f"loss of the next {at.next_rows} rows off by {near}, of all {at.rest_rows} by {far}"
-        lines.append(f"{start}: {error}" + ("" if at.a is None else f"; a {at.a:.4g}"))
-        if at.n_star is not None and at.regret is not None and at.deadweight is not None:
-            chosen = f"    its N* at C {at.target:.3g} is {at.n_star:.3g}, by all rows {at.n_star_all:.3g}"
-            lines.append(f"{chosen}: loss {at.regret:.2%} higher, {at.deadweight:.1%} of the compute wasted")
-    return lines
+        row = [f"{at.cut:.3g}", f"{at.rows}", f"{at.next_absolute_error:.2%}", f"{at.rest_absolute_error:.2%}"]
+        chosen = (at.a, at.n_star, at.n_star_all, at.regret, at.deadweight)
+        forms = ("{:.3f}", "{:.3g}", "{:.3g}", "{:.2%}", "{:.1%}")
+        rows.append(row + ["-" if value is None else form.format(value) for form, value in zip(forms, chosen, strict=True)])
+    header = ["up to C", "rows", "next rows off", "all beyond off", "a", "its N*", "N* by all", "loss higher", "compute wasted"]
+    where = "" if target is None else f"; what its N* at C {target:.3g} costs"
+    return [f"rolling origin: fitted up to each compute, held against the rows beyond{where}", *refused, *aligned(header, rows)]
 
 
 def sensitivity(made: "Sequence[Variant]") -> list[str]:

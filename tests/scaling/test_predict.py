@@ -1,7 +1,9 @@
 """Saved fits: what comes back from disk, forecasts and their parts, scores, and the verbs `predict` and `score`."""
 
+import hashlib
 import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_a_saved_fit_comes_back_to_the_last_digit(fit):
     np.testing.assert_allclose(np.exp(law.fit.points.log_loss), table()["loss"], rtol=1e-15)
     root = math.sqrt(float(np.mean(law.fit.residuals**2)))
     assert root == pytest.approx(SIGMA, rel=0.3)
-    assert made.sha256 == saved.digest(made.source)
+    assert made.sha256 == hashlib.sha256(pathlib.Path(made.source).read_bytes()).hexdigest()
 
 
 def test_a_forecast_is_the_law_and_its_parts_are_noise_and_parameters(fit):
@@ -123,6 +125,16 @@ def test_new_runs_are_scored_with_the_columns_of_the_fit(fit, tmp_path, capsys):
     assert "CRPS" in text
     assert "32 rows" in text
     assert "fitted to this very file" in text
+
+
+def test_planned_runs_are_forecast_row_by_row_without_losses(fit, tmp_path, capsys):
+    planned = write(tmp_path / "planned.csv", {"params": [1e9, 2e9], "D": [2e10, 4e10]})
+    status, text = run(capsys, "predict", fit, "--table", planned, "--at", "N=2e9", "D=4e10", "--json")
+    made = results.from_json(text)
+    assert status == 0
+    assert made.row_names == ("row 2", "row 3")
+    assert made.table[1].loss == made.runs[0].loss
+    assert "row 3" in run(capsys, "predict", fit, "--table", planned)[1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ standard deviations. Save a fit with `python -m lm.scaling fit RUNS.csv --save=F
 """
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Optional
 
 from lm.errors import UserError
@@ -29,15 +30,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--at", nargs="+", action="append", default=[], metavar="NAME=VALUE", help=text)
     text = "the compute-optimal run of this much compute: N*, D* and its loss"
     group.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
+    text = "the runs of a table, of any kind that tables come in; losses in it are not read (`score` holds them against the forecasts)"
+    group.add_argument("--table", metavar="RUNS.csv", help=text)
     table.fix_argument(group)
     parser.add_argument("--level", type=float, help="confidence level of the intervals (default: that of the fit)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
     table.json_argument(parser)
+    table.column_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if not (args.at or args.target):
-        raise UserError("nothing to predict: give --at NAME=VALUE ... or --target FLOPS")
+    if not (args.at or args.target or args.table):
+        raise UserError("nothing to predict: give --at NAME=VALUE ..., --target FLOPS or --table RUNS.csv")
     at = [table.numbers_of("--at", pairs) for pairs in args.at]
     targets, fixed = table.positive_flops("--target", args.target), table.numbers_of("--fix", args.fix)
     if args.level is not None:
@@ -46,9 +50,20 @@ def run(args: argparse.Namespace) -> int:
     from lm.scaling.planning import predicting
 
     held = saved.read(args.fit)
-    made = predicting.predicted(args.fit, held, at, targets, fixed, args.level or held.level, args.seed)
+    planned = None
+    if args.table:
+        from lm.scaling.planning import power
+
+        table.columns_as(args, held.columns)
+        planned = power.planned(args.table, table.columns_of(args), table.selection_of(args))
+        print(table.understood(planned), file=sys.stderr)
+    made = predicting.predicted(args.fit, held, at, targets, fixed, args.level or held.level, args.seed, planned)
     print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
-    return 0 if all(isinstance(one.loss, Estimate) for one in (*made.runs, *(target.run for target in made.targets))) else 1
+    return 0 if all(isinstance(one.loss, Estimate) for one in _every(made)) else 1
+
+
+def _every(made: "Prediction") -> "tuple[RunForecast, ...]":
+    return (*made.runs, *(target.run for target in made.targets), *made.table)
 
 
 def _text(made: "Prediction") -> str:
@@ -56,19 +71,22 @@ def _text(made: "Prediction") -> str:
     lines.append(f"  intervals: {made.level:.0%} of one run to come; noise by the {made.noise}, parameters by {made.method}")
     if made.runs:
         lines += forecasts(made.runs)
+    if made.table:
+        lines += [f"  the runs of {made.rows_of}:", *forecasts(made.table, made.row_names)]
     for target in made.targets:
         lines += _target(target)
     return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
 
 
-def forecasts(made: "tuple[RunForecast, ...]") -> list[str]:
+def forecasts(made: "tuple[RunForecast, ...]", run: tuple[str, ...] = ()) -> list[str]:
     """Renders forecasts as a table, and below it why there is no interval, and that runs lie outside the sampled range."""
     names = [name for name in made[0].inputs if name != "M"]
     rows = [
         [*(f"{one.inputs[x]:.3g}" for x in names), value(one), interval(one), *(f"{sd:.2%}" for sd in one.parts.values()), _beyond(one)]
         for one in made
     ]
-    lines = aligned([*names, "loss", "interval", *(f"sd {part}" for part in made[0].parts), "outside the range"], rows)
+    header = [*names, "loss", "interval", *(f"sd {part}" for part in made[0].parts), "outside the range"]
+    lines = aligned(["run", *header], [[name, *row] for name, row in zip(run, rows, strict=True)]) if run else aligned(header, rows)
     reasons = {one.loss.refused.reason: None for one in made if isinstance(one.loss, Estimate) and one.loss.refused}
     lines += [f"  no interval: {reason}" for reason in reasons]
     far = any(one.caution and one.caution.kind != "extrapolation" for one in made)

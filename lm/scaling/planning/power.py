@@ -22,7 +22,7 @@ from lm.scaling.laws.law import Law
 from lm.scaling.planning.optimum import splits
 from lm.scaling.planning.spread import Local, variance
 from lm.scaling.results import Refusal, result
-from lm.scaling.runs import Columns, Runs, from_frame, of_table
+from lm.scaling.runs import Columns, Runs, Selection, from_frame, of_table
 from lm.scaling.tables import formats
 
 _STUDIES = 4000
@@ -105,11 +105,11 @@ def grid(law: Law, values: np.ndarray, budgets: tuple[float, ...], sizes: int, s
     return from_frame(frame, Columns(budget="budget", seed="seed"), source="design")
 
 
-def planned(path: Union[str, pathlib.Path], columns: Columns) -> Runs:
+def planned(path: Union[str, pathlib.Path], columns: Columns, select: Selection = Selection()) -> Runs:
     """Reads planned runs from a file of any kind that tables come in; no loss is read."""
     table = formats.read(path)
     filled = dataclasses.replace(table, columns=dict(table.columns) | {_LOSS: [1.0] * len(table)})
-    return of_table(filled, dataclasses.replace(columns, loss=_LOSS))
+    return of_table(filled, dataclasses.replace(columns, loss=_LOSS), select)
 
 
 def power(design: Design, studies: int = _STUDIES, seed: int = 0, targets: tuple[float, ...] = ()) -> Power:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Union
+from typing import Optional
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.planning import optimum
 from lm.scaling.prediction import Predicted, RunForecast
 from lm.scaling.results import Caution, Refusal, result
+from lm.scaling.runs import Runs
 from lm.scaling.saved import SavedFit
 from lm.scaling.table_analysis import Allocation
 
@@ -40,6 +41,8 @@ class Prediction:
     noise: str
     runs: tuple[RunForecast, ...]
     targets: tuple[Target, ...]
+    rows_of: str  # the table whose rows were asked for, and their names
+    row_names: tuple[str, ...]
     table: tuple[RunForecast, ...]
     cautions: tuple[Caution, ...]
 
@@ -70,6 +73,13 @@ class Forecaster:
         (run,) = self.forecasts({"N": values[:1], "D": values[1:], "C": [flops]}, level)
         return Target(at, run)
 
+    def inputs_of(self, runs: Runs) -> dict[str, list[float]]:
+        """Returns the inputs of a table by name; UserError where the law reads one that it lacks."""
+        if missing := [name for name in self.fitted.law.inputs if name not in runs.inputs]:
+            name = missing[0]
+            raise UserError(f"the law reads {', '.join(self.fitted.law.inputs)}: name the column of {name} with --input={name}=COLUMN")
+        return {name: column.tolist() for name, column in runs.inputs.items()}
+
     @property
     def noise(self) -> str:
         measured = prediction.Noise(self.saved.noise).measured
@@ -83,9 +93,9 @@ def forecaster(made: SavedFit, fixed: Mapping[str, float], seed: int = 0) -> For
 
 def predicted(
     path: str, made: SavedFit, at: Sequence[Mapping[str, float]], targets: Sequence[float], fixed: Mapping[str, float],
-    level: float, seed: int, rows: Union[Mapping[str, np.ndarray], None] = None,
+    level: float, seed: int, planned: Optional[Runs] = None,
 ) -> Prediction:  # fmt: skip
-    """Answers the questions of `predict`: runs with given inputs, budgets, and rows of a table (their inputs by name)."""
+    """Answers the questions of `predict`: runs with given inputs, budgets, and the rows of a table, whose losses are not read."""
     asked = forecaster(made, fixed, seed)
     names = asked.fitted.law.inputs
     for inputs in at:
@@ -96,6 +106,7 @@ def predicted(
         values=dict(zip(made.names, made.values, strict=True)), level=level, method=made.method, noise=asked.noise,
         runs=tuple(asked.forecasts({name: [value] for name, value in inputs.items()}, level)[0] for inputs in at),
         targets=tuple(asked.target(flops, level) for flops in targets),
-        table=() if rows is None else asked.forecasts({name: list(column) for name, column in rows.items()}, level),
+        rows_of="" if planned is None else planned.source, row_names=() if planned is None else planned.run,
+        table=() if planned is None else asked.forecasts(asked.inputs_of(planned), level),
         cautions=made.cautions,
     )  # fmt: skip

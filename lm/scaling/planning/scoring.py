@@ -4,8 +4,7 @@ from typing import Union
 
 import numpy as np
 
-from lm.errors import UserError
-from lm.scaling import prediction, saved, scores
+from lm.scaling import prediction, scores
 from lm.scaling.planning.predicting import forecaster
 from lm.scaling.prediction import RunForecast
 from lm.scaling.results import Caution, Refusal, result
@@ -48,10 +47,7 @@ class TableScore:
 def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> TableScore:
     """Scores a saved fit by the rows of a table, each a run of its own."""
     asked = forecaster(made, {}, seed)
-    law = asked.fitted.law
-    if missing := [name for name in law.inputs if name not in runs.inputs]:
-        raise UserError(f"the law reads {', '.join(law.inputs)}: name the column of {missing[0]} with --input={missing[0]}=COLUMN")
-    predicted = asked.predict({name: column.tolist() for name, column in runs.inputs.items()})
+    predicted = asked.predict(asked.inputs_of(runs))
     found = prediction.forecasts(asked.fitted, predicted, level)
     error, draws = runs.log_loss - predicted.log_loss, predicted.draws
     rank = np.mean(draws < runs.log_loss, axis=0)
@@ -68,6 +64,6 @@ def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Ta
 
 
 def _same(made: SavedFit, runs: Runs) -> tuple[Caution, ...]:
-    if not made.sha256 or saved.digest(runs.source) != made.sha256:
+    if not made.sha256 or runs.sha256 != made.sha256:
         return ()
     return (Caution("in_sample", "the law was fitted to this very file: its errors say nothing about other runs"),)
