@@ -67,9 +67,9 @@ def test_a_named_column_of_seeds_leaves_a_caution_and_one_seed_twice_a_refusal()
 
 
 def test_repeats_that_are_noise_pass():
-    """Two seeds a cell that no column names: 1 of 10,000 tables is refused by chance, none of 200 here."""
+    """Two seeds a cell that no column names: 1 of 10,000 tables is refused by chance, none of 100 here."""
     twice = GOOD.take(np.tile(np.arange(28), 2))
-    losses = dataclasses.replace(DESIGN, runs=twice).simulate(200, 3)
+    losses = dataclasses.replace(DESIGN, runs=twice).simulate(100, 3)
     assert not any(cells.repeats(dataclasses.replace(twice, loss=np.exp(each))) for each in losses)
     assert diagnostics.conditions(NOISY) == ()
 
@@ -178,10 +178,10 @@ def test_small_models_bits_per_byte_and_repeated_data_pass():
 
 @pytest.fixture(scope="module")
 def studies():
-    """Sixty studies of a true law, fitted."""
+    """Forty studies of a true law, fitted."""
     base = coverage.fitted(DESIGN)
     return [
-        coverage._fitted(one, DESIGN, resampling.Rows(), 39, i) for i, one in enumerate(coverage.studies_of(base, DESIGN.simulate(60, 0)))
+        coverage._fitted(one, DESIGN, resampling.Rows(), 19, i) for i, one in enumerate(coverage.studies_of(base, DESIGN.simulate(40, 0)))
     ]
 
 
@@ -197,8 +197,8 @@ def refitted(studies, change, count):
 
 
 def test_lack_of_fit_is_a_trend_and_noise_is_none(studies):
-    """1% of studies get the caution where the law is true: 4 of 60 or more would come once in 300. A bend of 2% along C is seen."""
-    assert sum(trend.lack(made, runs_of(made)) is not None for made in studies) <= 3
+    """1% of studies get the caution where the law is true: 3 of 40 or more would come once in 130. A bend of 2% along C is seen."""
+    assert sum(trend.lack(made, runs_of(made)) is not None for made in studies) <= 2
     x = (GOOD.log_c - GOOD.log_c.mean()) / GOOD.log_c.std()
     bent = refitted(studies, 0.02 * x**2, 20)
     assert sum(trend.lack(made, GOOD) is not None for made in bent) >= 18
@@ -260,14 +260,15 @@ def test_a_further_column_that_splits_the_residuals(studies):
     corpus = np.arange(28) % 2
     (made,) = refitted(studies, -0.22 * corpus, 1)
     other = {"corpus": tuple(np.where(corpus, "code", "web")), "host": tuple(f"h{i % 3}" for i in range(28)), "id": NOISY.run}
-    found = kinds_of_rows.checks(made, dataclasses.replace(GOOD, other=other))
+    found = kinds_of_rows.split(made, dataclasses.replace(GOOD, other=other))
     assert found.kind == "mixed"
     assert "corpus" in found.message
     assert "code" in found.message
-    assert kinds_of_rows.checks(made, GOOD).kind == "scatter"
+    assert kinds_of_rows.split(made, GOOD) is None
+    assert kinds_of_rows.scatter(made).kind == "scatter"
     batch = tuple((GOOD.n > np.median(GOOD.n)).astype(str))
     named = dataclasses.replace(GOOD, other=other | {"batch": batch})
-    assert not any(kinds_of_rows.checks(one, dataclasses.replace(named, loss=GOOD.loss)) for one in studies)
+    assert not any(kinds_of_rows.split(one, dataclasses.replace(named, loss=GOOD.loss)) for one in studies)
 
 
 def test_answers_that_nobody_should_believe():

@@ -79,7 +79,7 @@ def answers(
 
 def support(made: "FittedLaw", runs: Runs, a: Optional[Answer]) -> tuple[Caution, ...]:
     """Diagnoses what the rows say of the law: kinds of rows, a trend in the residuals, and rows on which its exponent `a` hangs."""
-    found = [kinds.checks(made, runs), trend.lack(made, runs)]
+    found = [kinds.split(made, runs) or trend.lack(made, runs) or kinds.scatter(made)]
     found += influence.checks(made, runs, a) if isinstance(a, Estimate) else []
     return tuple(one for one in found if one is not None)
 

@@ -14,6 +14,7 @@ from lm.scaling.runs import Runs
 
 JOINT = 0.9  # level of the joint interval of two approaches; errors go together, and less than 1% of true laws' studies lie outside
 CHANCE = 0.01  # two-sided probability of a difference of curves, were it noise
+MATTERS = 0.02  # difference of exponents by two curves below which no reader would choose otherwise
 _DRAWS = 300
 _LEAST = 3  # budgets
 
@@ -38,8 +39,8 @@ def approaches(second: Answer, third: Answer) -> Optional[Caution]:
 
 
 def curves(profiles: Sequence[Profile], cells: Runs, a: Answer, chosen: str, seed: int = 0) -> Optional[Caution]:
-    """Warns of curves whose exponents differ by more than noise makes them differ, and by more than the
-    standard deviation of `a`.
+    """Warns of curves whose exponents differ by more than noise makes them differ, by more than the standard
+    deviation of `a`, and by .02.
 
     The noise is that of the residuals about the cubic, which a bend of the profile does not enter, added to the parabola, through which
     each curve is drawn again.
@@ -57,11 +58,13 @@ def curves(profiles: Sequence[Profile], cells: Runs, a: Answer, chosen: str, see
     z = statistics.NormalDist().inv_cdf(1 - CHANCE / 2 / (len(exponents) - 1))
     base = exponents[chosen]
     apart = {kind: (abs(each[0] - base[0]), z * float(np.std((each - base)[1:]))) for kind, each in exponents.items() if kind != chosen}
-    far = [kind for kind, (difference, noise) in apart.items() if difference > max(noise, float(np.std(base[1:])))]
+    far = [kind for kind, (difference, noise) in apart.items() if difference > max(noise, float(np.std(base[1:])), MATTERS)]
     if not far:
         return None
     said = ", ".join(f"{each[0]:.3g} by {kind}" for kind, each in exponents.items())
-    return Caution("curves", f"curves disagree: a is {said}, which is more than noise: no parabola describes the profiles; narrow them")
+    return Caution(
+        "curves", f"curves disagree: a is {said}, more than noise makes of it: the profiles are no parabolas; narrow them, or add sizes"
+    )
 
 
 def _minima(profiles: list[Profile], cells: Runs, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
-"""Rows that the answer hangs on: outliers, and rows whose removal moves the exponent a by more than its noise.
+"""Rows that the answer hangs on: outliers, and runs whose removal moves the exponent a by more than its noise.
 
-The law is fitted again without each row, or without the 63 rows of the largest Cook's distance, and without all outliers together: five of
+The law is fitted again without each run, or without the 63 runs of the largest Cook's distance, and without all outliers together: five of
 them hide each other, for each alone the others hold the fit. The refits start at the optimum: 64 of them cost what 21 draws of the
 bootstrap do, which start three times each.
 """
@@ -20,10 +20,10 @@ from lm.scaling.runs import Runs
 if TYPE_CHECKING:
     from lm.scaling.fitted_law import FittedLaw
 
-SINGLES = 63  # rows that are left out one by one, those of the largest Cook's distance
+SINGLES = 63  # runs that are left out one by one, those of the largest Cook's distance
 OUTLIER = 6.0  # standard deviations of the residuals beyond which a row is an outlier
 GROSS = 10.0  # the same, for rows that are named although the answer does not hang on them
-MOVED = 1.645  # standard deviations of a by which a row has to move it; 2% of small studies have such a row where the law is true
+MOVED = 1.645  # standard deviations of a by which a run has to move it; 2% of small studies have such a run where the law is true
 _MOST = 0.1  # share of outliers above which the rows are of two kinds, or the law does not fit
 _SHOWN = 5
 
@@ -38,13 +38,23 @@ class Without(NamedTuple):
 def checks(made: "FittedLaw", runs: Runs, a: Estimate) -> list[Caution]:
     """Names outliers, and rows that move `a`, the exponent of N* ~ C^a as reported, by more than its noise."""
     out = outliers(made)
-    singles = [(int(i),) for i in np.argsort(-cook(made), kind="stable")[:SINGLES]]
-    groups = [*singles, *([tuple(out)] if len(out) > 1 else [])]
-    found = [Without(rows, value) for rows, value in zip(groups, exponents(made, runs, groups), strict=True)]
+    singles = units(made, runs)
+    groups = [*singles, *([tuple(out)] if out else [])]
+    values = exponents(made, runs, groups)
+    found = [Without(rows, float(value)) for rows, value in zip(singles, values, strict=False)]
     most = np.inf if a.sd is None else MOVED * a.sd
-    together = next((one for one in found if set(one.rows) == set(out)), None)
-    moving = [one for one in found if len(one.rows) == 1 and abs(one.a - a.value) > most and one.rows[0] not in out]
-    return [one for one in (_outlying(made, runs, out, together, a, most), _moving(runs, moving, a)) if one is not None]
+    together = Without(tuple(out), float(values[-1])) if out else None
+    moving = [one for one in found if abs(one.a - a.value) > most and not set(one.rows) & set(out)]
+    return [one for one in (_outlying(made, runs, together, a, most), _moving(runs, moving, a)) if one is not None]
+
+
+def units(made: "FittedLaw", runs: Runs) -> list[tuple[int, ...]]:
+    """Returns the rows of the runs to leave out one by one: all points of a run together, as they depend on each other."""
+    order = np.argsort(runs.groups, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(runs.groups[order])) + 1)
+    distance = cook(made)
+    farthest = sorted(parts, key=lambda rows: -float(distance[rows].sum()))
+    return [tuple(rows.tolist()) for rows in farthest[:SINGLES]]
 
 
 def outliers(made: "FittedLaw") -> list[int]:
@@ -77,17 +87,17 @@ def exponents(made: "FittedLaw", runs: Runs, groups: list[tuple[int, ...]]) -> n
     return path_slopes(without, runs)[0][1:]
 
 
-def _outlying(made: "FittedLaw", runs: Runs, out: list[int], together: Optional[Without], a: Estimate, most: float) -> Optional[Caution]:
-    if not out:
+def _outlying(made: "FittedLaw", runs: Runs, together: Optional[Without], a: Estimate, most: float) -> Optional[Caution]:
+    if together is None:
         return None
-    r, z = made.fit.residuals, made.fit.residuals / spread(made)
-    far = together is not None and abs(together.a - a.value) > most
+    out, r, z = together.rows, made.fit.residuals, made.fit.residuals / spread(made)
+    far = abs(together.a - a.value) > most
     if not far and np.abs(z).max() < GROSS:
         return None
     names = ", ".join(f"{runs.run[i]} ({r[i]:+.0%}, {abs(z[i]):.0f} sd)" for i in out[:_SHOWN]) + (", ..." if len(out) > _SHOWN else "")
-    moves = "" if together is None else f"; without {'them' if len(out) > 1 else 'it'} a is {together.a:.3f} instead of {a.value:.3f}"
-    what = f"{len(out)} of {len(runs)} rows {'lie' if len(out) > 1 else 'lies'} far off the law: {names}{moves}"
-    return Caution("outliers", what + (", outside its interval" if far else ""))
+    several = len(out) > 1
+    moves = f"without {'them' if several else 'it'} a is {together.a:.3f} instead of {a.value:.3f}" + (", beyond its noise" if far else "")
+    return Caution("outliers", f"{len(out)} of {len(runs)} rows {'lie' if several else 'lies'} far off the law: {names}; {moves}")
 
 
 def _moving(runs: Runs, moving: list[Without], a: Estimate) -> Optional[Caution]:
@@ -95,4 +105,4 @@ def _moving(runs: Runs, moving: list[Without], a: Estimate) -> Optional[Caution]
         return None
     moving = sorted(moving, key=lambda one: -abs(one.a - a.value))
     names = ", ".join(f"{runs.run[one.rows[0]]} ({one.a:.3g})" for one in moving[:_SHOWN]) + (", ..." if len(moving) > _SHOWN else "")
-    return Caution("influence", f"a = {a.value:.3g} hangs on single rows: it changes without {names}; add rows near them")
+    return Caution("influence", f"a = {a.value:.3g} hangs on single runs: it changes without {names}; add runs near them")

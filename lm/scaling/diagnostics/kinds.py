@@ -24,11 +24,6 @@ _LEAST = 3  # rows of each value
 _HELD = 4.0
 
 
-def checks(made: "FittedLaw", runs: Runs) -> Optional[Caution]:
-    """Names the further column that splits the residuals, or warns of a scatter that is too wide for runs of one kind."""
-    return split(made, runs) or scatter(made)
-
-
 def split(made: "FittedLaw", runs: Runs) -> Optional[Caution]:
     """Warns of the further column whose values hold most of the residuals' variance."""
     u = np.clip(made.fit.residuals / spread(made), -_HELD, _HELD)

@@ -243,7 +243,7 @@ class Measured(Rows):
             return Noise(SigmaOfC(noise), stream=self.stream)
         if len(set(runs.run)) < len(runs):
             return ByRun()
-        cells = runs.cells()
+        cells = runs if runs.seed is None else runs.cells()
         return ByCell() if ByCell().units(cells).max() + 1 < len(cells) else Rows()
 
 
