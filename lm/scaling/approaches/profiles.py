@@ -39,7 +39,10 @@ class Profile:
 
 
 def by_budget(cells: Runs) -> list[Profile]:
-    """Returns the profiles as planned: cells of one budget, those of one size averaged. UserError for a table without planned budgets.
+    """Returns the profiles as planned: cells of one budget, those of one size (N, where sizes have no names) averaged whatever their D.
+
+    `diagnostics.cells` refuses rows that are no replicas, and warns of rows of one budget and N whose D differ. UserError for a table
+    without planned budgets.
 
     The cells of a budget share a C in the convention in which budgets are planned, and in no other. The C of a profile is what was counted;
     where nothing was, it is the budget, for 6 N D of the sampled sizes may stray from it, and more so at one end of the budgets.
