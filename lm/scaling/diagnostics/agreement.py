@@ -12,8 +12,8 @@ from lm.scaling.intervals import bootstrap
 from lm.scaling.results import Answer, Caution, Estimate
 from lm.scaling.runs import Runs
 
-JOINT = 0.9  # level of the joint interval of two approaches; errors go together, and less than 1% of true laws' studies lie outside
-CHANCE = 0.01  # two-sided probability of a difference of curves, were it noise
+JOINT = 0.9  # level of the joint interval of two approaches; errors go together, and 1% of true laws' studies lie outside
+CHANCE = 0.004  # two-sided probability of a difference of curves, were it noise
 MATTERS = 0.02  # difference of exponents by two curves below which no reader would choose otherwise
 _DRAWS = 300
 _LEAST = 3  # budgets

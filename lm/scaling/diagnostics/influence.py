@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SINGLES = 63  # runs that are left out one by one, those of the largest Cook's distance
 OUTLIER = 6.0  # standard deviations of the residuals beyond which a row is an outlier
 GROSS = 10.0  # the same, for rows that are named although the answer does not hang on them
-MOVED = 1.645  # standard deviations of a by which a run has to move it; 2% of small studies have such a run where the law is true
+MOVED = 1.645  # standard deviations of a by which a run has to move it; below 1% of small studies have such a run by chance
 _MOST = 0.1  # share of outliers above which the rows are of two kinds, or the law does not fit
 _SHOWN = 5
 

@@ -19,7 +19,7 @@ from lm.scaling.runs import Runs
 if TYPE_CHECKING:
     from lm.scaling.fitted_law import FittedLaw
 
-CHANCE = 0.005  # nominal; 1-2% of studies where the law is true get the caution (tests/nightly/false_alarms.py)
+CHANCE = 0.005  # nominal; below 1% of studies where the law is true get the caution (tests/nightly/false_alarms.py)
 SHARE = 0.1
 _HELD = 4.0
 _LEFT = 8  # degrees of freedom of what the trend leaves
