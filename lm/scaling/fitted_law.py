@@ -6,7 +6,8 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.scaling.fits import fit, frontier
+from lm.errors import UserError
+from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fits.projection import Projected, project
 from lm.scaling.intervals import bootstrap, resampling
@@ -127,6 +128,8 @@ def fit_runs(
     cells, resampling = runs.cells(), resampling.resolve(runs, noise)
     if len(cells) <= len(law.names):
         return Refusal("too_few_points", f"{len(cells)} rows for {len(law.names)} parameters: {len(law.names) + 1} are the least")
+    if resampling.bca and len(cells) > solver.LARGE:
+        raise UserError(f"{resampling.name} fits the law once for each of {len(cells)} rows: use --interval=rows, or runs")
     points = cell_points(cells, law, objective, noise)
     projected = project(law, points, objective)
     made = fit.fit(law, points, objective, None if projected is None else projected.theta[None])

@@ -193,8 +193,14 @@ class Runs:
         groups = self.replicas()
         first = self.take(np.array([rows[0] for rows in groups], int))
 
+        several = [(i, rows) for i, rows in enumerate(groups) if len(rows) > 1]
+
         def mean(column: np.ndarray) -> np.ndarray:
-            return np.array([column[g[0]] if np.all(column[g] == column[g[0]]) else np.exp(np.mean(np.log(column[g]))) for g in groups])
+            found = column[[rows[0] for rows in groups]]
+            for i, rows in several:
+                if not np.all(column[rows] == found[i]):
+                    found[i] = np.exp(np.mean(np.log(column[rows])))
+            return found
 
         members = tuple(tuple(self.run[i] for i in rows) for rows in groups)
         return dataclasses.replace(

@@ -26,11 +26,12 @@ def test_rows_of_a_run_are_picked_together():
     by_run = dataclasses.replace(DESIGN.runs, run=labels)
     losses, weights = resampling.ByRun().draw(made, by_run, 50, 0)
     assert losses is made.points.log_loss
+    weights = np.asarray(weights)
     grouped = weights.reshape(50, -1, 4)
     assert np.all(grouped == grouped[:, :, :1])
     assert np.all(weights.sum(axis=1) == len(labels))
     _, rows = resampling.Rows().draw(made, by_run, 50, 0)
-    assert np.any(np.ptp(rows.reshape(50, -1, 4), axis=2) > 0)
+    assert np.any(np.ptp(np.asarray(rows).reshape(50, -1, 4), axis=2) > 0)
 
 
 def test_residuals_stay_within_their_budget():

@@ -10,8 +10,9 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.scaling.fits import solver
+from lm.scaling.fits import large, solver
 from lm.scaling.fits.objectives import Objective
+from lm.scaling.fits.picks import Weights
 from lm.scaling.laws.law import Law
 from lm.scaling.laws.points import Points
 from lm.scaling.results import Caution, Refusal
@@ -63,10 +64,7 @@ def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarra
     if n <= k:
         return Refusal("too_few_points", f"{n} points for {k} parameters: {k + 1} are needed at least")
     grid = law.starts(points.centre) if more is None else np.concatenate([law.starts(points.centre), more])
-    x = points.design(law)
-    rough = solver.minimise(law, objective, x, points.log_loss, points.weights, grid, exact=False)
-    order = np.argsort(np.where(np.isfinite(rough.value), rough.value, np.inf), kind="stable")[:KEPT]
-    end = solver.minimise(law, objective, x, points.log_loss, points.weights, rough.theta[order])
+    end, order = _descend(law, points, objective, grid)
     value = np.where(np.isfinite(end.value), end.value, np.inf)
     agree = value <= value.min() * (1 + AGREE) + 100 * solver.NOTHING
     reached = agree & end.converged & np.isfinite(value)
@@ -91,12 +89,31 @@ def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarra
     )  # fmt: skip
 
 
-def refit(made: Fit, log_loss: np.ndarray, weights: Optional[np.ndarray] = None, extra: int = 2) -> solver.Minima:
+def _descend(law: Law, points: Points, objective: Objective, grid: np.ndarray) -> tuple[solver.Minima, np.ndarray]:
+    """Returns the ends of the best starts, and which starts these are. A large table is seen by all starts in part, and whole by a few."""
+    big = len(points.log_loss) > solver.LARGE
+    seen = large.sample(points) if big else np.arange(len(points.log_loss))
+    part = (points.design(law)[seen], points.log_loss[seen], points.weights[seen])
+    rough = solver.minimise(law, objective, *part, grid, exact=False)
+    order = np.argsort(np.where(np.isfinite(rough.value), rough.value, np.inf), kind="stable")[:KEPT]
+    ends = solver.minimise(law, objective, *part, rough.theta[order])
+    if not big:
+        return ends, order
+    ends, lanes = large.polish(law, points, objective, ends)
+    return ends, order[lanes]
+
+
+def refit(made: Fit, log_loss: np.ndarray, weights: Optional[Weights] = None, extra: int = 2) -> solver.Minima:
     """Fits the same law to resampled losses [R, n], or with weights [R, n].
 
-    Each resample starts from the optimum and from `extra` other places; the best end counts.
+    Each resample starts from the optimum and from `extra` other places; the best end counts. With a large table it starts from the optimum
+    alone.
     """
     points = made.points
+    if len(points.log_loss) > solver.LARGE:
+        given = points.weights if weights is None else weights
+        return large.refit(made.law, points, made.objective, made.theta, log_loss, given)
+    weights = None if weights is None else np.asarray(weights)
     count = max(len(np.atleast_2d(log_loss)), 1 if weights is None else len(np.atleast_2d(weights)))
     y = np.broadcast_to(log_loss, (count, len(points.log_loss)))
     w = np.broadcast_to(points.weights if weights is None else weights, y.shape)

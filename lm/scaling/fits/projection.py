@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from scipy.optimize import nnls
 
-from lm.scaling.fits import solver
+from lm.scaling.fits import large, solver
 from lm.scaling.fits.objectives import Objective
 from lm.scaling.laws.law import Law
 from lm.scaling.laws.points import Points
@@ -31,6 +31,8 @@ def project(law: Law, points: Points, objective: Objective) -> Optional[Projecte
     names = list(getattr(law, "linear", ()))
     if not names:
         return None
+    if len(points.log_loss) > solver.LARGE:
+        return _of_part(law, points, objective)
     linear = np.array([law.names.index(name) for name in names])
     starts = law.starts(points.centre)
     outer = np.setdiff1d(np.arange(len(law.names)), linear)
@@ -47,6 +49,18 @@ def project(law: Law, points: Points, objective: Objective) -> Optional[Projecte
     value = np.where(np.isfinite(ends.value), ends.value, np.inf)
     best = int(np.argmin(value))
     return Projected(ends.theta[best], float(value[best]), len(lanes))
+
+
+def _of_part(law: Law, points: Points, objective: Objective) -> Optional[Projected]:
+    """Projects a part of a large table, and minimises over all points from where this ends."""
+    part = large.part(points)
+    made = project(law, part, objective)
+    if made is None:
+        return None
+    start = law.coordinates(law.natural(made.theta, part.centre), points.centre)[None]
+    end = large.on_all(law, points, objective, start)
+    value = float(end.value[0]) if np.isfinite(end.value[0]) else np.inf
+    return Projected(end.theta[0], value, made.grid)
 
 
 def _solved(law: Law, natural: np.ndarray, linear: np.ndarray, points: Points) -> np.ndarray:

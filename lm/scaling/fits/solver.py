@@ -1,7 +1,8 @@
 """The solver: one compiled program that fits a law from many starts and to many resamples at once.
 
 A lane is one problem: a start, observations and weights. Lanes run in blocks of `LANES` through one executable, so 4,500 starts, 1,000
-resamples and a profile compile once per law, objective and (padded) number of points.
+resamples and a profile compile once per law, objective and (padded) number of points. More points than `LARGE` are summed a chunk at a
+time, so that what is in work stays in a core's cache.
 
 There are two phases, both damped by Levenberg and Marquardt's rule, so the objective never rises:
 
@@ -25,6 +26,7 @@ from lm.scaling.fits.objectives import Objective
 from lm.scaling.laws.law import Law
 
 LANES = 16  # a block ends with its slowest lane, and few problems fill few blocks: from 8 to 64, 16 takes the least time
+LARGE = 2048  # points above which a table is large; also the points of a chunk
 NOTHING = 1e-26  # objective of residuals of 1e-13, which are rounding alone
 PADDING = 32  # points are padded to a multiple of this: the first point is repeated with weight 0
 SMALL = 1e-5  # scaled gradient at which a lane has converged: a Newton step would lower its objective by 5e-11 of it
@@ -63,6 +65,7 @@ def minimise(
     starts: np.ndarray,
     *,
     free: Optional[np.ndarray] = None,
+    rough: bool = True,
     exact: bool = True,
 ) -> Minima:
     """Minimises sum_i w_i cost(r_i) from each start.
@@ -73,15 +76,17 @@ def minimise(
       weights: [n] or [M, n].
       starts: [M, k].
       free: [k] booleans; False fixes a coordinate at its start (default: all free).
-      exact: whether to run phase 2.
+      rough, exact: whether to run phase 1, and phase 2.
     """
     lanes, k = starts.shape
     n = x.shape[0]
     mask = np.ones(k) if free is None else np.asarray(free, float)
-    x = _padded(x)
+    x = padded(x)
     y, w = (np.broadcast_to(v, (lanes, n)) for v in (log_loss, weights))
     y, w = np.pad(y, ((0, 0), (0, len(x) - n)), mode="edge"), np.pad(w, ((0, 0), (0, len(x) - n)))
     data = (y, w, x, mask)
+    if not rough:
+        return _run(_compiled(law, objective, True), starts, *data)
     ends = _run(_compiled(law, objective, False), starts, *data)
     if exact:
         found = _run(_compiled(law, objective, True), ends.theta, *data)
@@ -92,10 +97,11 @@ def minimise(
 def _run(program: Callable[..., Any], starts: np.ndarray, y: np.ndarray, w: np.ndarray, x: np.ndarray, free: np.ndarray) -> Minima:
     """Runs all lanes through the program of one phase, a block at a time."""
     lanes = len(starts)
+    width = 1 if lanes == 1 and len(x) > LARGE else LANES  # one more executable, a sixteenth of the work
     blocks = []
     with jax.enable_x64(True):
-        for first in range(0, lanes, LANES):
-            rows = np.minimum(np.arange(first, first + LANES), lanes - 1)
+        for first in range(0, lanes, width):
+            rows = np.minimum(np.arange(first, first + width), lanes - 1)
             blocks.append(program(*(jnp.asarray(v, jnp.float64) for v in (starts[rows], y[rows], w[rows], x, free))))
         return Minima(*(np.concatenate([np.asarray(part) for part in parts])[:lanes] for parts in zip(*blocks, strict=True)))
 
@@ -115,15 +121,16 @@ def predict_each(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
 def jacobian(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Returns d log loss / d coordinates at one point [k]: [n, k]."""
     with jax.enable_x64(True):
-        return np.asarray(_slope(law)(jnp.asarray(theta, jnp.float64), jnp.asarray(_padded(x), jnp.float64)))[: len(x)]
+        return np.asarray(_slope(law)(jnp.asarray(theta, jnp.float64), jnp.asarray(padded(x), jnp.float64)))[: len(x)]
 
 
-def _padded(x: np.ndarray) -> np.ndarray:
-    """Returns the design with its first row repeated up to a multiple of PADDING, so that tables of similar length share an executable.
+def padded(x: np.ndarray) -> np.ndarray:
+    """Returns the design with its first row repeated up to a multiple of PADDING, so that tables of similar length share an executable, or
+    where it is large up to a multiple of a chunk.
 
     A repeated row has a finite loss wherever the points have. A row of zeros may not: 0 weight times a NaN would spoil every sum.
     """
-    return np.concatenate([x, np.repeat(x[:1], -len(x) % PADDING, axis=0)])
+    return np.concatenate([x, np.repeat(x[:1], -len(x) % (PADDING if len(x) <= LARGE else LARGE), axis=0)])
 
 
 @functools.cache
@@ -147,11 +154,27 @@ def _compiled(law: Law, objective: Objective, exact: bool) -> Callable[..., Any]
     model, limits = (_newton, EXACT) if exact else (_majorised, ROUGH)
 
     def lane(theta: Any, y: Any, w: Any, x: Any, free: Any) -> tuple[Any, ...]:
-        end = _descend(functools.partial(model, law, objective, y, w, x, free), theta, *limits)
+        on_points = functools.partial(model, law, objective)
+        summed = on_points if len(x) <= LARGE else in_chunks(on_points)
+        end = _descend(functools.partial(summed, y, w, x, free), theta, *limits)
         scaled = _scaled_gradient(end)
         return end.theta, end.value, scaled, end.iteration, end.done & (scaled <= SMALL)
 
     return jax.jit(jax.vmap(lane, in_axes=(0, 0, 0, None, None)), compiler_options=_OPTIONS)
+
+
+def in_chunks(model: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a model whose sums over points (y, w, x, ...) are taken a chunk of LARGE points at a time."""
+
+    def summed(y: Any, w: Any, x: Any, *rest: Any) -> Any:
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, model(*part, *rest)), None
+
+        parts = (y.reshape(-1, LARGE), w.reshape(-1, LARGE), x.reshape(-1, LARGE, x.shape[1]))
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(model, *(part[0] for part in parts), *rest))
+        return jax.lax.scan(add, zero, parts)[0]
+
+    return summed
 
 
 def _majorised(law: Law, objective: Objective, y: Any, w: Any, x: Any, free: Any, theta: Any) -> tuple[Any, Any, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol, Union
 import numpy as np
 
 from lm.errors import UserError
+from lm.scaling.fits.picks import Picks, Weights
 from lm.scaling.intervals import bootstrap
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.runs import Runs
@@ -35,7 +36,7 @@ class Resampling(Protocol):
     @property
     def bca(self) -> bool: ...
 
-    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]: ...
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[Weights]]: ...
 
     def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
         """Says why no interval can be read off the draws, and what would suffice."""
@@ -61,8 +62,8 @@ class Rows(Strategy):
     name: str = "bootstrap over rows"
     bca: bool = False
 
-    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
-        return made.points.log_loss, _counts(self.units(runs), count, seed, self.name) * made.points.weights
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[Weights]]:
+        return made.points.log_loss, _picks(self.units(runs), made.points.weights, count, seed, self.name)
 
     def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
         return _too_few("rows", len(runs), len(made.law.names))
@@ -78,8 +79,8 @@ class ByRun(Strategy):
     name: str = "bootstrap over runs"
     bca: bool = False
 
-    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
-        return made.points.log_loss, _counts(self.units(runs), count, seed, self.name) * made.points.weights
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[Weights]]:
+        return made.points.log_loss, _picks(self.units(runs), made.points.weights, count, seed, self.name)
 
     def refusal(self, made: "Fit", runs: Runs) -> Optional[Refusal]:
         return _too_few("runs", len(set(runs.run)), len(made.law.names))
@@ -113,7 +114,7 @@ class WithinBudget(Strategy):
     bca: ClassVar[bool] = False
     least: ClassVar[int] = 4  # rows of a budget
 
-    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[Weights]]:
         budget = _budgets(runs)
         noise, leverage = np.zeros((count, len(runs))), np.full(len(runs), min(len(made.law.names) / len(runs), 0.9))
         for value in sorted(set(budget.tolist())):
@@ -154,7 +155,7 @@ class Noise(Strategy):
     stream: str = "main"
     bca: ClassVar[bool] = False
 
-    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    def draw(self, made: "Fit", runs: Runs, count: int, seed: int) -> tuple[np.ndarray, Optional[Weights]]:
         model, log_c = self._known(), runs.log_planned_c
         fitted = made.log_loss(made.points.log_x)
         own = getattr(model, "draws", None)
@@ -258,11 +259,12 @@ RESAMPLINGS = {
 }
 
 
-def _counts(units: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
-    """Returns [count, n]: how often the unit of each row was picked."""
+def _picks(units: np.ndarray, weights: np.ndarray, count: int, seed: int, name: str) -> Picks:
+    """Returns weights [count, n]: how often the unit of each row was picked, times the weight of the row."""
     size = int(units.max()) + 1
-    picks = bootstrap.generator(seed, name.removesuffix(", BCa")).integers(0, size, (count, size))
-    return np.stack([np.bincount(pick, minlength=size) for pick in picks]).astype(float)[:, units]
+    random = bootstrap.generator(seed, name.removesuffix(", BCa"))
+    counts = [np.bincount(random.integers(0, size, size), minlength=size).astype(np.int32) for _ in range(count)]
+    return Picks(np.stack(counts), units, weights)
 
 
 def _too_few(what: str, count: int, parameters: int) -> Optional[Refusal]:
