@@ -77,6 +77,7 @@ ROOMS = [
         "saved",
         "scores",
         "sensitivity",
+        "sweeps",
         "table_analysis",
     ),
     ("planning", "table_summary"),

@@ -33,6 +33,7 @@ SOURCES = {
     "regmix": "data/ of github.com/sail-sg/regmix, as published",
     "clark_routing": "last rows of data/curves.csv.gz of github.com/google-deepmind/scaling_laws_for_routing",
     "scaling_with_vocab": "exp_data.csv of github.com/sail-sg/scaling-with-vocab",
+    "step_law": "data/dense_lr_bs_loss.csv of github.com/step-law/steplaw",
     "nanochat_isoflop": "dev/LOG.md of github.com/karpathy/nanochat, as CSV",
 }
 
@@ -49,6 +50,7 @@ PAPERS = {
         Paper("regmix", "Liu et al. 2024, RegMix", "arXiv 2407.01492", ("regmix",)),
         Paper("clark", "Clark et al. 2022, routed language models", "arXiv 2202.01169", ("clark_routing",)),
         Paper("tao", "Tao et al. 2024, scaling laws with vocabulary", "arXiv 2407.13623", ("scaling_with_vocab",)),
+        Paper("step_law", "Li et al. 2025, Step Law of learning rate and batch size", "arXiv 2503.04715", ("step_law",)),
         Paper("nanochat", "nanochat, three ways of counting N", "github.com/karpathy/nanochat", ("nanochat_isoflop",)),
         Paper("kaplan", "Kaplan et al. 2020, constants as formulas", "arXiv 2001.08361"),
         Paper("synthetic", "approach 2's bias and recovery on known surfaces", "arXiv 2603.22339"),

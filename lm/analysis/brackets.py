@@ -7,12 +7,13 @@ the rule minus log loss at the vertex.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 
 from lm.analysis.runs import BRACKET
 from lm.analysis.runs import size as size_of
+from lm.scaling import sweeps
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel
@@ -65,42 +66,27 @@ def _bracket(rule: Row, rows: list[Row], noise: Union[NoiseModel, Refusal], sett
     if len(rows) < 3:
         problem = Refusal("too_few_points", f"{len(rows)} rates at run {rule.id}; a parabola needs three")
         return Bracket(*head, (float(y.mean()), 0.0, 0.0), problem, problem, least, None)
-    solver = np.linalg.pinv(np.stack([np.ones_like(u), u, u * u], axis=1))
-    best = _vertex((solver @ y)[None], u)
-    coefficients = tuple((solver @ y).tolist())
+    solver = np.linalg.pinv(sweeps.design(u[:, None]))
+    fitted = drawn_fits = (solver @ y)[None]
+    best = sweeps.lowest(fitted, u[:, None])
+    coefficients = tuple(fitted[0].tolist())
     drawn, lost = best, None
     refused: Optional[Refusal] = noise if isinstance(noise, Refusal) else None
     if isinstance(noise, NoiseModel):
         sigma = noise.draws(np.log([row.flops[settings.planned_c] for row in rows]), settings.draws, settings.seed)
         z = bootstrap.generator(settings.seed, f"bracket {rule.id}").standard_normal(sigma.shape)
-        drawn = _vertex((y + sigma * z) @ solver.T, u)
+        drawn_fits = (y + sigma * z) @ solver.T
+        drawn = sweeps.lowest(drawn_fits, u[:, None])
         lost = float(drawn.lost.mean())
         refused = bootstrap.lost_share(lost, settings.max_lost, f"the bracket of run {rule.id}")
     if best.lost[0]:
         kind, what = ("concave", "opens downwards") if coefficients[2] <= 0 else ("edge", "has its minimum outside")
         problem = Refusal(kind, f"the bracket of run {rule.id} {what}: the rule's gap is at least {least:.2%}")
         return Bracket(*head, coefficients, problem, problem, least, lost)
-    factor = bootstrap.estimate(math.exp(best.u[0]), np.exp(drawn.u), settings.level, METHOD, refused)
-    gap = bootstrap.estimate(best.gap[0], drawn.gap, settings.level, METHOD, refused)
+    own, draws = (np.maximum(made[:, 0] - at.value, 0.0) for made, at in ((fitted, best), (drawn_fits, drawn)))  # the rule stands at u = 0
+    factor = bootstrap.estimate(math.exp(best.u[0, 0]), np.exp(drawn.u[:, 0]), settings.level, METHOD, refused)
+    gap = bootstrap.estimate(own[0], draws, settings.level, METHOD, refused)
     return Bracket(*head, coefficients, factor, gap, least, lost)
-
-
-class _Best(NamedTuple):
-    """The best rate within the bracket [R]: its log factor, the gap of the rule (u = 0) to it, and whether it is lost."""
-
-    u: np.ndarray
-    gap: np.ndarray
-    lost: np.ndarray
-
-
-def _vertex(c: np.ndarray, u: np.ndarray) -> _Best:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        vertex = -c[:, 1] / (2 * c[:, 2])
-    inside = (c[:, 2] > 0) & (vertex >= u.min()) & (vertex <= u.max())
-    at_ends = c[:, 1:2] * u[[0, -1]] + c[:, 2:] * u[[0, -1]] ** 2
-    end = np.where(at_ends[:, 0] <= at_ends[:, 1], u[0], u[-1])
-    best = np.where(inside, vertex, end)
-    return _Best(best, np.maximum(-(c[:, 1] * best + c[:, 2] * best**2), 0.0), ~inside)
 
 
 def without_gaps(cells: Runs, found: Sequence[Bracket], fitted: Isoflop) -> Union[Runs, Refusal]:

@@ -5,7 +5,7 @@ from typing import Optional
 
 from lm.errors import run_cli
 from lm.scaling import compile_cache
-from lm.scaling.commands import chain, compare, fit, mixture, plan, power, predict, score
+from lm.scaling.commands import chain, compare, fit, mixture, plan, power, predict, score, tune
 
 VERBS = {
     "fit": fit,
@@ -16,6 +16,7 @@ VERBS = {
     "power": power,
     "mixture": mixture,
     "chain": chain,
+    "tune": tune,
 }
 EPILOG = "Example: python -m lm.scaling fit runs.csv --budget=planned_flops. docs/scaling.md explains tables, laws, intervals and refusals."
 
