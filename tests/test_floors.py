@@ -66,6 +66,7 @@ ROOMS = [
     (
         "allocation",
         "chain",
+        "curve_fit",
         "coverage",
         "diagnostics",
         "filters",

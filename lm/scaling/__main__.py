@@ -5,7 +5,7 @@ from typing import Optional
 
 from lm.errors import run_cli
 from lm.scaling import compile_cache
-from lm.scaling.commands import chain, compare, fit, mixture, plan, power, predict, score, tune
+from lm.scaling.commands import chain, compare, curves, fit, mixture, plan, power, predict, score, tune
 
 VERBS = {
     "fit": fit,
@@ -17,6 +17,7 @@ VERBS = {
     "mixture": mixture,
     "chain": chain,
     "tune": tune,
+    "curves": curves,
 }
 EPILOG = "Example: python -m lm.scaling fit runs.csv --budget=planned_flops. docs/scaling.md explains tables, laws, intervals and refusals."
 

@@ -6,7 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.replications import clark, gemstones, hoffmann, kaplan, muennighoff, multi_power, nanochat, papers, porian, synthetic, tao
+from experiments.replications import (
+    clark,
+    gemstones,
+    hoffmann,
+    kaplan,
+    muennighoff,
+    multi_power,
+    nanochat,
+    papers,
+    porian,
+    regmix,
+    synthetic,
+    tao,
+)
 
 DATA = Path(os.environ.get("SCALING_DATA", Path(__file__).resolve().parents[3] / "shared" / "scaling_data"))
 
@@ -59,6 +72,11 @@ def test_multi_power_schedules_are_the_measured_ones():
         table = np.genfromtxt(path, delimiter=",", skip_header=1)
         curve = multi_power.curve(DATA, "100M", name)
         np.testing.assert_allclose(curve.rates[curve.steps], table[: len(curve.steps), 1], rtol=1e-3)
+
+
+def test_regmix_orders_held_out_mixtures_as_published():
+    need("regmix")
+    assert regmix.correlation(DATA, "pile_cc", "process") >= regmix.PUBLISHED["pile_cc"]
 
 
 def test_nanochat():

@@ -180,7 +180,7 @@ def check_intervals(args: argparse.Namespace) -> None:
 def law_of(args: argparse.Namespace) -> "Law":
     """Returns the law that the arguments name."""
     if args.law in catalogue.CURVE_LAWS:
-        raise UserError(f"--law={args.law} is fitted to whole loss curves, not to a table: see lm.scaling.laws.schedule_laws")
+        raise UserError(f"--law={args.law} is fitted to whole loss curves, not to a table: use python -m lm.scaling curves")
     return catalogue.law(args.law)
 
 
