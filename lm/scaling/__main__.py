@@ -19,7 +19,10 @@ VERBS = {
     "tune": tune,
     "curves": curves,
 }
-EPILOG = "Example: python -m lm.scaling fit runs.csv --budget=planned_flops. docs/scaling.md explains tables, laws, intervals and refusals."
+EPILOG = (
+    "Example: python -m lm.scaling fit runs.csv --budget=planned_flops. The exit status is 0 with an answer, 1 if all that was asked for "
+    "is refused, 2 if the input has to be mended. docs/scaling.md explains tables, laws, intervals and refusals."
+)
 
 
 def main(argv: Optional[list[str]] = None) -> int:

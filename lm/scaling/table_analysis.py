@@ -136,6 +136,7 @@ def analyse_runs(runs: Runs, settings: TableSettings = TableSettings()) -> Table
 def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis, Optional[Fitted]]:
     """Returns the analysis and the fitted law behind it, for those who go on from there; None where no law was fitted."""
     asked = settings.approaches
+    _check(settings)
     runs, together = budgets.grouped(runs)
     law_of, curve = settings.law if 3 in asked else None, settings.curve if 2 in asked else None
     steps = before_after(runs, settings.filters, law_of, settings.objective, curve) if settings.filters else ()
@@ -150,6 +151,16 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
         isoflop_targets=targets, sensitivity=_sensitivity(every, law, minima, settings) if settings.sensitivity else (),
     )  # fmt: skip
     return made, kept
+
+
+def _check(settings: TableSettings) -> None:
+    """Raises a UserError, before anything is fitted, for a question that the law cannot answer."""
+    law = settings.law
+    known = law.names + (constrained.KINDS if frontier.allocates(law) else ())
+    if unknown := [name for name in settings.profiles if name not in known]:
+        raise UserError(f"no profile of {unknown[0]!r} under this law: there are {', '.join(known)}")
+    if settings.sensitivity and 2 not in settings.approaches and not (3 in settings.approaches and frontier.allocates(law)):
+        raise UserError("--sensitivity shows how a of N* ~ C^a moves: ask for approach 2 (with --budget), or for 3 with a law of N and D")
 
 
 def _sensitivity(
@@ -261,9 +272,6 @@ def profile_target(name: str, law: Law, cells: Runs, targets: tuple[float, ...])
     """
     if name in law.names:
         return constrained.parameter(law, name)
-    known = law.names + (constrained.KINDS if frontier.allocates(law) else ())
-    if name not in known:
-        raise UserError(f"no profile of {name!r} under this law: there are {', '.join(known)}")
     low, high = float(cells.c.min()), float(cells.c.max())
     last = targets[-1] if targets and name not in ("a", "b") else high
     return constrained.Derived(name, (low, last), frontier.cost_of(cells))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional, Union
 
 from lm.scaling.results import Answer, Estimate, Refusal
-from lm.scaling.words import aligned, digits, missing, said
+from lm.scaling.words import aligned, digits, missing, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.approaches.hull import Hull
@@ -86,7 +86,7 @@ def allocations(made: "Sequence[Allocation]", known: str = "") -> list[str]:
     reasons: dict[str, None] = {}
     for at in made:
         cells = [(at.n, 3), (at.d, 3), (at.loss, 4), (at.ratio, 3)]
-        rows.append([f"{at.flops:.3g}".replace("e+", "e"), *(_cell(answer, digits) for answer, digits in cells), _outside(at)])
+        rows.append([short(f"{at.flops:.3g}"), *(_cell(answer, digits) for answer, digits in cells), _outside(at)])
         reasons |= {reason: None for answer, _ in cells if (reason := _reason(answer)) and reason != known}
     lines = aligned(["C", f"N*{level}", f"D*{level}", f"loss{level}", f"D/N{level}", "outside"], rows)
     far = [at.caution for at in made if at.caution and at.caution.kind != "extrapolation"]
@@ -98,7 +98,7 @@ def _cell(answer: "Answer", significant: int) -> str:
         return f"refused ({answer.kind})"
     low, high = answer.low, answer.high
     span = "" if low is None or high is None else f" ({digits(low, significant)} to {digits(high, significant)})"
-    return f"{digits(answer.value, significant)}{span}".replace("e+", "e")
+    return short(f"{digits(answer.value, significant)}{span}")
 
 
 def _reason(answer: "Answer") -> str:
@@ -150,10 +150,10 @@ def rolling(made: "Union[RollingOrigin, Refusal, None]") -> list[str]:
         if isinstance(at, Skipped):
             refused.append(f"  up to C {at.cut:.3g}, {at.rows} rows: {said(at.why)}")
             continue
-        row = [f"{at.cut:.3g}", f"{at.rows}", f"{at.next_absolute_error:.2%}", f"{at.rest_absolute_error:.2%}"]
+        row = [short(f"{at.cut:.3g}"), f"{at.rows}", f"{at.next_absolute_error:.2%}", f"{at.rest_absolute_error:.2%}"]
         chosen = (at.a, at.n_star, at.n_star_all, at.regret, at.deadweight)
         forms = ("{:.3f}", "{:.3g}", "{:.3g}", "{:.2%}", "{:.1%}")
-        rows.append(row + ["-" if value is None else form.format(value) for form, value in zip(forms, chosen, strict=True)])
+        rows.append(row + ["-" if value is None else short(form.format(value)) for form, value in zip(forms, chosen, strict=True)])
     header = ["up to C", "rows", "next rows off", "all beyond off", "a", "its N*", "N* by all", "loss higher", "compute wasted"]
     where = "" if target is None else f"; what its N* at C {target:.3g} costs"
     return [f"rolling origin: fitted up to each compute, held against the rows beyond{where}", *refused, *aligned(header, rows)]

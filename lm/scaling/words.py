@@ -1,5 +1,6 @@
 """Answers in words (imports no jax)."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
@@ -35,6 +36,11 @@ def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Opt
         return f"{number} (no interval)" if reason == known else f"{number} (no interval: {reason})"
     low, high = (digits(value[end] * scale, significant) for end in ("low", "high"))
     return f"{number} ({low} to {high}{unit}, {value['level']:.0%})"
+
+
+def short(text: str) -> str:
+    """Returns a text of numbers with their exponents written short: 1.69e10 for 1.69e+10."""
+    return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", text)
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ", left: Sequence[int] = ()) -> list[str]:

@@ -73,7 +73,7 @@ def test_the_rolling_origin_predicts_the_rows_beyond_each_compute(made):
     *_, last = made.rolling
     assert last.rest_absolute_error < 0.02
     assert isinstance(made.rolling[0].why, Refusal)  # too few rows for three parameters
-    (line,) = [line for line in table_summary.rolling(made.rolling) if line.split()[0] == f"{last.cut:.3g}"]
+    (line,) = [line for line in table_summary.rolling(made.rolling) if line.split()[0] == words.short(f"{last.cut:.3g}")]
     assert line.split()[1:4] == [f"{last.rows}", f"{last.next_absolute_error:.2%}", f"{last.rest_absolute_error:.2%}"]
 
 
@@ -102,6 +102,10 @@ def test_a_reason_that_no_interval_was_made_is_given_once():
     assert words.said(alone) == "0.440 (no interval: too few rows)"
     assert words.said(alone, "too few rows") == "0.440 (no interval)"
     assert words.said(made, significant=2) == "0.44 (0.40 to 0.50, 80%)"
+
+
+def test_exponents_are_written_short_and_all_else_stands():
+    assert words.short("1.69e+10 (1e-05 to 1.2e+09), e+, 2.5") == "1.69e10 (1e-5 to 1.2e9), e+, 2.5"
 
 
 def test_an_unknown_option_of_a_verb_shows_the_usage_of_the_verb(capsys):

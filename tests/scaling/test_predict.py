@@ -121,10 +121,11 @@ def test_new_runs_are_scored_with_the_columns_of_the_fit(fit, tmp_path, capsys):
     assert made.bias == pytest.approx(np.log([1.01, 1.03]).mean())
     assert made.rows[1].rank == 1
     assert [one.held for one in made.levels] == [0, 0, 0]
+    assert "in_sample" not in {caution.kind for caution in made.cautions}
     status, text = run(capsys, "score", fit, saved.read(fit).source)
     assert "CRPS" in text
     assert "32 rows" in text
-    assert "fitted to this very file" in text
+    assert "fitted to 32 of these 32 rows" in text
 
 
 def test_planned_runs_are_forecast_row_by_row_without_losses(fit, tmp_path, capsys):

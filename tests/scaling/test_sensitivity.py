@@ -103,6 +103,9 @@ def test_a_law_is_fitted_under_every_other_objective_and_delta(monkeypatch):
     assert "huber" in {one.choice for one in squares}
 
 
-def test_conventions_of_n_are_for_the_sensitivity(tmp_path):
+@pytest.mark.parametrize(
+    "options", [("--params-also", "other"), ("--sensitivity", "--approach", "1"), ("--sensitivity", "--law=compute_power")]
+)
+def test_what_has_no_exponent_has_no_sensitivity(options, tmp_path):
     with pytest.raises(UserError, match="--sensitivity"):
-        command.main(["fit", str(write(tmp_path / "runs.csv", columns())), "--params-also", "other"])
+        command.main(["fit", str(write(tmp_path / "runs.csv", columns())), *options])

@@ -6,15 +6,16 @@ standard deviations. Save a fit with `python -m lm.scaling fit RUNS.csv --save=F
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import Estimate, Refusal, to_json
-from lm.scaling.words import aligned, digits, said
+from lm.scaling.table_summary import allocations
+from lm.scaling.words import aligned, digits, short
 
 if TYPE_CHECKING:
-    from lm.scaling.planning.predicting import Prediction, Target
+    from lm.scaling.planning.predicting import Prediction
     from lm.scaling.prediction import RunForecast
 
 HELP = "predict losses from a saved fit"
@@ -73,8 +74,9 @@ def _text(made: "Prediction") -> str:
         lines += forecasts(made.runs)
     if made.table:
         lines += [f"  the runs of {made.rows_of}:", *forecasts(made.table, made.row_names)]
-    for target in made.targets:
-        lines += _target(target)
+    if made.targets:
+        lines += ["  the optimum at a compute, with the intervals of the parameters:", *allocations([at.allocation for at in made.targets])]
+        lines += ["  a run there:", *forecasts(tuple(at.run for at in made.targets))]
     return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
 
 
@@ -82,7 +84,13 @@ def forecasts(made: "tuple[RunForecast, ...]", run: tuple[str, ...] = ()) -> lis
     """Renders forecasts as a table, and below it why there is no interval, and that runs lie outside the sampled range."""
     names = [name for name in made[0].inputs if name != "M"]
     rows = [
-        [*(f"{one.inputs[x]:.3g}" for x in names), value(one), interval(one), *(f"{sd:.2%}" for sd in one.parts.values()), _beyond(one)]
+        [
+            *(short(f"{one.inputs[x]:.3g}") for x in names),
+            value(one),
+            interval(one),
+            *(f"{sd:.2%}" for sd in one.parts.values()),
+            _beyond(one),
+        ]
         for one in made
     ]
     header = [*names, "loss", "interval", *(f"sd {part}" for part in made[0].parts), "outside the range"]
@@ -107,19 +115,4 @@ def interval(made: "RunForecast") -> str:
 
 
 def _beyond(made: "RunForecast") -> str:
-    return ", ".join(f"{name} {factor:.2g}x" for name, factor in made.beyond.items() if name != "M") or "-"
-
-
-def _target(made: "Target") -> list[str]:
-    at, why = made.allocation, _why(made)
-    lines = [f"  C {at.flops:.3g}: N* {said(at.n, why)}   D* {said(at.d, why)}   D/N {said(at.ratio, why)}"]
-    parts = ", ".join(f"sd {name} {sd:.2%}" for name, sd in made.run.parts.items())
-    lines.append(f"    a run there: loss {value(made.run)} ({interval(made.run)}); {parts}")
-    lines += [f"    no interval: {why}"] if why else []
-    cautions = (at.caution, made.run.caution)
-    return lines + [f"    caution: {caution.message}" for caution in cautions if caution][:1]
-
-
-def _why(made: "Target") -> Optional[str]:
-    answer = made.allocation.n
-    return answer.refused.reason if isinstance(answer, Estimate) and answer.refused else None
+    return ", ".join(short(f"{name} {factor:.2g}x") for name, factor in made.beyond.items() if name != "M") or "-"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lm.scaling.commands import table
 from lm.scaling.commands.predict import interval
 from lm.scaling.results import Refusal, to_json
-from lm.scaling.words import aligned, digits, said
+from lm.scaling.words import aligned, digits, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.planning.scoring import ScoredRow, TableScore
@@ -69,5 +69,5 @@ def _row(row: "ScoredRow", names: list[str]) -> list[str]:
     answer = row.forecast.loss
     value = "refused" if isinstance(answer, Refusal) else digits(answer.value, 4)
     held = isinstance(answer, Refusal) or answer.low is None or answer.covers(row.measured)
-    inputs = [f"{row.forecast.inputs[name]:.3g}" for name in names]
+    inputs = [short(f"{row.forecast.inputs[name]:.3g}") for name in names]
     return [row.run, *inputs, digits(row.measured, 4), value, interval(row.forecast), f"{row.error:+.2%}", "" if held else "outside"]

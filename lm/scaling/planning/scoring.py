@@ -5,6 +5,7 @@ from typing import Union
 import numpy as np
 
 from lm.scaling import prediction, scores
+from lm.scaling.laws.law import Law
 from lm.scaling.planning.predicting import forecaster
 from lm.scaling.prediction import RunForecast
 from lm.scaling.results import Caution, Refusal, result
@@ -59,11 +60,20 @@ def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Ta
         rows=tuple(
             ScoredRow(runs.run[i], found[i], float(runs.loss[i]), float(error[i]), float(rank[i])) for i in range(len(runs))
         ),
-        cautions=_same(made, runs) + made.cautions,
+        cautions=_same(made, runs, asked.fitted.law) + made.cautions,
     )  # fmt: skip
 
 
-def _same(made: SavedFit, runs: Runs) -> tuple[Caution, ...]:
-    if not made.sha256 or runs.sha256 != made.sha256:
+def _same(made: SavedFit, runs: Runs, law: Law) -> tuple[Caution, ...]:
+    """Warns of rows that the law was fitted to: those of the same inputs that have the same loss, or come from the same file."""
+    known: dict[tuple[float, ...], list[float]] = {}
+    for row, loss in zip(np.round(made.log_x, 9).tolist(), made.log_loss, strict=True):
+        known.setdefault(tuple(row), []).append(loss)
+    same_file = bool(made.sha256) and runs.sha256 == made.sha256
+    count = 0
+    for row, loss in zip(np.round(runs.log_x(law.inputs), 9).tolist(), runs.log_loss.tolist(), strict=True):
+        losses = known.get(tuple(row), [])
+        count += bool(losses) and (same_file or min(abs(loss - other) for other in losses) < 1e-9)
+    if not count:
         return ()
-    return (Caution("in_sample", "the law was fitted to this very file: its errors say nothing about other runs"),)
+    return (Caution("in_sample", f"the law was fitted to {count} of these {len(runs)} rows: their errors say nothing about other runs"),)

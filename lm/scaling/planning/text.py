@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Union
 
 from lm.scaling import table_summary
 from lm.scaling.results import Refusal
-from lm.scaling.words import aligned, said
+from lm.scaling.words import aligned, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.planning.cells import NextCells
@@ -66,10 +66,10 @@ def power(made: "Power") -> str:
     else:
         shift = f"mean {_shift(iso.exponent - made.exponent)} from the law's"
         lines.append(f"  IsoFLOP minima:          standard deviation of a {iso.sd:.4f}, {shift}; every optimum interior {iso.interior:.1%}")
-        rows = [[f"{b.budget:.3g}", f"{b.sizes}", f"{b.n_star:.3g}", f"{b.interior:.1%}", f"{b.sd:.3f}"] for b in iso.budgets]
+        rows = [[short(f"{b.budget:.3g}"), f"{b.sizes}", short(f"{b.n_star:.3g}"), f"{b.interior:.1%}", f"{b.sd:.3f}"] for b in iso.budgets]
         lines += aligned(["C", "sizes", "N*", "interior", "sd of log N*"], rows, indent="    ")
     lines.append("  beyond the design, standard deviation of log N*:")
-    rows = [[f"{t.flops:.3g}", f"{t.n_star:.3g}", _or_refused(t.sd), *_by_minima(t)] for t in made.targets]
+    rows = [[short(f"{t.flops:.3g}"), short(f"{t.n_star:.3g}"), _or_refused(t.sd), *_by_minima(t)] for t in made.targets]
     return "\n".join([*lines, *aligned(["C", "N*", "by the law", "by the minima", "their bias"], rows, indent="    ")])
 
 
