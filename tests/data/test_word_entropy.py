@@ -97,7 +97,7 @@ def test_a_document_costs_the_sum_of_its_words_and_of_its_bytes(oracle):
 
 
 def test_the_bytes_of_a_word_are_marginals_over_words(oracle):
-    """Against the definition: the mass of all words that begin with a prefix, word by word."""
+    """The definition gives the same: the mass of all words that begin with a prefix, summed word by word."""
     language, table = oracle.language, transitions(oracle.language)
     spelled = language.text(np.arange(300)).split(" ")[:-1]
     words = WordChainSource(SMALL).words(3)

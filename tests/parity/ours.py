@@ -51,7 +51,7 @@ def run(config: ModelConfig, params: dict[str, Any], rows: Rows, dtype: str = "f
 
 
 def logits(config: ModelConfig, params: dict[str, Any], rows: Rows) -> np.ndarray:
-    """In float64."""
+    """Computes our logits in float64."""
     with jax.enable_x64(True):
         model = build(config, Execution(param_dtype="float64", unroll=False, attention="xla"))
         cast = jax.tree.map(lambda x: jnp.asarray(x, "float64"), params)

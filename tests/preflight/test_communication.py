@@ -41,7 +41,7 @@ def fsdp(ways: int = 8, tensor: int = 1) -> Iterator[Bound]:
 
 
 def tensor(batch_ways: int = 1) -> Iterator[Bound]:
-    """With sequence parallelism; a block has two parts, attention and feed-forward."""
+    """Bounds tensor parallelism with sequence parallelism; a block has two parts, attention and feed-forward."""
     parts = 2 * LAYERS
     yield Bound(
         "all-gather",
@@ -130,7 +130,7 @@ def test_a_layout_sends_what_it_promises_and_no_more(kind, layout):
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if f"{family}-product" in NAMES])
 def test_every_family_sends_no_more_than_its_weights_and_its_stream(kind, family):
-    """On fsdp=4, tensor=2 with sequence parallelism; cross-attention is a third part of a decoder's block, with the memory of its own."""
+    """The mesh is fsdp=4, tensor=2 with sequence parallelism; cross-attention is a third part of a block, with the memory of its own."""
     model, weights = FAMILIES[family][0], parameters(FAMILIES[family][0])["total"]
     both = model.architecture == "encoder_decoder"
     parts, stream = (2 + 4) * LAYERS if both else 2 * LAYERS, STREAM / 4 * 1.05  # rows of pairs and of masked text are a little longer

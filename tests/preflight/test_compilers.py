@@ -44,7 +44,7 @@ def configuration(family):
 
 @pytest.fixture(scope="module")
 def results():
-    """Of every family and topology, two compilations at a time."""
+    """Compiles every family for every topology, two at a time."""
     names = [(family, topology) for family in MODELS for topology in TOPOLOGIES]
     requests = [Request(configuration(family), parse(topology), TIMEOUT) for family, topology in names]
     outcomes = dict(run_all(requests, at_once=2, say=print, names=[" ".join(name) for name in names]))

@@ -23,7 +23,7 @@ def path(kind: str) -> Path:
 
 
 def rows(found: dict[str, Analysis]) -> dict[str, list[str]]:
-    """By layout: one line for each kind of collective and mesh axes."""
+    """Returns for each layout one line for each kind of collective and mesh axes."""
     return {
         name: [f"{c.kind} over {' '.join(c.axes)}: {c.count} of {c.payload:,} bytes, {c.largest:,} at most" for c in analysis.collectives]
         for name, analysis in found.items()

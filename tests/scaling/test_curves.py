@@ -1,4 +1,4 @@
-"""Where curves through a profile are lowest, which minima are none, and the two regressions of the minima."""
+"""Tests show where curves through a profile are lowest, which minima are none, and the two regressions of the minima."""
 
 import csv
 import dataclasses

@@ -120,7 +120,7 @@ def test_draws_and_intervals_repeat_to_the_last_digit():
 
 
 def _cells(count):
-    """As many cells of one seed each."""
+    """Returns as many cells, of one seed each."""
     ones = np.ones(count)
     return runs.Runs({"N": ones, "D": ones, "C": ones}, ones, tuple(map(str, range(count))))
 

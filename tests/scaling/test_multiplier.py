@@ -77,7 +77,7 @@ def test_intervals_cover_and_pairing_narrows_them():
 
 
 def test_the_correlation_is_that_of_paired_residuals():
-    """Of 18 pairs: an sd of (1 - .81) / sqrt(18) = .045, and what the two fits take away."""
+    """The correlation of 18 pairs has an sd of (1 - .81) / sqrt(18) = .045, and the two fits take some away."""
     made = measured(tables(np.random.default_rng(1)))
     assert made.correlation == pytest.approx(0.9, abs=0.2)
     a, b = tables(np.random.default_rng(1))

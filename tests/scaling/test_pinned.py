@@ -55,7 +55,7 @@ def test_a_law_of_unique_tokens_splits_compute_once_they_are_fixed():
 
 
 def test_with_more_unique_tokens_than_are_read_it_is_hoffmanns_law():
-    """Of a fit's points the fixed input keeps the values that were measured."""
+    """The fixed input keeps the values that were measured at a fit's points."""
     one, cost, runs = fitted("data_constrained", CONSTRAINED, U=1e9)
     got = optimum.best(optimum.pinned(one, {"U": 1e16}), cost, FLOPS)
     _, a, b, alpha, beta = CONSTRAINED[:5]

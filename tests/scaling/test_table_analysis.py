@@ -1,4 +1,4 @@
-"""From a table to its analysis: surfaces, variable projection, the allocation of any law, the verb `fit`, and the page."""
+"""Tests go from a table to its analysis: surfaces, variable projection, the allocation of any law, the verb `fit`, and the page."""
 
 import json
 
