@@ -81,6 +81,7 @@ ROOMS = [
         "sweeps",
         "table_analysis",
     ),
+    ("backtest",),
     ("planning", "table_summary"),
     ("page",),
     ("commands",),

@@ -5,7 +5,7 @@ from typing import Optional
 
 from lm.errors import run_cli
 from lm.scaling import compile_cache
-from lm.scaling.commands import chain, compare, curves, fit, mixture, plan, power, predict, score, tune
+from lm.scaling.commands import backtest, chain, compare, curves, fit, mixture, plan, power, predict, score, tune
 
 VERBS = {
     "fit": fit,
@@ -14,6 +14,7 @@ VERBS = {
     "compare": compare,
     "plan": plan,
     "power": power,
+    "backtest": backtest,
     "mixture": mixture,
     "chain": chain,
     "tune": tune,

@@ -70,7 +70,7 @@ def rolling_origin(
     if isinstance(reference, Refusal):
         return reference
     compute = runs.c if runs.budget is None else runs.budget
-    at = sorted(cuts) if len(cuts) else _cuts(runs)
+    at = sorted(cuts) if len(cuts) else cuts_of(runs)
     if not at:
         return Refusal("too_few_points", "one budget only: two or more are needed to predict one from the others")
     found: list[Union[Origin, Skipped]] = []
@@ -85,7 +85,8 @@ def rolling_origin(
     return tuple(found)
 
 
-def _cuts(runs: Runs) -> list[float]:
+def cuts_of(runs: Runs) -> list[float]:
+    """Returns the planned budgets but the last, or eight quantiles of C."""
     if runs.budget is not None:
         return sorted(set(runs.budget.tolist()))[:-1]
     shares = np.arange(2, _MOST_CUTS + 2) / (_MOST_CUTS + 2)

@@ -17,6 +17,12 @@ def allocates(law: Law) -> bool:
     return set(law.inputs) <= {"N", "D", "C", "M"} and len(law.inputs) >= 2
 
 
+def log_inputs(law: Law, cost: "Cost", log_n: np.ndarray, log_d: np.ndarray) -> np.ndarray:
+    """Returns the inputs of the law [..., p] at sizes and tokens of one shape."""
+    known = {"N": log_n, "D": log_d, "C": cost.log_flops_per_token(log_n) + log_d, "M": log_d - log_n}
+    return np.stack([known[name] for name in law.inputs], axis=-1)
+
+
 class Cost(NamedTuple):
     """FLOPs per token of a model of N parameters: log(C / D) is a parabola in log N over the sampled sizes, continued by its tangents."""
 

@@ -109,7 +109,7 @@ def _run(program: Callable[..., Any], starts: np.ndarray, y: np.ndarray, w: np.n
 def predict(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Returns the log loss of coordinates [M, k] at rows of the design [n, p]: [M, n]."""
     with jax.enable_x64(True):
-        return np.asarray(_predictor(law)(jnp.asarray(theta, jnp.float64), jnp.asarray(x, jnp.float64)))
+        return np.asarray(_predictor(law)(jnp.asarray(theta, jnp.float64), jnp.asarray(padded(x), jnp.float64)))[:, : len(x)]
 
 
 def predict_each(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -10,11 +10,11 @@ from typing import Optional, Union
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling.fits.frontier import Cost
+from lm.scaling.fits.frontier import Cost, log_inputs
 from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.intervals import noise as noise_lib
 from lm.scaling.intervals.resampling import Sigma, SigmaOfC
-from lm.scaling.planning.optimum import log_inputs, splits
+from lm.scaling.planning.optimum import splits
 from lm.scaling.planning.spread import Local, variance
 from lm.scaling.results import Answer, Refusal, result
 from lm.scaling.runs import Runs

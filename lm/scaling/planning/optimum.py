@@ -9,7 +9,7 @@ import numpy as np
 from lm.errors import UserError
 from lm.scaling import diagnostics
 from lm.scaling.fits import solver
-from lm.scaling.fits.frontier import REACH, Cost, allocates
+from lm.scaling.fits.frontier import REACH, Cost, allocates, log_inputs
 from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.laws.law import Law
 from lm.scaling.laws.pinned import Pinned
@@ -115,12 +115,6 @@ def tokens_for(fitted: FittedLaw, cost: Cost, natural: np.ndarray, log_n: np.nda
         more = above(middle)
         low, high = np.where(more, middle, low), np.where(more, high, middle)
     return np.where(reached, 0.5 * (low + high), np.inf)
-
-
-def log_inputs(law: Law, cost: Cost, log_n: np.ndarray, log_d: np.ndarray) -> np.ndarray:
-    """Returns the inputs of the law [..., p] at sizes and tokens of one shape."""
-    known = {"N": log_n, "D": log_d, "C": cost.log_flops_per_token(log_n) + log_d, "M": log_d - log_n}
-    return np.stack([known[name] for name in law.inputs], axis=-1)
 
 
 def cheapest(fitted: FittedLaw, cost: Cost, loss: float, inference_tokens: float = 0.0) -> Union[Serving, Refusal]:
