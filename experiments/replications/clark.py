@@ -1,5 +1,6 @@
 """Clark et al. 2022, routed language models: loss against dense parameters and number of experts, for three routers."""
 
+import math
 import pathlib
 
 import numpy as np
@@ -22,6 +23,7 @@ ROUTERS = {  # router: the optimum of the squared error on the public rows, and 
     "RL-R": ((-0.0835, -0.1279, 0.0117, 1.1143), (-0.083, -0.126, 0.012, 1.111)),
     "Hash": ((-0.0887, -0.1464, 0.0134, 1.1730), (-0.087, -0.136, 0.012, 1.157)),
 }
+CUTOFF = {"S-Base": 937e9, "RL-R": 85e9, "Hash": 83e9}  # size above which routing does not help, as published
 DENSE = ((0.07876, 1e-5, 0.078), (3.42e13, 5e10, 3.568e13))  # target, tolerance, published: exponent, Nc
 
 
@@ -47,10 +49,13 @@ def router_checks(data: pathlib.Path, router: str) -> list[Check]:
     targets, published = ROUTERS[router]
     law = Routed()
     made = fit.fit(law, points_of(table(data, router), law), SquaredLog())
-    return [
+    checks = [
         within(f"{router}: {name}", made if isinstance(made, Refusal) else made.natural[name], target, tolerance, theirs)
         for (name, tolerance), target, theirs in zip(TOLERANCE.items(), targets, published, strict=True)
     ]
+    cutoff = made if isinstance(made, Refusal) else -made.natural["b"] / made.natural["c"]
+    lg = math.log10(CUTOFF[router])
+    return [*checks, within(f"{router}: lg N where experts stop helping", cutoff, lg, 0.15, lg)]
 
 
 def run(data: pathlib.Path) -> Replication:

@@ -88,7 +88,7 @@ def test_clark():
     need("clark")
     found = [*clark.dense_checks(DATA), *clark.router_checks(DATA, "RL-R")]
     assert missed(found) == []
-    assert len(found) == 6
+    assert len(found) == 7
 
 
 def test_tao_published_parameters_have_the_published_cost():

@@ -121,6 +121,7 @@ def test_what_laws_derive_from_published_parameters():
     d = critical_tokens(types.SimpleNamespace(**values), n, bits)
     losses = solver.loss(law, list(values.values()), [(n, d * f, 16, 16, 16, bits) for f in (math.exp(-1e-3), 1, math.exp(1e-3), 0.5, 2)])
     assert losses[1] < min(losses[3:])
+    assert d == pytest.approx(2.95e11, rel=0.005)
     assert abs(losses[2] - losses[0]) / 2e-3 < 1e-7  # dL / d log D
     d_8 = critical_tokens(types.SimpleNamespace(**values), n, 8)
     assert d_8 / d == pytest.approx(math.exp(4 / 0.5907 / (0.5068 + 0.4965)))

@@ -68,7 +68,10 @@ def parameters(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
     if not isinstance(made, LawFit):
         return []
     why = no_intervals(made)
-    return [{"name": name, "value": f"{made.values[name]:.10g}", "interval": said(answer, why)} for name, answer in made.parameters.items()]
+    rows = [{"name": name, "value": f"{made.values[name]:.10g}", "interval": said(answer, why)} for name, answer in made.parameters.items()]
+    for name, answer in made.derived.items():
+        rows.append({"name": name, "value": "-" if isinstance(answer, Refusal) else f"{answer.value:.10g}", "interval": said(answer, why)})
+    return rows
 
 
 def no_intervals(made: Union[LawFit, Refusal, None]) -> Optional[str]:
