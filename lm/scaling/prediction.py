@@ -52,6 +52,11 @@ class Predicted:
         """The draws [R, n] of log loss, all parts together."""
         return self.log_loss + np.sum(list(self.parts.values()), axis=0)
 
+    def failed(self, i: int) -> Optional[Refusal]:
+        """Refuses the interval of a run where draws of the law have no loss."""
+        share = float(np.mean(~np.isfinite(self.draws[:, i])))
+        return Refusal("interval", f"{share:.0%} of the draws of the law have no loss here") if share else None
+
 
 @result
 class RunForecast:
@@ -142,12 +147,10 @@ def forecasts(fitted: FittedLaw, made: Predicted, level: float) -> tuple[RunFore
     found = []
     for i, value in enumerate(np.exp(made.log_loss).tolist()):
         inputs = {name: float(column[i]) for name, column in made.inputs.items()}
-        refused = fitted.refused
-        if refused is None and not np.all(np.isfinite(made.draws[:, i])):
-            refused = Refusal("interval", "some draws of the law have no loss here")
+        refused = fitted.refused or made.failed(i)
         first, last = (float(low[i]), float(high[i])) if refused is None else (None, None)
         loss = Estimate(value, first, last, level, method, refused)
-        parts = {name: float(np.std(drawn[:, i])) for name, drawn in made.parts.items()}
+        parts = {name: float(np.std(column[np.isfinite(column)])) for name, drawn in made.parts.items() for column in [drawn[:, i]]}
         beyond = outside(inputs, fitted.sampled)
         found.append(RunForecast(inputs, loss, parts, beyond, caution_of(beyond)))
     return tuple(found)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Optional, Union
@@ -22,7 +23,7 @@ from lm.scaling.runs import Runs
 SCHEMA = 1
 _SAME = 1e-9  # difference of log loss above which a law is another formula than the one that was saved
 
-Rows = tuple[tuple[float, ...], ...]
+Rows = tuple[tuple[Optional[float], ...], ...]
 
 
 @result
@@ -32,7 +33,8 @@ class SavedFit:
     `law` is the law's name in the catalogue, `objective` the objective's name and its settings, `code` the version that saved it. `values`
     [k] and `draws` [R, k] are parameters of the equation. `log_x` [n, p], `log_loss` and `weights` [n] are the points of the fit,
     `evidence` the numbers of `fits.fit.Fit`, `cost` those of `fits.frontier.Cost`, `sampled` the range of every input of the table.
-    `centre_loss` is the fitted log loss at the mean of the points: a law that gives another one there has changed since.
+    `first_loss` is the fitted log loss of the first point: a law that gives another one there has changed since. A draw that is no number
+    is None.
     """
 
     schema: int
@@ -61,7 +63,7 @@ class SavedFit:
     cost: dict[str, Any]
     noise: Union[NoiseModel, Refusal]
     cautions: tuple[Caution, ...]
-    centre_loss: float
+    first_loss: float
 
 
 def saved(
@@ -92,7 +94,7 @@ def saved(
         refused=fitted.refused, log_x=_rows(points.log_x), log_loss=_row(points.log_loss), weights=_row(points.weights), evidence=evidence,
         sampled={name: (float(column.min()), float(column.max())) for name, column in cells.inputs.items()},
         cost={name: np.asarray(part).tolist() for name, part in frontier.cost_of(cells)._asdict().items()},
-        noise=noise, cautions=cautions, centre_loss=float(made.log_loss(points.centre[None])[0]),
+        noise=noise, cautions=cautions, first_loss=float(made.log_loss(points.log_x[:1])[0]),
     )  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def restored(made: SavedFit) -> FittedLaw:
         raise UserError(
             f"law {made.law} had parameters {', '.join(made.names)} when it was saved, now {', '.join(law.names)}: fit once more"
         )
-    log_x, values = np.array(made.log_x), np.array(made.values)
+    log_x, values = np.array(made.log_x, float), np.array(made.values)
     points = fit.Points(log_x, np.array(made.log_loss), np.array(made.weights))
     theta = law.coordinates(values, points.centre)
     number = made.evidence
@@ -139,11 +141,11 @@ def restored(made: SavedFit) -> FittedLaw:
         law=law, objective=_objective_of(made.objective), points=points, theta=theta, value=number["value"], gradient=number["gradient"],
         condition=number["condition"], starts=int(number["starts"]), agreeing=int(number["agreeing"]), others=theta[None], cautions=(),
     )  # fmt: skip
-    if abs(float(fitted.log_loss(points.centre[None])[0]) - made.centre_loss) > _SAME:
+    if abs(float(fitted.log_loss(points.log_x[:1])[0]) - made.first_loss) > _SAME:
         raise UserError(f"law {made.law} has another formula in lm {code()} than in lm {made.code}, which saved it: fit once more")
     return FittedLaw(
-        fit=fitted, values=values, draws=np.array(made.draws), method=made.method, level=made.level, sampled=made.sampled,
-        left_out=None if made.left_out is None else np.array(made.left_out), refused=made.refused,
+        fit=fitted, values=values, draws=np.array(made.draws, float), method=made.method, level=made.level, sampled=made.sampled,
+        left_out=None if made.left_out is None else np.array(made.left_out, float), refused=made.refused,
     )  # fmt: skip
 
 
@@ -189,4 +191,4 @@ def _row(values: np.ndarray) -> tuple[float, ...]:
 
 
 def _rows(values: np.ndarray) -> Rows:
-    return tuple(tuple(row) for row in np.asarray(values, float).tolist())
+    return tuple(tuple(value if math.isfinite(value) else None for value in row) for row in np.asarray(values, float).tolist())

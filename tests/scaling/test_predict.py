@@ -1,5 +1,6 @@
 """Saved fits: what comes back from disk, forecasts and their parts, scores, and the verbs `predict` and `score`."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -11,9 +12,15 @@ import pytest
 from lm.errors import UserError
 from lm.scaling import __main__ as command
 from lm.scaling import prediction, results, saved, scores
+from lm.scaling.fits import fit as fits
 from lm.scaling.fits import frontier, solver
+from lm.scaling.fits.objectives import HuberLog
+from lm.scaling.fitted_law import FittedLaw, points_of
+from lm.scaling.intervals.noise import NoiseModel
+from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.results import Refusal
+from lm.scaling.runs import Columns, from_frame
 from tests.scaling.test_table_analysis import TRUTH, table, write
 
 SIGMA = 0.004
@@ -163,7 +170,7 @@ def test_files_that_hold_no_fit_of_this_code_are_refused(fit, tmp_path, capsys):
     changed = {
         "schema": held | {"schema": 0},
         "fields": {name: value for name, value in held.items() if name != "draws"},
-        "formula": held | {"centre_loss": held["centre_loss"] + 1e-6},
+        "formula": held | {"first_loss": held["first_loss"] + 1e-6},
         "parameters": held | {"law": "tied"},
         "law": held | {"law": "mine"},
         "kind": held | {"type": "TableAnalysis"},
@@ -188,3 +195,46 @@ def test_without_intervals_a_forecast_stands_alone_and_the_status_says_so(fit, t
     assert one.loss.low is None
     assert one.loss.refused == refused
     assert "no interval: too few rows" in run(capsys, "predict", path, "--at", "N=1e9", "D=2e10")[1]
+
+
+@pytest.mark.parametrize("name", list(catalogue.LAWS))
+def test_every_law_of_the_catalogue_comes_back_from_disk(name, tmp_path):
+    """A law at one of its starts, as if it were fitted there; one draw has failed."""
+    law = catalogue.law(name)
+    columns = {x: np.geomspace(2.0, 9.0, 12) for x in law.inputs if x not in ("N", "D", "C", "M")}
+    frame = {"N": np.geomspace(1e8, 1e9, 12), "D": np.geomspace(1e10, 3e10, 12), "loss": np.full(12, 2.0)} | columns
+    runs = from_frame(frame, Columns(inputs={x: x for x in columns}))
+    points = points_of(runs, law)
+    starts = law.starts(points.centre)
+    theta = starts[np.all(np.isfinite(solver.predict(law, starts, points.design(law))), axis=1)][0]
+    values = law.natural(theta, points.centre)
+    made = fits.Fit(law, HuberLog(2e-3), points, theta, 0.0, 0.0, 1.0, 1, 1, theta[None], ())
+    one = FittedLaw(made, values, np.stack([values, np.full_like(values, np.nan)]), "none", 0.8, {})
+    path = saved.write(tmp_path / "fit.json", saved.saved(one, runs, Refusal("no_replicas", ""), {}))
+    back = saved.restored(saved.read(path))
+    assert back.law == law
+    np.testing.assert_array_equal(back.draws, one.draws)
+    assert back.fit.objective == HuberLog(2e-3)
+    np.testing.assert_allclose(back.fit.log_loss(points.log_x), made.log_loss(points.log_x), rtol=1e-9)
+
+
+def test_a_draw_without_a_loss_takes_the_interval_and_leaves_the_number(fit, tmp_path, capsys):
+    held = saved.read(fit)
+    spoiled = dataclasses.replace(held, draws=((None,) * 5, *held.draws[1:]))
+    path = saved.write(tmp_path / "spoiled.json", spoiled)
+    _, text = run(capsys, "predict", path, "--at", "N=1e9", "D=2e10", "--json")
+    (one,) = results.from_json(text).runs
+    assert one.loss.low is None
+    assert one.loss.refused.kind == "interval"
+    assert one.parts["parameters"] > 0
+    _, text = run(capsys, "score", path, held.source, "--json")
+    assert isinstance(results.from_json(text).levels, Refusal)
+
+
+def test_the_noise_of_seeds_is_that_of_a_run_to_come():
+    model = NoiseModel(math.log(0.005), 0.0, math.log(1e20), ((1e-6, 0.0), (0.0, 1e-6)), 12, (), 0.8)
+    drawn = prediction.Noise(model).draws(None, np.zeros((2, 2)), np.log([1e18, 1e20]), 2000, 0)
+    np.testing.assert_allclose(drawn.std(axis=0), 0.005, rtol=4 / math.sqrt(2 * 2000))
+    few = dataclasses.replace(model, dof=2)
+    assert prediction.Noise(model).measured
+    assert not prediction.Noise(few).measured

@@ -52,7 +52,7 @@ def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Ta
     found = prediction.forecasts(asked.fitted, predicted, level)
     error, draws = runs.log_loss - predicted.log_loss, predicted.draws
     rank = np.mean(draws < runs.log_loss, axis=0)
-    refused = asked.fitted.refused
+    refused = asked.fitted.refused or next((why for i in range(len(runs)) if (why := predicted.failed(i))), None)
     return TableScore(
         fit=path, fitted_to=made.source, equation=made.equation, source=runs.source, count=len(runs), level=level, noise=asked.noise,
         error=float(np.abs(error).mean()), bias=float(error.mean()), largest=float(error[np.argmax(np.abs(error))]),
@@ -67,7 +67,7 @@ def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Ta
 def _same(made: SavedFit, runs: Runs, law: Law) -> tuple[Caution, ...]:
     """Warns of rows that the law was fitted to: those of the same inputs that have the same loss, or come from the same file."""
     known: dict[tuple[float, ...], list[float]] = {}
-    for row, loss in zip(np.round(made.log_x, 9).tolist(), made.log_loss, strict=True):
+    for row, loss in zip(np.round(np.array(made.log_x, float), 9).tolist(), made.log_loss, strict=True):
         known.setdefault(tuple(row), []).append(loss)
     same_file = bool(made.sha256) and runs.sha256 == made.sha256
     count = 0
