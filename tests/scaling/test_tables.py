@@ -83,6 +83,7 @@ def test_encodings_and_compression(tmp_path, encoding):
         ("runs.json", '{"N": 1}', ("list of objects",)),
         ("runs.png", "x", (".png", ".csv")),
         ("runs.parquet", b"PAR1 is not enough", (".parquet",)),
+        ("runs.xlsx", b"PK is not enough", (".xlsx",)),
         ("runs.csv.gz", b"\x1f\x8b\x08\x00", ("gzip",)),
     ],
 )
@@ -93,6 +94,23 @@ def test_a_bad_table_gets_one_line_that_names_the_place(tmp_path, name, content,
     assert "\n" not in message
     for words in (str(tmp_path), *said):
         assert words in message
+
+
+def test_parquet_and_excel(tmp_path):
+    import openpyxl
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(
+        pyarrow.table({"N": N, "D": D, "loss": LOSS, "corpus": pyarrow.array(["c4"] * 3).dictionary_encode()}), tmp_path / "runs.parquet"
+    )
+    book = openpyxl.Workbook()
+    for row in (("Params (M)", "D", "loss"), *((n / 1e6, d, loss) for n, d, loss in ROWS)):
+        book.active.append(row)
+    book.save(tmp_path / "runs.xlsx")
+    for name in ("runs.parquet", "runs.xlsx"):
+        same(read_table(tmp_path / name))
+    assert read_table(tmp_path / "runs.parquet").other["corpus"] == ("c4",) * 3
 
 
 def test_a_folder_is_no_table(tmp_path):

@@ -1,4 +1,4 @@
-"""Reads the files that tables of runs come in: CSV and its relatives, JSON, and where pandas is there Parquet and Excel.
+"""Reads the files that tables of runs come in: CSV and its relatives, JSON, Parquet (by pyarrow) and Excel (by openpyxl).
 
 A file becomes a `RawTable`: its cells as they stand, the line of each row, and notes on what was understood. No cell is dropped in silence.
 """
@@ -66,8 +66,10 @@ def read(path: Union[str, pathlib.Path]) -> RawTable:
     kind, packed = path.suffix.lower(), data
     if kind == ".gz":
         kind, packed = pathlib.Path(path.stem).suffix.lower(), _unpacked(path, data)
-    if kind in (".parquet", ".xlsx", ".xls"):
-        made = _by_pandas(path, kind)
+    if kind == ".parquet":
+        made = _parquet(path)
+    elif kind == ".xlsx":
+        made = _excel(path)
     elif kind in (".jsonl", ".ndjson", ".json"):
         made = _json(path, _decoded(path, packed), lines=kind != ".json")
     elif kind in _TEXT or not kind:
@@ -194,16 +196,33 @@ def _of_objects(path: pathlib.Path, rows: list[tuple[int, Any]]) -> RawTable:
     return RawTable(columns, [line for line, _ in rows], str(path))
 
 
-def _by_pandas(path: pathlib.Path, kind: str) -> RawTable:
-    """Reads Parquet or Excel; both need pandas and a package of its own for the format."""
-    package = "pyarrow" if kind == ".parquet" else "openpyxl"
+def _parquet(path: pathlib.Path) -> RawTable:
     try:
-        import pandas as pd
-
-        frame = pd.read_parquet(path) if kind == ".parquet" else pd.read_excel(path)
+        from pyarrow import ArrowException, parquet
     except ImportError:
-        raise UserError(f"{path}: reading {kind} needs two more packages: pip install pandas {package}") from None
-    except Exception as error:  # pandas raises errors of many kinds for a file that is not what its name says
-        raise UserError(f"{path} is not read as {kind} ({type(error).__name__}: {str(error).splitlines()[0]})") from None
-    made = of_frame(frame, str(path))
-    return dataclasses.replace(made, lines=range(2, len(made) + 2) if kind != ".parquet" else range(1, len(made) + 1))
+        raise UserError(f"{path}: reading .parquet needs one more package: pip install pyarrow") from None
+    try:
+        columns = parquet.read_table(path).to_pydict()
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}): write it again") from None
+    made = of_frame(columns, str(path))
+    return dataclasses.replace(made, lines=range(1, len(made) + 1))
+
+
+def _excel(path: pathlib.Path) -> RawTable:
+    """Reads the first sheet, whose first row is the header."""
+    try:
+        import openpyxl
+    except ImportError:
+        raise UserError(f"{path}: reading .xlsx needs one more package: pip install openpyxl") from None
+    try:
+        sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
+        header, *rows = [list(row) for row in sheet.iter_rows(values_only=True)] or [[]]
+    except Exception as error:  # openpyxl raises errors of many kinds for a file that is no workbook
+        raise UserError(f"{path} is no Excel workbook ({type(error).__name__}): save it again, or as .csv") from None
+    names = [str(name).strip() for name in header if name is not None]
+    if len(set(names)) < len(names) or (len(names) < len(header) and any(row[len(names)] is not None for row in rows)):
+        raise UserError(f"{path}: every column of the first sheet needs a name of its own in its first row")
+    kept = [(line, row) for line, row in enumerate(rows, start=2) if any(cell is not None for cell in row)]
+    columns = {name: ["" if row[i] is None else row[i] for _, row in kept] for i, name in enumerate(names)}
+    return RawTable(columns, [line for line, _ in kept], str(path))
