@@ -2,7 +2,7 @@
 
 - noise: the run's own, by the seeds of the table where they measure it, else by the residuals of the fit.
 - parameters: the draws of the fitted law.
-- discrepancy: how far the law itself is off, by any `Part` that is given.
+- discrepancy: how far the law itself is off (`predict_with_error`; `intervals.discrepancy` infers it from the residuals).
 
 Each part is a set of draws of log loss about 0. The parts are independent, so that their sum is a draw of the whole.
 """
@@ -20,12 +20,14 @@ from lm.scaling.fits import solver
 from lm.scaling.fits.frontier import Cost
 from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals.discrepancy import Discrepancy
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.intervals.resampling import LEAST_DEGREES
 from lm.scaling.laws.law import Law
 from lm.scaling.results import Answer, Caution, Estimate, Refusal, result
 
-NOISE, PARAMETERS = "noise", "parameters"
+NOISE, PARAMETERS, DISCREPANCY = "noise", "parameters", "discrepancy"
+DRAWS = 4000  # of a forecast with the law's own error
 _ORDER = ("N", "D", "C", "M")
 
 
@@ -116,6 +118,18 @@ def predict(
     parts = {NOISE: Noise(noise).draws(fitted, log_x, log_c, len(fitted.draws), seed), PARAMETERS: every[1:] - every[0]}
     parts |= {part.name: part.draws(fitted, log_x, log_c, len(fitted.draws), seed) for part in further}
     return Predicted(known, every[0], parts)
+
+
+def predict_with_error(fitted: FittedLaw, cost: Cost, inputs: Mapping[str, np.ndarray], own: Discrepancy, seed: int = 0) -> Predicted:
+    """Forecasts runs by the law and its own error, as the backtest does: Student's t about the law moved by what it is off by nearby."""
+    known = completed(inputs, cost)
+    log_x = np.log(np.stack([_needed(fitted.law, known, name) for name in fitted.law.inputs], axis=1))
+    spread = own.predict(log_x)
+    random = bootstrap.generator(seed, "forecast with the law's own error")
+    heavy = np.sqrt(spread.degrees / random.chisquare(spread.degrees, (DRAWS, 1)))
+    columns = {NOISE: spread.noise, PARAMETERS: spread.parameters, DISCREPANCY: spread.discrepancy}
+    parts = {name: heavy * random.standard_normal((DRAWS, 1)) * sd for name, sd in columns.items()}
+    return Predicted(known, fitted.fit.log_loss(log_x) + spread.shift, parts)
 
 
 def completed(given: Mapping[str, np.ndarray], cost: Cost) -> dict[str, np.ndarray]:

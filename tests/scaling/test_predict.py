@@ -16,9 +16,11 @@ from lm.scaling.fits import fit as fits
 from lm.scaling.fits import frontier, solver
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.fitted_law import FittedLaw, points_of
+from lm.scaling.intervals.discrepancy import discrepancy
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Chinchilla
+from lm.scaling.planning import predicting
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Columns, from_frame
 from tests.scaling.test_table_analysis import TRUTH, table, write
@@ -111,7 +113,7 @@ def test_the_optimum_of_a_saved_fit_is_that_of_the_fit(fit, capsys):
     for i, target in enumerate(made.targets):
         assert target.allocation.n == law.answer_of(np.exp(direct.log_n[:, i]))
         assert target.run.inputs["N"] == target.allocation.n.value
-        assert target.run.loss.value == pytest.approx(target.allocation.loss.value)
+        assert target.run.loss.value == pytest.approx(target.allocation.loss.value, rel=0.01)  # moved by what the law is off by
         assert target.run.loss.high - target.run.loss.low > target.allocation.loss.high - target.allocation.loss.low
     assert made.targets[0].allocation.caution is None
     assert made.targets[1].allocation.caution is not None
@@ -124,8 +126,8 @@ def test_new_runs_are_scored_with_the_columns_of_the_fit(fit, tmp_path, capsys):
     status, text = run(capsys, "score", fit, new, "--json")
     made = results.from_json(text)
     assert status == 0
-    assert [row.error for row in made.rows] == pytest.approx(np.log([1.01, 1.03]))
-    assert made.bias == pytest.approx(np.log([1.01, 1.03]).mean())
+    assert [row.error for row in made.rows] == pytest.approx([math.log(row.measured / row.forecast.loss.value) for row in made.rows])
+    assert made.bias == pytest.approx(np.log([1.01, 1.03]).mean(), abs=2e-3)
     assert made.rows[1].rank == 1
     assert [one.held for one in made.levels] == [0, 0, 0]
     assert "in_sample" not in {caution.kind for caution in made.cautions}
@@ -141,7 +143,7 @@ def test_planned_runs_are_forecast_row_by_row_without_losses(fit, tmp_path, caps
     made = results.from_json(text)
     assert status == 0
     assert made.row_names == ("row 2", "row 3")
-    assert made.table[1].loss == made.runs[0].loss
+    assert made.table[1].loss.low == pytest.approx(made.runs[0].loss.low)
     assert "row 3" in run(capsys, "predict", fit, "--table", planned)[1]
 
 
@@ -185,7 +187,13 @@ def test_files_that_hold_no_fit_of_this_code_are_refused(fit, tmp_path, capsys):
         run(capsys, "predict", tmp_path / "nowhere.json", "--target", "1e20")
 
 
-def test_without_intervals_a_forecast_stands_alone_and_the_status_says_so(fit, tmp_path, capsys):
+@pytest.fixture
+def trusted(monkeypatch):
+    """The law's own error is not inferred: intervals hang on the draws."""
+    monkeypatch.setattr(predicting, "discrepancy", lambda _: Refusal("too_few_points", "too few rows"))
+
+
+def test_without_intervals_a_forecast_stands_alone_and_the_status_says_so(fit, trusted, tmp_path, capsys):
     held = saved.read(fit)
     refused = Refusal("interval", "too few rows")
     path = saved.write(tmp_path / "few.json", results.decode(results.encode(held) | {"refused": results.encode(refused)}))
@@ -195,6 +203,23 @@ def test_without_intervals_a_forecast_stands_alone_and_the_status_says_so(fit, t
     assert one.loss.low is None
     assert one.loss.refused == refused
     assert "no interval: too few rows" in run(capsys, "predict", path, "--at", "N=1e9", "D=2e10")[1]
+
+
+def test_the_laws_own_error_is_a_part_as_the_backtest_has_it(fit, capsys):
+    made = saved.read(fit)
+    law = saved.restored(made)
+    own = discrepancy(law.fit)
+    place = {"N": np.array([1e9, 1e12]), "D": np.array([2e10, 1e14])}
+    got = prediction.predict_with_error(law, saved.cost_of(made), place, own)
+    log_x = np.log(np.stack(list(place.values()), axis=1))
+    spread = own.predict(log_x)
+    np.testing.assert_allclose(got.log_loss, law.fit.log_loss(log_x) + spread.shift, rtol=1e-12)
+    for share in (0.1, 0.9):
+        quantile = np.quantile(got.draws - law.fit.log_loss(log_x), share, axis=0)
+        np.testing.assert_allclose(quantile - spread.shift, spread.quantile(share) - spread.shift, rtol=0.1)
+    _, text = run(capsys, "predict", fit, "--at", "N=1e9", "D=2e10", "--json")
+    (one,) = results.from_json(text).runs
+    assert set(one.parts) == {"noise", "parameters", "discrepancy"}
 
 
 @pytest.mark.parametrize("name", list(catalogue.LAWS))
@@ -218,7 +243,7 @@ def test_every_law_of_the_catalogue_comes_back_from_disk(name, tmp_path):
     np.testing.assert_allclose(back.fit.log_loss(points.log_x), made.log_loss(points.log_x), rtol=1e-9)
 
 
-def test_a_draw_without_a_loss_takes_the_interval_and_leaves_the_number(fit, tmp_path, capsys):
+def test_a_draw_without_a_loss_takes_the_interval_and_leaves_the_number(fit, trusted, tmp_path, capsys):
     held = saved.read(fit)
     spoiled = dataclasses.replace(held, draws=((None,) * 5, *held.draws[1:]))
     path = saved.write(tmp_path / "spoiled.json", spoiled)

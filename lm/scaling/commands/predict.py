@@ -1,7 +1,7 @@
 """Predicts the loss of runs from a saved fit, or the compute-optimal run of a budget, with intervals.
 
-An interval is that of one run to come: it holds the noise of the run and what the fit leaves open of the parameters, shown apart as
-standard deviations. Save a fit with `python -m lm.scaling fit RUNS.csv --save=FIT.json`.
+An interval is that of one run to come: it holds the noise of the run, what the fit leaves open of the parameters, and the law's own error,
+shown apart as standard deviations. Save a fit with `python -m lm.scaling fit RUNS.csv --save=FIT.json`.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def _every(made: "Prediction") -> "tuple[RunForecast, ...]":
 
 def _text(made: "Prediction") -> str:
     lines = [f"{made.fit}: {made.equation}, fitted to {made.rows} rows of {made.source}"]
-    lines.append(f"  intervals: {made.level:.0%} of one run to come; noise by the {made.noise}, parameters by {made.method}")
+    lines.append(f"  intervals: {made.level:.0%} of one run to come; {made.noise}")
     if made.runs:
         lines += forecasts(made.runs)
     if made.table:

@@ -62,7 +62,7 @@ def _levels(made: "TableScore") -> list[str]:
         share = f"{one.held / one.rows:.0%}"
         rows.append([f"{one.level:.0%}", f"{one.held} of {one.rows}", share, f"{one.width:.2%}", f"{one.score:.2%}"])
     lines = aligned(["interval", "holds", "share", "mean width", "interval score"], rows)
-    return [*lines, f"  CRPS {made.crps:.3%}; noise by the {made.noise}"]
+    return [*lines, f"  CRPS {made.crps:.3%}; {made.noise}"]
 
 
 def _row(row: "ScoredRow", names: list[str]) -> list[str]:

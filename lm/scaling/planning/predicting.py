@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from lm.errors import UserError
 from lm.scaling import prediction, saved
 from lm.scaling.fits.frontier import Cost
 from lm.scaling.fitted_law import FittedLaw
+from lm.scaling.intervals.discrepancy import Discrepancy, discrepancy
 from lm.scaling.planning import optimum
 from lm.scaling.prediction import Predicted, RunForecast
 from lm.scaling.results import Caution, Refusal, result
@@ -28,7 +29,7 @@ class Target:
 
 @result
 class Prediction:
-    """Forecasts from a saved fit, in the order of the questions. `noise` says where the noise of a run comes from."""
+    """Forecasts from a saved fit, in the order of the questions. `noise` says where the parts of an interval come from."""
 
     fit: str
     source: str
@@ -49,25 +50,40 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Forecaster:
-    """A saved fit that is asked for forecasts, at fixed values of some inputs."""
+    """A saved fit that is asked for forecasts, at fixed values of some inputs.
+
+    `fitted` is the law as it was fitted, `pinned` the law at the `fixed` inputs, `own` the law's own error.
+    """
 
     saved: SavedFit
     fitted: FittedLaw
+    pinned: FittedLaw
+    fixed: Mapping[str, float]
+    own: Union[Discrepancy, Refusal]
     cost: Cost
     seed: int = 0
 
     def predict(self, inputs: Mapping[str, Sequence[float]]) -> Predicted:
         """Returns forecasts with their draws, of runs with inputs by name [n]."""
-        columns = {name: np.asarray(column, float) for name, column in inputs.items()}
+        count = max(len(column) for column in inputs.values())
+        columns = {name: np.full(count, value) for name, value in self.fixed.items()}
+        columns |= {name: np.asarray(column, float) for name, column in inputs.items()}
+        if isinstance(self.own, Discrepancy):
+            return prediction.predict_with_error(self.fitted, self.cost, columns, self.own, self.seed)
         return prediction.predict(self.fitted, self.cost, columns, self.saved.noise, seed=self.seed)
 
     def forecasts(self, inputs: Mapping[str, Sequence[float]], level: float) -> tuple[RunForecast, ...]:
-        return prediction.forecasts(self.fitted, self.predict(inputs), level)
+        return prediction.forecasts(self.judged, self.predict(inputs), level)
+
+    @property
+    def judged(self) -> FittedLaw:
+        """The law whose refusal of intervals counts: with its own error inferred, intervals do not hang on the bootstrap."""
+        return dataclasses.replace(self.fitted, refused=None) if isinstance(self.own, Discrepancy) else self.fitted
 
     def target(self, flops: float, level: float) -> Target:
         """Returns the optimum of a budget and the forecast of a run there."""
-        optimum.splits(self.fitted.law)
-        leveled = dataclasses.replace(self.fitted, level=level)
+        optimum.splits(self.pinned.law)
+        leveled = dataclasses.replace(self.pinned, level=level)
         at = optimum.best(leveled, self.cost, flops, self.saved.sampled["C"])
         values = [answer.value for answer in (at.n, at.d) if not isinstance(answer, Refusal)]
         (run,) = self.forecasts({"N": values[:1], "D": values[1:], "C": [flops]}, level)
@@ -82,13 +98,17 @@ class Forecaster:
 
     @property
     def noise(self) -> str:
+        """Where the parts of an interval come from."""
+        if isinstance(self.own, Discrepancy):
+            return "noise, parameters and the law's own error by its residuals"
         measured = prediction.Noise(self.saved.noise).measured
-        return "sigma(C) of the table's seeds" if measured else "residuals of the fit"
+        return f"noise by {'the seeds of the table' if measured else 'the residuals'}, parameters by {self.saved.method}"
 
 
 def forecaster(made: SavedFit, fixed: Mapping[str, float], seed: int = 0) -> Forecaster:
     """Returns the forecaster of a saved fit; its law is read at the fixed inputs."""
-    return Forecaster(made, optimum.pinned(saved.restored(made), fixed), saved.cost_of(made), seed)
+    fitted = saved.restored(made)
+    return Forecaster(made, fitted, optimum.pinned(fitted, fixed), fixed, discrepancy(fitted.fit), saved.cost_of(made), seed)
 
 
 def predicted(
@@ -102,7 +122,7 @@ def predicted(
         if extra := [name for name in inputs if name not in (*names, "N", "D", "C", "M")]:
             raise UserError(f"--at {extra[0]}={inputs[extra[0]]:g}: the law reads {', '.join(names)}")
     return Prediction(
-        fit=path, source=made.source, rows=made.rows, law=made.law, equation=getattr(asked.fitted.law, "equation", made.equation),
+        fit=path, source=made.source, rows=made.rows, law=made.law, equation=getattr(asked.pinned.law, "equation", made.equation),
         values=dict(zip(made.names, made.values, strict=True)), level=level, method=made.method, noise=asked.noise,
         runs=tuple(asked.forecasts({name: [value] for name, value in inputs.items()}, level)[0] for inputs in at),
         targets=tuple(asked.target(flops, level) for flops in targets),

@@ -49,10 +49,10 @@ def scored(path: str, made: SavedFit, runs: Runs, level: float, seed: int) -> Ta
     """Scores a saved fit by the rows of a table, each a run of its own."""
     asked = forecaster(made, {}, seed)
     predicted = asked.predict(asked.inputs_of(runs))
-    found = prediction.forecasts(asked.fitted, predicted, level)
+    found = prediction.forecasts(asked.judged, predicted, level)
     error, draws = runs.log_loss - predicted.log_loss, predicted.draws
     rank = np.mean(draws < runs.log_loss, axis=0)
-    refused = asked.fitted.refused or next((why for i in range(len(runs)) if (why := predicted.failed(i))), None)
+    refused = asked.judged.refused or next((why for i in range(len(runs)) if (why := predicted.failed(i))), None)
     return TableScore(
         fit=path, fitted_to=made.source, equation=made.equation, source=runs.source, count=len(runs), level=level, noise=asked.noise,
         error=float(np.abs(error).mean()), bias=float(error.mean()), largest=float(error[np.argmax(np.abs(error))]),
