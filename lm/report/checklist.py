@@ -9,7 +9,7 @@ from lm.report.records import words
 from lm.report.tables import percent
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.intervals.noise import NoiseModel
-from lm.scaling.page.style import scientific, si
+from lm.scaling.words import scientific, si
 from lm.study.rows import Row
 
 Item = tuple[str, str]

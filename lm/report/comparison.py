@@ -11,7 +11,7 @@ from lm.analysis.paired import Group, PairedComparison, Run, VariantResult
 from lm.report import records
 from lm.report.figures import variants as figures
 from lm.scaling.page import html
-from lm.scaling.page.style import scientific
+from lm.scaling.words import scientific
 from lm.study import directory
 from lm.study.comparison import Published
 

@@ -12,8 +12,8 @@ from lm.analysis.score import Score
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.intervals.noise import NoiseModel
-from lm.scaling.page.style import scientific, si
 from lm.scaling.results import Answer, Estimate, Refusal
+from lm.scaling.words import scientific, si
 from lm.study.rows import Row
 
 

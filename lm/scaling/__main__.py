@@ -1,6 +1,7 @@
 """`python -m lm.scaling VERB`: scaling laws from a table of runs, whatever trained them (imports no jax before a verb runs)."""
 
 import argparse
+import sys
 from typing import Optional
 
 from lm.errors import run_cli
@@ -35,6 +36,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         verbs.choices[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.command = tuple(sys.argv[1:] if argv is None else argv)  # for what a page says of itself
     return VERBS[args.verb].run(args)
 
 

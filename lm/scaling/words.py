@@ -23,6 +23,39 @@ def digits(value: float, significant: int = 3) -> str:
     return f"{value:#.{significant}g}".rstrip(".")
 
 
+def si(value: float, significant: int = 2, zeros: bool = False) -> str:
+    """Returns a count in thousands, millions, billions or trillions: 30900 -> '31k', 1.26e6 -> '1.3M', 2.4e9 -> '2.4B'.
+
+    `zeros` keeps zeros at the end: '2.40B'.
+    """
+    rounded = float(f"{value:.{significant - 1}e}")
+    if abs(rounded) >= 1e15:
+        return scientific(value)
+    for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(rounded) >= limit:
+            return f"{_plain(rounded / limit, significant, zeros)}{suffix}"
+    return _plain(rounded, significant, zeros)
+
+
+def _plain(value: float, significant: int, zeros: bool) -> str:
+    text = (f"{value:#.{significant}g}" if zeros else f"{value:.{significant}g}").rstrip(".")
+    return f"{float(text):.0f}" if "e+" in text else text
+
+
+def scientific(value: float) -> str:
+    """Returns a number in powers of ten: 2e11 -> '2×10¹¹', 1.85e12 -> '1.85×10¹²', 1e12 -> '10¹²'."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    power = f"10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
+    return power if mantissa == "1.00" else f"{mantissa.rstrip('0').rstrip('.')}×{power}"
+
+
+def typeset(text: str) -> str:
+    """Returns a text with its numbers such as 1.5e+21 in powers of ten."""
+    return re.sub(r"(?<![\w.])\d+(?:\.\d+)?e\+?\d+(?![\w.])", lambda found: scientific(float(found[0])), text)
+
+
 def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Optional[str] = None, significant: int = 3) -> str:
     """Returns an Estimate with its interval, or a Refusal with its reason, from the JSON form."""
     if value is None:

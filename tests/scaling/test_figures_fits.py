@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lm.scaling import runs, table_analysis
+from lm.scaling import runs
 from lm.scaling.approaches import hull
 from lm.scaling.fits import solver
 from lm.scaling.laws.law import Chinchilla
 from lm.scaling.page import figures
 from lm.scaling.results import Caution, Estimate, Refusal
-from lm.scaling.table_analysis import Allocation, FittedPoint, LawFit, TableAnalysis, TableSettings
+from lm.scaling.table_analysis import Allocation, FittedPoint, LawFit, TableAnalysis
 from tests.scaling import known
 
 NAMES = ("A", "B", "E", "alpha", "beta")
@@ -48,21 +48,9 @@ def analysis(law, isoflop, lower):
     return TableAnalysis(1, "table", {}, 84, law, isoflop, lower, (), {})
 
 
-def test_every_approach_is_drawn(tmp_path):
-    made = table()
-    profiles = table_analysis.fit_profiles(made, TableSettings(draws=50))
-    drawn = figures.draw(tmp_path, analysis(law_of(made), profiles, hull.fit_hull(made)))
-    assert [one["name"] for one in drawn] == ["hull", "isoflop", "allocation", "surface", "residuals"]
-    for one in drawn:
-        assert (tmp_path / f"{one['name']}.png").stat().st_size > 5000
-        assert "<svg" in (tmp_path / f"{one['name']}.svg").read_text(encoding="utf-8")
-        assert one["caption"].endswith(".")
-
-
-def test_what_was_refused_or_not_asked_for_is_left_out(tmp_path):
+def test_what_was_refused_or_not_asked_for_is_left_out():
     refused = Refusal("too_few_points", "three rows")
-    assert figures.draw(tmp_path, analysis(refused, None, refused)) == []
-    assert list(tmp_path.iterdir()) == []
+    assert figures.of(analysis(refused, None, refused)) == {}
 
 
 def test_the_same_data_gives_the_same_bytes(tmp_path):
@@ -74,8 +62,8 @@ def test_the_same_data_gives_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("law", ["DataConstrained", "MyOwn"])
-def test_a_law_of_other_inputs_or_of_ones_own_has_no_contours(law, tmp_path):
+def test_a_law_of_other_inputs_or_of_ones_own_has_no_contours(law):
     made = dataclasses.replace(law_of(table()), law=law, allocations=())
     made = dataclasses.replace(made, sampled=made.sampled | ({"U": (1.0, 2.0)} if law == "DataConstrained" else {}))
     made = dataclasses.replace(made, points=tuple(dataclasses.replace(p, inputs=p.inputs | {"U": 1.5}) for p in made.points))
-    assert [one["name"] for one in figures.draw(tmp_path, analysis(made, None, None))] == ["residuals"]
+    assert list(figures.of(analysis(made, None, None))) == ["residuals"]

@@ -11,7 +11,8 @@ from lm.analysis.envelope import Envelope
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.page import style
-from lm.scaling.results import Answer, Estimate, Line, Refusal
+from lm.scaling.page.lines import draw_line
+from lm.scaling.results import Answer, Estimate, Refusal
 
 # N* = G (C / 6)^a with G = (alpha A / (beta B))^(1 / (alpha + beta)): the published values of (A, B, alpha, beta).
 PUBLISHED = {
@@ -39,10 +40,10 @@ def allocation(path: pathlib.Path, envelope: Optional[Envelope], isoflop: Isoflo
         ):
             _minima(axes, isoflop, star)
             if envelope is not None:
-                _line(axes, getattr(envelope, f"{star[0]}_line"), "approach 1 (envelope)", style.APPROACH_COLOURS[1])
-            _line(axes, getattr(isoflop, f"{star[0]}_line"), "approach 2 (IsoFLOP)", style.APPROACH_COLOURS[2])
+                draw_line(axes, getattr(envelope, f"{star[0]}_line"), "approach 1 (envelope)", style.APPROACH_COLOURS[1])
+            draw_line(axes, getattr(isoflop, f"{star[0]}_line"), "approach 2 (IsoFLOP)", style.APPROACH_COLOURS[2])
             if parametric is not None:
-                _line(axes, getattr(parametric, f"{star[0]}_line"), "approach 3 (parametric)", style.APPROACH_COLOURS[3])
+                draw_line(axes, getattr(parametric, f"{star[0]}_line"), "approach 3 (parametric)", style.APPROACH_COLOURS[3])
             for name, line_style in zip(PUBLISHED, PUBLISHED_STYLES, strict=True):
                 n = published_n(span, name)
                 axes.plot(span, n if star == "n_star" else span / 6 / n, line_style, color=style.GREY, lw=1.2, label=name)
@@ -69,20 +70,6 @@ def _minima(axes, isoflop: Isoflop, star: str) -> None:
             axes.errorbar(
                 budget.flops, answer.value, yerr=error, fmt="o", ms=5, capsize=3, lw=1.2, color=style.APPROACH_COLOURS[2], zorder=5
             )
-
-
-def _line(axes, line: Optional[Line], label: str, colour: str) -> None:
-    """Draws a line: solid where compute was sampled, dashed where the law extrapolates (at most a factor of 3 either way)."""
-    if line is None:
-        return
-    flops = np.array(line.flops)
-    shown = (flops >= line.sampled[0] / 3) & (flops <= line.sampled[1] * 3)
-    inside = (flops >= line.sampled[0] * 0.999) & (flops <= line.sampled[1] * 1.001)
-    value = np.array(line.value)
-    axes.plot(flops[inside], value[inside], color=colour, label=label)
-    axes.plot(flops[shown], value[shown], color=colour, lw=0.9, ls=(0, (4, 2)))
-    if line.low:
-        axes.fill_between(flops[shown], np.array(line.low)[shown], np.array(line.high)[shown], color=colour, alpha=0.15, lw=0)
 
 
 def surface(path: pathlib.Path, parametric: Parametric) -> None:

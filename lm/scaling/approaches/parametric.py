@@ -108,7 +108,7 @@ def fit_parametric(
         if exponent in flat:
             parameters[coefficient] = flat[exponent]
     a_counted, b_counted = path_exponents(made, cells)
-    n_line, d_line, loss_line = (_line(made, cells, which) for which in ("log_n", "log_d", "log_loss"))
+    n_line, d_line, loss_line = (line(made, cells, which) for which in ("log_n", "log_d", "log_loss"))
     lack, value = lack_of_fit(made, cells, noise), made.fit
     return Parametric(
         n_convention=settings.n, c_convention=settings.c, objective=f"Huber({settings.delta:g}) on log loss", values=value.natural,
@@ -173,10 +173,10 @@ def _by_residuals(made: FittedLaw, cells: Runs, settings: AnalysisSettings) -> A
     return bootstrap.estimate(exponents(made.values[None])[0], drawn, settings.level, strategy.name, strategy.refusal(made.fit, cells))
 
 
-def _line(made: FittedLaw, cells: Runs, which: str) -> Line:
-    """Returns N*, D* or L* over the sampled compute and a decade on either side."""
+def line(made: FittedLaw, cells: Runs, which: str, furthest: float = 0.0) -> Line:
+    """Returns N*, D* or L* ("log_n", "log_d", "log_loss") over the sampled compute and a decade on either side, or up to `furthest`."""
     low_c, high_c = float(cells.log_c.min()), float(cells.log_c.max())
-    log_c = np.linspace(low_c - math.log(10), high_c + math.log(10), 41)
+    log_c = np.linspace(low_c - math.log(10), max(high_c + math.log(10), math.log(furthest or 1.0)), 41)
     best, drawn = (getattr(found, which) for found in made.allocate(frontier.cost_of(cells), log_c))
     low, high = bootstrap.quantiles(drawn, made.level)
     band = ((), ()) if made.refused else (tuple(np.exp(low)), tuple(np.exp(high)))

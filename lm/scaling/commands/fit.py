@@ -7,7 +7,8 @@ number with its interval, or the reason why the table does not determine it.
 import argparse
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Optional
 
 from lm.errors import UserError
 from lm.scaling.commands import table
@@ -28,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--approach", type=int, nargs="+", choices=(1, 2, 3), default=None, help=text)
     text = "compute at which to report N*, D* and loss, beside the powers of ten within the table"
     parser.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
-    parser.add_argument("--report", type=pathlib.Path, metavar="FILE.html", help="write a page with figures")
+    table.report_arguments(parser)
     parser.add_argument("--save", type=pathlib.Path, metavar="FIT.json", help="save the fitted law for `predict` and `score`")
     table.json_argument(parser)
     table.column_arguments(parser)
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--profile, --likelihood, --rolling and --save are of a law: add 3 to --approach")
     if args.params_also and not args.sensitivity:
         raise UserError("--params-also names further conventions of N for --sensitivity: add it")
+    table.check_report(args)
     runs = _table_of(args)
     settings = dataclasses.replace(
         table.settings_of(args), approaches=approaches, curve=args.curve, regression=args.regression, filters=filters_of(args),
@@ -97,9 +99,7 @@ def run(args: argparse.Namespace) -> int:
     if args.save and fitted is not None:
         _save(args, made, fitted)
     if args.report:
-        from lm.scaling.page.table_page import write
-
-        write(args.report, made)
+        _report(args, runs, made, fitted)
     print(to_json(made) if args.json else table_summary.render(made), end="" if args.json else "\n")
     minima = [budget.n_star for budget in made.isoflop.budgets] if made.isoflop and not isinstance(made.isoflop, Refusal) else []
     found = (made.law, made.hull, *minima)
@@ -114,6 +114,12 @@ def _table_of(args: argparse.Namespace) -> "Runs":
 
     further = [f"{CONVENTION}{column}={column}" for column in args.params_also]
     return table.table_of(argparse.Namespace(**vars(args) | {"input": [*args.input, *further]}))
+
+
+def _report(args: argparse.Namespace, runs: "Runs", made: "TableAnalysis", fitted: "Optional[Fitted]") -> None:
+    from lm.scaling.page import provenance, table_page
+
+    print(table_page.write(args.report, made, provenance.provenance(runs, args.command), fitted, args.title), file=sys.stderr)
 
 
 def _save(args: argparse.Namespace, made: "TableAnalysis", fitted: "Fitted") -> None:

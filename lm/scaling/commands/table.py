@@ -1,6 +1,7 @@
 """The arguments that the verbs share, and the table and the settings that follow from them (imports no jax)."""
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
@@ -79,6 +80,23 @@ def interval_arguments(parser: argparse.ArgumentParser, chosen: bool) -> None:
 def json_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the option that prints JSON."""
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
+
+
+def report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a page."""
+    text = "write a page with figures, and the figures as PNG and SVG files beside it; a directory gets report.html"
+    parser.add_argument("--report", type=pathlib.Path, metavar="FILE.html", help=text)
+    parser.add_argument("--title", default="", help="title of the page of --report (default: the name of the table)")
+
+
+def check_report(args: argparse.Namespace) -> None:
+    """Raises a UserError for a page that cannot be written, before anything is computed."""
+    if args.report is not None:
+        from lm.scaling.page import document
+
+        document.page_at(args.report)
+    elif args.title:
+        raise UserError("--title is of a page: add --report=FILE.html")
 
 
 def columns_of(args: argparse.Namespace) -> Columns:

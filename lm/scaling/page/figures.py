@@ -1,8 +1,8 @@
 """Figures of a table of runs: the result of each approach, and the residuals of the law."""
 
+import functools
 import pathlib
-from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -11,107 +11,103 @@ from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.fits import solver
 from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Law
-from lm.scaling.page import style
+from lm.scaling.page import allocation, curve, forest, style
+from lm.scaling.page.allocation import COMPUTE
+from lm.scaling.page.document import Figure
 from lm.scaling.page.profile import draw_profile
 from lm.scaling.results import Estimate
-from lm.scaling.table_analysis import LawFit, TableAnalysis
+from lm.scaling.table_analysis import Fitted, LawFit, TableAnalysis
 
-COMPUTE = "training compute C (FLOPs)"
+FEW = 8  # budgets up to which a legend names each
+_COLUMNS = 3  # panels beside one another
+_CROWDED = 60  # marks of minima are smaller from about half of it
 
 
-def draw(folder: pathlib.Path, made: TableAnalysis) -> list[dict[str, str]]:
-    """Draws what the analysis holds into `folder`; returns the name and caption of each figure."""
-    drawn = []
+def of(made: TableAnalysis, fitted: Optional[Fitted] = None) -> dict[str, Figure]:
+    """Returns the figures of what the analysis holds, by name. `fitted` is the law with its draws, for lines and bands."""
+    return {figure.name: figure for figure in [*_results(made, fitted), *_approaches(made), *_of_law(made, fitted)]}
+
+
+def _results(made: TableAnalysis, fitted: Optional[Fitted]) -> list[Figure]:
+    found = []
+    if allocation.is_there(made, fitted):
+        caption = (
+            "Compute-optimal N and D against compute by each approach. Marks are minima or rows of the hull, black bars intervals. "
+            "Lines are fitted, with the band of their intervals, and dashed where no compute was sampled."
+        )
+        found.append(Figure("allocation", caption, functools.partial(allocation.draw, made=made, fitted=fitted)))
+    if isinstance(made.law, LawFit) and fitted is not None and len(fitted.law.law.inputs) == 1:
+        caption = "The rows, and the fitted law with the interval of its parameters."
+        found.append(Figure("curve", caption, functools.partial(curve.draw, made=made.law, fitted=fitted)))
+    if made.sensitivity:
+        caption = (
+            "The exponent a under one change of the analysis at a time. The line and the band are a and its interval by the analysis as "
+            "chosen; hollow marks lie outside of it."
+        )
+        found.append(Figure("sensitivity", caption, functools.partial(forest.draw, made=made.sensitivity)))
+    return found
+
+
+def _approaches(made: TableAnalysis) -> list[Figure]:
+    found = []
     law = made.law if isinstance(made.law, LawFit) else None
-    if isinstance(made.hull, Hull):
-        hull(folder / "hull", made.hull, law)
-        drawn.append({"name": "hull", "caption": "Approach 1: the runs on the lower convex hull of loss against compute, and their N."})
     if isinstance(made.isoflop, Isoflop):
-        profiles(folder / "isoflop", made.isoflop)
-        text = "Approach 2: loss against N at each budget. Stars are the minima, bars their intervals."
-        drawn.append({"name": "isoflop", "caption": text})
-    if any(True for _ in _paths(made)):
-        allocation(folder / "allocation", made)
-        drawn.append({"name": "allocation", "caption": "Compute-optimal N and D by each approach, with their intervals."})
-    if law is not None:
-        known = _known(law)
-        if known is not None and set(law.sampled) == {"N", "D"}:
-            surface(folder / "surface", law, known)
-            drawn.append({"name": "surface", "caption": "Approach 3: contours of the fitted loss, the runs, and the compute-optimal path."})
-        residuals(folder / "residuals", law)
-        caption = "Approach 3: measured over fitted loss. A trend means that the law misses something."
-        drawn.append({"name": "residuals", "caption": caption})
-    return drawn
+        caption = "Loss against N at each budget, with the fitted curves. Stars are the minima, the bars below them the intervals of N*."
+        found.append(Figure("isoflop", caption, functools.partial(profiles, made=made.isoflop)))
+    if isinstance(made.hull, Hull):
+        caption = "The rows on the lower convex hull of loss against compute, and their N with the power law through it."
+        found.append(Figure("hull", caption, functools.partial(hull, made=made.hull, law=law)))
+    return found
+
+
+def _of_law(made: TableAnalysis, fitted: Optional[Fitted]) -> list[Figure]:
+    if not isinstance(made.law, LawFit):
+        return []
+    found = []
+    law = _known(made.law) if fitted is None else fitted.law.law
+    if law is not None and set(made.law.sampled) == {"N", "D"}:
+        caption = "Contours of the fitted loss, the rows, and the compute-optimal path."
+        found.append(Figure("surface", caption, functools.partial(surface, made=made.law, law=law)))
+    caption = "Measured over fitted loss against each input of the law. A trend means that the law misses something."
+    return [*found, Figure("residuals", caption, functools.partial(residuals, law=made.law))]
 
 
 def hull(path: pathlib.Path, made: Hull, law: Optional[LawFit]) -> None:
     """Draws loss and N of the rows on the lower hull, over all rows where a law was fitted too."""
-    with style.figure(path, 9.6, 4.0, columns=2) as (left, right):
+    with style.figure(path, 9.6, 4.2, columns=2) as (left, right):
         c = np.array([p.flops for p in made.points])
         if law is not None:
+            many = len(law.points) > style.MANY
             every = np.array([[p.flops, p.loss, p.inputs.get("N", np.nan)] for p in law.points]).T
-            left.plot(every[0], every[1], "o", ms=2.5, color=style.GREY, alpha=0.5, label="all rows")
-            right.plot(every[0], every[2], "o", ms=2.5, color=style.GREY, alpha=0.5, label="all rows")
+            for axes, y in ((left, every[1]), (right, every[2])):
+                axes.plot(every[0], y, "o", ms=2.5, color=style.GREY, alpha=0.5, label="all rows", rasterized=many)
         colour = style.APPROACH_COLOURS[1]
         left.plot(c, [p.loss for p in made.points], "o-", ms=5, color=colour, label="lower hull")
-        right.plot(c, [p.n for p in made.points], "o", ms=5, color=colour, label="lower hull")
+        right.plot(c, [p.n for p in made.points], "o", ms=5, color=colour)
         right.plot(c, np.exp(made.log_n + made.a * np.log(c)), color=colour, label=f"N* ~ C^{made.a:.3f}")
         left.set(xscale="log", yscale="log", xlabel=COMPUTE, ylabel="loss")
         right.set(xscale="log", yscale="log", xlabel=COMPUTE, ylabel="parameters N")
         style.plain_axis(left.yaxis)
         for axes in (left, right):
             style.flops_axis(axes.xaxis)
-            axes.legend()
-        _counts(right.yaxis)
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        style.counts(right.yaxis)
 
 
 def profiles(path: pathlib.Path, made: Isoflop) -> None:
-    """Draws the profile of each budget with its curve and minimum."""
-    with style.figure(path, 6.8, 4.6) as (axes,):
-        for colour, budget in zip(style.colours(len(made.budgets)), made.budgets, strict=True):
-            draw_profile(axes, budget, colour)
+    """Draws the profile of each budget with its curve and minimum: few budgets in a legend, many along a colour bar."""
+    count = len(made.budgets)
+    with style.figure(path, 7.2, 4.8 if count <= FEW else 5.6) as (axes,):
+        label = "budget C (FLOPs)"
+        size = 1.0 if count <= FEW else max(0.5, 1 - count / _CROWDED)
+        colours = style.colours(count) if count <= FEW else style.colour_bar(axes, [b.budget for b in made.budgets], label)
+        for colour, budget in zip(colours, made.budgets, strict=True):
+            draw_profile(axes, budget, colour, size)
         axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel="loss")
-        _counts(axes.xaxis)
+        style.counts(axes.xaxis)
         style.plain_axis(axes.yaxis)
-        axes.legend(title="budget C (FLOPs)", loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _paths(made: TableAnalysis) -> Iterator[tuple[str, str, list[tuple[float, Any, Any]]]]:
-    """Yields label, colour and (C, N*, D*) of each approach: Estimates, or numbers for the hull, which has no intervals."""
-    if isinstance(made.hull, Hull):
-        c = np.array([p.flops for p in made.hull.points])
-        n, d = (np.exp(at + slope * np.log(c)) for at, slope in ((made.hull.log_n, made.hull.a), (made.hull.log_d, made.hull.b)))
-        yield "approach 1 (lower hull)", style.APPROACH_COLOURS[1], list(zip(c, n, d, strict=True))
-    if isinstance(made.isoflop, Isoflop):
-        found = [(b.flops, b.n_star, b.d_star) for b in made.isoflop.budgets if isinstance(b.n_star, Estimate)]
-        if found:
-            yield "approach 2 (IsoFLOP minima)", style.APPROACH_COLOURS[2], found
-    if isinstance(made.law, LawFit) and made.law.allocations:
-        yield "approach 3 (law)", style.APPROACH_COLOURS[3], [(at.flops, at.n, at.d) for at in made.law.allocations]
-
-
-def allocation(path: pathlib.Path, made: TableAnalysis) -> None:
-    """Draws N* and D* against C by each approach."""
-    with style.figure(path, 9.6, 4.4, columns=2) as axes:
-        for label, colour, places in _paths(made):
-            for panel, index in zip(axes, (1, 2), strict=True):
-                _path(panel, [place[0] for place in places], [place[index] for place in places], colour, label)
-        for panel, name in zip(axes, ("N", "D"), strict=True):
-            panel.set(xscale="log", yscale="log", xlabel=COMPUTE, ylabel=f"compute-optimal {name}")
-            style.flops_axis(panel.xaxis)
-            _counts(panel.yaxis)
-        axes[0].legend(loc="upper left")
-
-
-def _path(axes: Any, flops: list[float], answers: list[Any], colour: str, label: str) -> None:
-    """Draws a line through numbers, with error bars where they are Estimates with intervals."""
-    kept = [(c, a) for c, a in zip(flops, answers, strict=True) if isinstance(a, (Estimate, float))]
-    c = np.array([c for c, _ in kept])
-    value = np.array([a.value if isinstance(a, Estimate) else a for _, a in kept])
-    low = np.array([v if not isinstance(a, Estimate) or a.low is None else a.low for v, (_, a) in zip(value, kept, strict=True)])
-    high = np.array([v if not isinstance(a, Estimate) or a.high is None else a.high for v, (_, a) in zip(value, kept, strict=True)])
-    error = np.maximum([value - low, high - value], 0)
-    axes.errorbar(c, value, yerr=error, fmt="o-", ms=4, lw=1.2, capsize=2, color=colour, label=label)
+        if count <= FEW:
+            axes.legend(title=label, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _known(made: LawFit) -> Optional[Law]:
@@ -127,35 +123,36 @@ def surface(path: pathlib.Path, made: LawFit, law: Law) -> None:
     grid_n, grid_d = (np.geomspace(x.min() / 1.5, x.max() * 1.5, 100) for x in (n, d))
     across, up = np.meshgrid(grid_n, grid_d)
     loss = solver.loss(law, values, np.stack([across.ravel(), up.ravel()], axis=1)).reshape(across.shape)
-    with style.figure(path, 6.8, 4.6) as (axes,):
+    with style.figure(path, 7.2, 4.8) as (axes,):
         axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel="tokens D")
         axes.set(xlim=(grid_n[0], grid_n[-1]), ylim=(grid_d[0], grid_d[-1]))  # before the labels, whose gaps are cut on the page
         drawn = axes.contour(grid_n, grid_d, loss, levels=np.geomspace(loss.min(), loss.max(), 14)[1:-1], cmap=style.SEQUENCE, linewidths=1)
         axes.clabel(drawn, fontsize=7.5, fmt="%.2f")
-        axes.scatter(n, d, s=10, color=style.BLACK, zorder=4, label="rows")
+        axes.scatter(n, d, s=10, color=style.BLACK, zorder=4, label="rows", rasterized=len(n) > style.MANY)
         path_of = [(at.n.value, at.d.value) for at in made.allocations if isinstance(at.n, Estimate) and isinstance(at.d, Estimate)]
         if path_of:
             axes.plot(*zip(*path_of, strict=True), color=style.RED, lw=2, label="compute-optimal path")
-        _counts(axes.xaxis)
-        _counts(axes.yaxis)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
-def _counts(axis: Any) -> None:
-    """Labels an axis of counts after the data are drawn: at powers of ten alone over more than two and a half decades."""
-    style.count_axis(axis)
-    low, high = axis.get_view_interval()
-    if high > 300 * low:
-        axis.set_major_locator(style.LogLocator(base=10, numticks=12))
+        style.counts(axes.xaxis)
+        style.counts(axes.yaxis)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def residuals(path: pathlib.Path, law: LawFit) -> None:
     """Draws measured over fitted loss against each input of the law."""
     names = list(law.sampled)
-    with style.figure(path, 4.5 * len(names), 3.6, columns=len(names), sharey=True) as axes:
-        for panel, name in zip(axes, names, strict=True):
-            panel.plot([p.inputs[name] for p in law.points], [100 * np.expm1(p.error) for p in law.points], "o", ms=3.5, color=style.BLUE)
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    width = 6.0 if columns == 1 else 4.2 * columns
+    many = len(law.points) > style.MANY
+    with style.figure(path, width, 3.4 * rows, columns=columns, sharey=True, rows=rows) as axes:
+        error = [100 * np.expm1(p.error) for p in law.points]
+        for i, (panel, name) in enumerate(zip(axes, names, strict=False)):
+            x = np.array([p.inputs[name] for p in law.points])
+            panel.plot(x, error, "o", ms=3.5, color=style.BLUE, alpha=0.8, mew=0, rasterized=many)
             panel.axhline(0, color=style.BLACK, lw=0.8)
-            panel.set(xscale="log", xlabel=name)
-            _counts(panel.xaxis)
-        axes[0].set_ylabel("measured over fitted loss − 1 (%)")
+            panel.set_xlabel(curve.input_label(name))
+            curve.scale_axis("x", panel, name, x)
+            if i % columns == 0:
+                panel.set_ylabel("measured / fitted loss − 1 (%)")
+        for panel in axes[len(names) :]:
+            panel.set_visible(False)

@@ -1,22 +1,43 @@
 """The drawing of one IsoFLOP profile."""
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from matplotlib.transforms import ScaledTranslation
+
+from lm.scaling.approaches import curves
 from lm.scaling.approaches.isoflop import IsoflopBudget
 from lm.scaling.page import style
 from lm.scaling.results import Estimate
+from lm.scaling.words import scientific
+
+_BELOW = 10.0  # points between a minimum and its interval, so that the star hides no end of it
 
 
-def draw_profile(axes, budget: IsoflopBudget, colour) -> None:
-    """Draws one budget: its points, its polynomial if it has one (Akima's curve is not drawn), and its minimum."""
+def draw_profile(axes: Any, budget: IsoflopBudget, colour: Any, size: float = 1.0) -> None:
+    """Draws one budget: its points, its curve, and its minimum above its interval. `size` is that of the marks."""
     bars = budget.sd or None
-    label = style.scientific(budget.budget)
-    axes.errorbar(budget.n, budget.loss, yerr=bars, fmt="o", ms=4, lw=0, elinewidth=0.9, capsize=2, color=colour, label=label)
+    axes.errorbar(
+        budget.n, budget.loss, yerr=bars, fmt="o", ms=4 * size, lw=0, elinewidth=0.9, capsize=2 if size == 1 else 0, color=colour,
+        label=scientific(budget.budget),
+    )  # fmt: skip
+    u = np.linspace(np.log(min(budget.n)), np.log(max(budget.n)), 100)
     if any(budget.coefficients):
-        u = np.linspace(np.log(budget.n[0]), np.log(budget.n[-1]), 100) - budget.centre
-        axes.plot(np.exp(u + budget.centre), np.polynomial.polynomial.polyval(u, budget.coefficients), color=colour, lw=1.2)
+        axes.plot(np.exp(u), np.polynomial.polynomial.polyval(u - budget.centre, budget.coefficients), color=colour, lw=1.2 * size)
+    elif not budget.coefficients and isinstance(budget.n_star, Estimate):
+        axes.plot(np.exp(u), _akima(budget, u), color=colour, lw=1.2 * size)
     if isinstance(budget.n_star, Estimate) and isinstance(budget.loss_star, Estimate):
         height = budget.loss_star.value
-        axes.plot(budget.n_star.value, height, marker="*", ms=12, mec="white", mew=0.8, color=colour, zorder=5)
+        axes.plot(budget.n_star.value, height, marker="*", ms=5 + 7 * size, mec="white", mew=0.8 * size, color=colour, zorder=5)
         if budget.n_star.low is not None and budget.n_star.high is not None:
-            axes.plot([budget.n_star.low, budget.n_star.high], [height, height], color=colour, lw=4, alpha=0.35, solid_capstyle="butt")
+            below = axes.transData + ScaledTranslation(0, -_BELOW * size / 72, axes.figure.dpi_scale_trans)
+            ends = [budget.n_star.low, budget.n_star.high]
+            axes.plot(ends, [height] * 2, "|-", color=style.BLACK, lw=1.1, ms=5 * size, mew=1.1, zorder=6, transform=below)
+
+
+def _akima(budget: IsoflopBudget, log_n: np.ndarray) -> np.ndarray:
+    """Returns Akima's curve, which runs through every point."""
+    x, loss = np.log(budget.n), np.array(budget.loss)
+    centre = float(x.mean())
+    fit = curves.Curve("akima", centre, x - centre, loss, loss, np.eye(len(x)), np.ones(len(x)))
+    return curves.values(fit, log_n - centre)

@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,14 +11,20 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from lm.scaling.words import scientific, si
 
 # Okabe and Ito (2008): distinct for all common forms of colour blindness.
 BLACK, ORANGE, GREEN, BLUE, RED = "#000000", "#E69F00", "#009E73", "#0072B2", "#D55E00"
 GREY = "#8a8a8a"
 APPROACH_COLOURS = {1: ORANGE, 2: BLUE, 3: GREEN}
 SEQUENCE = "viridis"
+MANY = 2000  # points above which a figure's SVG holds them as pixels
+_LIGHTEST = 0.9  # of the scale: its lightest end cannot be told from white
 
 _RC: Any = {
     "figure.dpi": 100,
@@ -40,16 +46,16 @@ _RC: Any = {
 
 
 @contextlib.contextmanager
-def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, sharey: bool = False) -> Iterator[list[Axes]]:
-    """Opens a figure of `width` x `height` inches with `columns` axes side by side, and writes PATH.png and PATH.svg at the end.
+def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, sharey: bool = False, rows: int = 1) -> Iterator[list[Axes]]:
+    """Opens a figure of `width` x `height` inches with `rows` of `columns` axes side by side, and writes PATH.png and PATH.svg at the end.
 
     The files carry no dates, so the same data gives the same bytes.
     """
     with matplotlib.rc_context(_RC):
         engine = ConstrainedLayoutEngine(w_pad=0.1 if columns > 1 else None)  # keeps labels of neighbouring axes apart
-        made, axes = plt.subplots(1, columns, figsize=(width, height), layout=engine, squeeze=False, sharey=sharey)
+        made, axes = plt.subplots(rows, columns, figsize=(width, height), layout=engine, squeeze=False, sharey=sharey)
         try:
-            yield list(axes[0])
+            yield list(axes.ravel())
             path.parent.mkdir(parents=True, exist_ok=True)
             made.savefig(path.with_suffix(".png"), metadata={"Software": None})
             made.set_layout_engine("none")  # both files have one layout, which takes as long as drawing
@@ -61,27 +67,16 @@ def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, sh
 def colours(count: int) -> list:
     """Returns `count` colours along a perceptually even scale, without its lightest end."""
     scale = matplotlib.colormaps[SEQUENCE]
-    return [scale(0.9 * i / max(count - 1, 1)) for i in range(count)]
+    return [scale(_LIGHTEST * i / max(count - 1, 1)) for i in range(count)]
 
 
-def si(value: float, digits: int = 2) -> str:
-    """Formats a count: 30900 -> '31k', 1.26e6 -> '1.3M'."""
-    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{_significant(value / limit, digits)}{suffix}"
-    return _significant(value, digits)
-
-
-def scientific(value: float) -> str:
-    """Formats a number for text inside a figure: 2e11 -> '2×10¹¹', 1.85e12 -> '1.85×10¹²', 1e12 -> '10¹²'."""
-    mantissa, exponent = f"{value:.2e}".split("e")
-    power = f"10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
-    return power if mantissa == "1.00" else f"{mantissa.rstrip('0').rstrip('.')}×{power}"
-
-
-def _significant(value: float, digits: int) -> str:
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e" in text or abs(value) >= 10 ** (digits - 1) else text
+def colour_bar(axes: Axes, values: Sequence[float], label: str) -> list:
+    """Draws a colour bar beside the axes, logarithmic in the values, and returns the colour of each value."""
+    scale: Any = ScalarMappable(LogNorm(min(values), max(values)), ListedColormap(colours(256)))
+    bar = axes.figure.colorbar(scale, ax=axes, label=label, aspect=30, pad=0.02)
+    flops_axis(bar.ax.yaxis)
+    bar.outline.set_visible(False)
+    return [scale.to_rgba(value) for value in values]
 
 
 def count_axis(axis) -> None:
@@ -89,6 +84,14 @@ def count_axis(axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+
+
+def counts(axis) -> None:
+    """Labels an axis of counts after the data are drawn: at powers of ten alone over more than two and a half decades."""
+    count_axis(axis)
+    low, high = axis.get_view_interval()
+    if high > 300 * low:
+        axis.set_major_locator(LogLocator(base=10, numticks=12))
 
 
 def flops_axis(axis) -> None:

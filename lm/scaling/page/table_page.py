@@ -1,37 +1,65 @@
 """The page of a table of runs, which `python -m lm.scaling fit RUNS.csv --report=FILE.html` writes."""
 
 import pathlib
-import tempfile
+from collections.abc import Mapping
 from typing import Optional, Union
 
 from lm.scaling import table_summary
 from lm.scaling.approaches.hull import Hull
 from lm.scaling.approaches.isoflop import Isoflop
-from lm.scaling.page import html
-from lm.scaling.results import Refusal
-from lm.scaling.table_analysis import LawFit, TableAnalysis
-from lm.scaling.words import missing, said
+from lm.scaling.page import cells, document
+from lm.scaling.page.cells import Cells, Reasons
+from lm.scaling.page.document import Document, Figure, Section, Table, Text, Written
+from lm.scaling.page.provenance import Provenance
+from lm.scaling.results import Answer, Refusal
+from lm.scaling.sensitivity import Variant
+from lm.scaling.table_analysis import Allocation, Fitted, LawFit, TableAnalysis
+from lm.scaling.words import scientific
+
+SYMBOLS = "N: parameters, D: tokens, C: training FLOPs; * marks the compute-optimal value. 1k, 1M, 1B, 1T: 10³, 10⁶, 10⁹, 10¹²."
+Exponents = Mapping[int, Mapping[str, Answer]]
 
 
-def write(path: pathlib.Path, made: TableAnalysis) -> pathlib.Path:
-    """Writes one self-contained page, and makes its folder if it is missing."""
+def write(path: pathlib.Path, made: TableAnalysis, provenance: Provenance, fitted: Optional[Fitted] = None, title: str = "") -> Written:
+    """Writes one self-contained page and the files of its figures, and makes its folder if it is missing.
+
+    Args:
+      fitted: the law with its draws, for the lines and bands of the figures.
+      title: of the page (default: of the table's file).
+    """
+    return document.write(path, page(made, provenance, fitted, title))
+
+
+def page(made: TableAnalysis, provenance: Provenance, fitted: Optional[Fitted] = None, title: str = "") -> Document:
+    """Returns the page of an analysis."""
     from lm.scaling.page import figures
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = figures.draw(pathlib.Path(folder), made)
-        return html.save(
-            path, pathlib.Path(__file__).with_name("table.html"), pathlib.Path(folder), pictures,
-            study={"name": made.source}, made=made, pictured=pictures,
-            refusals=refusals(made), approaches=approaches(made), parameters=parameters(made.law), allocations=allocations(made.law),
-            no_intervals=no_intervals(made.law), proof=proof(made.law), budgets=budgets(made.isoflop), settings=settings(made),
-            versions=made.versions, further=further(made),
-        )  # fmt: skip
+    refused, cautions = refusals(made), tuple(table_summary.cautions(made))
+    parts = (made.law, made.isoflop, made.hull)
+    reasons = Reasons(*cautions, *(part.reason for part in parts if isinstance(part, Refusal)))
+    drawn = figures.of(made, fitted)
+    sections = [
+        _result(made, drawn, reasons),
+        _minima(made, drawn, reasons),
+        _law(made, drawn, reasons),
+        Section("Approach 1: the lower hull", (drawn["hull"],)) if "hull" in drawn else None,
+        _further(made),
+    ]
+    name = pathlib.Path(made.source).name
+    return Document(
+        title=title or f"Scaling laws of {name}", summary=f"Fitted to {made.count} rows. {SYMBOLS}", refusals=refused, cautions=cautions,
+        sections=tuple(section for section in sections if section is not None), made=provenance, settings=settings(made) | made.versions,
+    )  # fmt: skip
 
 
 def settings(made: TableAnalysis) -> dict[str, str]:
     """Returns the settings in words; those of a fitted law are what was done: the resampling that `measured` chose, not `measured`."""
-    asked = {name: value for name, value in made.settings.items() if name not in ("law", "objective", "resampling")}
+    known = (
+        ("law", "objective", "resampling")
+        if isinstance(made.isoflop, Isoflop)
+        else ("law", "objective", "resampling", "curve", "regression")
+    )
+    asked = {name: value for name, value in made.settings.items() if name not in known}
     asked = {name: value for name, value in asked.items() if value is not None and value is not False}
     words = {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for name, value in asked.items()}
     if isinstance(made.law, LawFit):
@@ -39,86 +67,142 @@ def settings(made: TableAnalysis) -> dict[str, str]:
     return {name: value for name, value in sorted(words.items()) if value}
 
 
-def refusals(made: TableAnalysis) -> list[str]:
-    """Returns why an approach gave nothing."""
+def refusals(made: TableAnalysis) -> tuple[str, ...]:
+    """Returns why an approach gave nothing, each reason once."""
     named = (("approach 1", made.hull), ("approach 2", made.isoflop), ("approach 3", made.law))
-    return [f"{name}: {part.reason}" for name, part in named if isinstance(part, Refusal)]
+    by_reason: dict[str, list[str]] = {}
+    for name, part in named:
+        if isinstance(part, Refusal):
+            by_reason.setdefault(part.reason, []).append(name)
+    return tuple(f"{' and '.join(names)}: {reason}" for reason, names in by_reason.items())
 
 
-def further(made: TableAnalysis) -> str:
-    """Returns the filters, the likelihood, the profiles and the rolling origin as text; empty where none was asked for."""
-    law = table_summary.further(made.law) if isinstance(made.law, LawFit) else []
-    return "\n".join([*table_summary.filters(made.filters), *law, *table_summary.rolling(made.rolling)])
+def intervals_of_exponents(made: TableAnalysis) -> dict[str, Exponents]:
+    """Returns a and b of each approach by kind of interval, one column of the table each. Another kind is another entry.
 
-
-def approaches(made: TableAnalysis) -> list[dict[str, str]]:
-    """Returns the exponents a and b by each approach."""
-    rows = []
-    if isinstance(made.hull, Hull):
-        rows.append({"name": "1, lower hull", "a": f"{made.hull.a:.4g}", "b": f"{made.hull.b:.4g}"})
+    The first kind gives the values. A kind may lack approaches.
+    """
+    found: dict[int, Mapping[str, Answer]] = {}
     if isinstance(made.isoflop, Isoflop):
-        rows.append({"name": "2, IsoFLOP minima", "a": said(made.isoflop.a), "b": said(made.isoflop.b)})
+        found[2] = {"a": made.isoflop.a, "b": made.isoflop.b}
     if isinstance(made.law, LawFit) and made.law.exponents:
-        rows.append({"name": "3, law", "a": said(made.law.exponents["a"]), "b": said(made.law.exponents["b"])})
-    return rows
+        found[3] = made.law.exponents
+    return {"interval": found}
 
 
-def parameters(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
-    """Returns the parameters of the law with their intervals."""
-    if not isinstance(made, LawFit):
-        return []
-    why = no_intervals(made)
-    rows = [{"name": name, "value": f"{made.values[name]:.10g}", "interval": said(answer, why)} for name, answer in made.parameters.items()]
-    for name, answer in made.derived.items():
-        rows.append({"name": name, "value": "-" if isinstance(answer, Refusal) else f"{answer.value:.10g}", "interval": said(answer, why)})
-    return rows
+def exponents(made: TableAnalysis, reasons: Reasons) -> Optional[Table]:
+    """Returns the exponents a and b by each approach, their intervals of all kinds side by side."""
+    kinds = intervals_of_exponents(made)
+    first = next(iter(kinds.values()))
+    cell, rows = Cells(reasons), []
+    if isinstance(made.hull, Hull):
+        rows += [("1, lower hull", name, cells.plain(value), *[cells.NONE] * len(kinds)) for name, value in _of_hull(made.hull)]
+    for approach, label in ((2, "2, IsoFLOP minima"), (3, "3, law")):
+        for name, answer in first.get(approach, {}).items():
+            spans = [cell.interval(kind.get(approach, {}).get(name)) for kind in kinds.values()]
+            rows.append((label, name, cell.value(answer), *spans))
+    if not rows:
+        return None
+    caption = cell.caption("Exponents of N* ~ C^a and D* ~ C^b.", column=True)
+    return Table(("approach", "exponent", "value", *kinds), tuple(rows), caption, cell.notes())
 
 
-def no_intervals(made: Union[LawFit, Refusal, None]) -> Optional[str]:
-    """Returns why no parameter of the law has an interval, if it is one reason."""
-    return missing(made.parameters.values()) if isinstance(made, LawFit) else None
+def _of_hull(made: Hull) -> tuple[tuple[str, float], ...]:
+    return ("a", made.a), ("b", made.b)
 
 
-def allocations(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
-    """Returns the compute-optimal model at each C."""
-    if not isinstance(made, LawFit):
-        return []
-    rows, why = [], no_intervals(made)
-    for at in made.allocations:
-        row = {"flops": f"{at.flops:.3g}", "loss": said(at.loss, why, significant=4)}
-        row |= {name: said(value, why) for name, value in (("n", at.n), ("d", at.d), ("ratio", at.ratio))}
-        kind, message = (at.caution.kind.replace("_", " "), at.caution.message) if at.caution else ("", "")
-        rows.append(row | {"caution": kind, "message": message})
-    return rows
+def _result(made: TableAnalysis, drawn: dict[str, Figure], reasons: Reasons) -> Optional[Section]:
+    """Returns what the page is about: the exponents and the compute-optimal models, or the curve of a law that has none."""
+    table = exponents(made, reasons)
+    parts: list[Union[Figure, Table, Text]] = [] if table is None else [table]
+    parts += [drawn[name] for name in ("allocation", "curve", "sensitivity") if name in drawn]
+    if made.sensitivity:
+        parts.append(sensitivity(made.sensitivity, reasons))
+    if isinstance(made.law, LawFit) and made.law.allocations:
+        parts += allocations(made.law.allocations, "Compute-optimal models by approach 3.", reasons)
+    if made.isoflop_targets:
+        parts += allocations(made.isoflop_targets, "Compute-optimal models by the lines through the minima of approach 2.", reasons)
+    title = "The fitted law" if table is None and "curve" in drawn else "Compute-optimal allocation"
+    return Section(title, tuple(parts)) if parts else None
 
 
-def proof(made: Union[LawFit, Refusal, None]) -> list[dict[str, str]]:
+def sensitivity(made: tuple[Variant, ...], reasons: Reasons) -> Table:
+    """Returns the exponent a under one change at a time."""
+    cell, rows = Cells(reasons), []
+    for one in made:
+        moved = "" if one.difference is None else f"{one.difference:+.3f}".replace("-", "−")
+        outside = "outside" if one.outside else ""
+        rows.append((str(one.approach), one.what, one.choice, str(one.rows), cell.both(one.a), moved, outside))
+    head = ("approach", "change", "to", "rows", "a", "difference", "interval as chosen")
+    return Table(head, tuple(rows), cell.caption("How a moves with one change at a time."), cell.notes())
+
+
+def allocations(made: tuple[Allocation, ...], caption: str, reasons: Reasons) -> list[Union[Figure, Table, Text]]:
+    """Returns the compute-optimal model at each C, and how far the furthest extrapolates."""
+    cell = Cells(reasons)
+    rows: list[tuple[str, ...]] = []
+    for at in made:
+        outside = at.caution.kind.replace("_", " ") if at.caution else ""
+        answers = (cell.both(at.n, cells.count), cell.both(at.d, cells.count), cell.both(at.loss, cells.four), cell.both(at.ratio))
+        rows.append((scientific(at.flops), *answers, outside))
+    far = [at.caution.message for at in made if at.caution and at.caution.kind != "extrapolation"]
+    head: tuple[str, ...] = ("C (FLOPs)", "N*", "D*", "loss", "D/N", "outside the table")
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return [Table(head, tuple(rows), cell.caption(caption), (*cell.notes(), *reasons.new(far[-1:])))]
+
+
+def _minima(made: TableAnalysis, drawn: dict[str, Figure], reasons: Reasons) -> Optional[Section]:
+    if not isinstance(made.isoflop, Isoflop):
+        return None
+    cell, rows = Cells(reasons), []
+    for b in made.isoflop.budgets:
+        answers = (cell.both(b.n_star, cells.count), cell.both(b.d_star, cells.count), cell.both(b.loss_star, cells.four))
+        rows.append((scientific(b.flops), str(len(b.n)), *answers))
+    table = Table(
+        ("C (FLOPs)", "sizes", "N*", "D*", "lowest loss"), tuple(rows), cell.caption("Minima of the IsoFLOP profiles."), cell.notes()
+    )
+    return Section("Approach 2: IsoFLOP profiles", (drawn["isoflop"], table))
+
+
+def _law(made: TableAnalysis, drawn: dict[str, Figure], reasons: Reasons) -> Optional[Section]:
+    law = made.law
+    if not isinstance(law, LawFit):
+        return None
+    source = f" ({law.source})" if law.source else ""
+    table = parameters(law, reasons)
+    figures = [drawn[name] for name in ("surface", "residuals") if name in drawn]
+    return Section("Approach 3: a fitted law", (Text(f"{law.equation}{source}", verbatim=True), table, *figures, proof(law)))
+
+
+def parameters(law: LawFit, reasons: Reasons) -> Table:
+    """Returns the parameters of the law, and what it derives from them, with their intervals."""
+    cell = Cells(reasons)
+    rows = [(name, _full(law.values[name]), cell.interval(answer)) for name, answer in law.parameters.items()]
+    rows += [(name, cell.value(answer, _full), cell.interval(answer)) for name, answer in law.derived.items()]
+    caption = cell.caption("Parameters of the law.", column=True)
+    return Table(("parameter", "optimum", "interval"), tuple(rows), caption, cell.notes())
+
+
+def _full(value: float) -> str:
+    return f"{value:.8g}"
+
+
+def proof(made: LawFit) -> Table:
     """Returns the evidence that the optimum is one."""
-    if not isinstance(made, LawFit):
-        return []
-    rows = [
+    rows = (
         ("objective", f"{made.objective} = {made.objective_value:.10g}"),
-        ("scaled gradient there, sqrt(g H^-1 g / objective)", f"{made.gradient:.1e}"),
+        ("scaled gradient there, sqrt(g H^-1 g / objective)", scientific(made.gradient)),
         ("condition number of the column-scaled Jacobian", f"{made.condition:.3g}"),
         ("starts", f"{made.starts:,}; {made.agreeing} of the best agree"),
         ("objective by variable projection", "no linear parameters" if made.projected is None else f"{made.projected:.10g}"),
-        ("intervals by", made.resampling),
-        ("sampled range", "; ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in made.sampled.items())),
-    ]
-    return [{"what": what, "value": value} for what, value in rows]
+        ("sampled range", "; ".join(f"{name} {cells.plain(low)} to {cells.plain(high)}" for name, (low, high) in made.sampled.items())),
+    )
+    return Table(("what", "value"), rows, "Evidence that the optimum is one.")
 
 
-def budgets(made: Union[Isoflop, Refusal, None]) -> list[dict[str, str]]:
-    """Returns the minimum of each IsoFLOP profile."""
-    if not isinstance(made, Isoflop):
-        return []
-    return [
-        {
-            "flops": f"{b.flops:.3g}",
-            "points": str(len(b.n)),
-            "n": said(b.n_star),
-            "d": said(b.d_star),
-            "loss": said(b.loss_star, significant=4),
-        }
-        for b in made.budgets
-    ]
+def _further(made: TableAnalysis) -> Optional[Section]:
+    """Returns the filters, the likelihood, the profiles and the rolling origin as text; None where none was asked for."""
+    law = table_summary.further(made.law) if isinstance(made.law, LawFit) else []
+    lines = [*table_summary.filters(made.filters), *law, *table_summary.rolling(made.rolling)]
+    return Section("Further checks", (Text("\n".join(lines), verbatim=True),)) if lines else None

@@ -1,0 +1,136 @@
+"""The pages of --report: what they say of themselves, their tables, and the files of their figures."""
+
+import dataclasses
+import re
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+
+from lm.errors import UserError
+from lm.scaling import runs, table_analysis, words
+from lm.scaling.approaches import hull
+from lm.scaling.page import document, figures, provenance, style, table_page
+from lm.scaling.results import Caution, Estimate, Refusal
+from lm.scaling.sensitivity import Variant
+from lm.scaling.table_analysis import TableSettings
+from tests.scaling.test_figures_fits import analysis, law_of, table
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def estimate(value):
+    return Estimate(value, 0.98 * value, 1.02 * value, 0.8, "bootstrap over rows")
+
+
+VARIANTS = (
+    Variant(3, "as chosen", "", 84, estimate(0.5), None, False),
+    Variant(3, "objective", "l1", 84, estimate(0.52), 0.02, True),
+    Variant(3, "filter", "no row", 0, Refusal("too_few_points", "no rows are left"), None, False),
+)
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory):
+    """Twelve budgets by seven sizes of a known law, the sizes of the first so few and far that its profile has no minimum."""
+    made = table()
+    kept = (made.budget != made.budget.min()) | (made.n > np.median(made.n[made.budget == made.budget.min()]))
+    path = tmp_path_factory.mktemp("tables") / "runs.csv"
+    columns = np.stack([made.n, made.d, made.loss, made.budget], axis=1)[kept]
+    np.savetxt(path, columns, delimiter=",", header="Params,tokens,loss,budget", comments="")
+    return path
+
+
+@pytest.fixture(scope="module")
+def written(csv, tmp_path_factory):
+    """A page with all figures but that of one input, and its text."""
+    made = runs.read_table(csv, runs.Columns(budget="budget"))
+    law = dataclasses.replace(law_of(made), exponents={"a": estimate(0.5), "b": estimate(0.5)}, parameters={"A": estimate(400.0)})
+    profiles = table_analysis.fit_profiles(made, TableSettings(draws=50))
+    whole = dataclasses.replace(
+        analysis(law, profiles, hull.fit_hull(made)), cautions=(Caution("units", "C 1e+21 is far"),) * 2, sensitivity=VARIANTS
+    )
+    command = ["fit", "my runs.csv", "--budget=budget"]
+    path = tmp_path_factory.mktemp("pages") / "out" / "laws.html"
+    found = table_page.write(path, whole, provenance.provenance(made, command), title="Laws & losses")
+    return found, path.read_text(encoding="utf-8")
+
+
+def test_a_page_says_how_it_was_made(written, csv):
+    _, page = written
+    assert "<title>Laws &amp; losses</title>" in page
+    assert "python -m lm.scaling fit &#39;my runs.csv&#39; --budget=budget" in page
+    made = runs.read_table(csv, runs.Columns(budget="budget"))
+    assert re.fullmatch("[0-9a-f]{64}", made.sha256)
+    for said in (made.sha256, str(csv), *(one.column for one in made.read), "lm 0.", "20"):
+        assert said in page
+    assert re.search(r"\d{4}-\d\d-\d\d", page)
+    assert "https://" not in page
+
+
+def test_figures_are_files_too(written):
+    found, page = written
+    folder = found.page.with_name("laws_files")
+    names = ["allocation", "sensitivity", "isoflop", "surface", "residuals", "hull"]
+    assert re.findall(r'<figure id="(\w+)"', page) == names
+    assert list(found.files) == [folder / f"{name}.{kind}" for name in names for kind in ("png", "svg")]
+    assert sorted(folder.iterdir()) == sorted(found.files)
+    for file in found.files:
+        assert f'href="laws_files/{file.name}"' in page
+        if file.suffix == ".svg":
+            assert xml.etree.ElementTree.parse(file).getroot().tag.endswith("svg")
+        else:
+            assert file.read_bytes()[:8] == PNG
+            assert int.from_bytes(file.read_bytes()[16:20], "big") > 800  # pixels across
+
+
+def test_the_level_of_intervals_and_each_reason_stand_once(written):
+    _, page = written
+    tables = page.split('<p class="caption">')[1:]
+    assert len(tables) == 6
+    assert all(one.split("</table>")[0].count("80%") <= 1 for one in tables)
+    assert sum("80%" in one.split("</table>")[0] for one in tables) == 5  # all but the evidence of the optimum
+    assert page.count("C 10²¹ is far") == 1
+    assert page.count("no rows are left") == 1
+    assert page.count("a parabola and its noise need") == 1  # N*, D* and loss of the first budget
+    assert "e+" not in re.sub(r"<[^>]*>", "", page.split("<body>")[1])
+
+
+def test_a_refused_page_is_a_page(tmp_path, csv):
+    refused = Refusal("too_few_points", "three rows")
+    made = runs.read_table(csv)
+    (tmp_path / "report_files").mkdir()
+    for name in ("hull.png", "mine.png"):
+        (tmp_path / "report_files" / name).write_bytes(b"")
+    found = table_page.write(tmp_path, analysis(refused, refused, None), provenance.provenance(made))
+    assert found.page == tmp_path / "report.html"
+    assert found.files == ()
+    assert [one.name for one in (tmp_path / "report_files").iterdir()] == ["mine.png"]
+    assert found.page.read_text(encoding="utf-8").count("three rows") == 1
+
+
+@pytest.mark.parametrize("name", ["laws.pdf", "laws.csv"])
+def test_a_page_is_html_or_a_directory(name, tmp_path):
+    with pytest.raises(UserError, match="html"):
+        document.page_at(tmp_path / name)
+
+
+@pytest.mark.parametrize(("count", "axes"), [(4, 1), (26, 2)])
+def test_many_budgets_have_a_colour_bar(count, axes, tmp_path, monkeypatch):
+    c = np.repeat(np.geomspace(1e17, 1e21, count), 5)
+    n = np.tile(np.geomspace(0.3, 3, 5), count) * np.sqrt(c / 120)
+    frame = {"N": n, "D": c / 6 / n, "C": c, "loss": 1.7 + 60 / c**0.12 * (1 + 0.05 * np.log(n / np.sqrt(c / 120)) ** 2)}
+    profiles = table_analysis.fit_profiles(runs.from_frame(frame, runs.Columns(budget="C")), TableSettings(draws=20))
+    drawn = []
+    monkeypatch.setattr(style.plt, "close", drawn.append)
+    figures.profiles(tmp_path / "isoflop", profiles)
+    assert len(drawn[0].axes) == axes
+    assert (drawn[0].axes[0].get_legend() is None) == (axes == 2)
+
+
+def test_one_notation():
+    counts = {30_900.0: "31k", 1.26e6: "1.3M", 2.4e9: "2.4B", 9.996e11: "1T", 310.0: "310", 0.0067: "0.0067"}
+    assert {value: words.si(value) for value in counts} == counts
+    assert [words.si(value, 3, zeros=True) for value in (2.4e9, 999.7e6, 12.0, 1.0)] == ["2.40B", "1.00B", "12.0", "1.00"]
+    assert [words.scientific(value) for value in (2e11, 1.85e12, 1e12, 3e-7)] == ["2×10¹¹", "1.85×10¹²", "10¹²", "3×10⁻⁷"]
+    assert words.typeset("C 1e+21, N 1.5e9; run 1e4b, 0.5") == "C 10²¹, N 1.5×10⁹; run 1e4b, 0.5"
