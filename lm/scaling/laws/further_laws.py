@@ -8,7 +8,7 @@ import numpy as np
 
 from lm.scaling.laws.formula import Formula, LogFormula
 
-_LARGEST = 700.0  # exp of more is not a float64
+_LARGEST = 200.0  # exp of more has a square that is no float64
 
 
 class Vocabulary(LogFormula):
@@ -92,6 +92,11 @@ def critical_tokens(p: Any, n: Any, bits: Any) -> Any:
     return ratio ** (1 / (p.gamma_D + p.beta))
 
 
+def _stretched(coefficient: Any, log_power: Any) -> Any:
+    """Returns coefficient * exp(log_power), finite with its derivatives wherever a descent may come."""
+    return jnp.exp(jnp.minimum(jnp.log(jnp.maximum(coefficient, 1e-300)) + log_power, _LARGEST))
+
+
 class Farseer(Formula):
     """A law whose coefficient and exponent of D, and whose floor, depend on N by stretched exponentials.
 
@@ -117,9 +122,10 @@ class Farseer(Formula):
     source = "Li et al. 2025 (Farseer), eq. 3"
 
     def log(self, p: Any, x: Any) -> Any:
-        log_d = jnp.log(x.D)
-        exponent = jnp.exp(jnp.minimum(p.b1 - p.a1 * x.N**p.alpha, _LARGEST))
-        return jnp.logaddexp(p.b3 - p.a3 * x.N**p.gamma, p.b2 + p.a2 * x.N**-p.beta - exponent * log_d)
+        log_n = jnp.log(x.N)
+        exponent = jnp.exp(jnp.minimum(p.b1 - _stretched(p.a1, p.alpha * log_n), _LARGEST))
+        floor = p.b3 - _stretched(p.a3, p.gamma * log_n)
+        return jnp.logaddexp(floor, p.b2 + _stretched(p.a2, -p.beta * log_n) - exponent * jnp.log(x.D))
 
     def loss(self, p: Any, x: Any) -> Any:
         return jnp.exp(self.log(p, x))
