@@ -70,6 +70,7 @@ ROOMS = [
         "coverage",
         "diagnostics",
         "filters",
+        "law_error",
         "mixtures",
         "multiplier",
         "prediction",

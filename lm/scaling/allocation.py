@@ -18,8 +18,21 @@ _PLACES, _ZOOMS = 41, 5
 
 
 @result
+class WithError:
+    """The compute-optimal N, D, loss and D / N at a C, with the law's own error in their intervals."""
+
+    n: Answer
+    d: Answer
+    loss: Answer
+    ratio: Answer
+
+
+@result
 class Allocation:
-    """The compute-optimal N, D, loss and D / N at C. `caution` marks an extrapolation."""
+    """The compute-optimal N, D, loss and D / N at C. `caution` marks an extrapolation.
+
+    Their intervals suppose the law to be true; those of `with_error` do not. None where the law's own error is not inferred.
+    """
 
     flops: float
     n: Answer
@@ -27,6 +40,7 @@ class Allocation:
     loss: Answer
     ratio: Answer
     caution: Optional[Caution]
+    with_error: Optional[WithError] = None
 
 
 def by_minima(fitted: Sequence[Minimum], flops: Sequence[float], settings: AnalysisSettings) -> tuple[Allocation, ...]:

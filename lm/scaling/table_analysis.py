@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling import budgets, diagnostics
+from lm.scaling import budgets, diagnostics, law_error
 from lm.scaling.allocation import Allocation, by_minima
 from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.approaches.hull import Hull, fit_hull
@@ -17,6 +17,7 @@ from lm.scaling.fits import constrained, frontier
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fitted_law import FittedLaw, fit_runs, lack_of_fit
 from lm.scaling.intervals import likelihood, noise, profile_likelihood
+from lm.scaling.intervals.discrepancy import Discrepancy
 from lm.scaling.intervals.likelihood import Likelihood, LikelihoodFit
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.intervals.profile_likelihood import ProfileInterval
@@ -74,7 +75,8 @@ class FittedPoint:
 class LawFit:
     """A law fitted to a table, with the numbers that show whether its optimum is one.
 
-    `exponents` are a and b of N* ~ C^a, D* ~ C^b over the table's compute (empty for laws without N and D). `derived` is what the law says
+    `exponents` are a and b of N* ~ C^a, D* ~ C^b over the table's compute (empty for laws without N and D),
+    `exponents_with_error` the same with the law's own error in their intervals. `derived` is what the law says
     of itself beside its parameters, by name. `projected` is the objective that variable projection reaches.
     """
 
@@ -99,6 +101,7 @@ class LawFit:
     profiles: tuple[ProfileInterval, ...] = ()
     likelihood: Union[LikelihoodFit, Refusal, None] = None
     derived: dict[str, Answer] = dataclasses.field(default_factory=dict)
+    exponents_with_error: dict[str, Answer] = dataclasses.field(default_factory=dict)
 
 
 @result
@@ -290,11 +293,13 @@ def described(runs: Runs, made: FittedLaw, settings: TableSettings, found: tuple
         )
         for i in range(len(runs))
     )  # fmt: skip
+    own = None if refused else law_error.inferred(made)
     return LawFit(
         law=type(law).__name__, equation=getattr(law, "equation", "") or type(law).__name__, source=getattr(law, "source", ""),
         objective=repr(made.fit.objective),
         values=made.fit.natural, parameters=made.parameters(), exponents=exponents(made, runs, refused),
-        allocations=() if refused else allocations(made, runs, settings.targets),
+        allocations=() if refused else allocations(made, runs, settings.targets, own),
+        exponents_with_error=law_error.exponents(own, runs, made.level, settings.seed),
         resampling=made.method, objective_value=made.fit.value, projected=None if made.projected is None else made.projected.value,
         gradient=made.fit.gradient, condition=made.fit.condition, starts=made.fit.starts, agreeing=made.fit.agreeing,
         sampled=made.sampled, points=points, cautions=cautions, derived=made.derived(),
@@ -309,16 +314,20 @@ def exponents(made: FittedLaw, runs: Runs, refused: Optional[Refusal] = None) ->
     return {"a": a, "b": b}
 
 
-def allocations(made: FittedLaw, runs: Runs, targets: tuple[float, ...]) -> tuple[Allocation, ...]:
+def allocations(
+    made: FittedLaw, runs: Runs, targets: tuple[float, ...], own: Union[Discrepancy, Refusal, None] = None
+) -> tuple[Allocation, ...]:
     """Returns N*, D* and the loss at each power of ten within the table's compute, and at the targets."""
     if not frontier.allocates(made.law):
         return ()
     decades = 10.0 ** np.arange(np.ceil(np.log10(runs.c.min())), np.floor(np.log10(runs.c.max())) + 1)
     flops = sorted({*decades.tolist(), *targets})
-    path = made.path(frontier.cost_of(runs), np.log(flops))
+    cost = frontier.cost_of(runs)
+    path, with_error = made.path(cost, np.log(flops)), law_error.optima(own, cost, flops, made.level)
     found = []
     for i, c in enumerate(flops):
         columns = (path.log_n[:, i], path.log_d[:, i], path.log_loss[:, i], (path.log_d - path.log_n)[:, i])
         n, d, loss, ratio = (made.answer_of(np.exp(column)) for column in columns)
-        found.append(Allocation(c, n, d, loss, ratio, diagnostics.extrapolation(c, (float(runs.c.min()), float(runs.c.max())))))
+        caution = diagnostics.extrapolation(c, (float(runs.c.min()), float(runs.c.max())))
+        found.append(Allocation(c, n, d, loss, ratio, caution, with_error[i]))
     return tuple(found)

@@ -7,6 +7,7 @@ from lm.scaling.results import Answer, Estimate, Refusal
 from lm.scaling.words import aligned, digits, missing, said, short
 
 if TYPE_CHECKING:
+    from lm.scaling.allocation import WithError
     from lm.scaling.approaches.hull import Hull
     from lm.scaling.approaches.isoflop import Isoflop
     from lm.scaling.filters import FilterStep
@@ -66,9 +67,14 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
     values = made.parameters | made.exponents | made.derived
     why = missing(values.values())
     lines += [f"  no intervals: {why}"] if why else []
-    lines += [f"  {name} = {said(value, why)}" for name, value in values.items()]
+    lines += [f"  {name} = {said(value, why)}{_with_error(made.exponents_with_error.get(name))}" for name, value in values.items()]
     lines += allocations(made.allocations, f"no intervals: {why}")
     return lines + further(made)
+
+
+def _with_error(answer: "Optional[Answer]") -> str:
+    """Renders an exponent with the law's own error in its interval, to stand behind the statistical one."""
+    return "" if answer is None or isinstance(answer, Refusal) else f"; with the law's own error {said(answer)}"
 
 
 def allocations(made: "Sequence[Allocation]", known: str = "") -> list[str]:
@@ -78,19 +84,30 @@ def allocations(made: "Sequence[Allocation]", known: str = "") -> list[str]:
     """
     if not made:
         return []
-    levels = {
-        answer.level for at in made for answer in (at.n, at.d, at.loss, at.ratio) if isinstance(answer, Estimate) and answer.low is not None
-    }
+    lines, reasons = _allocated(made, made)
+    own = [at.with_error for at in made]
+    if any(own):
+        further, others = _allocated(made, own)
+        lines += ["  the same with the law's own error in the intervals:", *further]
+        reasons |= others
+    reasons.pop(known, None)
+    far = [at.caution for at in made if at.caution and at.caution.kind != "extrapolation"]
+    return lines + [f"  {reason}" for reason in reasons] + [f"  caution: {caution.message}" for caution in far[-1:]]
+
+
+def _allocated(at: "Sequence[Allocation]", values: "Sequence[Union[Allocation, WithError, None]]") -> tuple[list[str], dict[str, None]]:
+    """Returns the lines of a table of optima, and what was refused."""
+    kept = [(one, value) for one, value in zip(at, values, strict=True) if value is not None]
+    every = [answer for _, one in kept for answer in (one.n, one.d, one.loss, one.ratio) if isinstance(answer, Estimate)]
+    levels = {answer.level for answer in every if answer.low is not None}
     level = f" ({levels.pop():.0%})" if len(levels) == 1 else ""
     rows: list[list[str]] = []
     reasons: dict[str, None] = {}
-    for at in made:
-        cells = [(at.n, 3), (at.d, 3), (at.loss, 4), (at.ratio, 3)]
-        rows.append([short(f"{at.flops:.3g}"), *(_cell(answer, digits) for answer, digits in cells), _outside(at)])
-        reasons |= {reason: None for answer, _ in cells if (reason := _reason(answer)) and reason != known}
-    lines = aligned(["C", f"N*{level}", f"D*{level}", f"loss{level}", f"D/N{level}", "outside"], rows)
-    far = [at.caution for at in made if at.caution and at.caution.kind != "extrapolation"]
-    return lines + [f"  {reason}" for reason in reasons] + [f"  caution: {caution.message}" for caution in far[-1:]]
+    for one, value in kept:
+        cells = [(value.n, 3), (value.d, 3), (value.loss, 4), (value.ratio, 3)]
+        rows.append([short(f"{one.flops:.3g}"), *(_cell(answer, digits) for answer, digits in cells), _outside(one)])
+        reasons |= {reason: None for answer, _ in cells if (reason := _reason(answer))}
+    return aligned(["C", f"N*{level}", f"D*{level}", f"loss{level}", f"D/N{level}", "outside"], rows), reasons
 
 
 def _cell(answer: "Answer", significant: int) -> str:

@@ -7,7 +7,7 @@ from typing import Optional, Union
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling import diagnostics
+from lm.scaling import diagnostics, law_error
 from lm.scaling.fits import solver
 from lm.scaling.fits.frontier import REACH, Cost, allocates, log_inputs
 from lm.scaling.fitted_law import FittedLaw
@@ -83,7 +83,8 @@ def best(fitted: FittedLaw, cost: Cost, flops: float, sampled: Optional[tuple[fl
     path = fitted.path(cost, np.log([flops]))
     columns = (path.log_n, path.log_d, path.log_loss, path.log_d - path.log_n)
     n, d, loss, ratio = (fitted.answer_of(np.exp(column[:, 0])) for column in columns)
-    return Allocation(flops, n, d, loss, ratio, None if sampled is None else diagnostics.extrapolation(flops, sampled))
+    (with_error,) = law_error.optima(law_error.inferred(fitted), cost, [flops], fitted.level)
+    return Allocation(flops, n, d, loss, ratio, None if sampled is None else diagnostics.extrapolation(flops, sampled), with_error)
 
 
 def iso_loss(fitted: FittedLaw, cost: Cost, loss: float, count: int = 41) -> IsoLoss:
