@@ -1,6 +1,7 @@
 """`build` and `Model`, through which everything outside this folder sees a Transformer: pure functions over a dict of parameters."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -226,6 +227,10 @@ def _sequence_positions(inputs: Inputs, token: str) -> jax.Array:
     return jnp.argmax(jnp.where(real_BT, original_index_BT, -1), axis=1, keepdims=True)
 
 
+@functools.lru_cache(maxsize=64)
 def build(config: ModelConfig, execution: Execution = Execution()) -> Model:
-    """Returns the model of a configuration. Raises UserError for one that cannot be built."""
+    """Returns the model of a configuration. Raises UserError for one that cannot be built.
+
+    A model has no state, and what asks for one again gets the same: to trace its initialisation for the shapes takes a tenth of a second.
+    """
     return Model(config, execution)

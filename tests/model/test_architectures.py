@@ -11,7 +11,8 @@ from model import families
 from model.small import GPT2, LLAMA, WINDOW, close, model_of, params_of, tokens
 
 from lm.mesh import MeshConfig
-from lm.model.architectures import build
+from lm.model.architectures import Model
+from lm.model.execution import Execution
 from lm.model.weights import flatten
 from lm.sharding import make_mesh
 from lm.types import Inputs
@@ -71,7 +72,7 @@ def test_graph_mode_changes_no_operation(mode):
     """One of the two is the default, whose results the other tests look at."""
 
     def traced():
-        model = build(families.LLAMA)
+        model = Model(families.LLAMA, Execution())
         drawn = jax.eval_shape(model.init, jax.random.key(0))
         return jax.tree.structure(drawn), str(jax.make_jaxpr(model.apply)(params_of(families.LLAMA), families.rows(families.LLAMA)))
 
