@@ -67,7 +67,8 @@ def test_scan_is_unroll_and_remat_is_no_remat(name, unroll, remat):
     same(value_and_grad(name, unroll, remat), value_and_grad(name, False, "none"))
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in CASES))
+# A loss with ReLU has kinks, over which a difference is no slope.
+@pytest.mark.parametrize("name", [name for name in dict.fromkeys(case[0] for case in CASES) if FAMILIES[name].mlp.activation != "relu"])
 def test_the_gradient_of_every_weight_is_the_slope_of_the_loss(name):
     """By a central difference along the gradient, with the values of the same program: nothing stops a gradient on its way."""
     params = params_of(FAMILIES[name])
