@@ -98,4 +98,9 @@ def _at(first: FittedLaw, second: FittedLaw, inputs: Mapping[str, np.ndarray]) -
     x = np.stack([inputs[name] for name in first.law.inputs], axis=1)
     loss = solver.loss(first.law, first.stacked, x)[:, 0]
     metric = np.array([solver.loss(second.law, values, np.array([[one]]))[0] for values, one in zip(second.stacked, loss, strict=True)])
-    return ChainedAt({name: float(column[0]) for name, column in inputs.items()}, first.answer_of(loss), second.answer_of(metric))
+    known = {name: float(column[0]) for name, column in inputs.items()}
+    if not np.isfinite(metric[0]):
+        low, high = second.sampled["L"]
+        beyond = f"at a loss of {loss[0]:.3g} the second law has no metric; the runs have losses of {low:.3g} to {high:.3g}"
+        return ChainedAt(known, first.answer_of(loss), Refusal("extrapolation", f"{beyond}: ask for a run nearer to them"))
+    return ChainedAt(known, first.answer_of(loss), second.answer_of(metric))

@@ -27,8 +27,9 @@ def written(path, rates, loss=True, sigma=1e-5):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """20 points of a curve and 32 starts."""
-    monkeypatch.setattr(curve_fit, "SHOWN", 20)
+    """Ten points of a curve, twelve blocks of its schedule and 32 starts."""
+    monkeypatch.setattr(curve_fit, "DROPS", 12)
+    monkeypatch.setattr(curve_fit, "SHOWN", 10)
     starts = MultiPower.starts
     monkeypatch.setattr(MultiPower, "starts", lambda self, centre: starts(self, centre)[::4])
 
@@ -40,7 +41,7 @@ def test_an_unseen_schedule_is_predicted(tmp_path, capsys):
     constant, _ = written(tmp_path / "constant.csv", np.full(STEPS, 3e-4))
     two, _ = written(tmp_path / "two.csv", np.where(t < 800, 3e-4, 9e-5))
     unseen, truth = written(tmp_path / "unseen.csv", np.where(t < 1400, 3e-4, 9e-5), loss=False)
-    command = ["curves", cosine, constant, two, "--predict", unseen, "--draws", "20"]
+    command = ["curves", cosine, constant, two, "--predict", unseen, "--draws", "12"]
     assert main([*command, "--json"]) == 0
     made = from_json(capsys.readouterr().out)
     assert min(one.r2 for one in made.fitted) > 0.99
