@@ -62,7 +62,7 @@ def test_draws_of_a_t_stand_at_its_quantiles(degrees):
 def test_averages_weigh_cells_cuts_factors_tables_and_families_alike():
     def made(source, values):
         groups = [
-            backtest.Group(backtest.EVERY, "law and its error", factor, 1, backtest.Tested(v, v, (v, v, v), v, v))
+            backtest.ScoredGroup(backtest.EVERY, "law and its error", factor, 1, backtest.Tested(v, v, (v, v, v), v, v))
             for factor, v in values.items()
         ]
         return backtest.TableBacktest(source, 1, (), tuple(groups))

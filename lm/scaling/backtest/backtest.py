@@ -41,7 +41,7 @@ class Tested:
 
 
 @result
-class Group:
+class ScoredGroup:
     """The forecasts of one quantity by one method, at one factor of compute beyond the cut."""
 
     quantity: str
@@ -52,7 +52,7 @@ class Group:
 
 
 @result
-class Cut:
+class BacktestCut:
     """One cut: what it left below, or why no law was fitted there."""
 
     flops: float
@@ -66,8 +66,8 @@ class TableBacktest:
 
     source: str
     rows: int
-    cuts: tuple[Cut, ...]
-    groups: tuple[Group, ...]
+    cuts: tuple[BacktestCut, ...]
+    groups: tuple[ScoredGroup, ...]
 
 
 @result
@@ -110,7 +110,7 @@ def backtest_table(runs: Runs, law: Law = Chinchilla(), objective: Objective = H
     for cut in cuts_of(runs):
         known = below(runs, cut, law, objective, seed)
         count = int(np.sum(compute_of(runs) <= cut * (1 + 1e-9)))
-        cuts.append(Cut(float(cut), count, known if isinstance(known, Refusal) else None))
+        cuts.append(BacktestCut(float(cut), count, known if isinstance(known, Refusal) else None))
         if isinstance(known, Below):
             found += _losses(known, runs) + _optima(known, every)
     return TableBacktest(runs.source, len(runs), tuple(cuts), _grouped(found))
@@ -172,10 +172,10 @@ def mean(found: Sequence[Tested]) -> Tested:
     return Tested(error, bias, held, score, crps)
 
 
-def _grouped(found: Sequence[_Scored]) -> tuple[Group, ...]:
+def _grouped(found: Sequence[_Scored]) -> tuple[ScoredGroup, ...]:
     keys = dict.fromkeys((one.quantity, one.method, one.factor) for one in found)
     members = {key: [one.tested for one in found if (one.quantity, one.method, one.factor) == key] for key in keys}
-    return tuple(Group(*key, len(members[key]), mean(members[key])) for key in keys)
+    return tuple(ScoredGroup(*key, len(members[key]), mean(members[key])) for key in keys)
 
 
 def backtest(
