@@ -27,6 +27,8 @@ from lm.scaling import diagnostics, results
 from lm.scaling.approaches import profiles
 from lm.scaling.approaches.isoflop import Isoflop, fit_isoflop
 from lm.scaling.approaches.parametric import Parametric, fit_parametric
+from lm.scaling.backtest.backtest import TableBacktest, backtest_table
+from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Caution, Refusal, result
 from lm.scaling.runs import Runs
@@ -59,6 +61,7 @@ class Analysis:
     cautions: tuple[Caution, ...]
     versions: dict[str, str]
     oracle: Optional[OracleComparison] = None  # for text whose least loss is known
+    backtest: Optional[TableBacktest] = None  # of forecasts from fewer budgets
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -131,6 +134,7 @@ def analyse(
         cautions=_cautions(classes, parametric, checked) + _disagreement(isoflop, made, parametric, cells, settings),
         versions={"jax": jax.__version__, "numpy": np.__version__},
         oracle=None if least is None else compare(least, cells, parametric, noise, settings),
+        backtest=backtest_table(runs, objective=HuberLog(settings.delta), seed=settings.seed),
     )  # fmt: skip
 
 

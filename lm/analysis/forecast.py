@@ -1,10 +1,15 @@
 """Forecasts the largest budget from the smaller ones, before its cells start.
 
-Losses are predicted by approach 3 fitted to the known cells; the interval is predictive: the fit's own draws plus seed noise sigma(C),
-widened to the size of the residuals where these are larger. Two baselines say what the law adds: a power law of L*(C) through the minima
-of the known budgets, and the last budget's lowest loss, each for every cell.
+Losses are predicted by approach 3 fitted to the known cells, and move by what the law is inferred to be off by at the edge of the data. The
+interval is predictive and has three parts: seed noise sigma(C), widened to the size of the residuals where these are larger, the draws of
+the parameters, and the law's own error. Three budgets show little of that error, so that all three are added in full: on public tables cut
+to as few, this holds more than the parts of `intervals.discrepancy` alone (docs/backtest.md).
+
+Two baselines say what the law adds: a power law of L*(C) through the minima of the known budgets, and the last budget's lowest loss, each
+for every cell.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -16,18 +21,23 @@ from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.fits import frontier, solver
 from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals.discrepancy import discrepancy
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Answer, Estimate, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 from lm.study.rows import Row
 
-METHOD = "approach 3, predictive: parametric bootstrap and seed noise"
+METHOD = "approach 3, predictive: seed noise, parametric bootstrap and the law's own error"
 
 
 @result
 class CellForecast:
-    """The loss that one planned cell is expected to end at, in nats per byte. `sigma` is its relative seed standard deviation."""
+    """The loss that one planned cell is expected to end at, in nats per byte. `sigma` is its relative seed standard deviation.
+
+    `parts` are the standard deviations of log loss behind the interval: of noise, parameters and discrepancy. `shift` is how far the loss
+    of the law was moved, in log loss.
+    """
 
     id: str
     n: float
@@ -35,6 +45,8 @@ class CellForecast:
     flops: float
     loss: Answer
     sigma: Optional[float]
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)
+    shift: float = 0.0
 
 
 @result
@@ -70,7 +82,8 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
     log_c = np.log([row.flops[settings.planned_c] for row in targets])
     law = parametric.fit_law(cells, noise, settings, settings.draws, "forecast", span=False)
     problem = law if isinstance(law, Refusal) else parametric.unidentified(law, settings)
-    losses, sigma = _losses(law, cells, noise, log_x, log_c, settings)
+    losses = _losses(law, cells, noise, log_x, log_c, settings)
+    sigma = noise.sigma(log_c).tolist() if isinstance(noise, NoiseModel) else [None] * len(log_c)
     fitted, minima = isoflop.fit_isoflop(profiles.by_budget(cells), cells, noise, settings)
     centre = np.array([log_c.mean()])
     power, last = _baselines(fitted, float(centre[0]))
@@ -78,8 +91,10 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
         budget=float(targets[0].budget), flops=math.exp(centre[0]), n_convention=settings.n, c_convention=settings.planned_c,
         made_from=tuple(row.id for row in rows),
         cells=tuple(
-            CellForecast(row.id, float(row.params[settings.n]), float(row.tokens), float(row.flops[settings.planned_c]), loss, sd)
-            for row, loss, sd in zip(targets, losses, sigma, strict=True)
+            CellForecast(
+                row.id, float(row.params[settings.n]), float(row.tokens), float(row.flops[settings.planned_c]), loss, sd, parts, shift
+            )
+            for row, (loss, parts, shift), sd in zip(targets, losses, sigma, strict=True)
         ),
         n_star=problem or _law_star(law, cells, centre, "log_n"), n_star_isoflop=_isoflop_star(fitted, minima, centre, settings),
         loss_star=_law_star(law, cells, centre, "log_loss"), baseline_power_law=power, baseline_last_budget=last,
@@ -94,22 +109,37 @@ def _losses(
     log_x: np.ndarray,
     log_c: np.ndarray,
     settings: AnalysisSettings,
-) -> tuple[list[Answer], list[Optional[float]]]:
-    """Returns predictive estimates of the planned cells' losses, and their relative seed standard deviations."""
-    sigma = noise.sigma(log_c) if isinstance(noise, NoiseModel) else None
-    shown: list[Optional[float]] = [None] * len(log_c) if sigma is None else [float(s) for s in sigma]
+) -> list[tuple[Answer, dict[str, float], float]]:
+    """Returns predictive estimates of the planned cells' losses, the standard deviations of their parts, and how far each was moved."""
     if isinstance(law, Refusal):
-        return [law] * len(log_c), shown
+        return [(law, {}, 0.0)] * len(log_c)
     drawn = np.log(solver.loss(law.law, law.draws, np.exp(log_x)))
-    residual_sd = float(np.sqrt(np.sum(law.fit.residuals**2) / max(len(cells) - 5, 1)))
-    spread = np.full(drawn.shape, residual_sd)
-    if isinstance(noise, NoiseModel):
-        typical = float(np.sqrt(np.mean((noise.sigma(cells.log_planned_c) * cells.noise_weight) ** 2)))
-        spread = noise.draws(log_c, len(drawn), settings.seed) * max(1.0, residual_sd / typical)
-    ends = drawn + spread * bootstrap.generator(settings.seed, "forecast seeds").standard_normal(drawn.shape)
-    best = np.exp(law.fit.log_loss(log_x))
+    best = law.fit.log_loss(log_x)
+    random, own = bootstrap.generator(settings.seed, "forecast seeds"), discrepancy(law.fit)
+    parts = {"noise": _spread(law, cells, noise, log_c, settings) * random.standard_normal(drawn.shape), "parameters": drawn - best}
+    shift = np.zeros(len(best))
+    if not isinstance(own, Refusal):
+        spread = own.predict(log_x)
+        shift, parts["discrepancy"] = spread.shift, spread.discrepancy * random.standard_normal((len(drawn), 1))
+    ends = best + shift + np.sum(list(parts.values()), axis=0)
     refused = law.refused if isinstance(noise, Refusal) else None  # noise widened to the residuals stands for a law that misses
-    return [bootstrap.estimate(best[i], np.exp(ends[:, i]), settings.level, METHOD, refused) for i in range(len(best))], shown
+    return [
+        (
+            bootstrap.estimate(float(np.exp(best[i] + shift[i])), np.exp(ends[:, i]), settings.level, METHOD, refused),
+            {name: float(np.std(part[:, i])) for name, part in parts.items()},
+            float(shift[i]),
+        )
+        for i in range(len(best))
+    ]
+
+
+def _spread(law: FittedLaw, cells: Runs, noise: Union[NoiseModel, Refusal], log_c: np.ndarray, settings: AnalysisSettings) -> np.ndarray:
+    """Returns standard deviations [R, m] of the noise of cells to come, in log loss."""
+    residual_sd = float(np.sqrt(np.sum(law.fit.residuals**2) / max(len(cells) - 5, 1)))
+    if isinstance(noise, Refusal):
+        return np.full((len(law.draws), len(log_c)), residual_sd)
+    typical = float(np.sqrt(np.mean((noise.sigma(cells.log_planned_c) * cells.noise_weight) ** 2)))
+    return noise.draws(log_c, len(law.draws), settings.seed) * max(1.0, residual_sd / typical)
 
 
 def _law_star(law: Union[FittedLaw, Refusal], cells: Runs, log_c: np.ndarray, which: str) -> Answer:

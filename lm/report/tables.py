@@ -16,6 +16,8 @@ from lm.scaling.results import Answer, Estimate, Refusal
 from lm.scaling.words import scientific, si
 from lm.study.rows import Row
 
+PARTS = ("noise", "parameters", "discrepancy")  # of a forecast's interval
+
 
 def number(answer: Optional[Answer], form: str = ".3f") -> str:
     """Returns a number with its interval, '.512 (.480 to .544)', or the reason why there is none."""
@@ -310,6 +312,27 @@ def star_rows(analysis: Analysis) -> list[dict[str, str]]:
 
 def _budgets(analysis: Analysis) -> tuple[Any, ...]:
     return analysis.isoflop.budgets if isinstance(analysis.isoflop, Isoflop) else ()
+
+
+def part_rows(analysis: Analysis) -> list[dict[str, str]]:
+    """Returns the three parts behind the interval of each forecast, and how far the law's own loss was moved."""
+    cells = () if analysis.forecast is None else analysis.forecast.cells
+    return [
+        {"n": si(cell.n, 3), "shift": f"{cell.shift:+.2%}"} | {name: f"{cell.parts.get(name, 0.0):.2%}" for name in PARTS}
+        for cell in cells
+        if cell.parts
+    ]
+
+
+def backtest_rows(analysis: Analysis) -> list[dict[str, str]]:
+    """Returns how forecasts from fewer budgets of this study fared, by quantity, distance and method."""
+    return [
+        {
+            "quantity": group.quantity, "factor": f"{group.factor:g}", "method": group.method, "error": f"{group.tested.error:.2%}",
+            "bias": f"{group.tested.bias:+.2%}", "held": f"{group.tested.held[1]:.0%}", "score": f"{100 * group.tested.score:.1f}",
+        }
+        for group in (analysis.backtest.groups if analysis.backtest else ())
+    ]  # fmt: skip
 
 
 def forecast_refusal(analysis: Analysis) -> str:

@@ -62,6 +62,22 @@ def test_a_forecast_does_not_read_what_it_forecasts(rows, made):
     assert forecast.make(louder, hidden, SETTINGS) != made
 
 
+def test_the_three_parts_of_an_interval_add_up(made):
+    """The half width of an 80% interval is 1.28 standard deviations of all parts together, within the error of 99 draws."""
+    for cell in made.cells:
+        assert set(cell.parts) == {"noise", "parameters", "discrepancy"}
+        whole = math.sqrt(sum(sd**2 for sd in cell.parts.values()))
+        assert math.log(cell.loss.high / cell.loss.low) / 2 == pytest.approx(1.28 * whole, rel=0.35)
+        assert abs(cell.shift) < 3 * whole
+
+
+def test_a_study_is_backtested_on_its_own_budgets(whole):
+    methods = {group.method for group in whole.backtest.groups}
+    assert {"law", "law and its error", "last budget"} <= methods
+    assert [cut.refused is None for cut in whole.backtest.cuts] == [False, False, True]
+    assert results.from_json(results.to_json(whole.backtest)) == whole.backtest
+
+
 def test_an_optimum_that_the_known_cells_do_not_determine_is_not_forecast():
     """Loss that hangs on D alone: the cells' losses can be expected, N* cannot."""
     random = np.random.default_rng(0)
