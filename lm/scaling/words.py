@@ -42,18 +42,19 @@ def _plain(value: float, significant: int, zeros: bool) -> str:
     return f"{float(text):.0f}" if "e+" in text else text
 
 
-def scientific(value: float) -> str:
+def scientific(value: float, significant: int = 3) -> str:
     """Returns a number in powers of ten: 2e11 -> '2×10¹¹', 1.85e12 -> '1.85×10¹²', 1e12 -> '10¹²'."""
     if value == 0:
         return "0"
-    mantissa, exponent = f"{value:.2e}".split("e")
+    mantissa, exponent = f"{value:.{significant - 1}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".")
     power = f"10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
-    return power if mantissa == "1.00" else f"{mantissa.rstrip('0').rstrip('.')}×{power}"
+    return power if mantissa == "1" else f"{mantissa}×{power}"
 
 
 def typeset(text: str) -> str:
     """Returns a text with its numbers such as 1.5e+21 in powers of ten."""
-    return re.sub(r"(?<![\w.])\d+(?:\.\d+)?e\+?\d+(?![\w.])", lambda found: scientific(float(found[0])), text)
+    return re.sub(r"(?<![\w.])\d+(?:\.\d+)?e[+-]?\d+(?!\w)", lambda found: scientific(float(found[0])), text)
 
 
 def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Optional[str] = None, significant: int = 3) -> str:

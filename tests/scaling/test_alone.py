@@ -72,3 +72,4 @@ def test_a_table_is_fitted_where_nothing_that_trains_is_installed(alone, tmp_pat
     assert "approach 3: L = E + A / C^gamma" in out
     assert "approach 2 (IsoFLOP): a 0.500 " in out
     assert page.stat().st_size > 10_000
+    assert (tmp_path / "page_files" / "curve.svg").stat().st_size > 5_000

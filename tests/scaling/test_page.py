@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from lm.errors import UserError
+from lm.scaling import __main__ as command
 from lm.scaling import runs, table_analysis, words
 from lm.scaling.approaches import hull
-from lm.scaling.page import document, figures, provenance, style, table_page
+from lm.scaling.page import document, figures, plan_page, provenance, style, table_page
+from lm.scaling.planning.cells import NextCell, NextCells
+from lm.scaling.planning.optimum import IsoLoss, Serving
+from lm.scaling.planning.table_plan import TablePlan
 from lm.scaling.results import Caution, Estimate, Refusal
 from lm.scaling.sensitivity import Variant
 from lm.scaling.table_analysis import TableSettings
@@ -134,3 +138,47 @@ def test_one_notation():
     assert [words.si(value, 3, zeros=True) for value in (2.4e9, 999.7e6, 12.0, 1.0)] == ["2.40B", "1.00B", "12.0", "1.00"]
     assert [words.scientific(value) for value in (2e11, 1.85e12, 1e12, 3e-7)] == ["2×10¹¹", "1.85×10¹²", "10¹²", "3×10⁻⁷"]
     assert words.typeset("C 1e+21, N 1.5e9; run 1e4b, 0.5") == "C 10²¹, N 1.5×10⁹; run 1e4b, 0.5"
+
+
+def fitted_plan(made):
+    """A plan without a fit: two optima, one of them without an interval, a model for a loss, a curve and two runs to add at one place."""
+    path = tuple(law_of(made).allocations)
+    serving = Serving(2.4, 1e12, *(estimate(v) for v in (4e8, 1.6e11, 400.0, 4e20, 8e20, 1.2e21, 2.2)), None)
+    curve = IsoLoss(2.4, (1e8, 1e9), (1e12, 3e10), (6e20, 1.8e20))
+    run = NextCell(1e8, 4e10, 2.4e19, 0.9)
+    more = NextCells(1e21, 1e20, 4.8e19, estimate(3e9), 0.1, 0.8, "given", (run, dataclasses.replace(run, shrinks_to=0.8)), ())
+    never = Refusal("extrapolation", "no model within reach has a loss of 1")
+    return TablePlan("table", 84, "Chinchilla", "L = E", {"E": 1.8}, "bootstrap", path, (serving, never), (curve,), more, ())
+
+
+def test_a_plan_is_such_a_page(tmp_path):
+    made = table()
+    page = tmp_path / "plan.html"
+    found = plan_page.write(page, fitted_plan(made), made, provenance.provenance(made, ["plan"]))
+    assert [file.name for file in found.files] == ["plane.png", "plane.svg", "next_runs.png", "next_runs.svg"]
+    text = page.read_text(encoding="utf-8")
+    assert text.count("no model within reach has a loss of 1") == 1
+    assert "400M (392M to 408M)" in text
+    assert "1.2×10²¹ (1.18×10²¹ to 1.22×10²¹)" in text
+    assert [row.count("<td>") for row in re.findall("<tr><td>[12]</td>.*</tr>", text)] == [5, 5]
+    refused = plan_page.write(page, Refusal("too_few_points", "three rows"), made, provenance.provenance(made))
+    assert refused.files == ()
+    assert list((tmp_path / "plan_files").iterdir()) == []
+
+
+def test_power_is_such_a_page(tmp_path, capsys):
+    page = tmp_path / "power.html"
+    budgets = ["--budgets", "1e17", "1e18", "1e19"]
+    status = command.main(["power", *budgets, "--sizes=5", "--studies=200", "--sigma=.003", "--title=My design", f"--report={page}"])
+    assert status == 0
+    assert str(page) in capsys.readouterr().err
+    text = page.read_text(encoding="utf-8")
+    assert "<title>My design</title>" in text
+    assert (tmp_path / "power_files" / "design.png").read_bytes()[:8] == PNG
+    rows = re.findall("<tr><td>(10¹⁷|10¹⁸|10¹⁹|10²⁰)</td>", text)
+    assert rows == ["10¹⁷", "10¹⁸", "10¹⁹", "10²⁰"]  # three budgets, and ten times the largest
+
+
+def test_a_title_without_a_page_is_an_error():
+    with pytest.raises(UserError, match="--report"):
+        command.main(["power", "--budgets", "1e17", "1e18", "--title=x"])

@@ -3,6 +3,7 @@ curve of all models with one loss, and which runs to add.
 """
 
 import argparse
+import sys
 
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
@@ -13,6 +14,7 @@ HELP = "plan budgets, serving and further runs from a table"
 def arguments(parser: argparse.ArgumentParser) -> None:
     table.table_argument(parser)
     table.json_argument(parser)
+    table.report_arguments(parser)
     group = parser.add_argument_group("questions (one at least)")
     text = "report N*, D*, loss and D / N of this much compute"
     group.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
@@ -31,12 +33,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = table.settings_of(args)
+    table.check_report(args)
     runs = table.table_of(args)
     from lm.scaling.planning import table_plan, text
 
     fixed = table.numbers_of("--fix", args.fix)
     asked = table_plan.Questions(tuple(args.target), tuple(args.reach), args.inference_tokens, tuple(args.iso_loss), args.extra, fixed)
     made = table_plan.plan_table(runs, settings, asked)
+    if args.report:
+        from lm.scaling.page import plan_page, provenance
+
+        print(plan_page.write(args.report, made, runs, provenance.provenance(runs, args.command), args.title), file=sys.stderr)
     print(to_json(made) if args.json else text.plan(made), end="" if args.json else "\n")
     if isinstance(made, Refusal):
         return 1

@@ -5,6 +5,7 @@ The design is a grid (--budgets, --sizes, --spread) or a CSV file of planned run
 """
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from lm.errors import UserError
@@ -14,6 +15,7 @@ from lm.scaling.runs import Columns
 
 if TYPE_CHECKING:
     from lm.scaling.coverage import Design
+    from lm.scaling.planning.power import Power
 
 HELP = "predict the power of a design before it is run"
 PRIOR = {"A": 477.83, "B": 2143.42, "E": 1.8172, "alpha": 0.3473, "beta": 0.3672}
@@ -22,6 +24,7 @@ PRIOR = {"A": 477.83, "B": 2143.42, "E": 1.8172, "alpha": 0.3473, "beta": 0.3672
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("csv", nargs="?", metavar="PLANNED.csv", help="table of planned runs; its losses are not read")
     table.json_argument(parser)
+    table.report_arguments(parser)
     text = "compute beyond the design at which to foresee N* (default: ten times its largest)"
     parser.add_argument("--target", type=float, nargs="+", default=[], metavar="FLOPS", help=text)
     group = parser.add_argument_group("design as a grid of IsoFLOP profiles")
@@ -54,11 +57,24 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--sigma={args.sigma:g}: give a relative standard deviation between 0 and 1, such as .003")
     if args.studies < 100:
         raise UserError(f"--studies={args.studies}: give 100 studies at least; 4,000 make steady numbers")
+    table.check_report(args)
     from lm.scaling.planning import power, text
 
-    made = power.power(design_of(args, prior), args.studies, args.seed, table.positive_flops("--target", args.target))
+    design = design_of(args, prior)
+    made = power.power(design, args.studies, args.seed, table.positive_flops("--target", args.target))
+    if args.report:
+        _report(args, made, design)
     print(to_json(made) if args.json else text.power(made), end="" if args.json else "\n")
     return 1 if isinstance(made.sd, Refusal) and isinstance(made.isoflop, Refusal) else 0
+
+
+def _report(args: argparse.Namespace, made: "Power", design: "Design") -> None:
+    from lm.scaling.page import power_page, provenance
+
+    sigma = "sigma(L) of Porian et al. 2024" if args.sigma is None else f"{args.sigma:g} of the loss"
+    settings = {"noise of a run": sigma, "simulated studies": f"{args.studies:,}", "seed": str(args.seed)}
+    said = provenance.provenance(design.runs, args.command)
+    print(power_page.write(args.report, made, design, said, settings, args.title), file=sys.stderr)
 
 
 def prior_of(pairs: list[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Optional
 
 from lm.scaling.results import Answer, Estimate, Refusal
-from lm.scaling.words import digits, si
+from lm.scaling.words import digits, scientific, si
 
 Number = Callable[[float], str]
 NONE = "–"
@@ -18,6 +18,14 @@ def count(value: float) -> str:
 def plain(value: float) -> str:
     """Returns a number with three significant digits, with a suffix where they are not enough: '.513' is '0.513', 12345 '12.3k'."""
     return si(value, 3, zeros=True) if abs(value) >= 999.5 else digits(value)
+
+
+def parameter(value: float) -> str:
+    """Returns a parameter of a law, which has no unit to take a suffix: '0.513', '12846', '1.2×10¹³'."""
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-4:
+        return scientific(value)
+    return f"{value:.0f}" if size >= 999.5 or size == 0 else digits(value)
 
 
 def four(value: float) -> str:

@@ -32,10 +32,12 @@ def _results(made: TableAnalysis, fitted: Optional[Fitted]) -> list[Figure]:
     found = []
     if allocation.is_there(made, fitted):
         caption = (
-            "Compute-optimal N and D against compute by each approach. Marks are minima or rows of the hull, black bars intervals. "
-            "Lines are fitted, with the band of their intervals, and dashed where no compute was sampled."
+            "Compute-optimal N and D against compute. Lines are fitted, with the band of their intervals, and dashed where no compute "
         )
-        found.append(Figure("allocation", caption, functools.partial(allocation.draw, made=made, fitted=fitted)))
+        caption += "was sampled. "
+        caption += "Dots are the IsoFLOP minima, black bars their intervals. " if isinstance(made.isoflop, Isoflop) else ""
+        caption += "Squares are the rows on the hull. " if isinstance(made.hull, Hull) else ""
+        found.append(Figure("allocation", caption.strip(), functools.partial(allocation.draw, made=made, fitted=fitted)))
     if isinstance(made.law, LawFit) and fitted is not None and len(fitted.law.law.inputs) == 1:
         caption = "The rows, and the fitted law with the interval of its parameters."
         found.append(Figure("curve", caption, functools.partial(curve.draw, made=made.law, fitted=fitted)))

@@ -178,14 +178,14 @@ def _law(made: TableAnalysis, drawn: dict[str, Figure], reasons: Reasons) -> Opt
 def parameters(law: LawFit, reasons: Reasons) -> Table:
     """Returns the parameters of the law, and what it derives from them, with their intervals."""
     cell = Cells(reasons)
-    rows = [(name, _full(law.values[name]), cell.interval(answer)) for name, answer in law.parameters.items()]
-    rows += [(name, cell.value(answer, _full), cell.interval(answer)) for name, answer in law.derived.items()]
+    rows = [(name, _full(law.values[name]), cell.interval(answer, cells.parameter)) for name, answer in law.parameters.items()]
+    rows += [(name, cell.value(answer, _full), cell.interval(answer, cells.parameter)) for name, answer in law.derived.items()]
     caption = cell.caption("Parameters of the law.", column=True)
     return Table(("parameter", "optimum", "interval"), tuple(rows), caption, cell.notes())
 
 
 def _full(value: float) -> str:
-    return f"{value:.8g}"
+    return scientific(value, 8) if abs(value) >= 1e8 else f"{value:.8g}"
 
 
 def proof(made: LawFit) -> Table:
