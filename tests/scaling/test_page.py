@@ -10,6 +10,7 @@ import pytest
 from lm.errors import UserError
 from lm.scaling import __main__ as command
 from lm.scaling import runs, table_analysis, words
+from lm.scaling.allocation import WithError
 from lm.scaling.approaches import hull
 from lm.scaling.page import document, figures, plan_page, provenance, style, table_page
 from lm.scaling.planning.cells import NextCell, NextCells
@@ -49,7 +50,12 @@ def csv(tmp_path_factory):
 def written(csv, tmp_path_factory):
     """A page with all figures but that of one input, and its text."""
     made = runs.read_table(csv, runs.Columns(budget="budget"))
-    law = dataclasses.replace(law_of(made), exponents={"a": estimate(0.5), "b": estimate(0.5)}, parameters={"A": estimate(400.0)})
+    at, beyond = law_of(made).allocations
+    at = dataclasses.replace(at, with_error=WithError(estimate(9e7), estimate(2e9), estimate(2.4), estimate(22.0)))
+    law = dataclasses.replace(
+        law_of(made), exponents={"a": estimate(0.5), "b": estimate(0.5)}, parameters={"A": estimate(400.0)}, allocations=(at, beyond),
+        exponents_with_error={"a": estimate(0.6), "b": Refusal("missing", "nothing is known of b's error")},
+    )  # fmt: skip
     profiles = table_analysis.fit_profiles(made, TableSettings(draws=50))
     whole = dataclasses.replace(
         analysis(law, profiles, hull.fit_hull(made)), cautions=(Caution("units", "C 1e+21 is far"),) * 2, sensitivity=VARIANTS
@@ -98,6 +104,15 @@ def test_the_level_of_intervals_and_each_reason_stand_once(written):
     assert page.count("no rows are left") == 1
     assert page.count("a parabola and its noise need") == 1  # N*, D* and loss of the first budget
     assert "e+" not in re.sub(r"<[^>]*>", "", page.split("<body>")[1])
+
+
+def test_both_kinds_of_intervals_stand_side_by_side(written):
+    _, page = written
+    rows = [re.findall("<td>(.*?)</td>", row) for row in page.split("<tr>")]
+    assert ["3, law", "a", "0.500", "0.490 to 0.510", "0.600 (0.588 to 0.612)"] in rows
+    assert ["3, law", "b", "0.500", "0.490 to 0.510", "refused (missing)"] in rows
+    assert ["", table_page.OWN.replace("'", "&#39;"), "90.0M (88.2M to 91.8M)", "2.00B (1.96B to 2.04B)"] in [row[:4] for row in rows]
+    assert page.count("nothing is known of b&#39;s error") == 1
 
 
 def test_a_refused_page_is_a_page(tmp_path, csv):

@@ -17,6 +17,8 @@ from lm.scaling.table_analysis import Allocation, Fitted, LawFit, TableAnalysis
 COMPUTE = "training compute C (FLOPs)"
 LABELS = {1: "approach 1, lower hull", 2: "approach 2, IsoFLOP minima", 3: "approach 3, law"}
 
+OWN = "approach 3 with the law's own error"
+
 
 def is_there(made: TableAnalysis, fitted: Optional[Fitted]) -> bool:
     """Says whether any approach gives compute-optimal N and D."""
@@ -52,7 +54,7 @@ def draw(path: pathlib.Path, made: TableAnalysis, fitted: Optional[Fitted] = Non
             style.flops_axis(panel.xaxis)
             style.counts(panel.yaxis)
         handles, labels = axes[0].get_legend_handles_labels()
-        axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=4)
 
 
 def _hull(axes: Any, made: Hull, name: str) -> None:
@@ -76,7 +78,12 @@ def _minima(axes: Any, made: Isoflop, name: str, furthest: float) -> None:
 
 
 def _places(axes: Any, found: Sequence[Allocation], name: str, approach: int, label: str, beyond: bool) -> None:
-    """Draws the answers at single C, those outside the sampled compute alone where `beyond`."""
+    """Draws the answers at single C, those outside the sampled compute alone where `beyond`, over intervals with the law's own error."""
+    own = [(at.flops, getattr(at.with_error, name)) for at in found if at.with_error is not None]
+    spans = [(c, a.low, a.high) for c, a in own if isinstance(a, Estimate) and a.low is not None and a.high is not None]
+    for i, (c, low, high) in enumerate(spans):
+        wide = {"color": style.GREY, "lw": 5.0, "alpha": 0.45, "solid_capstyle": "butt", "zorder": 2}
+        axes.plot([c] * 2, [low, high], label=OWN if i == 0 else None, **wide)
     places = [(at.flops, getattr(at, name)) for at in found if at.caution is not None or not beyond]
     _bars(axes, places, "D", style.APPROACH_COLOURS[approach], label, face="white")
 

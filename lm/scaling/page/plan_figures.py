@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.patheffects import withStroke
+from scipy.interpolate import PchipInterpolator
 
 from lm.scaling.page import style
 from lm.scaling.planning.cells import NextCells
-from lm.scaling.planning.optimum import Serving
+from lm.scaling.planning.optimum import IsoLoss, Serving
 from lm.scaling.planning.table_plan import TablePlan
 from lm.scaling.results import Answer, Estimate
 from lm.scaling.runs import Runs
@@ -38,12 +39,21 @@ def plane(path: pathlib.Path, made: TablePlan, runs: Runs) -> None:
             n, d = n + [one.n for one in made.next_cells.cells], d + [one.d for one in made.next_cells.cells]
         drawn = [curve for curve in made.curves if curve.n]
         for colour, curve in zip(style.colours(len(drawn)), drawn, strict=True):
-            axes.plot(curve.n, curve.d, color=colour, lw=1.3, label=f"loss {curve.loss:g}")
+            axes.plot(*_smooth(curve), color=colour, lw=1.3, label=f"loss {curve.loss:g}")
         axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel="tokens D")
         axes.set(xlim=(min(n) / _MARGIN, max(n) * _MARGIN), ylim=(min(d) / _MARGIN, max(d) * _MARGIN))
         style.counts(axes.xaxis)
         style.counts(axes.yaxis)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _smooth(curve: IsoLoss) -> tuple[np.ndarray, np.ndarray]:
+    """Returns N and D along a curve of one loss, its points joined without kinks."""
+    log_n, log_d = np.log(curve.n), np.log(curve.d)
+    if len(log_n) < 3:
+        return np.exp(log_n), np.exp(log_d)
+    between = np.linspace(log_n[0], log_n[-1], 10 * len(log_n))
+    return np.exp(between), np.exp(PchipInterpolator(log_n, log_d)(between))
 
 
 def _cross(axes: Any, n: Estimate, d: Estimate, mark: str, colour: Any, label: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Optional, Union
 
 from lm.scaling import table_summary
+from lm.scaling.allocation import Allocation, WithError
 from lm.scaling.approaches.hull import Hull
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.page import cells, document
@@ -13,10 +14,15 @@ from lm.scaling.page.document import Document, Figure, Section, Table, Text, Wri
 from lm.scaling.page.provenance import Provenance
 from lm.scaling.results import Answer, Refusal
 from lm.scaling.sensitivity import Variant
-from lm.scaling.table_analysis import Allocation, Fitted, LawFit, TableAnalysis
+from lm.scaling.table_analysis import Fitted, LawFit, TableAnalysis
 from lm.scaling.words import scientific
 
 SYMBOLS = "N: parameters, D: tokens, C: training FLOPs; * marks the compute-optimal value. 1k, 1M, 1B, 1T: 10³, 10⁶, 10⁹, 10¹²."
+STATISTICAL, OWN = "statistical", "with the law's own error"
+_OWN_SAID = (
+    "Statistical intervals suppose that the law is true. The others hold its own error too: a smooth function of N and D that is inferred "
+    "from the residuals."
+)
 Exponents = Mapping[int, Mapping[str, Answer]]
 
 
@@ -87,24 +93,27 @@ def intervals_of_exponents(made: TableAnalysis) -> dict[str, Exponents]:
         found[2] = {"a": made.isoflop.a, "b": made.isoflop.b}
     if isinstance(made.law, LawFit) and made.law.exponents:
         found[3] = made.law.exponents
-    return {"interval": found}
+    own = made.law.exponents_with_error if isinstance(made.law, LawFit) else {}
+    return {STATISTICAL: found, OWN: {3: own}} if own else {"interval": found}
 
 
 def exponents(made: TableAnalysis, reasons: Reasons) -> Optional[Table]:
     """Returns the exponents a and b by each approach, their intervals of all kinds side by side."""
-    kinds = intervals_of_exponents(made)
-    first = next(iter(kinds.values()))
-    cell, rows = Cells(reasons), []
+    (head, first), *others = intervals_of_exponents(made).items()
+    cell, further = Cells(reasons), Cells(reasons)
+    rows: list[tuple[str, ...]] = []
     if isinstance(made.hull, Hull):
-        rows += [("1, lower hull", name, cells.plain(value), *[cells.NONE] * len(kinds)) for name, value in _of_hull(made.hull)]
+        rows += [("1, lower hull", name, cells.plain(value), *[cells.NONE] * (1 + len(others))) for name, value in _of_hull(made.hull)]
     for approach, label in ((2, "2, IsoFLOP minima"), (3, "3, law")):
         for name, answer in first.get(approach, {}).items():
-            spans = [cell.interval(kind.get(approach, {}).get(name)) for kind in kinds.values()]
-            rows.append((label, name, cell.value(answer), *spans))
+            spans = [further.both(kind.get(approach, {}).get(name)) for _, kind in others]
+            rows.append((label, name, cell.value(answer), cell.interval(answer), *spans))
     if not rows:
         return None
     caption = cell.caption("Exponents of N* ~ C^a and D* ~ C^b.", column=True)
-    return Table(("approach", "exponent", "value", *kinds), tuple(rows), caption, cell.notes())
+    said = reasons.new([_OWN_SAID] if others else [])
+    columns = ("approach", "exponent", "value", head, *(kind for kind, _ in others))
+    return Table(columns, tuple(rows), caption, (*said, *cell.notes(), *further.notes()))
 
 
 def _of_hull(made: Hull) -> tuple[tuple[str, float], ...]:
@@ -138,18 +147,26 @@ def sensitivity(made: tuple[Variant, ...], reasons: Reasons) -> Table:
 
 
 def allocations(made: tuple[Allocation, ...], caption: str, reasons: Reasons) -> list[Union[Figure, Table, Text]]:
-    """Returns the compute-optimal model at each C, and how far the furthest extrapolates."""
-    cell = Cells(reasons)
+    """Returns the compute-optimal model at each C, below it with the law's own error, and how far the furthest extrapolates."""
+    cell, further = Cells(reasons), Cells(reasons)
+    own = any(at.with_error for at in made)
     rows: list[tuple[str, ...]] = []
     for at in made:
+        kind = (STATISTICAL,) if own else ()
         outside = at.caution.kind.replace("_", " ") if at.caution else ""
-        answers = (cell.both(at.n, cells.count), cell.both(at.d, cells.count), cell.both(at.loss, cells.four), cell.both(at.ratio))
-        rows.append((scientific(at.flops), *answers, outside))
+        rows.append((scientific(at.flops), *kind, *_optimum(cell, at), outside))
+        if at.with_error:
+            rows.append(("", OWN, *_optimum(further, at.with_error), ""))
     far = [at.caution.message for at in made if at.caution and at.caution.kind != "extrapolation"]
-    head: tuple[str, ...] = ("C (FLOPs)", "N*", "D*", "loss", "D/N", "outside the table")
+    head: tuple[str, ...] = ("C (FLOPs)", *(("intervals",) if own else ()), "N*", "D*", "loss", "D/N", "outside the table")
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return [Table(head, tuple(rows), cell.caption(caption), (*cell.notes(), *reasons.new(far[-1:])))]
+    said = reasons.new([_OWN_SAID] if own else [])
+    return [Table(head, tuple(rows), cell.caption(caption), (*said, *cell.notes(), *further.notes(), *reasons.new(far[-1:])))]
+
+
+def _optimum(cell: Cells, at: Union[Allocation, WithError]) -> tuple[str, ...]:
+    return cell.both(at.n, cells.count), cell.both(at.d, cells.count), cell.both(at.loss, cells.four), cell.both(at.ratio)
 
 
 def _minima(made: TableAnalysis, drawn: dict[str, Figure], reasons: Reasons) -> Optional[Section]:
