@@ -19,13 +19,16 @@ import numpy as np
 from lm.scaling import coverage
 from lm.scaling.approaches import isoflop, profiles
 from lm.scaling.fits import constrained, fit, frontier
-from lm.scaling.intervals import noise, profile_likelihood, resampling
+from lm.scaling.intervals import bootstrap, noise, profile_likelihood, resampling
+from lm.scaling.laws.law import Chinchilla
+from lm.scaling.runs import Columns, from_frame
 from lm.scaling.settings import AnalysisSettings
 from tests import synthetic
 from tests.scaling import known
 
 LEVELS = (0.8, 0.95)
 DRAWS = 119
+FEW_RUNS = (8, 12, 20)  # with fewer than 20 runs a law of five parameters gets no interval
 DESIGNS = {"own seeds, sigma .72%": known.own_design(), "Porian's sigma(L)": known.porian_design(resampling.PORIAN)}
 
 
@@ -90,6 +93,28 @@ def by_isoflop(studies, draws=DRAWS):
     return {key: float(np.mean(found)) for key, found in hits.items()}
 
 
+def by_runs(runs, studies, points=6, shared=0.005, own=0.002):
+    """Shares of studies whose bootstrap over runs holds the truth, where the points of a run share most of their noise."""
+    sizes, lengths = np.geomspace(5e7, 5e9, runs), np.geomspace(2e9, 2e11, points)
+    n, d = np.repeat(np.random.default_rng(0).permutation(sizes), points), np.tile(lengths, runs)
+    names = [str(run) for run in np.repeat(np.arange(runs), points)]
+    table = from_frame({"N": n, "D": d, "loss": np.ones(len(n)), "run": names}, Columns(run="run"))
+    design = coverage.Design(table, Chinchilla(), np.array(known.EPOCH), known.Flat())
+    base, asked, random = coverage.fitted(design), quantities(design), np.random.default_rng(1)
+    noise = shared * np.repeat(random.standard_normal((studies, runs)), points, axis=1)
+    log_loss = np.log(design.exact().loss) + noise + own * random.standard_normal(noise.shape)
+    truth = {name: float(of(design.values[None])[0]) for name, of in asked.items()}
+    hits = {(name, level): [] for name in asked for level in LEVELS}
+    for study, made in enumerate(coverage.studies_of(base, log_loss)):
+        weights = resampling.ByRun().draw(made, table, DRAWS, study)[1]
+        drawn = design.law.natural(fit.refit(made, made.points.log_loss, weights, extra=0).theta, made.points.centre)
+        for name, of in asked.items():
+            for level in LEVELS:
+                low, high = bootstrap.quantiles(of(drawn), level)
+                hits[name, level].append(low <= truth[name] <= high)
+    return {key: float(np.mean(found)) for key, found in hits.items()}
+
+
 def show(title, shares, studies, judged):
     """Prints a line per level; returns whether one lies three standard errors below its level."""
     low = False
@@ -124,6 +149,9 @@ def main():
     for method, judged in ((isoflop.PARAMETRIC, True), (isoflop.RESIDUAL, False)):
         shares = {("a", level): share for (name, level), share in found.items() if name == method}
         failed |= show(f"{method}, percentile", shares, args.studies, judged)
+    for runs in FEW_RUNS:
+        title = f"bootstrap over {runs} runs of 6 points"
+        failed |= show(title, by_runs(runs, args.profile_studies), args.profile_studies, runs >= resampling.PER_PARAMETER * 5)
     print(f"{time.monotonic() - began:.0f} s")
     return int(failed)
 
