@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 SCALING_DATA ?= ../shared/scaling_data
 PREFLIGHTS ?= tests/preflight
+# Each worker takes the next file of pytest's order, in which tests/conftest.py puts the longest first.
+BY_FILE := --dist=loadfile --no-loadscope-reorder
 
 .PHONY: study test layouts hosts parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
@@ -24,17 +26,17 @@ study: $(STAMP)  ## build the corpus, train every cell, fit the laws, write runs
 	@$(BIN)/python -m experiments chinchilla
 
 test: $(STAMP)  ## the tests, on 8 virtual CPU devices
-	@$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile
+	@$(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE)
 
 $(VENV)/parity: $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[parity]'
 	@touch $@
 
 layouts: $(STAMP)  ## every family on every layout of eight devices against one device, and every case of the models' laws
-	@LAYOUTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/layouts tests/model
+	@LAYOUTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/layouts tests/model
 
 hosts: $(STAMP)  ## runs of two and four processes on this machine (3 minutes)
-	@HOSTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/hosts
+	@HOSTS=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/hosts
 
 parity: $(VENV)/parity  ## every family against transformers, live (installs torch and transformers)
 	@$(BIN)/python -m pytest tests/parity
@@ -44,7 +46,7 @@ $(VENV)/preflight: $(STAMP)
 	@touch $@
 
 preflight: $(VENV)/preflight  ## every family compiled for TPUs and GPUs that are not there (installs their compilers, 3 GB)
-	@$(BIN)/python -m pytest -n auto --maxprocesses=2 --dist=loadfile $(PREFLIGHTS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses=2 $(BY_FILE) $(PREFLIGHTS)
 
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -61,7 +63,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python tests/nightly/replicate.py $(SCALING_DATA)
 	@$(BIN)/python -m tests.nightly.coverage
 	@$(BIN)/python -m tests.nightly.mutants
-	@OBJECTIVES=all $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile tests/data
+	@OBJECTIVES=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/data
 	@$(MAKE) layouts hosts preflight
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 

@@ -48,6 +48,22 @@ CHECKED = ("lm.infer.sampling", "lm.losses", "lm.model.positions", "lm.scaling.l
 install_import_hook(CHECKED, "runtime_types.typechecked")
 
 
+# The files that take longest (5 to 20 s of processor time), longest first: a worker that starts one late works on alone at the end.
+LONGEST = (
+    "hosts/test_hosts_meshes.py", "test_runner_families.py", "layouts/test_layouts_encoder_decoder.py", "layouts/test_layouts_encoder.py",
+    "model/test_tasks.py", "layouts/test_layouts_decoder.py", "hosts/test_hosts.py", "train/test_pipeline_checkpoint.py",
+    "report/test_report.py", "layouts/test_layouts_prefix_lm.py", "scaling/test_mixtures.py", "model/test_attention_ring.py",
+    "scaling/test_fit.py", "hf/test_golden.py", "infer/test_decode_families.py", "hf/test_imported_runs.py", "scaling/test_laws.py",
+    "test_experiments.py", "scaling/test_parametric.py", "scaling/test_curve_fit.py", "scaling/test_multiplier.py", "scaling/test_chain.py",
+    "test_runner.py", "model/test_execution.py", "model/test_pipeline_stages.py", "model/test_attention_blockwise.py", "test_launch.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"tests/{name}": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(place)))
+
+
 def pytest_collection_finish():
     # Tracing allocates much that lives on: to look through all of it, time and again, takes a twelfth of the time.
     gc.collect()

@@ -12,7 +12,7 @@ import pytest
 
 from lm.scaling.fits import solver
 from lm.scaling.fits.fit import Points, fit, refit
-from lm.scaling.fits.objectives import HuberLog, SquaredLog
+from lm.scaling.fits.objectives import HuberLog, SquaredLog, SquaredRaw
 from lm.scaling.laws.law import Chinchilla, TiedChinchilla
 from lm.scaling.results import Refusal
 
@@ -32,11 +32,12 @@ def points(natural=TRUTH, n=30, sigma=0.0, law=None):
     return Points(log_x, log_loss + sigma * random.standard_normal(n), np.ones(n))
 
 
-def epoch():
+def epoch(below_flops=np.inf):
     """The points of Besiroglu et al. 2024 without the five highest losses; D = C / 6N."""
     rows = list(csv.DictReader(EPOCH.open()))
     n, c, loss = (np.array([float(row[name]) for row in rows]) for name in ("Model Size", "Training FLOP", "loss"))
     keep = np.sort(np.argsort(loss)[:-5])
+    keep = keep[c[keep] < below_flops]
     return Points(np.log(np.stack([n, c / (6 * n)], axis=1))[keep], np.log(loss[keep]), np.ones(len(keep)))
 
 
@@ -52,7 +53,7 @@ def test_the_law_is_its_formula_and_coordinates_invert():
     assert len(TiedChinchilla().starts(centre)) == 900
 
 
-@pytest.mark.parametrize("objective", [HuberLog(), SquaredLog()])
+@pytest.mark.parametrize("objective", [HuberLog(), SquaredLog(), SquaredRaw()])
 def test_pull_is_the_slope_of_the_cost_over_the_residual(objective):
     with jax.enable_x64(True):
         r = jnp.array([-0.3, -2e-3, -5e-4, 7e-4, 0.1], jnp.float64)
@@ -161,3 +162,17 @@ def test_epoch_row_bootstrap_spreads_as_published(epoch_fit):
     ends = refit(epoch_fit, epoch_fit.points.log_loss, counts, extra=0)
     a = ends.theta[:, 4] / (ends.theta[:, 3] + ends.theta[:, 4])
     assert abs(a.std() - 0.020) < 0.002
+
+
+@pytest.mark.skipif(not EPOCH.exists(), reason=ABSENT)
+def test_epoch_217_points_by_squares():
+    """Residual sum of squares and exponents of the 217 points below 1e21 FLOPs, by Newton's steps from Hoffmann's parameters."""
+    law, data = Chinchilla(), epoch(below_flops=1e21)
+    start = law.coordinates(TRUTH, data.centre)[None]
+    ends = solver.minimise(law, SquaredRaw(), data.design(law), data.log_loss, data.weights, start, rough=False)
+    assert len(data.log_loss) == 217
+    assert ends.converged[0]
+    assert abs(ends.value[0] - 0.062414) < 1e-6
+    natural = dict(zip(law.names, law.natural(ends.theta[0], data.centre), strict=True))
+    assert abs(natural["alpha"] - 0.35106) < 1e-4
+    assert abs(natural["beta"] - 0.45874) < 1e-4
