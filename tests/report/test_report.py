@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import html
-import itertools
 import json
 import pathlib
 import re
@@ -11,18 +10,16 @@ import shutil
 
 import pytest
 import small_study
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from lm import files, report
 from lm.analysis import analysis
 from lm.report.pictures import CAPTIONS
-from lm.scaling.page import style
 from lm.scaling.results import Refusal
 from lm.scaling.settings import AnalysisSettings
 from lm.study import gate
 from lm.study.rows import read_rows
 from lm.study.study import Budget
+from tests.drawn import kept, legends_inside, overlaps
 
 SIZES = (1, 2, 3, 4, 6, 8)
 STUDY = small_study.small(
@@ -110,32 +107,14 @@ def test_every_figure_is_drawn_twice_and_shown_once(finished, page):
     assert len(_pictures(page)) == len(CAPTIONS)
 
 
-def _overlaps(figure):
-    """Pairs of texts of a drawn figure whose boxes share more than two pixels either way."""
-    figure.canvas.draw()
-    beyond = set()  # labels of ticks outside the axes, which are not drawn
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        low, high = sorted(axis.get_view_interval())
-        beyond |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in beyond]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
-    pairs = ((a, b, Bbox.intersection(x, y)) for (a, x), (b, y) in itertools.combinations(boxes, 2))
-    return [(a, b) for a, b, common in pairs if common is not None and common.width > 2 and common.height > 2]
-
-
-def test_the_same_results_give_the_same_bytes_and_no_text_of_a_figure_overlaps_another(finished, page, monkeypatch):
+def test_the_same_results_give_the_same_bytes_and_no_text_of_a_figure_overlaps_another(finished, page):
     root = finished[0]
     before = {path.name: path.read_bytes() for path in (root / "figures").iterdir()}
-    drawn = []
-    monkeypatch.setattr(style.plt, "close", drawn.append)
-    report.write(root)
-    monkeypatch.undo()
+    with kept() as figures:
+        report.write(root)
     assert (root / "report.html").read_text(encoding="utf-8") == page
     assert {path.name: path.read_bytes() for path in (root / "figures").iterdir()} == before
-    assert len(drawn) == len(CAPTIONS)
-    assert [_overlaps(figure) for figure in drawn] == [[]] * len(CAPTIONS)
-    for figure in drawn:
-        style.plt.close(figure)
+    assert [(overlaps(figure), legends_inside(figure)) for figure in figures] == [([], [])] * len(CAPTIONS)
 
 
 def test_the_page_and_its_figures_load_nothing(page):

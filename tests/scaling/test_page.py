@@ -12,13 +12,14 @@ from lm.scaling import __main__ as command
 from lm.scaling import runs, table_analysis, words
 from lm.scaling.allocation import WithError
 from lm.scaling.approaches import hull
-from lm.scaling.page import document, figures, plan_page, provenance, style, table_page
+from lm.scaling.page import document, figures, plan_page, provenance, table_page
 from lm.scaling.planning.cells import NextCell, NextCells
 from lm.scaling.planning.optimum import IsoLoss, Serving
 from lm.scaling.planning.table_plan import TablePlan
 from lm.scaling.results import Caution, Estimate, Refusal
 from lm.scaling.sensitivity import Variant
 from lm.scaling.table_analysis import TableSettings
+from tests.drawn import kept, legends_inside, overlaps
 from tests.scaling.test_figures_fits import analysis, law_of, table
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -48,7 +49,7 @@ def csv(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(csv, tmp_path_factory):
-    """A page with all figures but that of one input, and its text."""
+    """A page with all figures but that of one input, its text and the figures."""
     made = runs.read_table(csv, runs.Columns(budget="budget"))
     at, beyond = law_of(made).allocations
     at = dataclasses.replace(at, with_error=WithError(estimate(9e7), estimate(2e9), estimate(2.4), estimate(22.0)))
@@ -62,12 +63,13 @@ def written(csv, tmp_path_factory):
     )
     command = ["fit", "my runs.csv", "--budget=budget"]
     path = tmp_path_factory.mktemp("pages") / "out" / "laws.html"
-    found = table_page.write(path, whole, provenance.provenance(made, command), title="Laws & losses")
-    return found, path.read_text(encoding="utf-8")
+    with kept() as drawn:
+        found = table_page.write(path, whole, provenance.provenance(made, command), title="Laws & losses")
+    return found, path.read_text(encoding="utf-8"), drawn
 
 
 def test_a_page_says_how_it_was_made(written, csv):
-    _, page = written
+    _, page, _ = written
     assert "<title>Laws &amp; losses</title>" in page
     assert "python -m lm.scaling fit &#39;my runs.csv&#39; --budget=budget" in page
     made = runs.read_table(csv, runs.Columns(budget="budget"))
@@ -79,7 +81,7 @@ def test_a_page_says_how_it_was_made(written, csv):
 
 
 def test_figures_are_files_too(written):
-    found, page = written
+    found, page, _ = written
     folder = found.page.with_name("laws_files")
     names = ["allocation", "sensitivity", "isoflop", "surface", "residuals", "hull"]
     assert re.findall(r'<figure id="(\w+)"', page) == names
@@ -94,8 +96,14 @@ def test_figures_are_files_too(written):
             assert int.from_bytes(file.read_bytes()[16:20], "big") > 800  # pixels across
 
 
+def test_legends_lie_outside_and_no_text_overlaps_another(written):
+    *_, drawn = written
+    assert len(drawn) == 6
+    assert [(overlaps(figure), legends_inside(figure)) for figure in drawn] == [([], [])] * 6
+
+
 def test_the_level_of_intervals_and_each_reason_stand_once(written):
-    _, page = written
+    _, page, _ = written
     tables = page.split('<p class="caption">')[1:]
     assert len(tables) == 6
     assert all(one.split("</table>")[0].count("80%") <= 1 for one in tables)
@@ -107,7 +115,7 @@ def test_the_level_of_intervals_and_each_reason_stand_once(written):
 
 
 def test_both_kinds_of_intervals_stand_side_by_side(written):
-    _, page = written
+    _, page, _ = written
     rows = [re.findall("<td>(.*?)</td>", row) for row in page.split("<tr>")]
     assert ["3, law", "a", "0.500", "0.490 to 0.510", "0.600 (0.588 to 0.612)"] in rows
     assert ["3, law", "b", "0.500", "0.490 to 0.510", "refused (missing)"] in rows
@@ -135,16 +143,16 @@ def test_a_page_is_html_or_a_directory(name, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "axes"), [(4, 1), (26, 2)])
-def test_many_budgets_have_a_colour_bar(count, axes, tmp_path, monkeypatch):
+def test_many_budgets_have_a_colour_bar(count, axes, tmp_path):
     c = np.repeat(np.geomspace(1e17, 1e21, count), 5)
     n = np.tile(np.geomspace(0.3, 3, 5), count) * np.sqrt(c / 120)
     frame = {"N": n, "D": c / 6 / n, "C": c, "loss": 1.7 + 60 / c**0.12 * (1 + 0.05 * np.log(n / np.sqrt(c / 120)) ** 2)}
     profiles = table_analysis.fit_profiles(runs.from_frame(frame, runs.Columns(budget="C")), TableSettings(draws=20))
-    drawn = []
-    monkeypatch.setattr(style.plt, "close", drawn.append)
-    figures.profiles(tmp_path / "isoflop", profiles)
+    with kept() as drawn:
+        figures.profiles(tmp_path / "isoflop", profiles)
     assert len(drawn[0].axes) == axes
     assert (drawn[0].axes[0].get_legend() is None) == (axes == 2)
+    assert overlaps(drawn[0]) == []
 
 
 def test_one_notation():
@@ -169,7 +177,9 @@ def fitted_plan(made):
 def test_a_plan_is_such_a_page(tmp_path):
     made = table()
     page = tmp_path / "plan.html"
-    found = plan_page.write(page, fitted_plan(made), made, provenance.provenance(made, ["plan"]))
+    with kept() as drawn:
+        found = plan_page.write(page, fitted_plan(made), made, provenance.provenance(made, ["plan"]))
+    assert [(overlaps(figure), legends_inside(figure)) for figure in drawn] == [([], [])] * 2
     assert [file.name for file in found.files] == ["plane.png", "plane.svg", "next_runs.png", "next_runs.svg"]
     text = page.read_text(encoding="utf-8")
     assert text.count("no model within reach has a loss of 1") == 1
@@ -184,8 +194,10 @@ def test_a_plan_is_such_a_page(tmp_path):
 def test_power_is_such_a_page(tmp_path, capsys):
     page = tmp_path / "power.html"
     budgets = ["--budgets", "1e17", "1e18", "1e19"]
-    status = command.main(["power", *budgets, "--sizes=5", "--studies=200", "--sigma=.003", "--title=My design", f"--report={page}"])
+    with kept() as drawn:
+        status = command.main(["power", *budgets, "--sizes=5", "--studies=200", "--sigma=.003", "--title=My design", f"--report={page}"])
     assert status == 0
+    assert [(overlaps(figure), legends_inside(figure)) for figure in drawn] == [([], [])]
     assert str(page) in capsys.readouterr().err
     text = page.read_text(encoding="utf-8")
     assert "<title>My design</title>" in text

@@ -34,15 +34,15 @@ def four(value: float) -> str:
 
 
 class Reasons:
-    """The reasons that a page has given already."""
+    """The reasons that a page has given already, alone or within a longer line."""
 
     def __init__(self, *given: str) -> None:
-        self._given = set(given)
+        self._given = list(given)
 
     def new(self, reasons: list[str]) -> tuple[str, ...]:
         """Returns those that the page has not given yet, once each, and takes them as given."""
-        found = tuple(reason for reason in dict.fromkeys(reasons) if reason not in self._given)
-        self._given |= set(found)
+        found = tuple(reason for reason in dict.fromkeys(reasons) if not any(reason in line for line in self._given))
+        self._given += found
         return found
 
 

@@ -99,10 +99,10 @@ def write(path: pathlib.Path, document: Document) -> Written:
     """
     page = page_at(path)
     folder = page.with_name(f"{page.stem}_files")
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    pictures = []
-    for figure in (part for section in document.sections for part in section.parts if isinstance(part, Figure)):
+    figures = [part for section in document.sections for part in section.parts if isinstance(part, Figure)]
+    (folder if figures else page.parent).mkdir(parents=True, exist_ok=True)
+    files, pictures = [], []
+    for figure in figures:
         figure.draw(folder / figure.name)
         pictures.append({"name": figure.name, "caption": figure.caption})
         files += [folder / f"{figure.name}.{kind}" for kind in KINDS]

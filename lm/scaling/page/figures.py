@@ -14,13 +14,11 @@ from lm.scaling.laws.law import Law
 from lm.scaling.page import allocation, curve, forest, style
 from lm.scaling.page.allocation import COMPUTE
 from lm.scaling.page.document import Figure
-from lm.scaling.page.profile import draw_profile
+from lm.scaling.page.profile import FEW, draw_profiles
 from lm.scaling.results import Estimate
 from lm.scaling.table_analysis import Fitted, LawFit, TableAnalysis
 
-FEW = 8  # budgets up to which a legend names each
 _COLUMNS = 3  # panels beside one another
-_CROWDED = 60  # marks of minima are smaller from about half of it
 
 
 def of(made: TableAnalysis, fitted: Optional[Fitted] = None) -> dict[str, Figure]:
@@ -97,19 +95,10 @@ def hull(path: pathlib.Path, made: Hull, law: Optional[LawFit]) -> None:
 
 
 def profiles(path: pathlib.Path, made: Isoflop) -> None:
-    """Draws the profile of each budget with its curve and minimum: few budgets in a legend, many along a colour bar."""
-    count = len(made.budgets)
-    with style.figure(path, 7.2, 4.8 if count <= FEW else 5.6) as (axes,):
-        label = "budget C (FLOPs)"
-        size = 1.0 if count <= FEW else max(0.5, 1 - count / _CROWDED)
-        colours = style.colours(count) if count <= FEW else style.colour_bar(axes, [b.budget for b in made.budgets], label)
-        for colour, budget in zip(colours, made.budgets, strict=True):
-            draw_profile(axes, budget, colour, size)
-        axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel="loss")
-        style.counts(axes.xaxis)
-        style.plain_axis(axes.yaxis)
-        if count <= FEW:
-            axes.legend(title=label, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    """Draws the profile of each budget with its curve and minimum."""
+    with style.figure(path, 7.2, 4.8 if len(made.budgets) <= FEW else 5.6) as (axes,):
+        draw_profiles(axes, made.budgets)
+        axes.set(xlabel="parameters N", ylabel="loss")
 
 
 def _known(made: LawFit) -> Optional[Law]:

@@ -1,5 +1,6 @@
-"""The drawing of one IsoFLOP profile."""
+"""The drawing of IsoFLOP profiles."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,23 @@ from lm.scaling.page import style
 from lm.scaling.results import Estimate
 from lm.scaling.words import scientific
 
+FEW = 8  # budgets up to which a legend names each
+_CROWDED = 60  # marks are half as large from half as many budgets
 _BELOW = 10.0  # points between a minimum and its interval, so that the star hides no end of it
+
+
+def draw_profiles(axes: Any, budgets: Sequence[IsoflopBudget]) -> None:
+    """Draws the profile of each budget over log N, few in a legend and many along a colour bar."""
+    count, label = len(budgets), "budget C (FLOPs)"
+    size = 1.0 if count <= FEW else max(0.5, 1 - count / _CROWDED)
+    colours = style.colours(count) if count <= FEW else style.colour_bar(axes, [b.budget for b in budgets], label)
+    for colour, budget in zip(colours, budgets, strict=True):
+        draw_profile(axes, budget, colour, size)
+    axes.set(xscale="log", yscale="log")
+    style.counts(axes.xaxis)
+    style.plain_axis(axes.yaxis)
+    if count <= FEW:
+        axes.legend(title=label, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def draw_profile(axes: Any, budget: IsoflopBudget, colour: Any, size: float = 1.0) -> None:

@@ -2,8 +2,8 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Optional
 
 import matplotlib
 
@@ -70,11 +70,14 @@ def colours(count: int) -> list:
     return [scale(_LIGHTEST * i / max(count - 1, 1)) for i in range(count)]
 
 
-def colour_bar(axes: Axes, values: Sequence[float], label: str) -> list:
-    """Draws a colour bar beside the axes, logarithmic in the values, and returns the colour of each value."""
+def colour_bar(axes: Axes, values: Sequence[float], label: str, labelled: Optional[Callable[[Any], None]] = None) -> list:
+    """Draws a colour bar beside the axes, logarithmic in the values, and returns the colour of each value.
+
+    `labelled` labels its axis (default: `flops_axis`).
+    """
     scale: Any = ScalarMappable(LogNorm(min(values), max(values)), ListedColormap(colours(256)))
     bar = axes.figure.colorbar(scale, ax=axes, label=label, aspect=30, pad=0.02)
-    flops_axis(bar.ax.yaxis)
+    (labelled or flops_axis)(bar.ax.yaxis)
     bar.outline.set_visible(False)
     return [scale.to_rgba(value) for value in values]
 

@@ -53,7 +53,7 @@ def page(made: TableAnalysis, provenance: Provenance, fitted: Optional[Fitted] =
     ]
     name = pathlib.Path(made.source).name
     return Document(
-        title=title or f"Scaling laws of {name}", summary=f"Fitted to {made.count} rows. {SYMBOLS}", refusals=refused, cautions=cautions,
+        title=title or f"Scaling laws of {name}", summary=f"{made.count} rows. {SYMBOLS}", refusals=refused, cautions=cautions,
         sections=tuple(section for section in sections if section is not None), made=provenance, settings=settings(made) | made.versions,
     )  # fmt: skip
 
