@@ -16,7 +16,7 @@ from lm.study.rows import Row
 CAPTIONS = {
     "isoflop_profiles": (
         "Loss at the end of training against model size, one colour per compute budget. Lines are the parabolas of approach 2, "
-        "fitted in log N; stars are their minima and the thick bars the intervals of N*. Error bars are one standard deviation "
+        "fitted in log N; stars are their minima and the bars below them the intervals of N*. Error bars are one standard deviation "
         "of the seed noise."
     ),
     "allocation": (
