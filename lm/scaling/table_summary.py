@@ -64,10 +64,13 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
         return [f"approach 3 (law): {said(made)}"] if made else []
     lines = [f"approach 3: {made.equation}", f"  {made.objective} = {made.objective_value:.9g}; intervals by {made.resampling}"]
     lines.append(f"  {made.agreeing} of the best starts agree ({made.starts} in all); condition {made.condition:.2g}{_cross(made)}")
-    values = made.parameters | made.exponents | made.derived
-    why = missing(values.values())
+    why = missing([*made.parameters.values(), *made.exponents.values(), *made.derived.values()])
     lines += [f"  no intervals: {why}"] if why else []
-    lines += [f"  {name} = {said(value, why)}{_with_error(made.exponents_with_error.get(name))}" for name, value in values.items()]
+    lines += [f"  {name} = {said(value, why)}" for name, value in made.parameters.items()]
+    for name, value in made.exponents.items():
+        what = f"{name} of {'N' if name == 'a' else 'D'}* ~ C^{name}" if name in made.parameters else name  # a law may call a parameter so
+        lines.append(f"  {what} = {said(value, why)}{_with_error(made.exponents_with_error.get(name))}")
+    lines += [f"  {name} = {said(value, why)}" for name, value in made.derived.items()]
     lines += allocations(made.allocations, f"no intervals: {why}")
     return lines + further(made)
 

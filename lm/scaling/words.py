@@ -47,14 +47,17 @@ def scientific(value: float, significant: int = 3) -> str:
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.{significant - 1}e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".")
+    return _power(mantissa.rstrip("0").rstrip("."), exponent)
+
+
+def _power(mantissa: str, exponent: str) -> str:
     power = f"10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
     return power if mantissa == "1" else f"{mantissa}×{power}"
 
 
 def typeset(text: str) -> str:
-    """Returns a text with its numbers such as 1.5e+21 in powers of ten."""
-    return re.sub(r"(?<![\w.])\d+(?:\.\d+)?e[+-]?\d+(?!\w)", lambda found: scientific(float(found[0])), text)
+    """Returns a text with its numbers such as 1.5e+21 in powers of ten, to the last digit: 1.5×10²¹."""
+    return re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]?\d+)(?!\w)", lambda found: _power(found[1], found[2]), text)
 
 
 def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Optional[str] = None, significant: int = 3) -> str:

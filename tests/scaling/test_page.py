@@ -9,7 +9,7 @@ import pytest
 
 from lm.errors import UserError
 from lm.scaling import __main__ as command
-from lm.scaling import runs, table_analysis, words
+from lm.scaling import runs, table_analysis, table_summary, words
 from lm.scaling.allocation import WithError
 from lm.scaling.approaches import hull
 from lm.scaling.page import document, figures, plan_page, provenance, table_page
@@ -160,7 +160,7 @@ def test_one_notation():
     assert {value: words.si(value) for value in counts} == counts
     assert [words.si(value, 3, zeros=True) for value in (2.4e9, 999.7e6, 12.0, 1.0)] == ["2.40B", "1.00B", "12.0", "1.00"]
     assert [words.scientific(value) for value in (2e11, 1.85e12, 1e12, 3e-7)] == ["2×10¹¹", "1.85×10¹²", "10¹²", "3×10⁻⁷"]
-    assert words.typeset("C 1e+21, N 1.5e9; run 1e4b, 0.5") == "C 10²¹, N 1.5×10⁹; run 1e4b, 0.5"
+    assert words.typeset("C 1e+21, N 1.23456e9; p 2e-39, run 1e4b, 0.5") == "C 10²¹, N 1.23456×10⁹; p 2×10⁻³⁹, run 1e4b, 0.5"
 
 
 def fitted_plan(made):
@@ -209,3 +209,10 @@ def test_power_is_such_a_page(tmp_path, capsys):
 def test_a_title_without_a_page_is_an_error():
     with pytest.raises(UserError, match="--report"):
         command.main(["power", "--budgets", "1e17", "1e18", "--title=x"])
+
+
+def test_a_parameter_that_is_called_as_an_exponent_is_shown_beside_it():
+    law = dataclasses.replace(law_of(table()), parameters={"a": estimate(62.0)}, exponents={"a": estimate(0.5), "b": estimate(0.5)})
+    text = table_summary.render(analysis(law, None, None))
+    assert "a = 62.0" in text
+    assert text.count("= 0.500") == 2

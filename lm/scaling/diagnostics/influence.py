@@ -25,6 +25,7 @@ OUTLIER = 6.0  # standard deviations of the residuals beyond which a row is an o
 GROSS = 10.0  # the same, for rows that are named although the answer does not hang on them
 MOVED = 1.645  # standard deviations of a by which a run has to move it; below 1% of small studies have such a run by chance
 _MOST = 0.1  # share of outliers above which the rows are of two kinds, or the law does not fit
+_LEAST = 1e-3  # what a has to move by at least: under some laws it is a constant, whose sd is rounding
 _SHOWN = 5
 
 
@@ -42,7 +43,7 @@ def checks(made: "FittedLaw", runs: Runs, a: Estimate) -> list[Caution]:
     groups = [*singles, *([tuple(out)] if out else [])]
     values = exponents(made, runs, groups)
     found = [Without(rows, float(value)) for rows, value in zip(singles, values, strict=False)]
-    most = np.inf if a.sd is None else MOVED * a.sd
+    most = np.inf if a.sd is None else max(MOVED * a.sd, _LEAST)
     together = Without(tuple(out), float(values[-1])) if out else None
     moving = [one for one in found if abs(one.a - a.value) > most and not set(one.rows) & set(out)]
     return [one for one in (_outlying(made, runs, together, a, most), _moving(runs, moving, a)) if one is not None]

@@ -10,6 +10,7 @@ from lm.scaling.approaches.hull import Hull
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.fits import solver
 from lm.scaling.laws import catalogue
+from lm.scaling.laws.formula import LogFormula
 from lm.scaling.laws.law import Law
 from lm.scaling.page import allocation, curve, forest, style
 from lm.scaling.page.allocation import COMPUTE
@@ -68,8 +69,10 @@ def _of_law(made: TableAnalysis, fitted: Optional[Fitted]) -> list[Figure]:
     if law is not None and set(made.law.sampled) == {"N", "D"}:
         caption = "Contours of the fitted loss, the rows, and the compute-optimal path."
         found.append(Figure("surface", caption, functools.partial(surface, made=made.law, law=law)))
-    caption = "Measured over fitted loss against each input of the law. A trend means that the law misses something."
-    return [*found, Figure("residuals", caption, functools.partial(residuals, law=made.law))]
+    difference = isinstance(law, LogFormula)
+    what = "Measured less fitted" if difference else "Measured over fitted"
+    caption = f"{what} {curve.quantity(made.law)} against each input of the law. A trend means that the law misses something."
+    return [*found, Figure("residuals", caption, functools.partial(residuals, law=made.law, difference=difference))]
 
 
 def hull(path: pathlib.Path, made: Hull, law: Optional[LawFit]) -> None:
@@ -128,15 +131,16 @@ def surface(path: pathlib.Path, made: LawFit, law: Law) -> None:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
-def residuals(path: pathlib.Path, law: LawFit) -> None:
-    """Draws measured over fitted loss against each input of the law."""
+def residuals(path: pathlib.Path, law: LawFit, difference: bool = False) -> None:
+    """Draws measured over fitted loss, or their `difference`, against each input of the law."""
     names = list(law.sampled)
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
     width = 6.0 if columns == 1 else 4.2 * columns
     many = len(law.points) > style.MANY
     with style.figure(path, width, 3.4 * rows, columns=columns, sharey=True, rows=rows) as axes:
-        error = [100 * np.expm1(p.error) for p in law.points]
+        error = [p.error if difference else 100 * np.expm1(p.error) for p in law.points]
+        name_of = curve.quantity(law)
         for i, (panel, name) in enumerate(zip(axes, names, strict=False)):
             x = np.array([p.inputs[name] for p in law.points])
             panel.plot(x, error, "o", ms=3.5, color=style.BLUE, alpha=0.8, mew=0, rasterized=many)
@@ -144,6 +148,6 @@ def residuals(path: pathlib.Path, law: LawFit) -> None:
             panel.set_xlabel(curve.input_label(name))
             curve.scale_axis("x", panel, name, x)
             if i % columns == 0:
-                panel.set_ylabel("measured / fitted loss − 1 (%)")
+                panel.set_ylabel(f"measured − fitted {name_of}" if difference else f"measured / fitted {name_of} − 1 (%)")
         for panel in axes[len(names) :]:
             panel.set_visible(False)

@@ -15,7 +15,7 @@ from lm.scaling.page.provenance import Provenance
 from lm.scaling.results import Answer, Refusal
 from lm.scaling.sensitivity import Variant
 from lm.scaling.table_analysis import Fitted, LawFit, TableAnalysis
-from lm.scaling.words import scientific
+from lm.scaling.words import scientific, typeset
 
 SYMBOLS = "N: parameters, D: tokens, C: training FLOPs; * marks the compute-optimal value. 1k, 1M, 1B, 1T: 10³, 10⁶, 10⁹, 10¹²."
 STATISTICAL, OWN = "statistical", "with the law's own error"
@@ -208,11 +208,11 @@ def _full(value: float) -> str:
 def proof(made: LawFit) -> Table:
     """Returns the evidence that the optimum is one."""
     rows = (
-        ("objective", f"{made.objective} = {made.objective_value:.10g}"),
+        ("objective", typeset(f"{made.objective} = {made.objective_value:.10g}")),
         ("scaled gradient there, sqrt(g H^-1 g / objective)", scientific(made.gradient)),
         ("condition number of the column-scaled Jacobian", f"{made.condition:.3g}"),
         ("starts", f"{made.starts:,}; {made.agreeing} of the best agree"),
-        ("objective by variable projection", "no linear parameters" if made.projected is None else f"{made.projected:.10g}"),
+        ("objective by variable projection", "no linear parameters" if made.projected is None else typeset(f"{made.projected:.10g}")),
         ("sampled range", "; ".join(f"{name} {cells.plain(low)} to {cells.plain(high)}" for name, (low, high) in made.sampled.items())),
     )
     return Table(("what", "value"), rows, "Evidence that the optimum is one.")
