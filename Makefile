@@ -64,6 +64,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python -m tests.nightly.coverage
 	@$(BIN)/python -m tests.nightly.mutants
 	@OBJECTIVES=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/data
+	@TABLES=all $(BIN)/python -m pytest tests/scaling/test_large.py
 	@$(MAKE) layouts hosts preflight
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 

@@ -1,6 +1,10 @@
-"""Large tables: the same optimum and the same resamples as where every start and every resample sees Hessians of all rows."""
+"""Large tables: the same optimum and the same resamples as where every start and every resample sees Hessians of all rows.
+
+A table is large here from 129 rows on, so that 420 rows are four chunks; `make nightly` takes 100,800 rows and the sizes of the code.
+"""
 
 import dataclasses
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +19,24 @@ from lm.scaling.fitted_law import fit_runs, points_of
 from lm.scaling.intervals import profile_likelihood, resampling
 from lm.scaling.laws.loss_laws import ComputePower
 
-RUNS, POINTS = 21, 100
+ALL = os.environ.get("TABLES") == "all"
+RUNS, POINTS = 21, 4800 if ALL else 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks():
+    """Programs of four chunks of 128 points, compiled in little time and for this file alone."""
+    programs = (solver._compiled, large._gradient, large._second)
+    with pytest.MonkeyPatch.context() as patch:
+        if not ALL:
+            patch.setattr(solver, "LARGE", 128)
+            patch.setattr(large, "SCREEN", 63)
+            patch.setattr(solver, "_OPTIONS", {"xla_backend_optimization_level": 0})
+        for program in programs:
+            program.cache_clear()
+        yield
+    for program in programs:
+        program.cache_clear()
 
 
 def curves():
