@@ -1,10 +1,10 @@
 """Says whether results are of the runs, the settings and the code as they are now (imports no jax)."""
 
 import ast
+import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
 from typing import Any, Optional
 
 import lm
@@ -38,7 +38,7 @@ def modules(code: str, source: pathlib.Path) -> dict[str, pathlib.Path]:
         path = _file(name, source)
         if name not in found and path is not None and f"{name}.".startswith(tuple(f"{folder}." for folder in FOLDERS)):
             found[name] = path
-            left += [name.rpartition(".")[0], *_imports(path)]
+            left += [name.rpartition(".")[0], *_imports(path.read_text(encoding="utf-8"))]
     return found
 
 
@@ -47,11 +47,13 @@ def _file(name: str, source: pathlib.Path) -> Optional[pathlib.Path]:
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 
-def _imports(path: pathlib.Path) -> Iterator[str]:
-    """Yields every module that a file may import, inside functions too; a name that is imported from a package may be a module."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@functools.cache  # most files are reached from several results
+def _imports(text: str) -> tuple[str, ...]:
+    """Returns every module that a file's text may import, inside functions too; a name imported from a package may be a module."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)

@@ -16,12 +16,12 @@ from lm.train.placement import abstract_state
 from lm.train.record import read
 from tests.small_run import on_devices, streams_that_break, text_files
 
-STEPS, ROWS, LENGTH, BROKEN = 24, 8, 32, 13
+STEPS, ROWS, LENGTH, SAVED, BROKEN = 24, 8, 32, 12, 17
 COMMON = [
     f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}",
     "evaluation.documents_bytes=1500", "evaluation.curve_bytes=600", "evaluation.points_per_decade=1", "evaluation.stride=16",
-    "log.tensorboard=false", "log.every_steps=4", "checkpoint.every_steps=8", "model.d_model=16", "model.num_layers=1",
-    "model.attention.num_heads=1", "model.mlp.d_ff=32", "optim.learning_rate=2e-2", "model.max_length=64",
+    "log.tensorboard=false", "log.every_steps=4", f"checkpoint.every_steps={SAVED}", "model.d_model=16", "model.num_layers=1",
+    "model.attention.num_heads=1", "model.mlp.d_ff=32", "model.mlp.gated=false", "optim.learning_rate=2e-2", "model.max_length=64",
 ]  # fmt: skip
 T5 = ["model.architecture=encoder_decoder", "model.positions=relative", "data.objective=span_corruption", "data.objective.sentinels=9"]
 ADAFACTOR = ["optim.optimizer=adafactor", "optim.optimizer.smallest_factored=8", "optim.schedule=rsqrt", "optim.clip_norm=none"]
@@ -83,9 +83,9 @@ def test_it_resumes_bit_for_bit(finished, tmp_path):
     _, config, straight, record = finished
     with streams_that_break(at=BROKEN), pytest.raises(OSError, match="gone"):
         runner.train_run(config, tmp_path)
-    assert checkpoint.steps(tmp_path) == [8]
+    assert checkpoint.steps(tmp_path) == [SAVED]
     again = runner.train_run(config, tmp_path)
-    assert again["resumes"][0]["step"] == 8
+    assert again["resumes"][0]["step"] == SAVED
     for key in ("final", "curve", "tokens", "flops"):
         assert again[key] == record[key], key
     parts = build(config)
