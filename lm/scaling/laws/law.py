@@ -94,7 +94,9 @@ class Chinchilla:
     def coordinates(self, natural: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """Inverts `natural`; coefficients are positive."""
         natural = np.asarray(natural, float)
-        return _shift(np.concatenate([np.log(natural[..., :3]), natural[..., 3:]], axis=-1), -centre)
+        with np.errstate(divide="ignore"):  # a coefficient of 0
+            coefficients = np.log(natural[..., :3])
+        return _shift(np.concatenate([coefficients, natural[..., 3:]], axis=-1), -centre)
 
 
 @dataclasses.dataclass(frozen=True)
