@@ -78,7 +78,7 @@ def test_the_optimum_is_a_minimum_and_every_resample_ends_at_its_own():
     random = np.random.default_rng(0)
     data = points(sigma=0.01)
     made = fit(Chinchilla(), data, HuberLog())
-    assert made.gradient < 1e-9
+    assert made.gradient < 1e-7  # scaled: 1e-14 of the objective
 
     def total(theta, log_loss):
         r = np.abs(solver.predict(made.law, theta, data.design(made.law)) - log_loss)
