@@ -113,7 +113,7 @@ def read(path: Union[str, pathlib.Path]) -> SavedFit:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValueError):
-        raise UserError(f"{path} is no saved fit (no JSON): save one with `fit RUNS.csv --save={path}`") from None
+        raise UserError(f"{path} is no saved fit (no JSON): save one with `fit RUNS.csv --save=FIT.json`") from None
     kind = held.get("type") if isinstance(held, dict) else None
     if kind != "SavedFit":
         what = "the output of --json" if kind == "TableAnalysis" else "no saved fit"

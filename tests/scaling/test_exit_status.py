@@ -54,6 +54,24 @@ def test_fit_predict_and_score(folder):
     assert status("score", saved, folder / "nowhere.csv") == 2
 
 
+def test_a_fit_is_not_saved_over_the_table(folder):
+    rows = (folder / "few.csv").read_bytes()
+    held = folder / "few.json"
+    held.write_text('[{"N": 1e7, "D": 1e9, "loss": 3.0}]')
+    for path in (folder / "few.csv", held):
+        before = path.read_bytes()
+        assert status("fit", path, *LAW, f"--save={path}") == 2
+        assert path.read_bytes() == before
+    assert status("fit", folder / "runs.csv", *LAW, f"--save={folder / 'few.csv'}") == 2
+    assert status("fit", folder / "runs.csv", *LAW, f"--save={folder}") == 2
+    assert (folder / "few.csv").read_bytes() == rows
+
+
+def test_seeds_are_not_negative(folder):
+    for arguments in (("fit", folder / "runs.csv", *LAW), ("power", "--budgets", "1e17", "1e18"), ("backtest", folder / "runs.csv")):
+        assert status(*arguments, "--seed=-1") == 2
+
+
 def test_compare(folder):
     assert status("compare", folder / "runs.csv", folder / "other.csv", *LAW, "--draws=20") == 0
     assert status("compare", folder / "runs.csv", folder / "far.csv", *LAW, "--draws=20") == 1

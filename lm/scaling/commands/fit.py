@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.params_also and not args.sensitivity:
         raise UserError("--params-also names further conventions of N for --sensitivity: add it")
     table.check_report(args)
+    _check_save(args)
     runs = _table_of(args)
     settings = dataclasses.replace(
         table.settings_of(args), approaches=approaches, curve=args.curve, regression=args.regression, filters=filters_of(args),
@@ -120,6 +121,16 @@ def _report(args: argparse.Namespace, runs: "Runs", made: "TableAnalysis", fitte
     from lm.scaling.page import provenance, table_page
 
     print(table_page.write(args.report, made, provenance.provenance(runs, args.command), fitted, args.title), file=sys.stderr)
+
+
+def _check_save(args: argparse.Namespace) -> None:
+    """Raises a UserError for a fit that would be written over the table or over a file of another kind, before anything is computed."""
+    if args.save is None:
+        return
+    if args.save.suffix != ".json" or args.save.is_dir():
+        raise UserError(f"--save={args.save}: give a file that ends in .json")
+    if args.save.resolve() == pathlib.Path(args.csv).resolve():
+        raise UserError(f"--save={args.save} is the table itself: give another file")
 
 
 def _save(args: argparse.Namespace, made: "TableAnalysis", fitted: "Fitted") -> None:
