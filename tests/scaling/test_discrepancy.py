@@ -168,3 +168,15 @@ def test_the_correlation_is_that_of_a_process_with_two_derivatives():
     whole = integrate.quad(lambda w: (5 + w * w) ** -3, 0, np.inf)[0]
     spectral = [integrate.quad(lambda w, at=at: np.cos(w * at) * (5 + w * w) ** -3, 0, 200)[0] / whole for at in d]
     np.testing.assert_allclose(matern(d), spectral, atol=1e-8)
+
+
+def test_rows_that_repeat_another_say_nothing_new(table, noisy):
+    """Copies, exact or rounded, leave the law's own error and its forecasts as they were."""
+    points, rounded = noisy.points, np.repeat([0, 1e-5], len(table))
+    doubled = fit.Points(np.tile(points.log_x, (2, 1)), np.tile(points.log_loss, 2) + rounded, np.ones(2 * len(table)))
+    twice = dataclasses.replace(noisy, points=doubled)
+    at = points.log_x[:3] + 1.0
+    one, two = (discrepancy(made).predict(at) for made in (noisy, twice))
+    np.testing.assert_allclose(two.total, one.total, rtol=2e-3)
+    np.testing.assert_allclose(two.shift, one.shift, atol=2e-5)
+    assert two.degrees == one.degrees

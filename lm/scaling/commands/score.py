@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(made: "TableScore") -> str:
     lines = [f"{made.fit}: {made.equation}, fitted to {made.fitted_to}, against {made.count} rows of {made.source}"]
-    lines.append(f"  measured over predicted: {made.bias:+.2%} on average, {made.error:.2%} in absolute value, {made.largest:+.2%} at most")
+    lines.append(
+        f"  measured over predicted: {made.bias:+.2%} on average, {made.error:.2%} in absolute value, {made.largest:+.2%} at most (of logs)"
+    )
     lines += _levels(made)
     shown = sorted(made.rows, key=lambda row: -abs(row.error))[:SHOWN] if len(made.rows) > SHOWN else made.rows
     if len(shown) < len(made.rows):

@@ -33,6 +33,7 @@ SPARE = 3  # rows beyond the parameters that are needed
 _NEGLIGIBLE = 1e-3  # weight below which a ratio is left out
 PRIOR = 10.0  # standard deviation of the law's coordinates, which are exponents and logarithms of the terms at the centre of the data
 _SPAN, _SIZES = 2.5, 31  # how far from the law's N*, in log N, a lower loss is looked for, and at how many sizes
+_SAME = 3e-4  # difference of logarithms that is rounding: rows this close in all inputs and in loss are one
 _LEAST = 1e-12  # standard deviation of log loss below which the fit is exact
 
 
@@ -163,7 +164,8 @@ class Discrepancy:
 
 def discrepancy(made: fit.Fit) -> Union[Discrepancy, Refusal]:
     """Infers the law's own error from the residuals of a fit, whose weights say how the noise differs between rows."""
-    index = _kept(made.points.log_x)
+    own = _distinct(made)
+    index = own[_kept(made.points.log_x[own])]
     log_x, residual = made.points.log_x[index], made.residuals[index]
     scale = made.points.weights[index] ** (-1.0 / made.objective.power)
     residual = clipped(residual / scale)
@@ -177,6 +179,14 @@ def discrepancy(made: fit.Fit) -> Union[Discrepancy, Refusal]:
     prior = max(float(np.mean(residual**2)), _LEAST**2) / PRIOR**2 * np.eye(design.shape[1])
     members = _members(np.maximum(values, 0.0), rotated, vectors.T @ residual, prior, free)
     return Discrepancy(made, log_x, scale, vectors, rotated, prior, members)
+
+
+def _distinct(made: fit.Fit) -> np.ndarray:
+    """Returns the indices of the rows without those that repeat another: a row that is there twice says nothing new of the noise."""
+    log_x, log_loss = made.points.log_x, made.points.log_loss
+    order = np.lexsort((log_loss, *log_x.T))
+    apart = np.any(np.abs(np.diff(log_x[order], axis=0)) > _SAME, axis=1) | (np.diff(log_loss[order]) > _SAME)
+    return np.sort(order[np.concatenate([[True], apart])])
 
 
 def clipped(residual: np.ndarray) -> np.ndarray:
