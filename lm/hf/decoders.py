@@ -66,7 +66,7 @@ def _gpt2_keys(flat: Flat) -> dict[str, Any]:
 
 # `summary_` keys belong to a head that no causal model has; n_ctx is an older name of n_positions.
 GPT2_INERT = frozenset(f"summary_{name}" for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"))
-GPT2_INERT |= {"n_ctx", "reorder_and_upcast_attn"}
+GPT2_INERT |= {"n_ctx", "n_special", "predict_special_tokens", "reorder_and_upcast_attn"}
 
 GPT2 = Family(
     name="gpt2",

@@ -14,13 +14,16 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (decoders.GPT2, decoders.LLAMA, decoders.MISTRAL, decoders.QWEN3, decoders.GPT_NEOX, t5.T5, bert.BERT, bart.BART)
 }
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of families whose feed-forward layers are mixtures of experts
 
 
 def family_of(values: Mapping[str, Any], where: str) -> Family:
     """Returns the family that a config.json names. Raises UserError if it is not supported."""
     name = values.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
-        raise UserError(f"{where}: model_type={name!r} is not supported; supported are {', '.join(FAMILIES)}")
+        experts = next((key for key in EXPERTS if values.get(key)), None)
+        why = f" ({experts}={values[experts]!r}: mixtures of experts, and the layers here are dense)" if experts else ""
+        raise UserError(f"{where}: model_type={name!r} is not supported{why}; supported are {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 

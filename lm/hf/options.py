@@ -29,18 +29,22 @@ ACTIVATIONS = {
 # Keys without effect on what a model computes from given tokens and weights. Dropout and layer drop concern training, and we have neither.
 INERT = frozenset(
     {
-        *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "transformers_version"),
+        *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "author", "auto_map"),
+        *("custom_pipelines", "is_llama_config", "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version"),
         *("activation_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classif_dropout", "classifier_dropout"),
         *("decoder_layerdrop", "dropout", "dropout_rate", "embd_pdrop", "encoder_layerdrop", "hidden_dropout", "hidden_dropout_prob"),
         *("layerdrop", "resid_pdrop"),
         *("init_std", "initializer_factor", "initializer_range"),
         *("bos_token_id", "cls_token_id", "decoder_start_token_id", "eos_token_id", "mask_token_id", "pad_token_id", "sep_token_id"),
+        "unk_token_id",
         # of generation and fine-tuning
         *("bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size"),
-        *("exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id", "length_penalty", "max_length", "min_length"),
+        *("exponential_decay_length_penalty", "force_bos_token_to_be_generated", "forced_bos_token_id", "forced_eos_token_id"),
+        *("length_penalty", "max_length", "max_new_tokens", "max_sequence_length", "min_length", "model_max_length"),
         *("no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "prefix", "repetition_penalty"),
         *("remove_invalid_values", "return_dict_in_generate", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p"),
-        *("finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params", "tokenizer_class"),
+        *("_num_labels", "finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
+        "tokenizer_class",
         # of the program: types of files, caches, what is returned, how the same is computed
         *("chunk_size_feed_forward", "dtype", "gradient_checkpointing", "output_attentions", "output_hidden_states", "output_past"),
         *("pretraining_tp", "return_dict", "tf_legacy_loss", "torch_dtype", "torchscript", "use_bfloat16", "use_cache"),
@@ -53,6 +57,7 @@ FIXED_VALUES: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,),
     "is_encoder_decoder": (False,),
     "pruned_heads": ({}, None),
+    "rope_interleaved": (False,),
     "tie_encoder_decoder": (False,),
 }
 
@@ -99,12 +104,20 @@ class Options:
             raise self.refusal(key, self.values[key], f"supported: {', '.join(map(repr, allowed))}")
 
     def refusal(self, key: str, value: Any, what: str) -> UserError:
-        return UserError(f"{self.where}: {key}={value!r} is not supported ({what})")
+        return UserError(f"{self.where}: {key}={_short(value)} is not supported ({what})")
 
     def finish(self, inert: frozenset[str] = INERT) -> None:
-        """Raises UserError for a key that nothing has read."""
-        for key in sorted(self.values.keys() - self.read - inert):
-            raise self.refusal(key, self.values[key], "lm.hf does not know this option, and it may change what the model computes")
+        """Raises UserError for the keys that nothing has read, and names them all."""
+        unknown = sorted(self.values.keys() - self.read - inert)
+        if unknown:
+            said = ", ".join(f"{key}={_short(self.values[key])}" for key in unknown)
+            raise UserError(f"{self.where}: lm.hf does not know {said}, which may change what the model computes")
+
+
+def _short(value: Any) -> str:
+    """Returns how a message writes a value: lists and objects may be long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclasses.dataclass(frozen=True)

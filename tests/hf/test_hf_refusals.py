@@ -25,11 +25,37 @@ def refused(folder, *words):
 
 
 def test_a_family_that_is_not_supported(tmp_path):
-    refused(
-        edited(tmp_path, "gpt2", config={"model_type": "mamba"}),
-        "model_type='mamba'",
-        "gpt2, llama, mistral, qwen3, gpt_neox, t5, bert, bart",
-    )
+    refused(edited(tmp_path, "gpt2", config={"model_type": "mamba"}), "model_type='mamba'", ", ".join(hf.FAMILIES))
+
+
+@pytest.mark.parametrize(("family", "key", "experts"), [("mixtral", "num_local_experts", 8), ("qwen3_moe", "num_experts", 128)])
+def test_mixtures_of_experts(tmp_path, family, key, experts):
+    refused(edited(tmp_path, "llama", config={"model_type": family, key: experts}), f"model_type='{family}'", f"{key}={experts}")
+
+
+# Keys as published models have them, none of which transformers reads.
+WITHOUT_EFFECT = {
+    "gpt2": {"_num_labels": 1, "n_special": 0, "predict_special_tokens": True, "n_ctx": 9, "summary_activation": None},
+    "bart": {"_num_labels": 3, "force_bos_token_to_be_generated": True, "output_past": True, "min_length": 56, "num_beams": 4},
+    "gpt_neox": {"custom_pipelines": {"text-generation": {"impl": "a.B", "pt": "AutoModelForCausalLM"}}, "_name_or_path": "model"},
+    "llama": {
+        "is_llama_config": True, "rope_interleaved": False, "max_sequence_length": 2048, "auto_map": {"AutoConfig": "a.B"}, "author": "x",
+        "unsloth_fixed": True, "unk_token_id": 0, "pretraining_tp": 1, "pad_token_id": -1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITHOUT_EFFECT)
+def test_keys_without_effect(name):
+    values = json.loads((GOLDEN / name / "config.json").read_text())
+    family, tensors = hf.FAMILIES[name], frozenset(load_file(GOLDEN / name / "model.safetensors"))
+    given = family.config(values | WITHOUT_EFFECT[name], tensors, "config.json")
+    assert given == family.config(values, tensors, "config.json")
+
+
+def test_all_unknown_options_are_named_at_once(tmp_path):
+    folder = edited(tmp_path, "llama", config={"an_option": 1, "other": list(range(99)), "rope_interleaved": False, "third": None})
+    refused(folder, "an_option=1", "other=[0, 1", "third=None")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +73,7 @@ def test_a_family_that_is_not_supported(tmp_path):
         ("gpt2", "a_new_option", None),
         ("llama", "quantization_config", {"bits": 4}),
         ("llama", "hidden_act", "mish"),
+        ("llama", "rope_interleaved", True),
         ("mistral", "attention_bias", True),
         ("qwen3", "layer_types", ["full_attention", "sliding_attention"]),
         ("t5", "feed_forward_proj", "gated-tanh"),
