@@ -6,9 +6,11 @@ lm.config.
 """
 
 import dataclasses
+import decimal
 import difflib
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -180,6 +182,25 @@ def scalar(value: Any, hint: Any, path: str) -> Any:
     elif kind in (bool, str) and isinstance(value, kind):
         return value
     raise wrong_type(path, hint, value)
+
+
+_UNITS = {"": 0, "K": 3, "KB": 3, "M": 6, "MB": 6, "B": 9, "G": 9, "GB": 9, "T": 12, "TB": 12}  # powers of ten
+_COUNT = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)(?:\.\d*)?(?:e\+?\d{1,2})?) ?([KMGT]B?|B|)", re.IGNORECASE | re.ASCII)
+
+
+def count(text: str) -> int:
+    """Returns the whole number that a text spells, such as 100M, 1.5B, 20k, 5GB, 1e8, 1_000_000 or 1,000,000.
+
+    K, M, B or G, and T stand for 10^3, 10^6, 10^9 and 10^12. KB, MB, GB and TB are the same, for bytes.
+
+    Raises:
+      ValueError: it spells none.
+    """
+    found = _COUNT.fullmatch(text.strip())
+    value = found and decimal.Decimal(found[1].replace(",", "").replace("_", "")).scaleb(_UNITS[found[2].upper()])
+    if value is None or value != int(value):
+        raise ValueError(f"{text!r} is no whole number, such as 100M, 1.5B or 1e8")
+    return int(value)
 
 
 # ---- words and errors -----------------------------------------------------------------------------------------------------------

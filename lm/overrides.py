@@ -1,5 +1,6 @@
 """Sets the fields of a configuration from text, and lists the fields that can be set (imports no jax)."""
 
+import contextlib
 import dataclasses
 import json
 import typing
@@ -107,9 +108,12 @@ def _from_text(hint: Any, text: str, path: str) -> Any:
     for choice in choices:
         if text.lower() == str(choice).lower():
             return choice
+    if kind is int:
+        with contextlib.suppress(ValueError):
+            return fields.count(text)
     if kind in (int, float):
         try:
-            value = int(text) if kind is int and text.lstrip("+-").replace("_", "").isdecimal() else float(text)
+            value = float(text)
         except ValueError:
             raise fields.wrong_type(path, hint, text) from None
         return fields.scalar(value, hint, path)

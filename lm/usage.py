@@ -35,7 +35,7 @@ Trains one configuration, or continues an interrupted run of the same configurat
   --peer_timeout=SECONDS   silence after which a process counts as lost and the others end (default: 60)
 
 Set a key that lists group names to one of them, then set the keys of that group. `none` turns an optional value off.
-Elements of a list have an index (data.components.0.corpus); the next free index appends. Integers may be written as 1e5.
+Elements of a list have an index (data.components.0.corpus); the next free index appends. Integers may be written as 1e5 or 100M.
 Keys marked * say how the run is carried out and may change when it resumes. All others say what the run is.
 
 """

@@ -197,6 +197,27 @@ def test_a_field_of_another_strategy_is_an_error_that_says_which():
         set_flags(RunConfig(), "optim.schedule.cooldown=0.1", "optim.schedule=cosine")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("100M", 10**8), ("1.5B", 1_500_000_000), ("20k", 20_000), ("3T", 3 * 10**12), ("5GB", 5 * 10**9), ("2 M", 2_000_000)),
+        *(("1e8", 10**8), ("1.28e2", 128), ("1,000,000", 10**6), ("1_000", 1000), ("-1", -1), ("0.1K", 100), ("1.1M", 1_100_000)),
+    ],
+)
+def test_counts_are_written_as_people_write_them(text, value):
+    assert fields.count(text) == value
+    assert set_flags(RunConfig(), f"train_tokens={text}").train_tokens == value
+    assert set_flags(RunConfig(), f"data.unique_tokens={text}").data.unique_tokens == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "1.5", "100Mio", "1,00", "1,0000", "BB", "1BB", "nan", "1e999", "1__0", "1 0", "2**3"])
+def test_what_is_no_count_is_refused(text):
+    with pytest.raises(ValueError, match="whole number"):
+        fields.count(text)
+    with pytest.raises(UserError, match="train_tokens"):
+        set_flags(RunConfig(), f"train_tokens={text}")
+
+
 # ---- JSON -----------------------------------------------------------------------------------------------------------------------
 
 

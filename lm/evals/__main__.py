@@ -10,6 +10,7 @@ from lm import config as config_lib
 from lm.data import info
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
+from lm.fields import count
 from lm.mesh import MeshConfig
 from lm.train import record
 from lm.train.config import ExecutionConfig, RunConfig
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     loss.add_argument("run", type=Path, help="the run's work directory")
     loss.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
     loss.add_argument("--data_dir", default=None, help="directory of the prepared data (default: that of the run's record)")
-    loss.add_argument("--bytes", type=int, default=None, help="bytes of held-out text to evaluate on (default: as at the end of the run)")
+    loss.add_argument("--bytes", type=count, default=None, help="bytes of held-out text to evaluate on (default: as at the end of the run)")
     loss.add_argument("--json", action="store_true", help="print one JSON object")
     return top
 

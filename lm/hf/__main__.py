@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Optional
 
 from lm.errors import UserError, run_cli
+from lm.fields import count
 from lm.hf.convert import MAX_SHARD_BYTES
 from lm.hf.families import FAMILIES
 from lm.hf.runs import TOKENIZER, export_run, import_run
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
     out.add_argument("--family", choices=list(FAMILIES), default=None, help="family of the model (default: the first that can hold it)")
     out.add_argument(
-        "--max_shard_bytes", type=int, default=MAX_SHARD_BYTES, help="largest size of a file of weights (default: %(default)s)"
+        "--max_shard_bytes", type=count, default=MAX_SHARD_BYTES, help="largest size of a file of weights (default: %(default)s)"
     )
     return top
 

@@ -9,6 +9,7 @@ from lm import config as config_lib
 from lm.data import info
 from lm.data.config import SentencePieceTokenizer
 from lm.errors import UserError, run_cli
+from lm.fields import count
 from lm.mesh import MeshConfig
 from lm.train import record
 from lm.train.config import RunConfig
@@ -23,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("run", type=Path, help="work directory of the run")
     top.add_argument("--prompt", help="text to continue (default: standard input)")
     top.add_argument("--blank", help="mark in the text for a blank to fill, such as ___ (for objectives that fill blanks)")
-    top.add_argument("--max_tokens", type=int, default=128, help="largest number of new tokens (default: %(default)s)")
+    top.add_argument("--max_tokens", type=count, default=128, help="largest number of new tokens (default: %(default)s)")
     top.add_argument("--temperature", type=float, default=None, help="sample from softmax(logits / temperature)")
     only = top.add_mutually_exclusive_group()
     only.add_argument("--top_k", type=int, default=None, help="sample among the k most likely tokens")
