@@ -64,8 +64,9 @@ def train_run(
         return before
     if table:
         say(describe(parts) + "\n")
-    program = shared_program(shape_of(config), parts.model, parts.mesh)
+    # The evaluator comes first: it refuses tokens that lose text.
     evaluate = shared_evaluator(shape_of(config, evaluation=config.evaluation), parts.model, parts.mesh, data)
+    program = shared_program(shape_of(config), parts.model, parts.mesh)
     return loop.train(
         config, workdir, stream, program, facts=facts, evaluate=evaluate, attention_backend=parts.attention, log=log, profile=profile
     )
@@ -77,7 +78,7 @@ def facts_of(config: RunConfig, data: pipeline.Data) -> record.Facts:
     splits = {f"{split}_{unit}": info[unit][split] for split in ("train", "validation") for unit in ("documents", "tokens", "bytes")}
     return record.Facts(
         id=config_lib.identity(config, fingerprint=data.fingerprint),
-        data={"fingerprint": data.fingerprint, **splits, "tokenizer": info["tokenizer"], "rows_per_epoch": info["rows_per_epoch"]},
+        data={"fingerprint": data.fingerprint, **splits, **{name: info[name] for name in ("tokenizer", "lost_bytes", "rows_per_epoch")}},
         parameters=dict(counts.params),
         flops_per_token=dict(counts.flops_per_token),
         bytes_per_token=data.bytes_per_token,

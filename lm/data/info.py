@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from lm.data import tokens
 from lm.data.config import DataConfig
 from lm.data.mixture import Mixture, Source, shares
+from lm.data.round_trip import share_of
 from lm.data.store import digest, read_json
 
 
@@ -24,21 +26,25 @@ def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
     """Returns the counts of a data set, or None if it is not prepared yet.
 
     `fingerprint`; `tokenizer` (name, vocab_size, fingerprint); `documents`, `tokens`, `bytes` per split (tokens count the ends of
-    documents); `components` (corpus, weight, fingerprint, the corpus's own info); and for this packing `rows_per_epoch` and
+    documents); `components` (corpus, weight, fingerprint, the corpus's own info); `lost_bytes`, the share of each split's bytes that
+    decoding its tokens does not give back; and for this packing `rows_per_epoch` and
     `tokens_per_epoch`, which a run may train on without seeing a token twice.
     Raises UserError if the data set cannot be used as configured.
     """
     index = read_json(index_path(config, data_dir))
     if index is None:
         return None
-    directories = [os.path.join(data_dir, "tokens", each["tokens"]["train"]) for each in index["components"]]
-    if not all(os.path.isdir(directory) for directory in directories):
+    made = [each["tokens"] for each in index["components"]]
+    directories = {split: [os.path.join(data_dir, "tokens", each[split]) for each in made] for split in ("train", "validation")}
+    if not all(os.path.isdir(directory) for each in directories.values() for directory in each):
         return None
-    caches = [tokens.open_cache(directory, verify=False) for directory in directories]
+    caches = {split: [tokens.open_cache(directory, verify=False) for directory in each] for split, each in directories.items()}
     fingerprints = [each["fingerprint"] for each in index["components"]]
-    return with_rows(index, Mixture([Source(*each) for each in zip(caches, fingerprints, shares(config), strict=True)], config))
+    sources = [Source(*each) for each in zip(caches["train"], fingerprints, shares(config), strict=True)]
+    return with_rows(index, Mixture(sources, config), caches)
 
 
-def with_rows(index: dict[str, Any], mixture: Mixture) -> dict[str, Any]:
-    """Adds the rows and tokens of an epoch of a mixture to the counts."""
-    return {**index, "rows_per_epoch": mixture.rows_per_epoch, "tokens_per_epoch": mixture.tokens_per_epoch}
+def with_rows(index: dict[str, Any], mixture: Mixture, caches: Mapping[str, Sequence[tokens.TokenCache]]) -> dict[str, Any]:
+    """Adds the rows and tokens of an epoch of a mixture, and the shares of bytes that tokens lose, to the counts."""
+    lost = {split: share_of([cache.round_trip for cache in each if cache.round_trip]) for split, each in caches.items()}
+    return {**index, "rows_per_epoch": mixture.rows_per_epoch, "tokens_per_epoch": mixture.tokens_per_epoch, "lost_bytes": lost}

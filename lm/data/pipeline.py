@@ -85,7 +85,7 @@ def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = 
     return Data(
         tokenizer,
         index["fingerprint"],
-        with_rows(index, mixture),
+        with_rows(index, mixture, {"train": train, "validation": validation}),
         _documents(sources, mixture.documents),
         _documents(held_out, [source.order for source in held_out]),
         mixture,

@@ -6,6 +6,7 @@ Text never yields a control id (padding, end of document, mask), whatever it spe
 import dataclasses
 import functools
 import io
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -261,6 +262,8 @@ class HuggingFace:
             raise UserError(f"{config.path} has no end-of-document token {config.eos_token or ''}; name one with data.tokenizer.eos_token")
         pad = self._find(self._pad_names)
         self.eos_id, self.pad_id, self.mask_id = eos, eos if pad is None else pad, self._find(self._mask_names)
+        model = json.loads(content)["model"]
+        self.unk_id = model.get("unk_id") if model.get("unk_token") is None else self._tokenizer.token_to_id(model["unk_token"])
         spelling = self._tokenizer.id_to_token(eos) or ""
         if eos in self.encode(spelling):
             raise UserError(f"{config.path}: the text {spelling} yields the end-of-document id; mark that token as special in the file")

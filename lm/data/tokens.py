@@ -13,10 +13,11 @@ import dataclasses
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
+from lm.data.round_trip import RoundTrip, in_words
 from lm.data.store import digest, new_directory, read_json, write_json
 from lm.data.tokenizer import Log, Tokenizer
 from lm.errors import UserError
@@ -36,6 +37,7 @@ class TokenCache:
     flat: np.ndarray  # [1 + tokens]: one end-of-document id, then all documents; document i is flat[starts[i] : starts[i + 1]]
     starts: np.ndarray  # int64 [documents + 1]
     byte_counts: np.ndarray  # int64 [documents]: UTF-8 bytes of the text
+    round_trip: Optional[dict[str, Any]] = None  # what its tokens lose of the text (lm.data.round_trip); None: not measured
 
     @property
     def lengths(self) -> np.ndarray:
@@ -70,7 +72,13 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
         log(f"tokenising {len(documents):,} {split} documents ({tokenizer.name})")
         with new_directory(directory) as temporary:
             _write(temporary, fingerprint, documents, tokenizer)
-    return open_cache(directory)
+    cache = open_cache(directory)
+    if cache.round_trip is None:  # made before losses were measured
+        cache = dataclasses.replace(cache, round_trip=_round_trip(corpus.split(split), tokenizer))
+    assert cache.round_trip is not None
+    if cache.round_trip["lost"]:
+        log(f"{split}: {in_words(cache.round_trip)}")
+    return cache
 
 
 def open_cache(directory: str, verify: bool = True) -> TokenCache:
@@ -92,6 +100,7 @@ def open_cache(directory: str, verify: bool = True) -> TokenCache:
         np.asarray(np.memmap(os.path.join(directory, "tokens.bin"), dtype=meta["dtype"], mode="r")),
         np.asarray(starts),  # a plain array over the map: indexing np.memmap itself is several times slower
         np.asarray(np.load(os.path.join(directory, "bytes.npy"), mmap_mode="r")),
+        meta.get("round_trip"),
     )
 
 
@@ -100,9 +109,11 @@ def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenize
     lengths, byte_counts = np.empty(len(documents), np.int64), np.empty(len(documents), np.int64)
     with open(os.path.join(directory, "tokens.bin"), "wb") as file:
         file.write(np.asarray([tokenizer.eos_id], dtype).tobytes())
-        first = 0
+        first, round_trip = 0, RoundTrip(tokenizer)
         for texts in _groups(documents):
-            for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True), first):
+            encoded = tokenizer.encode_batch(texts)
+            round_trip.add(texts, encoded)
+            for i, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
                 file.write(_document(ids, tokenizer, i).astype(dtype).tobytes())
                 lengths[i], byte_counts[i] = len(ids) + 1, len(text.encode())
             first += len(texts)
@@ -119,9 +130,19 @@ def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenize
         "documents": len(lengths),
         "tokens": int(lengths.sum()),
         "bytes": int(byte_counts.sum()),
+        "round_trip": round_trip.record,
         "files": {name: {"size": os.path.getsize(path), "crc32": _crc32(path)} for name, path in paths.items()},
     }
     write_json(os.path.join(directory, "meta.json"), meta)
+
+
+def _round_trip(documents: Any, tokenizer: Tokenizer) -> dict[str, Any]:
+    found = RoundTrip(tokenizer)
+    for texts in _groups(documents):
+        if found.full:
+            break
+        found.add(texts, tokenizer.encode_batch(texts))
+    return found.record
 
 
 def _document(ids: np.ndarray, tokenizer: Tokenizer, i: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Optional
 
+from lm.data import round_trip
 from lm.errors import UserError
 from lm.model.flops import ledger
 from lm.model.memory import activation_bytes
@@ -172,6 +173,8 @@ def _problems(study: Plannable, data: dict[str, Any]) -> Iterator[str]:
                 f"{component['corpus']}: {share:.1%} of the long validation lines occur verbatim in the training text, more than "
                 f"{study.limits.max_duplicates:.0%}, so the held-out loss would reward memorising; remove near-duplicates before the split"
             )
+    if any(cell.config.likelihood == "text" for cell in study.cells()) and round_trip.problem(data):
+        yield round_trip.problem(data)
     ids = data["tokenizer"]["vocab_size"]
     for objective, vocab_size in dict.fromkeys((cell.config.data.objective, cell.config.model.vocab_size) for cell in study.cells()):
         special = objective.special_ids()

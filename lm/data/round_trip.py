@@ -1,0 +1,98 @@
+"""How much of a text its tokens lose: the bytes that decode(encode(text)) does not give back (imports no jax).
+
+The likelihood of a text is that of its tokens only where they determine the text. A tokenizer that drops characters, or writes many
+as one, is a likelihood of less text, which divided by all bytes looks low.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lm.data.tokenizer import Tokenizer
+from lm.errors import UserError
+
+SAMPLE = 4_000_000  # bytes of a split, from its beginning, that are read back; prepared corpora are shuffled, so it is a fair sample
+TOLERATED = 1e-3  # share of bytes; more than it could shift a loss by what separates neighbouring sizes
+
+
+def lost_bytes(text: str, back: str) -> int:
+    """Returns the bytes of `text` that are missing in `back`, or those of the blanks that `back` adds, whichever are more.
+
+    Characters are counted and not aligned, which is linear in the length and exact where characters were dropped or replaced by others
+    that the text lacks. One blank before a text, which many tokenizers write, tells nothing and is no loss.
+    """
+    if back in (text, " " + text):
+        return 0
+    missing, added = collections.Counter(text), collections.Counter(back)
+    gone = sum(count * len(character.encode()) for character, count in (missing - added).items())
+    blanks = sum(count * len(character.encode()) for character, count in (added - missing).items() if character.isspace())
+    return min(max(gone, blanks), len(text.encode()))
+
+
+class RoundTrip:
+    """Counts over the documents given to `add`, until they hold SAMPLE bytes."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self.documents = self.altered = self.bytes = self.lost = 0
+        self._example = ""
+
+    def add(self, texts: Sequence[str], ids: Sequence[np.ndarray]) -> None:
+        for text, encoded in zip(texts, ids, strict=True):
+            if self.full:
+                return
+            # What separates the two parts of a pair (lm.data.objectives.pairs) is not among its tokens' text.
+            text = text.replace(getattr(self._tokenizer, "separator", ""), "", 1)
+            back = self._tokenizer.decode(encoded[encoded != getattr(self._tokenizer, "unk_id", None)])
+            lost = lost_bytes(text, back)
+            self.documents, self.bytes, self.lost = self.documents + 1, self.bytes + len(text.encode()), self.lost + lost
+            self.altered += bool(lost)
+            if lost and not self._example:
+                self._example = _first_difference(text, back)
+
+    @property
+    def full(self) -> bool:
+        return self.bytes >= SAMPLE
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The counts and an example as JSON: documents and bytes read back, those altered and lost, how one began to differ."""
+        counts = {"documents": self.documents, "altered": self.altered, "bytes": self.bytes, "lost": self.lost}
+        return counts | ({"example": self._example} if self._example else {})
+
+
+def in_words(record: Mapping[str, Any]) -> str:
+    """Says a record of losses in one line."""
+    altered, share = f"{record['altered']:,} of {record['documents']:,} documents", share_of([record])
+    return f"the tokenizer does not give {altered} back: {share:.2%} of their bytes are lost (such as {record['example']})"
+
+
+def share_of(records: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the share of the bytes read that were lost."""
+    return sum(record["lost"] for record in records) / max(sum(record["bytes"] for record in records), 1)
+
+
+def problem(info: Mapping[str, Any]) -> str:
+    """Says why the likelihood of this text per byte would mislead; '' where it does not. `info` is that of lm.data.info."""
+    share = max((info.get("lost_bytes") or {"": 0.0}).values())
+    if share <= TOLERATED:
+        return ""
+    return (
+        f"the tokenizer loses {share:.2%} of the text's bytes, so that nats per byte would be those of less text; take a tokenizer that"
+        " gives back every byte (bytes, sentencepiece, or one with byte fallback), or remove from the text what this one does not keep"
+    )
+
+
+def require(info: Mapping[str, Any]) -> None:
+    """Raises UserError where a likelihood per byte would mislead."""
+    found = problem(info)
+    if found:
+        raise UserError(found)
+
+
+def _first_difference(text: str, back: str) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
+    start = max(at - 8, 0)
+    return f"{text[start : at + 16]!r} -> {back[start : at + 16]!r}"

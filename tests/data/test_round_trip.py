@@ -1,0 +1,109 @@
+"""The bytes that a tokenizer loses are counted, recorded and told; a likelihood of text per byte is refused where they are many."""
+
+import dataclasses
+
+import pytest
+import tokenizers
+from fake_corpus import Corpus, quiet
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from lm.data import pipeline, round_trip, tokens
+from lm.data.config import DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
+from lm.data.info import info
+from lm.data.objectives.pairs import Pairs
+from lm.errors import UserError
+from lm.evals import evaluator
+from lm.train.config import RunConfig
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz .\n"
+# Half of the words hold digits and Cyrillic letters, which the tokenizers below do not know.
+TEXTS = [f"the {i}{chr(0x430 + i % 8)}{i % 7} sat on the mat\nfar а{i}б away." for i in range(40)]
+LOST = sum(len(c.encode()) for text in TEXTS for c in text if c not in LETTERS) / sum(len(text.encode()) for text in TEXTS)
+
+
+def _json(path, unk=False, fuse=False, normalizer=None, model=None):
+    """Writes a tokenizer.json of single letters."""
+    names = ["<|endoftext|>", *LETTERS, *["<unk>"] * unk]
+    letters = models.BPE({c: i for i, c in enumerate(names)}, [], unk_token="<unk>" if unk else None, fuse_unk=fuse)
+    made = tokenizers.Tokenizer(model or letters)
+    made.add_special_tokens(["<|endoftext|>", *["<unk>"] * unk])
+    made.decoder = decoders.Fuse()
+    if normalizer:
+        made.normalizer = normalizer
+    made.save(str(path))
+    return HuggingFaceTokenizer(path=str(path))
+
+
+def _data(tmp_path, tokenizer, texts=TEXTS, log=quiet, **fields):
+    config = DataConfig(tokenizer=tokenizer, sequence_length=2, **fields)
+    data = pipeline.build(config, [Corpus(texts, texts[:3], fingerprint=str(hash(tuple(texts))))], str(tmp_path), log)
+    assert info(config, str(tmp_path)) == data.info
+    return data
+
+
+@pytest.mark.parametrize("fields", [{}, {"unk": True}, {"unk": True, "fuse": True}, {"normalizer": normalizers.Lowercase()}])
+def test_dropped_and_unknown_letters_are_lost_bytes(tmp_path, fields):
+    lines: list[str] = []
+    data = _data(tmp_path, _json(tmp_path / "t.json", **fields), log=lines.append)
+    assert data.info["lost_bytes"]["train"] == pytest.approx(LOST)
+    assert any(f"{LOST:.2%}" in line and "40 of 40" in line for line in lines)
+    config = RunConfig(data=DataConfig(sequence_length=16))
+    with pytest.raises(UserError, match=r"%"):  # before the model or the mesh are looked at
+        evaluator.make_evaluator(config, None, None, data)
+
+
+def test_case_and_unknown_words_are_lost_bytes(tmp_path):
+    lower = _data(tmp_path, _json(tmp_path / "t.json", normalizer=normalizers.Lowercase()), ["The Mat.", "a Mat"])
+    assert lower.info["lost_bytes"]["train"] == 3 / 13
+    words = models.WordLevel({"<unk>": 0, "a": 1, "mat": 2}, unk_token="<unk>")
+    path = tmp_path / "words.json"
+    _json(path, unk=True, model=words)
+    made = tokenizers.Tokenizer.from_file(str(path))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(path))
+    unknown = _data(tmp_path, HuggingFaceTokenizer(path=str(path)), ["a mat a dunk", "mat"])  # 'dunk' shares letters with <unk>
+    assert unknown.info["lost_bytes"]["train"] == pytest.approx((3 + 4) / 15)
+
+
+@pytest.mark.parametrize(
+    ("text", "back", "lost"),
+    [
+        ("a b", "a b", 0),
+        ("a b", " a b", 0),  # the blank that a tokenizer writes before a text
+        ("a\nb", "a b", 1),
+        ("un-do", "un - do", 2),
+        ("é", "e", 2),
+        ("ﬁx", "fix", 3),
+        ("", "", 0),
+        ("漢字", "", 6),
+    ],
+)
+def test_lost_bytes(text, back, lost):
+    assert round_trip.lost_bytes(text, back) == lost
+
+
+def test_tokenizers_that_keep_every_byte_lose_none(tmp_path):
+    texts = [text + "\x00 ▁ \ue000 ｆ\u2028\ufeff é" for text in TEXTS]
+    for tokenizer in (DataConfig().tokenizer, SentencePieceTokenizer(vocab_size=320)):
+        assert _data(tmp_path, tokenizer, texts).info["lost_bytes"] == {"train": 0, "validation": 0}
+    pairs = _data(tmp_path, DataConfig().tokenizer, ["a\tb\tc"] * 20, objective=Pairs(), packing="best_fit")
+    assert pairs.info["lost_bytes"]["train"] == 0
+
+
+def test_a_small_loss_is_recorded_and_allowed(tmp_path):
+    texts = ["the mat " * 400 + "é"]
+    data = _data(tmp_path, _json(tmp_path / "t.json"), texts)
+    assert data.info["lost_bytes"]["train"] == 2 / len(texts[0].encode())
+    assert not round_trip.problem(data.info)
+    round_trip.require({})  # what an earlier version recorded
+
+
+def test_a_cache_of_an_earlier_version_is_measured(tmp_path, monkeypatch):
+    config, corpus = _json(tmp_path / "t.json"), Corpus(TEXTS)
+    from lm.data import tokenizer
+
+    built = tokenizer.build(config, [], str(tmp_path), quiet)
+    first = tokens.prepare(corpus, "train", built, str(tmp_path), quiet)
+    opened = tokens.open_cache
+    monkeypatch.setattr(tokens, "open_cache", lambda directory: dataclasses.replace(opened(directory), round_trip=None))
+    assert tokens.prepare(corpus, "train", built, str(tmp_path), quiet).round_trip == first.round_trip
