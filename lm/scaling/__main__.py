@@ -44,4 +44,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 if __name__ == "__main__":
     compile_cache.switch_on()
-    run_cli(main)
+    run_cli(main, interrupted="give the command again")

@@ -99,6 +99,7 @@ def _at(first: FittedLaw, second: FittedLaw, inputs: Mapping[str, np.ndarray]) -
     loss = solver.loss(first.law, first.stacked, x)[:, 0]
     metric = np.array([solver.loss(second.law, values, np.array([[one]]))[0] for values, one in zip(second.stacked, loss, strict=True)])
     known = {name: float(column[0]) for name, column in inputs.items()}
+    second = dataclasses.replace(second, refused=second.refused or first.refused)  # the metric's interval hangs on that of the loss
     if not np.isfinite(metric[0]):
         low, high = second.sampled["L"]
         beyond = f"at a loss of {loss[0]:.3g} the second law has no metric; the runs have losses of {low:.3g} to {high:.3g}"

@@ -22,6 +22,7 @@ SHOWN = 60  # points of a curve that are fitted, evenly spaced
 DROPS = 24  # blocks of drops of a schedule in a fit; predictions sum over every step
 BLOCKS = 10  # stretches of residuals of a curve
 DRAWS = 100
+_MOST = 2e7  # steps of a curve: their learning rates are held one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +71,12 @@ def read_curve(path: str, step: str, rate: str, loss: str, warmup: int | None, n
     steps, rates = (numbers.column(table, columns.named(table, name)) for name in (step, rate))
     measured = needs_loss or loss in table.columns
     losses = numbers.column(table, columns.named(table, loss)) if measured else np.ones(len(steps))
-    if len(steps) < 2 or np.any(np.diff(steps) <= 0):
+    if len(steps) < 2 or not np.all(np.isfinite(steps)) or np.any(np.diff(steps) <= 0):
         raise UserError(f"{path}: column {step!r} has to rise from row to row, over two rows at least")
     if not (np.all(np.isfinite(rates)) and np.all(rates >= 0) and np.all(np.isfinite(losses)) and np.all(losses > 0)):
         raise UserError(f"{path}: learning rates and losses have to be numbers, losses positive; leave other rows out")
+    if steps[-1] - steps[0] > _MOST:
+        raise UserError(f"{path}: column {step!r} spans {steps[-1] - steps[0]:.3g} steps, more than any run has: does it count tokens?")
     first = int(steps[0])
     every = np.arange(first, int(steps[-1]) + 1)
     before = 0.5 * rates[0] * (first if warmup is None else warmup)
@@ -120,7 +123,7 @@ def _resampled(made: fit.Fit, lengths: Sequence[int], draws: int, seed: int) -> 
 
 
 def _score(one: NamedCurve, thetas: np.ndarray, level: float, method: str) -> CurveScore:
-    """Scores the prediction of a curve by every step of its schedule that is logged."""
+    """Scores the prediction of a curve at up to SHOWN of its logged steps, each by the sum over every step of the schedule."""
     thin = _thinned(one.curve)
     predicted = curve_loss(MultiPower().natural(thetas[0], np.zeros(0)).tolist(), thin)
     end = thin._replace(steps=thin.steps[-1:], loss=thin.loss[-1:])

@@ -95,9 +95,23 @@ def points_of(runs: Runs, law: Law, weights: Optional[np.ndarray] = None) -> fit
 
 def weights_of(cells: Runs, noise: Union[NoiseModel, Refusal], objective: Objective) -> np.ndarray:
     """Returns weights [n] of mean 1: by the noise of each cell, sigma(C) / sqrt(seeds), in the objective's power."""
-    relative = noise.sigma(cells.log_planned_c) * cells.noise_weight if isinstance(noise, NoiseModel) else cells.noise_weight
-    weights = relative**-objective.power
+    weights = _relative(cells, noise) ** -objective.power
     return weights / weights.mean()
+
+
+def unit_of(cells: Runs, noise: Union[NoiseModel, Refusal], objective: Objective) -> float:
+    """Returns the factor from a relative standard deviation to the scale weight^(-1 / power) of a row with it: see `weights_of`."""
+    return float(np.mean(_relative(cells, noise) ** -objective.power) ** (1 / objective.power))
+
+
+def scale_of_run(log_c: np.ndarray, noise: Union[NoiseModel, Refusal], unit: float) -> np.ndarray:
+    """Returns the scale [n] of single runs at log FLOPs. A cell that is the mean of several seeds has less noise than a run."""
+    return unit * (noise.sigma(log_c) if isinstance(noise, NoiseModel) else np.ones(np.shape(log_c)))
+
+
+def _relative(cells: Runs, noise: Union[NoiseModel, Refusal]) -> np.ndarray:
+    """Returns the noise of each cell [n] up to a constant: sigma(C) / sqrt(seeds), or 1 / sqrt(seeds) where nothing measures sigma."""
+    return noise.sigma(cells.log_planned_c) * cells.noise_weight if isinstance(noise, NoiseModel) else cells.noise_weight
 
 
 def cell_points(runs: Runs, law: Law, objective: Objective, noise: Union[NoiseModel, Refusal, None] = None) -> fit.Points:

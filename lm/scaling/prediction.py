@@ -8,6 +8,7 @@ Each part is a set of draws of log loss about 0. The parts are independent, so t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Optional, Protocol, Union
@@ -18,7 +19,7 @@ from lm.errors import UserError
 from lm.scaling.diagnostics.extrapolation import kind_of
 from lm.scaling.fits import solver
 from lm.scaling.fits.frontier import Cost
-from lm.scaling.fitted_law import FittedLaw
+from lm.scaling.fitted_law import FittedLaw, scale_of_run
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.discrepancy import Discrepancy
 from lm.scaling.intervals.noise import NoiseModel
@@ -49,10 +50,10 @@ class Predicted:
     log_loss: np.ndarray
     parts: dict[str, np.ndarray]
 
-    @property
+    @functools.cached_property
     def draws(self) -> np.ndarray:
         """The draws [R, n] of log loss, all parts together."""
-        return self.log_loss + np.sum(list(self.parts.values()), axis=0)
+        return self.log_loss + sum(self.parts.values())
 
     def failed(self, i: int) -> Optional[Refusal]:
         """Refuses the interval of a run where draws of the law have no loss."""
@@ -120,11 +121,18 @@ def predict(
     return Predicted(known, every[0], parts)
 
 
-def predict_with_error(fitted: FittedLaw, cost: Cost, inputs: Mapping[str, np.ndarray], own: Discrepancy, seed: int = 0) -> Predicted:
-    """Forecasts runs by the law and its own error, as the backtest does: Student's t about the law moved by what it is off by nearby."""
+def predict_with_error(
+    fitted: FittedLaw, cost: Cost, inputs: Mapping[str, np.ndarray], own: Discrepancy, noise: Union[NoiseModel, Refusal], unit: float,
+    seed: int = 0,
+) -> Predicted:  # fmt: skip
+    """Forecasts runs by the law and its own error, as the backtest does: Student's t about the law moved by what it is off by nearby.
+
+    `unit` is that of the fitted table (`fitted_law.unit_of`), by which a run has the noise of one seed.
+    """
     known = completed(inputs, cost)
     log_x = np.log(np.stack([_needed(fitted.law, known, name) for name in fitted.law.inputs], axis=1))
-    spread = own.predict(log_x)
+    log_c = np.log(known["C"]) if "C" in known else np.full(len(log_x), math.log(cost.sampled[1]))
+    spread = own.predict(log_x, scale_of_run(log_c, noise, unit))
     random = bootstrap.generator(seed, "forecast with the law's own error")
     heavy = np.sqrt(spread.degrees / random.chisquare(spread.degrees, (DRAWS, 1)))
     columns = {NOISE: spread.noise, PARAMETERS: spread.parameters, DISCREPANCY: spread.discrepancy}
@@ -135,8 +143,11 @@ def predict_with_error(fitted: FittedLaw, cost: Cost, inputs: Mapping[str, np.nd
 def completed(given: Mapping[str, np.ndarray], cost: Cost) -> dict[str, np.ndarray]:
     """Returns the inputs with those of N, D, C and M = D / N that follow from N or D and another, C in the convention of the table."""
     known = {name: np.atleast_1d(np.asarray(value, float)) for name, value in given.items()}
-    if {"D", "M"} <= set(known) and "N" not in known:
-        known["N"] = known["D"] / known["M"]
+    if "D" in known and "N" not in known:
+        if "M" in known:
+            known["N"] = known["D"] / known["M"]
+        elif "C" in known:
+            known["N"] = cost.size(known["C"] / known["D"])
     if "N" in known and "D" not in known:
         if "M" in known:
             known["D"] = known["M"] * known["N"]
@@ -161,11 +172,15 @@ def forecasts(fitted: FittedLaw, made: Predicted, level: float) -> tuple[RunFore
     found = []
     for i, value in enumerate(np.exp(made.log_loss).tolist()):
         inputs = {name: float(column[i]) for name, column in made.inputs.items()}
+        beyond = outside(inputs, fitted.sampled)
+        if not np.isfinite(value):
+            why = Refusal("extrapolation", "the law has no loss at these inputs: ask for a run nearer to the sampled ones")
+            found.append(RunForecast(inputs, why, dict.fromkeys(made.parts, 0.0), beyond, caution_of(beyond)))
+            continue
         refused = fitted.refused or made.failed(i)
         first, last = (float(low[i]), float(high[i])) if refused is None else (None, None)
         loss = Estimate(value, first, last, level, method, refused)
         parts = {name: float(np.std(column[np.isfinite(column)])) for name, drawn in made.parts.items() for column in [drawn[:, i]]}
-        beyond = outside(inputs, fitted.sampled)
         found.append(RunForecast(inputs, loss, parts, beyond, caution_of(beyond)))
     return tuple(found)
 

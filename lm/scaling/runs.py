@@ -13,6 +13,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from lm.errors import UserError
+from lm.scaling.budgets import grouped
 from lm.scaling.results import Caution
 from lm.scaling.tables import columns as columns_lib
 from lm.scaling.tables import formats, numbers, selection
@@ -253,11 +254,11 @@ def of_table(table: formats.RawTable, columns: Columns, select: Selection = Sele
     loss = reader.needed("loss", "loss", columns.loss)
     inputs = {"N": n, "D": d, "C": c, "M": d / n} | {name: reader.positive(name, column) for name, column in columns.inputs.items()}
     run = reader.text(columns.run) if columns.run else tuple(f"row {line}" for line in table.lines)
+    budget, together = grouped(reader.positive("budget", columns.budget)) if columns.budget else (None, None)
     made = Runs(
-        inputs, loss, run, reader.text(columns.seed) if columns.seed else None,
-        reader.positive("budget", columns.budget) if columns.budget else None,
+        inputs, loss, run, reader.text(columns.seed) if columns.seed else None, budget,
         reader.truth(columns.decayed) if columns.decayed else None,
-        counted, table.source, notes=table.notes, sha256=table.sha256,
+        counted, table.source, notes=table.notes, sha256=table.sha256, cautions=(together,) if together else (),
     )  # fmt: skip
     order = {name: i for i, name in enumerate(("N", "D", "C", "loss", "budget"))}
     made = dataclasses.replace(made, read=tuple(sorted(reader.read, key=lambda one: order.get(one.name, len(order)))), other=reader.other())
@@ -285,10 +286,7 @@ class _Reader:
         lacking = [role for role, name in found.items() if name is None]
         flops = columns_lib.found(self.table, "flops", columns.flops) if columns.flops or lacking else None
         if lacking and (len(lacking) == 2 or flops is None):
-            role = lacking[0]
-            what = {"params": "parameters N", "tokens": "tokens D"}[role]
-            there = ", ".join(self.table.names)
-            raise UserError(f"{self.table.source} has no column for the {what}: its columns are {there}; name one with --{role}=COLUMN")
+            raise self._lacks(lacking[0])
         c = self.positive("C", flops) if flops else None
         n = self.positive("N", found["params"]) if found["params"] else None
         d = self.positive("D", found["tokens"]) if found["tokens"] else None
@@ -307,9 +305,13 @@ class _Reader:
         """Returns the column of an input that has to be there."""
         column = columns_lib.found(self.table, role, given)
         if column is None:
-            there = ", ".join(self.table.names)
-            raise UserError(f"{self.table.source} has no column for the {role}: its columns are {there}; name one with --{role}=COLUMN")
+            raise self._lacks(role)
         return self.positive(name, column)
+
+    def _lacks(self, role: str) -> UserError:
+        what = {"params": "parameters N", "tokens": "tokens D"}.get(role, role)
+        there = ", ".join(self.table.names)
+        return UserError(f"{self.table.source} has no column for the {what}: its columns are {there}; name one with --{role}=COLUMN")
 
     def other(self) -> dict[str, tuple[str, ...]]:
         """Returns the cells of the columns that were not read."""

@@ -13,14 +13,14 @@ import numpy as np
 from lm.errors import UserError
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import OBJECTIVES, Objective
-from lm.scaling.fitted_law import FittedLaw
+from lm.scaling.fitted_law import FittedLaw, unit_of
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Law
 from lm.scaling.results import Caution, Refusal, decode, result, to_json
 from lm.scaling.runs import Runs
 
-SCHEMA = 1
+SCHEMA = 2
 _SAME = 1e-9  # difference of log loss above which a law is another formula than the one that was saved
 
 Rows = tuple[tuple[Optional[float], ...], ...]
@@ -33,8 +33,8 @@ class SavedFit:
     `law` is the law's name in the catalogue, `objective` the objective's name and its settings, `code` the version that saved it. `values`
     [k] and `draws` [R, k] are parameters of the equation. `log_x` [n, p], `log_loss` and `weights` [n] are the points of the fit,
     `evidence` the numbers of `fits.fit.Fit`, `cost` those of `fits.frontier.Cost`, `sampled` the range of every input of the table.
-    `first_loss` is the fitted log loss of the first point: a law that gives another one there has changed since. A draw that is no number
-    is None.
+    `noise_unit` is that of `fitted_law.unit_of`. `first_loss` is the fitted log loss of the first point: a law that gives another one
+    there has changed since. A draw that is no number is None.
     """
 
     schema: int
@@ -62,6 +62,7 @@ class SavedFit:
     sampled: dict[str, tuple[float, float]]
     cost: dict[str, Any]
     noise: Union[NoiseModel, Refusal]
+    noise_unit: float
     cautions: tuple[Caution, ...]
     first_loss: float
 
@@ -94,7 +95,8 @@ def saved(
         refused=fitted.refused, log_x=_rows(points.log_x), log_loss=_row(points.log_loss), weights=_row(points.weights), evidence=evidence,
         sampled={name: (float(column.min()), float(column.max())) for name, column in cells.inputs.items()},
         cost={name: np.asarray(part).tolist() for name, part in frontier.cost_of(cells)._asdict().items()},
-        noise=noise, cautions=cautions, first_loss=float(made.log_loss(points.log_x[:1])[0]),
+        noise=noise, noise_unit=unit_of(cells, noise, made.objective), cautions=cautions,
+        first_loss=float(made.log_loss(points.log_x[:1])[0]),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from lm.errors import UserError
-from lm.scaling import budgets, diagnostics, law_error
+from lm.scaling import diagnostics, law_error
 from lm.scaling.allocation import Allocation, by_minima
 from lm.scaling.approaches import isoflop, parametric, profiles
 from lm.scaling.approaches.hull import Hull, fit_hull
@@ -140,7 +140,6 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
     """Returns the analysis and the fitted law behind it, for those who go on from there; None where no law was fitted."""
     asked = settings.approaches
     _check(settings)
-    runs, together = budgets.grouped(runs)
     law_of, curve = settings.law if 3 in asked else None, settings.curve if 2 in asked else None
     steps = before_after(runs, settings.filters, law_of, settings.objective, curve) if settings.filters else ()
     every, runs = runs, apply(runs, settings.filters)
@@ -149,7 +148,7 @@ def analyse_and_keep(runs: Runs, settings: TableSettings) -> tuple[TableAnalysis
     made = TableAnalysis(
         schema=SCHEMA, source=runs.source, settings=_described(settings), count=len(runs),
         law=law, isoflop=minima, hull=fit_hull(runs) if 1 in asked else None,
-        cautions=_cautions(runs, together, minima, law, settings), versions={"jax": jax.__version__, "numpy": np.__version__},
+        cautions=_cautions(runs, minima, law, settings), versions={"jax": jax.__version__, "numpy": np.__version__},
         filters=steps, rolling=rolling_origin(runs, settings.law, settings.objective) if settings.rolling else None,
         isoflop_targets=targets, sensitivity=_sensitivity(every, law, minima, settings) if settings.sensitivity else (),
     )  # fmt: skip
@@ -177,14 +176,12 @@ def _sensitivity(
 
 def _cautions(
     runs: Runs,
-    together: Optional[Caution],
     minima: Union[Isoflop, Refusal, None],
     law: Union[LawFit, Refusal, None],
     settings: TableSettings,
 ) -> tuple[Caution, ...]:
-    """Returns what concerns approach 2 and the table as a whole, beside `together` of its budgets; a law's cautions stand with it."""
-    found: list[diagnostics.Found] = [] if together is None else [together]
-    found += [] if isinstance(law, LawFit) else diagnostics.suspect(runs, settings.law)
+    """Returns what concerns approach 2 and the table as a whole; a law's cautions stand with it."""
+    found: list[diagnostics.Found] = [] if isinstance(law, LawFit) else list(diagnostics.suspect(runs, settings.law))
     found += [] if minima is None else diagnostics.off_budget(runs)
     if isinstance(minima, Isoflop):
         found += diagnostics.minima(minima)
@@ -298,7 +295,7 @@ def described(runs: Runs, made: FittedLaw, settings: TableSettings, found: tuple
         law=type(law).__name__, equation=getattr(law, "equation", "") or type(law).__name__, source=getattr(law, "source", ""),
         objective=repr(made.fit.objective),
         values=made.fit.natural, parameters=made.parameters(), exponents=exponents(made, runs, refused),
-        allocations=() if refused else allocations(made, runs, settings.targets, own),
+        allocations=() if refused else allocations(made, runs, settings.targets, own, settings.seed),
         exponents_with_error=law_error.exponents(own, runs, made.level, settings.seed),
         resampling=made.method, objective_value=made.fit.value, projected=None if made.projected is None else made.projected.value,
         gradient=made.fit.gradient, condition=made.fit.condition, starts=made.fit.starts, agreeing=made.fit.agreeing,
@@ -315,7 +312,7 @@ def exponents(made: FittedLaw, runs: Runs, refused: Optional[Refusal] = None) ->
 
 
 def allocations(
-    made: FittedLaw, runs: Runs, targets: tuple[float, ...], own: Union[Discrepancy, Refusal, None] = None
+    made: FittedLaw, runs: Runs, targets: tuple[float, ...], own: Union[Discrepancy, Refusal, None] = None, seed: int = 0
 ) -> tuple[Allocation, ...]:
     """Returns N*, D* and the loss at each power of ten within the table's compute, and at the targets."""
     if not frontier.allocates(made.law):
@@ -323,7 +320,7 @@ def allocations(
     decades = 10.0 ** np.arange(np.ceil(np.log10(runs.c.min())), np.floor(np.log10(runs.c.max())) + 1)
     flops = sorted({*decades.tolist(), *targets})
     cost = frontier.cost_of(runs)
-    path, with_error = made.path(cost, np.log(flops)), law_error.optima(own, cost, flops, made.level)
+    path, with_error = made.path(cost, np.log(flops)), law_error.optima(own, cost, flops, made.level, seed)
     found = []
     for i, c in enumerate(flops):
         columns = (path.log_n[:, i], path.log_d[:, i], path.log_loss[:, i], (path.log_d - path.log_n)[:, i])

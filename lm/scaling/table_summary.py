@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional, Union
 
 from lm.scaling.results import Answer, Estimate, Refusal
-from lm.scaling.words import aligned, digits, missing, said, short
+from lm.scaling.words import aligned, digits, folded, missing, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.allocation import WithError
@@ -26,7 +26,7 @@ def render(made: "TableAnalysis") -> str:
     lines += [*_hull(made.hull), *rolling(made.rolling), *sensitivity(made.sensitivity)]
     found = cautions(made)
     lines += ["cautions:"] if found else []
-    lines += [f"  {message}" for message in found]
+    lines += folded(found, what="")
     return "\n".join(lines)
 
 
@@ -95,7 +95,7 @@ def allocations(made: "Sequence[Allocation]", known: str = "") -> list[str]:
         reasons |= others
     reasons.pop(known, None)
     far = [at.caution for at in made if at.caution and at.caution.kind != "extrapolation"]
-    return lines + [f"  {reason}" for reason in reasons] + [f"  caution: {caution.message}" for caution in far[-1:]]
+    return lines + [f"  {reason}" for reason in reasons] + folded(caution.message for caution in far[-1:])
 
 
 def _allocated(at: "Sequence[Allocation]", values: "Sequence[Union[Allocation, WithError, None]]") -> tuple[list[str], dict[str, None]]:
@@ -198,6 +198,6 @@ def _values(values: dict[str, float]) -> str:
 
 
 def _cross(made: "LawFit") -> Optional[str]:
-    if made.projected is None:
+    if made.projected is None or made.objective_value == 0:  # every point lies on the law: there is no objective to compare
         return ""
     return f"; variable projection reaches {made.projected / made.objective_value - 1:+.1e} of the objective"

@@ -1,6 +1,7 @@
 """Answers in words (imports no jax)."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
@@ -78,6 +79,12 @@ def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Opt
 def short(text: str) -> str:
     """Returns a text of numbers with their exponents written short: 1.69e10 for 1.69e+10."""
     return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", text)
+
+
+def folded(messages: Iterable[str], what: str = "caution: ") -> list[str]:
+    """Returns the lines of messages, each begun by `what` and folded at 120 columns."""
+    folder = textwrap.TextWrapper(120, f"  {what}", "    ", break_on_hyphens=False, break_long_words=False)
+    return [line for text in messages for line in folder.wrap(text)]
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ", left: Sequence[int] = ()) -> list[str]:

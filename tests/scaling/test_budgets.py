@@ -69,17 +69,24 @@ def test_either_curve_may_have_no_minimum_alone():
 def test_measured_budgets_are_those_of_the_plan():
     """Values within rounding of four budgets are four profiles; planned values stay as they are to the last digit."""
     random = np.random.default_rng(0)
-    made, said = budgets.grouped(table(budget=lambda planned: planned * random.uniform(0.99, 1.01, len(planned))))
+    planned = table().budget
+    made, said = budgets.grouped(planned * random.uniform(0.99, 1.01, len(planned)))
     assert said.kind == "grouped_budgets"
     assert "28" in said.message
-    assert len(set(made.budget.tolist())) == 4
-    np.testing.assert_allclose(np.unique(made.budget), PLANNED, rtol=0.01)
-    planned = table()
+    assert len(set(made.tolist())) == 4
+    np.testing.assert_allclose(np.unique(made), PLANNED, rtol=0.01)
     assert budgets.grouped(planned) == (planned, None)
-    one_off = budgets.grouped(table(budget=lambda planned: np.concatenate([planned[:-1], [planned[-1] * 1.001]])))[0]
-    assert one_off.budget[0] == PLANNED[0]
-    close = PLANNED[0] * 1.2 ** np.arange(28)
-    assert budgets.grouped(table(budget=lambda planned: close))[1] is None
+    one_off = budgets.grouped(np.concatenate([planned[:-1], [planned[-1] * 1.001]]))[0]
+    assert one_off[0] == PLANNED[0]
+    assert budgets.grouped(PLANNED[0] * 1.2 ** np.arange(28))[1] is None
+
+
+def test_every_reader_of_a_table_gets_grouped_budgets():
+    made = table()
+    frame = {"N": made.n, "D": made.d, "loss": made.loss, "b": made.budget * np.tile([0.99, 1.01], 14)}
+    read = runs.from_frame(frame, runs.Columns(budget="b"))
+    assert len(set(read.budget.tolist())) == 4
+    assert [one.kind for one in read.cautions] == ["grouped_budgets"]
 
 
 def test_rows_off_their_budget_are_named():

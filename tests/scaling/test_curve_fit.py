@@ -62,6 +62,7 @@ def test_a_curve_is_read_with_its_warm_up_and_its_rates_between_rows(tmp_path):
     assert curve.steps.tolist() == [0, 4]
     assert curve.before == pytest.approx(0.1)
     assert curve_fit.read_curve(str(path), "step", "lr", "loss", 10).curve.before == pytest.approx(0.01)
-    path.write_text("step,lr,loss\n104,2e-3,5\n100,1e-3,4\n", encoding="utf-8")
-    with pytest.raises(UserError, match="'step'"):
-        curve_fit.read_curve(str(path), "step", "lr", "loss", None)
+    for rows in ("104,2e-3,5\n100,1e-3,4", "100,2e-3,5\n,1e-3,4", "100,2e-3,5\n1e12,1e-3,4"):  # falls, is empty, counts tokens
+        path.write_text(f"step,lr,loss\n{rows}\n", encoding="utf-8")
+        with pytest.raises(UserError, match="step"):
+            curve_fit.read_curve(str(path), "step", "lr", "loss", None)

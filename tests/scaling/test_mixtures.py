@@ -75,7 +75,11 @@ def test_the_verb_mixture_reads_two_tables_and_refuses_shares_that_are_none(tmp_
     data = exponential(sigma=1e-3)
     shares = ["index,mix_web,mix_code,mix_mail"] + [f"{i},{','.join(map(str, row))}" for i, row in enumerate(data.share.tolist())]
     losses = ["index,loss"] + [f"{i},{loss}" for i, loss in enumerate(data.loss.tolist())]
-    for name, lines in (("mix.csv", shares), ("loss.csv", losses), ("other.csv", [losses[0], *losses[:0:-1]])):
+    files = {
+        "mix.csv": shares, "loss.csv": losses, "other.csv": [losses[0], *losses[:0:-1]], "nan.csv": [*losses[:3], "2,nan", *losses[4:]],
+        "few.csv": shares[:4], "negative.csv": [shares[0], "0,1.1,-0.2,0.1", *shares[2:]],
+    }  # fmt: skip
+    for name, lines in files.items():
         (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
     mix, loss = str(tmp_path / "mix.csv"), str(tmp_path / "loss.csv")
     options = ["--shares", "mix_*", "--loss", "loss", "--model", "exponential", "--draws", "20"]
@@ -88,6 +92,9 @@ def test_the_verb_mixture_reads_two_tables_and_refuses_shares_that_are_none(tmp_
     for wrong, said in (
         ([mix, str(tmp_path / "other.csv"), *options], "'index'"),
         ([mix, loss, "--shares", "in*", "--loss", "loss"], "'in\\*'"),
+        ([mix, str(tmp_path / "nan.csv"), *options], "mixture 3.*nan"),
+        ([str(tmp_path / "few.csv"), loss, *options], "4"),
+        ([str(tmp_path / "negative.csv"), loss, *options], "mixture 1.*-0.2"),
     ):
         with pytest.raises(UserError, match=said):
             main(["mixture", *wrong])

@@ -81,6 +81,8 @@ def test_a_grid_off_centre_loses_optima():
 def test_a_design_that_holds_nothing_is_refused():
     with pytest.raises(UserError, match="add budgets"):
         power.power(design(1e-3, budgets=(1e18,)))
+    with pytest.raises(UserError, match="10,000"):
+        design(1e-3, sizes=100_000)
     with pytest.raises(UserError, match="3 sizes"):
         design(1e-3, sizes=2)
 

@@ -80,7 +80,7 @@ def test_a_forecast_is_the_law_and_its_parts_are_noise_and_parameters(fit):
 
 def test_inputs_follow_from_one_another_under_six_nd():
     cost = frontier.six_nd(1e8, 1e10)
-    for given in ({"N": 1e9, "D": 2e10}, {"N": 1e9, "C": 1.2e20}, {"N": 1e9, "M": 20.0}, {"D": 2e10, "M": 20.0}):
+    for given in ({"N": 1e9, "D": 2e10}, {"N": 1e9, "C": 1.2e20}, {"N": 1e9, "M": 20.0}, {"D": 2e10, "M": 20.0}, {"D": 2e10, "C": 1.2e20}):
         got = prediction.completed(given, cost)
         assert {name: float(column[0]) for name, column in got.items()} == pytest.approx({"N": 1e9, "D": 2e10, "C": 1.2e20, "M": 20.0})
 
@@ -155,6 +155,7 @@ def test_planned_runs_are_forecast_row_by_row_without_losses(fit, tmp_path, caps
         (("--at", "N=1e9", "D=x"), "D=x"),
         (("--at", "N=1e9", "D=-1"), "D=-1"),
         (("--at", "N=1e9", "D=1e9", "U=1e9"), "U"),
+        (("--at", "N=1e9", "D=1e9", "C=1e19"), "C=1e+19"),
         (("--target=-1",), "--target"),
         (("--target=1e20", "--level=80"), "--level=80"),
         (("--target=1e20", "--fix", "U=1e9"), "--fix U"),
@@ -210,9 +211,10 @@ def test_the_laws_own_error_is_a_part_as_the_backtest_has_it(fit, capsys):
     law = saved.restored(made)
     own = discrepancy(law.fit)
     place = {"N": np.array([1e9, 1e12]), "D": np.array([2e10, 1e14])}
-    got = prediction.predict_with_error(law, saved.cost_of(made), place, own)
+    got = prediction.predict_with_error(law, saved.cost_of(made), place, own, made.noise, made.noise_unit)
     log_x = np.log(np.stack(list(place.values()), axis=1))
     spread = own.predict(log_x)
+    assert made.noise_unit == pytest.approx(1)  # every row is one run
     np.testing.assert_allclose(got.log_loss, law.fit.log_loss(log_x) + spread.shift, rtol=1e-12)
     for share in (0.1, 0.9):
         quantile = np.quantile(got.draws - law.fit.log_loss(log_x), share, axis=0)

@@ -6,7 +6,7 @@ compute beyond it, over cuts, over factors, over the tables of a family, and ove
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class MethodScores:
     method: str
     families: int
     tested: Tested
-    relative: float
+    relative: Optional[float]  # None where the first method forecasts nothing
     held_by_factor: dict[str, float]
     score_by_factor: dict[str, float]
 
@@ -214,7 +214,7 @@ def _line(
 ) -> MethodScores:
     whole = {source: mean(list(by_factor.values())) for source, by_factor in own.items()}
     ratios = {s: math.log(whole[s].score / mean(list(first[s].values())).score) for s in whole if s in first}
-    relative = math.exp(float(np.mean([np.mean(values) for values in _families(ratios, of).values()]))) if ratios else math.nan
+    relative = math.exp(float(np.mean([np.mean(values) for values in _families(ratios, of).values()]))) if ratios else None
     by_factor = {}
     for factor in FACTORS:
         there = {source: found[factor] for source, found in own.items() if factor in found}

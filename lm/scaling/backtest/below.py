@@ -1,4 +1,4 @@
-"""What is known below a cut in compute: the rows, the law fitted to them, and its draws. Fits start where variable projection ends."""
+"""The rows below a cut in compute, the law fitted to them, and its draws. Fits start where variable projection ends."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import Objective
 from lm.scaling.fits.projection import project
-from lm.scaling.fitted_law import FittedLaw, cell_points
+from lm.scaling.fitted_law import FittedLaw, cell_points, unit_of
 from lm.scaling.intervals.discrepancy import Discrepancy, discrepancy
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.intervals.resampling import Measured
@@ -45,6 +45,10 @@ class Below:
     @functools.cached_property
     def noise(self) -> Union[NoiseModel, Refusal]:
         return fit_noise(self.runs)
+
+    @functools.cached_property
+    def unit(self) -> float:
+        return unit_of(self.runs.cells(), self.noise, self.fit.objective)
 
     @functools.cached_property
     def cost(self) -> frontier.Cost:

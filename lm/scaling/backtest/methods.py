@@ -12,6 +12,7 @@ from scipy.optimize import nnls
 
 from lm.scaling import prediction
 from lm.scaling.backtest.below import Below, compute_of, lowest
+from lm.scaling.fitted_law import scale_of_run
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Runs
 
@@ -38,7 +39,7 @@ def discrepancy(known: Below, ahead: Runs) -> Optional[np.ndarray]:
     if isinstance(known.discrepancy, Refusal):
         return None
     log_x = ahead.log_x(known.law.inputs)
-    spread = known.discrepancy.predict(log_x)
+    spread = known.discrepancy.predict(log_x, scale_of_run(ahead.log_planned_c, known.noise, known.unit) * ahead.noise_weight)
     return student(known.fit.log_loss(log_x) + spread.shift, spread.total, spread.degrees)
 
 

@@ -36,8 +36,8 @@ def cells(line: "MethodScores") -> tuple[str, ...]:
     far = [f"{line.held_by_factor[name]:.0%}" if name in line.held_by_factor else "" for name in ("2", "4", "8", "30")]
     held = [f"{share:.0%}" for share in one.held]
     return (
-        line.method, f"{one.error:.2%}", f"{one.bias:+.2%}", *held, f"{100 * one.score:.1f}", f"{line.relative:.2f}",
-        f"{100 * one.crps:.2f}", *far,
+        line.method, f"{one.error:.2%}", f"{one.bias:+.2%}", *held, f"{100 * one.score:.1f}",
+        "-" if line.relative is None else f"{line.relative:.2f}", f"{100 * one.crps:.2f}", *far,
     )  # fmt: skip
 
 

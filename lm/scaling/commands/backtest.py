@@ -25,6 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     law, objective = table.law_of(args), table.objective_of(args)
     runs = [table.read(path, args) for path in _once(args.tables)]
+    for one in runs:
+        table.check_values(one, law)
     from lm.scaling.backtest import backtest, text
 
     made = backtest.backtest(runs, law, objective, seed=args.seed)

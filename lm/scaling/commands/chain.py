@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
     args.input = [*args.input, f"{chain.METRIC}={args.metric}"]
     laws = (law, catalogue.law(args.second))
-    made = chain.chain(table.table_of(args), laws, at, objective, args.draws, args.level, args.seed)
+    runs = table.table_of(args)
+    table.check_values(runs, law)
+    made = chain.chain(runs, laws, at, objective, args.draws, args.level, args.seed)
     if args.json:
         print(to_json(made), end="")
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
+from lm.scaling.words import folded
 
 if TYPE_CHECKING:
     from lm.scaling.multiplier import Multiplier
@@ -49,4 +50,4 @@ def _text(made: "Multiplier") -> str:
     shared = "" if made.correlation is None else f", residuals correlated by {made.correlation:.2f}"
     lines.append(f"  {made.equation}; {made.rows[0]} and {made.rows[1]} rows, {made.pairs} paired by {made.paired_by}{shared}")
     lines.append(f"  {made.method}")
-    return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
+    return "\n".join(lines + folded(caution.message for caution in made.cautions))

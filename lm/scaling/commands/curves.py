@@ -7,6 +7,7 @@ enough. A file to predict needs steps and learning rates; where it has losses to
 import argparse
 from typing import TYPE_CHECKING
 
+from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 from lm.scaling.words import aligned, digits, said
@@ -35,6 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     table.check_intervals(args)
+    if args.warmup is not None and args.warmup < 0:
+        raise UserError(f"--warmup={args.warmup}: give a number of steps, 0 where there was no warm-up")
     from lm.scaling import curve_fit
 
     fitted = [curve_fit.read_curve(path, args.step, args.rate, args.loss, args.warmup) for path in args.curves]
@@ -63,7 +66,7 @@ def _row(one: "CurveScore", kind: str) -> list[str]:
         kind,
         *scores,
         "-" if one.last_loss is None else digits(one.last_loss, 4),
-        said(one.predicted_last),
+        _interval(one),
     ]
 
 

@@ -99,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     made, fitted = table_analysis.analyse_and_keep(runs, settings)
     if args.save and fitted is not None:
         _save(args, made, fitted)
+    elif args.save:
+        print(f"nothing saved to {args.save}: the law is refused", file=sys.stderr)
     if args.report:
         _report(args, runs, made, fitted)
     print(to_json(made) if args.json else table_summary.render(made), end="" if args.json else "\n")
@@ -124,7 +126,7 @@ def _report(args: argparse.Namespace, runs: "Runs", made: "TableAnalysis", fitte
 
 
 def _check_save(args: argparse.Namespace) -> None:
-    """Raises a UserError for a fit that would be written over the table or over a file of another kind, before anything is computed."""
+    """Raises a UserError for a fit that would be written over the table, or to no JSON file, before anything is computed."""
     if args.save is None:
         return
     if args.save.suffix != ".json" or args.save.is_dir():

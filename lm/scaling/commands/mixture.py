@@ -3,7 +3,6 @@ interval, and how well the model orders mixtures that were held out.
 """
 
 import argparse
-import pathlib
 from typing import TYPE_CHECKING
 
 from lm.errors import UserError
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return mixture_table.mixtures(cells, args.shares, args.loss, source)
 
     data = read([args.csv, *([args.losses] if args.losses else [])])
-    held = {pathlib.Path(paths[0]).name: read(paths) for paths in args.held_out}
+    held = {" and ".join(paths): read(paths) for paths in args.held_out}
     about = mixture_table.about(data, table.numbers_of("--about", args.about)) if args.about else None
     made = optimum.best_mixture(data, args.model, args.loss, held, level=args.level, draws=args.draws, seed=args.seed, centre=about)
     print(to_json(made) if args.json else text(made), end="" if args.json else "\n")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from lm.errors import UserError
 from lm.scaling.commands import table
+from lm.scaling.laws import catalogue
 from lm.scaling.results import Estimate, Refusal, to_json
 from lm.scaling.table_summary import allocations
-from lm.scaling.words import aligned, digits, short
+from lm.scaling.words import aligned, digits, folded, short
 
 if TYPE_CHECKING:
     from lm.scaling.planning.predicting import Prediction
@@ -55,12 +56,13 @@ def run(args: argparse.Namespace) -> int:
     if args.table:
         from lm.scaling.planning import power
 
-        table.columns_as(args, held.columns)
+        table.columns_as(args, held.columns, args.table)
         planned = power.planned(args.table, table.columns_of(args), table.selection_of(args))
         print(table.understood(planned), file=sys.stderr)
+        table.check_values(planned, catalogue.law(held.law))
     made = predicting.predicted(args.fit, held, at, targets, fixed, args.level or held.level, args.seed, planned)
     print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
-    return 0 if all(isinstance(one.loss, Estimate) for one in _every(made)) else 1
+    return 0 if any(isinstance(one.loss, Estimate) for one in _every(made)) else 1
 
 
 def _every(made: "Prediction") -> "tuple[RunForecast, ...]":
@@ -77,15 +79,15 @@ def _text(made: "Prediction") -> str:
     if made.targets:
         lines += ["  the optimum at a compute, with the intervals of the parameters:", *allocations([at.allocation for at in made.targets])]
         lines += ["  a run there:", *forecasts(tuple(at.run for at in made.targets))]
-    return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
+    return "\n".join(lines + folded(caution.message for caution in made.cautions))
 
 
 def forecasts(made: "tuple[RunForecast, ...]", run: tuple[str, ...] = ()) -> list[str]:
     """Renders forecasts as a table, and below it why there is no interval, and that runs lie outside the sampled range."""
-    names = [name for name in made[0].inputs if name != "M"]
+    names = [name for name in dict.fromkeys(name for one in made for name in one.inputs) if name != "M"]
     rows = [
         [
-            *(short(f"{one.inputs[x]:.3g}") for x in names),
+            *(short(f"{one.inputs[x]:.3g}") if x in one.inputs else "-" for x in names),
             value(one),
             interval(one),
             *(f"{sd:.2%}" for sd in one.parts.values()),
@@ -97,9 +99,10 @@ def forecasts(made: "tuple[RunForecast, ...]", run: tuple[str, ...] = ()) -> lis
     lines = aligned(["run", *header], [[name, *row] for name, row in zip(run, rows, strict=True)]) if run else aligned(header, rows)
     reasons = {one.loss.refused.reason: None for one in made if isinstance(one.loss, Estimate) and one.loss.refused}
     lines += [f"  no interval: {reason}" for reason in reasons]
+    lines += [f"  refused: {reason}" for reason in {one.loss.reason: None for one in made if isinstance(one.loss, Refusal)}]
     far = any(one.caution and one.caution.kind != "extrapolation" for one in made)
     text = "far outside the sampled range (factors above) an interval holds only if the law does: add runs nearer to it"
-    return lines + ([f"  caution: {text}"] if far else [])
+    return lines + (folded([text] if far else []))
 
 
 def value(made: "RunForecast") -> str:

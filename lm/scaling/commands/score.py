@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from lm.scaling.commands import table
 from lm.scaling.commands.predict import interval
+from lm.scaling.laws import catalogue
 from lm.scaling.results import Refusal, to_json
-from lm.scaling.words import aligned, digits, said, short
+from lm.scaling.words import aligned, digits, folded, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.planning.scoring import ScoredRow, TableScore
@@ -35,8 +36,10 @@ def run(args: argparse.Namespace) -> int:
     from lm.scaling.planning import scoring
 
     held = saved.read(args.fit)
-    table.columns_as(args, held.columns)
-    made = scoring.scored(args.fit, held, table.table_of(args), args.level or held.level, args.seed)
+    table.columns_as(args, held.columns, args.csv)
+    runs = table.table_of(args)
+    table.check_values(runs, catalogue.law(held.law))
+    made = scoring.scored(args.fit, held, runs, args.level or held.level, args.seed)
     print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
     return 0
 
@@ -53,12 +56,13 @@ def _text(made: "TableScore") -> str:
     names = [name for name in shown[0].forecast.inputs if name != "M"]
     header = ["row", *names, "measured", "predicted", f"{made.level:.0%} interval", "error", ""]
     lines += aligned(header, [_row(row, names) for row in shown])
-    return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
+    return "\n".join(lines + folded(caution.message for caution in made.cautions))
 
 
 def _levels(made: "TableScore") -> list[str]:
     if isinstance(made.levels, Refusal) or isinstance(made.crps, Refusal):
-        return [f"  intervals: {said(made.levels if isinstance(made.levels, Refusal) else Refusal('interval', ''))}"]
+        refused = made.levels if isinstance(made.levels, Refusal) else made.crps
+        return [f"  intervals: {said(refused)}"] if isinstance(refused, Refusal) else []
     rows = []
     for one in made.levels:
         share = f"{one.held / one.rows:.0%}"

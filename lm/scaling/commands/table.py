@@ -10,13 +10,17 @@ from lm.errors import UserError
 from lm.scaling import runs as runs_lib
 from lm.scaling.intervals.resampling import RESAMPLINGS
 from lm.scaling.laws import catalogue
+from lm.scaling.results import Refusal
 from lm.scaling.runs import Columns, Runs, Selection
+from lm.scaling.tables import formats
+from lm.scaling.words import folded
 
 if TYPE_CHECKING:
     from lm.scaling.fits.objectives import Objective
     from lm.scaling.laws.law import Law
     from lm.scaling.table_analysis import TableSettings
 
+_PLACES = ("run", "seed_column", "budget", "decayed")
 OBJECTIVES = ("huber", "squared_log", "squared_raw", "l1", "quantile")  # fits.objectives.OBJECTIVES, whose import would import jax
 
 
@@ -126,11 +130,25 @@ def column_options(args: Optional[argparse.Namespace] = None) -> dict[str, Any]:
     return defaults if args is None else {name: getattr(args, name) for name in defaults}
 
 
-def columns_as(args: argparse.Namespace, known: Mapping[str, Any]) -> None:
-    """Sets the options that name columns, where they stand at their defaults, to those by which another table was read."""
+def columns_as(args: argparse.Namespace, known: Mapping[str, Any], path: str) -> None:
+    """Sets the options that name columns, where they stand at their defaults, to those by which another table was read.
+
+    What says where a row belongs, its run, seed, budget or schedule, is left out where the file at `path` lacks the column.
+    """
+    there = formats.read(path).names
     for name, default in column_options().items():
-        if getattr(args, name) == default and name in known:
+        if getattr(args, name) == default and name in known and (name not in _PLACES or known[name] in there):
             setattr(args, name, known[name])
+
+
+def check_values(runs: Runs, law: "Law") -> None:
+    """Raises a UserError where the values of a table cannot be what its columns say, such as N in millions; prints a caution else."""
+    from lm.scaling.diagnostics import plausibility
+
+    for found in plausibility.values(runs, law):
+        if isinstance(found, Refusal):
+            raise UserError(f"{runs.source}: {found.reason}")
+        print(*folded([found.message]), sep="\n", file=sys.stderr)
 
 
 def table_of(args: argparse.Namespace) -> Runs:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from lm.errors import UserError
 from lm.scaling.commands import table
-from lm.scaling.results import Refusal, to_json
-from lm.scaling.words import aligned, digits, missing, said
+from lm.scaling.laws import catalogue
+from lm.scaling.results import Estimate, Refusal, to_json
+from lm.scaling.words import aligned, digits, folded, missing, said
 
 if TYPE_CHECKING:
     from lm.scaling.results import Answer
@@ -48,9 +49,12 @@ def run(args: argparse.Namespace) -> int:
     from lm.scaling import sweeps
 
     settings = sweeps.SweepSettings(args.within, terms, args.level, args.draws, args.seed)
-    made = sweeps.analyse(table.table_of(args), [name for name, _, _ in swept], settings, at)
+    runs = table.table_of(args)
+    table.check_values(runs, catalogue.law("chinchilla"))  # N and D are what a sweep's cells are told apart by
+    made = sweeps.analyse(runs, [name for name, _, _ in swept], settings, at)
     print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
-    return 1 if all(isinstance(law, Refusal) for law in made.laws.values()) else 0
+    found = any(isinstance(answer, Estimate) for cell in made.cells for answer in cell.best.values())
+    return 0 if found or any(not isinstance(law, Refusal) for law in made.laws.values()) else 1
 
 
 def _text(made: "SweepAnalysis") -> str:
@@ -78,7 +82,7 @@ def _text(made: "SweepAnalysis") -> str:
         for within, exponents in law.windows.items():
             values = ", ".join(f"{letter} {value:.3g}" for letter, value in zip("ab", exponents.values(), strict=False))
             lines.append(f"  with --within={within}: {values}")
-        lines += [f"  caution: {law.caution.message}"] if law.caution else []
+        lines += folded([law.caution.message] if law.caution else [])
     return "\n".join(lines + [_at(one) for one in made.at])
 
 

@@ -63,4 +63,4 @@ def curves(runs: Runs) -> Optional[Found]:
     if runs_count == len(runs):
         return None
     what = f"{len(runs)} rows are points of {runs_count} runs and depend on each other"
-    return Caution("dependent", f"{what}: intervals from rows would be too narrow; use --interval=runs")
+    return Caution("dependent", f"{what}: intervals from rows would be too narrow; --interval=runs draws whole runs")

@@ -46,6 +46,14 @@ class Cost(NamedTuple):
         inside = np.clip(log_n, self.low, self.high)
         return self._value(inside) + self.slope(log_n) * (log_n - inside)
 
+    def size(self, flops_per_token: np.ndarray) -> np.ndarray:
+        """Returns N [n] of models with these FLOPs per token, by Newton's steps; each step is exact beyond the sampled sizes."""
+        target = np.log(flops_per_token)
+        log_n = np.full(len(target), self.centre)
+        for _ in range(50):
+            log_n = log_n + (target - self.log_flops_per_token(log_n)) / self.slope(log_n)
+        return np.exp(log_n)
+
     def slope(self, log_n: np.ndarray) -> np.ndarray:
         """Returns d log(C / D) / d log N, which is 1 for C = 6 N D."""
         u = np.clip(log_n, self.low, self.high) - self.centre

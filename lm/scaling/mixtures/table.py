@@ -36,11 +36,15 @@ def mixtures(table: Mapping[str, Any], shares: str, loss: str, source: str = "ta
     share = np.stack([_numbers(table[name], name, source) for name in names], axis=1)
     losses = _numbers(table[loss], loss, source)
     total = share.sum(axis=1)
-    wrong = np.flatnonzero((share.min(axis=1) < 0) | (np.abs(total - 1) > _SUM))
+    if share.min() < 0:
+        raise UserError(f"{source}, mixture {np.argmin(share.min(axis=1)) + 1}: a share is {share.min():.3g}; shares lie from 0 to 1")
+    wrong = np.flatnonzero(np.abs(total - 1) > _SUM)
     if len(wrong):
         raise UserError(
             f"{source}, mixture {wrong[0] + 1}: its shares sum to {total[wrong[0]]:.3g}, where 1 is needed; check --shares={shares}"
         )
+    if len(losses) <= len(names):
+        raise UserError(f"{source}: {len(losses)} mixtures of {len(names)} domains say too little: {len(names) + 1} are the least")
     if np.any(losses <= 0):
         raise UserError(f"{source}, mixture {np.argmax(losses <= 0) + 1}: {loss} is not positive; leave diverged runs out")
     prefix = len(shares.split("*")[0])
@@ -49,9 +53,14 @@ def mixtures(table: Mapping[str, Any], shares: str, loss: str, source: str = "ta
 
 def _numbers(cells: Sequence[Any], name: str, source: str) -> np.ndarray:
     try:
-        return np.array([float(cell) for cell in cells])
+        found = np.array([float(cell) for cell in cells])
     except (TypeError, ValueError):
         raise UserError(f"{source}: a cell of column {name!r} is not a number") from None
+    if not np.all(np.isfinite(found)):
+        raise UserError(
+            f"{source}, mixture {np.argmin(np.isfinite(found)) + 1}: {name} is {found[~np.isfinite(found)][0]}; leave such runs out"
+        )
+    return found
 
 
 def joined(left: Mapping[str, Any], right: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -77,13 +77,13 @@ def pinned_law(law: Law, at: Mapping[str, float]) -> Law:
     return Pinned(law, tuple(at.items())) if at else law
 
 
-def best(fitted: FittedLaw, cost: Cost, flops: float, sampled: Optional[tuple[float, float]] = None) -> Allocation:
+def best(fitted: FittedLaw, cost: Cost, flops: float, sampled: Optional[tuple[float, float]] = None, seed: int = 0) -> Allocation:
     """Returns N*, D*, loss and D / N at C = `flops`, each with its interval. `sampled` is the range of compute that was measured."""
     splits(fitted.law)
     path = fitted.path(cost, np.log([flops]))
     columns = (path.log_n, path.log_d, path.log_loss, path.log_d - path.log_n)
     n, d, loss, ratio = (fitted.answer_of(np.exp(column[:, 0])) for column in columns)
-    (with_error,) = law_error.optima(law_error.inferred(fitted), cost, [flops], fitted.level)
+    (with_error,) = law_error.optima(law_error.inferred(fitted), cost, [flops], fitted.level, seed)
     return Allocation(flops, n, d, loss, ratio, None if sampled is None else diagnostics.extrapolation(flops, sampled), with_error)
 
 

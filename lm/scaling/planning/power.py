@@ -26,6 +26,7 @@ from lm.scaling.runs import Columns, Runs, Selection, from_frame, of_table
 from lm.scaling.tables import formats
 
 _STUDIES = 4000
+_MOST = 10_000  # runs of a design: studies times runs losses are held at once
 _LOSS = "loss of a planned run"
 
 
@@ -95,6 +96,8 @@ def grid(law: Law, values: np.ndarray, budgets: tuple[float, ...], sizes: int, s
         raise UserError(
             f"--sizes={sizes} --spread={spread:g} --seeds={seeds} --off={off:g}: give 3 sizes, a spread above 1 and 1 seed at least"
         )
+    if (rows := len(budgets) * sizes * seeds) > _MOST:
+        raise UserError(f"{rows:,} runs are more than a design can have here, {_MOST:,}: give fewer sizes, seeds or budgets")
     c = np.array(sorted(budgets))
     guess = np.sqrt(c / 120)
     star = frontier.allocate(law, values[None], frontier.six_nd(guess.min() / 30, guess.max() * 30), np.log(c)).log_n[0]
@@ -109,7 +112,8 @@ def planned(path: Union[str, pathlib.Path], columns: Columns, select: Selection 
     """Reads planned runs from a file of any kind that tables come in; no loss is read."""
     table = formats.read(path)
     filled = dataclasses.replace(table, columns=dict(table.columns) | {_LOSS: [1.0] * len(table)})
-    return of_table(filled, dataclasses.replace(columns, loss=_LOSS), select)
+    made = of_table(filled, dataclasses.replace(columns, loss=_LOSS), select)
+    return dataclasses.replace(made, read=tuple(one for one in made.read if one.column != _LOSS))
 
 
 def power(design: Design, studies: int = _STUDIES, seed: int = 0, targets: tuple[float, ...] = ()) -> Power:

@@ -18,6 +18,8 @@ from lm.scaling.runs import Runs
 from lm.scaling.saved import SavedFit
 from lm.scaling.table_analysis import Allocation
 
+_SAME = 0.01  # share by which a given C may differ from the one that N and D give: people round
+
 
 @result
 class Target:
@@ -69,7 +71,9 @@ class Forecaster:
         columns = {name: np.full(count, value) for name, value in self.fixed.items()}
         columns |= {name: np.asarray(column, float) for name, column in inputs.items()}
         if isinstance(self.own, Discrepancy):
-            return prediction.predict_with_error(self.fitted, self.cost, columns, self.own, self.seed)
+            return prediction.predict_with_error(
+                self.fitted, self.cost, columns, self.own, self.saved.noise, self.saved.noise_unit, self.seed
+            )
         return prediction.predict(self.fitted, self.cost, columns, self.saved.noise, seed=self.seed)
 
     def forecasts(self, inputs: Mapping[str, Sequence[float]], level: float) -> tuple[RunForecast, ...]:
@@ -84,7 +88,7 @@ class Forecaster:
         """Returns the optimum of a budget and the forecast of a run there."""
         optimum.splits(self.pinned.law)
         leveled = dataclasses.replace(self.pinned, level=level)
-        at = optimum.best(leveled, self.cost, flops, self.saved.sampled["C"])
+        at = optimum.best(leveled, self.cost, flops, self.saved.sampled["C"], self.seed)
         values = [answer.value for answer in (at.n, at.d) if not isinstance(answer, Refusal)]
         (run,) = self.forecasts({"N": values[:1], "D": values[1:], "C": [flops]}, level)
         return Target(at, run)
@@ -98,7 +102,7 @@ class Forecaster:
 
     @property
     def noise(self) -> str:
-        """Where the parts of an interval come from."""
+        """The words for where the parts of an interval come from."""
         if isinstance(self.own, Discrepancy):
             return "noise, parameters and the law's own error by its residuals"
         measured = prediction.Noise(self.saved.noise).measured
@@ -121,6 +125,7 @@ def predicted(
     for inputs in at:
         if extra := [name for name in inputs if name not in (*names, "N", "D", "C", "M")]:
             raise UserError(f"--at {extra[0]}={inputs[extra[0]]:g}: the law reads {', '.join(names)}")
+        _check_agreement(inputs, asked.cost)
     return Prediction(
         fit=path, source=made.source, rows=made.rows, law=made.law, equation=getattr(asked.pinned.law, "equation", made.equation),
         values=dict(zip(made.names, made.values, strict=True)), level=level, method=made.method, noise=asked.noise,
@@ -130,3 +135,14 @@ def predicted(
         table=() if planned is None else asked.forecasts(asked.inputs_of(planned), level),
         cautions=made.cautions,
     )  # fmt: skip
+
+
+def _check_agreement(inputs: Mapping[str, float], cost: Cost) -> None:
+    """Raises a UserError where a C or M that is given beside N and D contradicts them."""
+    if not {"N", "D"} <= set(inputs):
+        return
+    known = prediction.completed({"N": np.array([inputs["N"]]), "D": np.array([inputs["D"]])}, cost)
+    for name in ("C", "M"):
+        follows = float(known[name][0])
+        if name in inputs and abs(inputs[name] / follows - 1) > _SAME:
+            raise UserError(f"--at {name}={inputs[name]:g}: from N and D follows {name} = {follows:.4g}; leave one of the three out")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Union
 
 from lm.scaling import table_summary
 from lm.scaling.results import Refusal
-from lm.scaling.words import aligned, said, short
+from lm.scaling.words import aligned, folded, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.planning.cells import NextCells
@@ -25,7 +25,7 @@ def plan(made: "Union[TablePlan, Refusal]") -> str:
         lines += _curve(curve)
     if made.next_cells is not None:
         lines += _cells(made.next_cells)
-    return "\n".join(lines + [f"  caution: {caution.message}" for caution in made.cautions])
+    return "\n".join(lines + folded(caution.message for caution in made.cautions))
 
 
 def _serving(made: "Union[Serving, Refusal]") -> list[str]:
