@@ -55,6 +55,39 @@ def test_no_near_duplicate_crosses_the_split():
     assert held_out.name not in {d.name for d in again.train + again.validation}
 
 
+LICENCE = "\n".join(f"# licence line {i}: redistribution and use in source and binary forms are permitted" for i in range(10))
+
+
+def _boilerplate(copies: int, others: int) -> list[Document]:
+    """Documents of ten lines of a licence and six of their own, and documents of their own lines alone."""
+    licensed = [Document(f"licensed/{i}", LICENCE + "\n" + _text(i, 6)) for i in range(copies)]
+    return licensed + [Document(f"own/{i}", _text(10**6 + i, 12)) for i in range(others)]
+
+
+@pytest.mark.parametrize(("copies", "others", "least"), [(200, 40, 0.04), (200, 8, 0.01), (40, 200, 0.05), (30, 1, 0.005)])
+def test_a_cluster_of_boilerplate_stays_in_train(copies, others, least):
+    given = _boilerplate(copies, others)
+    result = documents.split(given, collections.Counter())
+    assert {d.name.split("/")[0] for d in result.validation} == {"own"}
+    total = sum(result.info["bytes"].values())
+    assert least <= result.info["bytes"]["validation"] / total < 2 * documents.VALIDATION_SHARE
+    largest = result.info["largest_clusters"][0]
+    size = sum(d.size for d in given[:copies])
+    assert (largest["documents"], largest["share"], largest["split"]) == (copies, pytest.approx(size / total), "train")
+    assert largest["example"].startswith("licensed/")
+    names = {d.name for d in result.validation}
+    assert names == {d.name for d in documents.split(given[::-1], collections.Counter()).validation}
+
+
+@pytest.mark.parametrize(
+    ("lines", "held"),
+    [([40, 30, 20], "c"), ([40, 41, 42, 4], "d"), ([40, 41, 42, 2], "da")],  # of a share of 17%, 3.4% and 1.7% + 32%
+)
+def test_of_few_large_documents_the_smallest_are_held_out(lines, held):
+    given = [Document(name, _text(i, count)) for i, (name, count) in enumerate(zip("abcd", lines, strict=False))]
+    assert {d.name for d in documents.split(given, collections.Counter()).validation} == set(held)
+
+
 @pytest.mark.parametrize("group", ["", "package"])
 def test_two_documents_give_one_to_each_side(group):
     pair = [Document("a", _text(1), group and "first"), Document("b", _text(2), group and "second")]

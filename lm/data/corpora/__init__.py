@@ -80,11 +80,26 @@ def _write(component: Component, temporary: str, log: Callable[[str], object]) -
 
 def _summary(record: dict, seconds: float) -> str:
     info = record["info"]
-    kept = ", ".join(f"{split} {info['documents'][split]:,} documents of {info['bytes'][split] / 1e6:.1f} MB" for split in _corpus.SPLITS)
+    kept = ", ".join(f"{split} {info['documents'][split]:,} documents of {_size(info['bytes'][split])}" for split in _corpus.SPLITS)
     dropped = ", ".join(f"{reason} {count}" for reason, count in info["dropped"].items() if count) or "nothing"
     shares = ", ".join(f"{share:.1%} of those of {length} or more characters" for length, share in info["verbatim_shares"].items())
     share = f"validation lines that stand in train: {shares}"
-    return f"{info['corpus']}: {kept}; dropped: {dropped}; {share}; fingerprint {record['fingerprint']}; {seconds:.0f} s"
+    near = f"near-duplicates: {_near_duplicates(info)}"
+    return f"{info['corpus']}: {kept}; dropped: {dropped}; {near}; {share}; fingerprint {record['fingerprint']}; {seconds:.0f} s"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _near_duplicates(info: dict) -> str:
+    if not info["clusters"]:
+        return "none"
+    largest = [
+        f"{each['documents']:,} documents with {each['share']:.1%} of the bytes in {each['split']} (such as {each['example']})"
+        for each in info["largest_clusters"]
+    ]
+    return f"{info['near_duplicate_share']:.1%} of the documents in {info['clusters']:,} clusters; the largest: {', '.join(largest)}"
 
 
 def _require_unchanged(directory: pathlib.Path, component: Component) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lm.data.corpora.near_duplicates import clusters
 
-VALIDATION_SHARE = 0.05  # of the bytes, at least
+VALIDATION_SHARE = 0.05  # of the bytes, at least where units of that size or less allow it
+LISTED = 3  # largest clusters that a corpus records
 # Characters from which a line is long. The share that stands in train depends on it: short lines are mostly idioms of the
 # language that any two programs share, so all of LENGTHS are recorded beside the one that is judged.
 LONG_LINE = 40
@@ -57,21 +58,23 @@ def split(documents: Sequence[Document], dropped: collections.Counter, largest_g
 
     With groups, whole groups are held out, in the order of a hash of their names and none larger than `largest_group`
     of all bytes, until VALIDATION_SHARE is reached; a document of theirs that resembles a training document is dropped.
-    Without groups, whole clusters are held out in the order of a hash of their first text. Neither depends on the order
-    of the files. At least one document stays on each side of two documents that do not resemble each other.
+    Without groups, whole clusters are held out in the order of a hash of their first text, none larger than VALIDATION_SHARE
+    of all bytes: a large cluster is boilerplate that the documents share, or one text many times, and stays in train. Where
+    the smaller ones do not give half of that share, the next larger follow. Neither depends on the order of the files. At
+    most half of the clusters are held out, and one of two documents that do not resemble each other.
     """
     cluster = clusters([document.text for document in documents])
     size = np.asarray([document.size for document in documents], np.int64)
     grouped = any(document.group for document in documents)
-    unit = np.asarray([document.group for document in documents] if grouped else [documents[i].digest.hex() for i in cluster.tolist()])
-    held_out = _held_out(unit, size, largest_group if grouped else 1.0)
+    unit = np.asarray([document.group for document in documents] if grouped else _names(documents, cluster))
+    held_out = _held_out(unit, size, largest_group, strict=True) if grouped else _held_out(unit, size, VALIDATION_SHARE, strict=False)
     side = np.isin(unit, list(held_out))
     in_train = np.isin(cluster, cluster[~side])
     dropped["near-duplicate across the split"] += int((side & in_train).sum())
     train = [documents[i] for i in np.flatnonzero(~side).tolist()]
     validation = [documents[i] for i in np.flatnonzero(side & ~in_train).tolist()]
-    members = np.bincount(cluster, minlength=len(documents))[cluster]
-    return Splits(train, validation, _facts(train, validation, sorted(held_out) if grouped else [], float((members > 1).mean())))
+    facts = _facts(train, validation, sorted(held_out) if grouped else [])
+    return Splits(train, validation, facts | _clusters(documents, cluster, size, in_train))
 
 
 def verbatim_shares(train: Sequence[Document], validation: Sequence[Document]) -> dict[int, tuple[float, int]]:
@@ -89,28 +92,56 @@ def verbatim_shares(train: Sequence[Document], validation: Sequence[Document]) -
     }
 
 
-def _held_out(unit: np.ndarray, size: np.ndarray, largest: float) -> set[str]:
+def _names(documents: Sequence[Document], cluster: np.ndarray) -> list[str]:
+    """Returns for each document the least digest in its cluster, which does not depend on the order of the files."""
+    digests = [document.digest.hex() for document in documents]
+    least: dict[int, str] = {}
+    for i, digest in zip(cluster.tolist(), digests, strict=True):
+        least[i] = min(digest, least.get(i, digest))
+    return [least[i] for i in cluster.tolist()]
+
+
+def _held_out(unit: np.ndarray, size: np.ndarray, largest: float, strict: bool) -> set[str]:
+    """Returns the units to hold out: those of a share of at most `largest` in the order of their hashes, then, unless `strict`, by size."""
     unique, index = np.unique(unit, return_inverse=True)
     names = [str(name) for name in unique]
-    bytes_of = np.bincount(index, weights=size)
-    total, held = bytes_of.sum(), 0.0
-    chosen: set[str] = set()
-    for i in sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest()):
-        if held >= VALIDATION_SHARE * total or len(chosen) == len(names) - 1:
-            break
-        if bytes_of[i] <= largest * total:
-            chosen.add(names[i])
-            held += bytes_of[i]
-    return chosen
+    share = np.bincount(index, weights=size) / max(size.sum(), 1)
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    small, large = [i for i in order if share[i] <= largest], sorted((i for i in order if share[i] > largest), key=lambda i: share[i])
+    chosen: list[int] = []
+    for wanted, candidates in ((VALIDATION_SHARE, small), (VALIDATION_SHARE / 2, [] if strict else large)):
+        for i in candidates:
+            if share[chosen].sum() >= wanted or len(chosen) >= len(names) // 2:
+                break
+            chosen.append(i)
+    return {names[i] for i in chosen}
 
 
-def _facts(train: list[Document], validation: list[Document], held_out: list[str], near_duplicates: float) -> dict:
+def _clusters(documents: Sequence[Document], cluster: np.ndarray, size: np.ndarray, in_train: np.ndarray) -> dict:
+    """Returns the facts about near-duplicates: their share of the documents, and the clusters with the most bytes."""
+    members, bytes_of = np.bincount(cluster, minlength=len(documents)), np.bincount(cluster, weights=size, minlength=len(documents))
+    several = sorted(np.flatnonzero(members > 1).tolist(), key=lambda i: (-bytes_of[i], documents[i].digest))
+    return {
+        "near_duplicate_share": float((members[cluster] > 1).mean()),  # of the documents, before the split: in a cluster of two or more
+        "clusters": len(several),
+        "largest_clusters": [
+            {
+                "documents": int(members[i]),
+                "share": float(bytes_of[i] / max(size.sum(), 1)),  # of the bytes
+                "split": "train" if in_train[i] else "validation",
+                "example": documents[i].name,
+            }
+            for i in several[:LISTED]
+        ],
+    }
+
+
+def _facts(train: list[Document], validation: list[Document], held_out: list[str]) -> dict:
     shares = verbatim_shares(train, validation)
     sides = {"train": train, "validation": validation}
     return {
         "documents": {name: len(side) for name, side in sides.items()},
         "bytes": {name: sum(document.size for document in side) for name, side in sides.items()},
-        "near_duplicate_share": near_duplicates,  # of the documents, before the split: in a cluster of two or more
         "verbatim_share": shares[LONG_LINE][0],
         "verbatim_lines": shares[LONG_LINE][1],
         "verbatim_minimum_length": LONG_LINE,

@@ -19,7 +19,7 @@ from lm.data.corpora.documents import Document, Splits, split, without_repeats
 from lm.data.store import digest
 from lm.errors import UserError
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"  # of the recipe: another one is another data set
 PIECE = 65_536  # bytes
 
 
