@@ -19,11 +19,11 @@ _PLACES, _ZOOMS = 41, 5
 
 @result
 class WithError:
-    """The compute-optimal N, D, loss and D / N at a C, with the law's own error in their intervals."""
+    """The compute-optimal N, D, loss and D / N at a C, with the law's own error in their intervals; no loss by approach 2's power laws."""
 
     n: Answer
     d: Answer
-    loss: Answer
+    loss: Optional[Answer]
     ratio: Answer
 
 
@@ -47,11 +47,13 @@ def by_minima(fitted: Sequence[Minimum], flops: Sequence[float], settings: Analy
     """Returns N*, D* and loss at each C by the minima of approach 2.
 
     N* and D* lie on the regressions of the minima on log C. The loss is E + A / C^gamma through the lowest losses, by least squares of
-    their relative errors with E and A of 0 or more. The draws of the minima carry through all of them.
+    their relative errors with E and A of 0 or more. The draws of the minima carry through all of them. Beside them stand N*, D* and
+    D* / N* where the exponents may drift.
     """
     log_c = np.log(np.array(flops, float))
     n, d = (_line(fitted, which, log_c, settings) for which in ("n_star", "d_star"))
     loss = _losses(fitted, log_c, settings)
+    own = [isoflop.extrapolate_with_error(fitted, which, log_c, settings) for which in ("n_star", "d_star", "ratio")]
     both = {which: isoflop.with_minimum(fitted, which) for which in ("n_star", "d_star")}
     sampled = [m.result.flops for m in both["n_star"]] or [m.result.flops for m in fitted]
     found = []
@@ -62,7 +64,8 @@ def by_minima(fitted: Sequence[Minimum], flops: Sequence[float], settings: Analy
             value, drawn = (np.exp(one - other) for one, other in zip(lines["d_star"], lines["n_star"], strict=True))
             problem = _problem(both["n_star"], "n_star", settings) or _problem(both["d_star"], "d_star", settings)
             ratio = bootstrap.estimate(float(value[0]), drawn[:, 0], settings.level, _method(both["n_star"]), problem)
-        found.append(Allocation(float(c), n[i], d[i], loss[i], ratio, diagnostics.extrapolation(c, (min(sampled), max(sampled)))))
+        caution, with_error = diagnostics.extrapolation(c, (min(sampled), max(sampled))), WithError(own[0][i], own[1][i], None, own[2][i])
+        found.append(Allocation(float(c), n[i], d[i], loss[i], ratio, caution, with_error))
     return tuple(found)
 
 

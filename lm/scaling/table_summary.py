@@ -47,6 +47,10 @@ def _isoflop(made: "Union[Isoflop, Refusal, None]") -> list[str]:
         return [f"approach 2 (IsoFLOP): {said(made)}"] if made else []
     why = missing([made.a, made.b, *(b.n_star for b in made.budgets)])
     lines = [f"approach 2 (IsoFLOP): a {said(made.a, why)}   b {said(made.b, why)}"]
+    own = (made.a_with_error, made.b_with_error)
+    if all(isinstance(one, Estimate) for one in own):
+        a, b = (said(one) for one in own if one is not None)
+        lines.append(f"  with the law's own error: a {a}   b {b}")
     lines += [f"  no intervals: {why}"] if why else []
     return lines + [f"  C {b.flops:.3g}: N* {said(b.n_star, why)}" for b in made.budgets]
 
@@ -113,7 +117,9 @@ def _allocated(at: "Sequence[Allocation]", values: "Sequence[Union[Allocation, W
     return aligned(["C", f"N*{level}", f"D*{level}", f"loss{level}", f"D/N{level}", "outside"], rows), reasons
 
 
-def _cell(answer: "Answer", significant: int) -> str:
+def _cell(answer: "Optional[Answer]", significant: int) -> str:
+    if answer is None:
+        return "-"
     if isinstance(answer, Refusal):
         return f"refused ({answer.kind})"
     low, high = answer.low, answer.high
@@ -121,7 +127,9 @@ def _cell(answer: "Answer", significant: int) -> str:
     return short(f"{digits(answer.value, significant)}{span}")
 
 
-def _reason(answer: "Answer") -> str:
+def _reason(answer: "Optional[Answer]") -> str:
+    if answer is None:
+        return ""
     if isinstance(answer, Refusal):
         return said(answer)
     return f"no intervals: {answer.refused.reason}" if answer.refused else ""

@@ -52,7 +52,14 @@ def test_the_minima_carried_on_meet_the_law_that_made_them(csv):
         assert at.loss.value == pytest.approx(np.exp(best.log_loss[0, i]), rel=5e-3)
         assert at.n.low < at.n.value < at.n.high
         assert at.loss.low < at.loss.value < at.loss.high
+        own = at.with_error
+        assert own.n.value == pytest.approx(at.n.value, rel=0.05)
+        assert own.d.value / own.n.value == pytest.approx(own.ratio.value, rel=0.02)
+        assert own.loss is None
+    assert made.isoflop.a_with_error.value == pytest.approx(made.isoflop.a.value, abs=0.01)
+    assert made.isoflop.b_with_error.covers(0.5)
     within, beyond = made.isoflop_targets
+    assert beyond.with_error.n.high / beyond.with_error.n.low > within.with_error.n.high / within.with_error.n.low
     assert within.caution is None
     assert beyond.caution.kind == "extreme_extrapolation"
     assert beyond.n.high / beyond.n.low > within.n.high / within.n.low
@@ -72,7 +79,7 @@ def test_lowest_losses_find_a_known_law_and_never_a_negative_one():
 def test_two_budgets_carry_no_line(tmp_path):
     _, made = fitted(make(tmp_path / "two.csv", BUDGETS[:2]), "--target", "1e23")
     (at,) = made.isoflop_targets
-    assert all(isinstance(part, Refusal) for part in (at.n, at.d, at.loss, at.ratio))
+    assert all(isinstance(part, Refusal) for part in (at.n, at.d, at.loss, at.ratio, at.with_error.n, made.isoflop.a_with_error))
 
 
 def test_sizes_that_all_but_coincide_are_no_points_of_a_curve_through_every_point(tmp_path):

@@ -162,6 +162,24 @@ def test_the_drift_of_an_exponent_widens_with_the_distance_and_vanishes_on_a_den
     assert inside[0] < sd[0]
 
 
+def test_an_exponent_that_may_drift_holds_the_scatter_of_the_optima():
+    """80% intervals hold a true exponent where optima scatter by more than their own standard deviations say; those of the noise do not."""
+    random, log_c, sd, reach = np.random.default_rng(0), np.log(2.2) * np.arange(6.0), np.full(6, 0.02), 1.2816
+    held, alone = 0, reach * 0.02 / np.sqrt(np.sum((log_c - log_c.mean()) ** 2))
+    for _ in range(60):
+        value, spread = drift.exponent(log_c, 0.5 * log_c + 0.06 * random.standard_normal(6), sd)
+        held += abs(value - 0.5) < reach * spread
+    assert 0.65 <= held / 60 <= 0.95  # 80% within three standard errors
+    assert spread * reach > alone
+
+
+def test_an_exponent_that_may_drift_is_that_of_exact_optima_in_any_unit():
+    log_c = np.log(10.0) * np.array([17.0, 17.4, 18.1, 19.0])
+    value, spread = drift.exponent(log_c, 0.48 * log_c - 3, np.full(4, 0.02))
+    assert value == pytest.approx(0.48, abs=1e-9)
+    assert drift.exponent(log_c + 5, 0.48 * log_c - 9, np.full(4, 0.02)) == pytest.approx((value, spread), rel=1e-9)
+
+
 def test_the_correlation_is_that_of_a_process_with_two_derivatives():
     """Matern's 5/2 by its spectral density 1 / (5 + w^2)^3."""
     d = np.array([0.0, 0.3, 1.0, 2.5])

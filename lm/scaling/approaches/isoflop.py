@@ -4,13 +4,15 @@ Hoffmann et al. 2022, section 3.2. The parabola is fitted to the loss in nats by
 minimum along log N and D* that along log D: where the sizes of a budget differ in C / (N D) one does not follow from the other. Two
 intervals stand side by side: parametric (the fitted parabola plus seed noise sigma(C), itself drawn from its own uncertainty) and
 residual (the parabola plus resampled residuals of the same budget, inflated for the fitted coefficients). Without seeds the residual one
-stands alone: it covers 79% of simulated studies at a nominal 80%, 91% at 95% (`python -m tests.nightly.coverage`).
+stands alone: it covers 79% of simulated studies at a nominal 80%, 91% at 95% (`python -m tests.nightly.coverage`). Both suppose a power
+law; beside them stand exponents and optima whose power law has an error of its own (`intervals.drift`).
 
 Cells are not resampled: a budget of seven loses its minimum in 37-50% of such draws. A draw whose parabola opens downwards, or has its
 minimum outside the sampled sizes, counts as lost, and its minimum stands at the end of the grid towards which its parabola falls.
 """
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
@@ -19,13 +21,14 @@ import numpy as np
 from lm.scaling.approaches import curves
 from lm.scaling.approaches.curves import Curve
 from lm.scaling.approaches.profiles import Profile
-from lm.scaling.intervals import bootstrap
+from lm.scaling.intervals import bootstrap, drift
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.results import Answer, Estimate, Line, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 PARAMETRIC, RESIDUAL = "parametric bootstrap", "residual bootstrap"
+DRIFTING = "minima and a drifting exponent"
 MIN_BUDGETS = 3
 NEAR = 0.01  # relative distance of two sizes below which no curve runs through both
 _LEAST_SD = 1e-3  # of log N*: a budget whose draws agree better weighs no more than this
@@ -66,6 +69,8 @@ class Isoflop:
     b_residual: Answer
     n_line: Optional[Line]
     d_line: Optional[Line]
+    a_with_error: Optional[Answer] = None  # with an exponent that may drift, read over the budgets' compute
+    b_with_error: Optional[Answer] = None
 
 
 class Draws(NamedTuple):
@@ -234,7 +239,9 @@ def fit_isoflop(
     a, b = (_exponent(fitted, which, False, settings) for which in ("n_star", "d_star"))
     a_residual, b_residual = (_exponent(fitted, which, True, settings) for which in ("n_star", "d_star"))
     lines = [_line(fitted, which, settings) for which in ("n_star", "d_star")]
-    return Isoflop(settings.n, settings.c, budgets, a, b, a_residual, b_residual, lines[0], lines[1]), fitted
+    own = [_exponent_with_error(fitted, which, settings) for which in ("n_star", "d_star")]
+    head = (settings.n, settings.c, budgets, a, b, a_residual, b_residual)
+    return Isoflop(*head, lines[0], lines[1], own[0], own[1]), fitted
 
 
 def with_minimum(fitted: Sequence[Minimum], which: str) -> list[Minimum]:
@@ -292,6 +299,51 @@ def _exponent(fitted: Sequence[Minimum], which: str, residual: bool, settings: A
     _, best, drawn = regress(good, which, residual, settings.regression)
     method = RESIDUAL if residual or good[0].parametric is None else PARAMETRIC
     return bootstrap.estimate(best[1], drawn[:, 1], settings.level, method, interval_problem(good, which, residual, settings))
+
+
+def _exponent_with_error(fitted: Sequence[Minimum], which: str, settings: AnalysisSettings) -> Answer:
+    """Returns the slope over the budgets where the exponent may drift (`intervals.drift`)."""
+    measured = _measured(fitted, which, settings)
+    if isinstance(measured, Refusal):
+        return measured
+    value, sd = drift.exponent(*measured)
+    reach = _reach(settings.level) * sd
+    return Estimate(value, value - reach, value + reach, settings.level, DRIFTING)
+
+
+def extrapolate_with_error(fitted: Sequence[Minimum], which: str, log_c: np.ndarray, settings: AnalysisSettings) -> list[Answer]:
+    """Extrapolates N* ("n_star"), D* ("d_star") or D* / N* ("ratio") to log C [m] where the exponent may drift."""
+    measured = _measured(fitted, which, settings)
+    if isinstance(measured, Refusal):
+        return [measured] * len(log_c)
+    mean, sd = drift.extrapolate(*measured, log_c)
+    reach = np.exp(_reach(settings.level) * sd)
+    ends = zip(np.exp(mean).tolist(), reach.tolist(), strict=True)
+    return [Estimate(value, value / factor, value * factor, settings.level, DRIFTING) for value, factor in ends]
+
+
+def _measured(
+    fitted: Sequence[Minimum], which: str, settings: AnalysisSettings
+) -> Union[tuple[np.ndarray, np.ndarray, np.ndarray], Refusal]:
+    """Returns log C of the budgets with a minimum, its logarithm there, and the standard deviation of that by the draws."""
+    parts = {"n_star": ("n_star",), "d_star": ("d_star",), "ratio": ("d_star", "n_star")}[which]
+    good = [m for m in fitted if all(isinstance(getattr(m.result, part), Estimate) for part in parts)]
+    if len(good) < MIN_BUDGETS:
+        return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; an exponent needs {MIN_BUDGETS}")
+    for part in parts:
+        if (problem := interval_problem(good, part, False, settings)) is not None:
+            return problem
+    drawn = [draws_of(m) for m in good]
+    columns = {"n_star": [d.log_n for d in drawn], "d_star": [d.log_d for d in drawn], "ratio": [d.log_d - d.log_n for d in drawn]}
+    values = {part: np.log([getattr(m.result, part).value for m in good]) for part in parts}
+    low, high = bootstrap.quantiles(np.stack(columns[which], axis=1), settings.level)
+    best = values["d_star"] - values["n_star"] if which == "ratio" else values[which]
+    return np.log([m.result.flops for m in good]), best, (high - low) / (2 * _reach(settings.level))
+
+
+def _reach(level: float) -> float:
+    """Returns how many standard deviations an interval of a normal distribution extends either way."""
+    return statistics.NormalDist().inv_cdf((1 + level) / 2)
 
 
 def extrapolate(good: Sequence[Minimum], which: str, log_c: np.ndarray, regression: str = "plain") -> tuple[np.ndarray, np.ndarray]:

@@ -142,6 +142,7 @@ def _save(args: argparse.Namespace, made: "TableAnalysis", fitted: "Fitted") -> 
     cautions = made.law.cautions if isinstance(made.law, LawFit) else ()
     filters = tuple(one.name for one in filters_of(args))
     saved.write(args.save, saved.saved(fitted.law, fitted.cells, fitted.noise, table.column_options(args), filters, cautions))
+    print(f"wrote {args.save}", file=sys.stderr)
 
 
 def filters_of(args: argparse.Namespace) -> tuple["Filter", ...]:

@@ -17,7 +17,8 @@ from lm.scaling.table_analysis import Allocation, Fitted, LawFit, TableAnalysis
 COMPUTE = "training compute C (FLOPs)"
 LABELS = {1: "approach 1, lower hull", 2: "approach 2, IsoFLOP minima", 3: "approach 3, law"}
 
-OWN = "approach 3 with the law's own error"
+OWN = {2: "approach 2 with the law's own error", 3: "approach 3 with the law's own error"}
+_WIDTHS = {2: 8.0, 3: 4.0}  # of their bars, in points
 
 
 def is_there(made: TableAnalysis, fitted: Optional[Fitted]) -> bool:
@@ -82,8 +83,8 @@ def _places(axes: Any, found: Sequence[Allocation], name: str, approach: int, la
     own = [(at.flops, getattr(at.with_error, name)) for at in found if at.with_error is not None]
     spans = [(c, a.low, a.high) for c, a in own if isinstance(a, Estimate) and a.low is not None and a.high is not None]
     for i, (c, low, high) in enumerate(spans):
-        wide = {"color": style.GREY, "lw": 5.0, "alpha": 0.45, "solid_capstyle": "butt", "zorder": 2}
-        axes.plot([c] * 2, [low, high], label=OWN if i == 0 else None, **wide)
+        wide = {"color": style.APPROACH_COLOURS[approach], "lw": _WIDTHS[approach], "alpha": 0.35, "solid_capstyle": "butt", "zorder": 2}
+        axes.plot([c] * 2, [low, high], label=OWN[approach] if i == 0 else None, **wide)
     places = [(at.flops, getattr(at, name)) for at in found if at.caution is not None or not beyond]
     _bars(axes, places, "D", style.APPROACH_COLOURS[approach], label, face="white")
 

@@ -20,8 +20,8 @@ from lm.scaling.words import scientific, typeset
 SYMBOLS = "N: parameters, D: tokens, C: training FLOPs; * marks the compute-optimal value. 1k, 1M, 1B, 1T: 10³, 10⁶, 10⁹, 10¹²."
 STATISTICAL, OWN = "statistical", "with the law's own error"
 _OWN_SAID = (
-    "Statistical intervals suppose that the law is true. The others hold its own error too: a smooth function of N and D that is inferred "
-    "from the residuals."
+    "Statistical intervals suppose that the law is true. The others hold its own error too: a smooth function that is inferred from the "
+    "residuals, of N and D for approach 3 and of C for the power laws of approach 2."
 )
 Exponents = Mapping[int, Mapping[str, Answer]]
 
@@ -93,8 +93,12 @@ def intervals_of_exponents(made: TableAnalysis) -> dict[str, Exponents]:
         found[2] = {"a": made.isoflop.a, "b": made.isoflop.b}
     if isinstance(made.law, LawFit) and made.law.exponents:
         found[3] = made.law.exponents
-    own = made.law.exponents_with_error if isinstance(made.law, LawFit) else {}
-    return {STATISTICAL: found, OWN: {3: own}} if own else {"interval": found}
+    own: dict[int, Mapping[str, Answer]] = {}
+    if isinstance(made.isoflop, Isoflop) and made.isoflop.a_with_error is not None and made.isoflop.b_with_error is not None:
+        own[2] = {"a": made.isoflop.a_with_error, "b": made.isoflop.b_with_error}
+    if isinstance(made.law, LawFit) and made.law.exponents_with_error:
+        own[3] = made.law.exponents_with_error
+    return {STATISTICAL: found, OWN: own} if own else {"interval": found}
 
 
 def exponents(made: TableAnalysis, reasons: Reasons) -> Optional[Table]:
