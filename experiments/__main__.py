@@ -6,6 +6,7 @@ Without a verb it does everything that is missing: prepares the data, plans, tra
 import argparse
 import math
 import pathlib
+import shlex
 import signal
 import sys
 from typing import Optional
@@ -14,18 +15,20 @@ from experiments import commands
 from lm.errors import UserError, run_cli
 from lm.preflight import topologies, wheels
 
+DATA_DIR = pathlib.Path("runs/data")
 VERBS = {
     "all": "everything below that is still missing (the default)",
     "plan": "prepare the data if need be, print every cell with its counts and time, and write the study's directory",
     "run": "train the cells that are missing; for a grid: the first stage, the forecast, then the second stage",
-    "status": "show how far the study is",
+    "retry": "train the cells that failed again, from their newest checkpoints, and what is missing beside them",
+    "status": "show how far the study is, and which cells failed or diverged and why",
     "forecast": "for a grid: predict the losses of the second stage (the largest budget) from the first, before it is trained",
     "fit": "for a grid: fit the scaling laws to the runs and print the exponents with their intervals",
     "report": "write report.html and figures/; for a comparison, print its table too",
 }
 
 
-def main(argv: Optional[list[str]] = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {verb:10s}{meaning}" for verb, meaning in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="python -m experiments",
@@ -37,12 +40,13 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser.add_argument("study", help="name of a study in the list, or the path of a study.py of your own")
     parser.add_argument("verb", nargs="?", default="all", choices=VERBS, metavar="VERB", help="one of the verbs above (default: all)")
     parser.add_argument("--dir", type=pathlib.Path, default=None, help="the study's directory (default: runs/NAME)")
-    parser.add_argument(
-        "--data-dir", type=pathlib.Path, default=pathlib.Path("runs/data"), help="folder of prepared data (default: %(default)s)"
-    )
+    parser.add_argument("--data-dir", type=pathlib.Path, default=DATA_DIR, help="folder of prepared data (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: one per core)")
     parser.add_argument(
         "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_run)"
+    )
+    parser.add_argument(
+        "--from-start", action="store_true", help="with retry: train failed cells from their start, without their checkpoints"
     )
     parser.add_argument("--json", action="store_true", help="with fit: print the results as JSON")
     parser.add_argument(
@@ -52,9 +56,16 @@ def main(argv: Optional[list[str]] = None) -> int:
         help="with plan: compile every shape for this hardware, which need not be there, such as tpu:v5p:4x4x4",
     )
     parser.add_argument("--timeout", type=float, default=None, help="with plan --topology: seconds for each compilation (default: 1800)")
+    return parser
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.json and args.verb != "fit":
         parser.error("--json needs the verb fit")
+    if args.from_start and args.verb != "retry":
+        parser.error("--from-start needs the verb retry")
     if args.topology is not None and args.verb != "plan":
         parser.error("--topology needs the verb plan")
     if args.timeout is not None and args.topology is None:
@@ -70,8 +81,15 @@ def main(argv: Optional[list[str]] = None) -> int:
     root = args.dir or pathlib.Path("runs") / study.name
     # with --json, standard output holds the results alone
     out = sys.stderr if args.json else sys.stdout
-    made = commands.Commands(study, root, args.data_dir, args.workers, args.train, out, topology, timeout)
-    return made.do(args.verb, as_json=args.json)
+    made = commands.Commands(study, root, args.data_dir, args.workers, args.train, out, topology, timeout, _retry(args))
+    return made.do(args.verb, as_json=args.json, from_start=args.from_start)
+
+
+def _retry(args: argparse.Namespace) -> str:
+    """Returns the command that trains the failed cells of the same study again."""
+    places = {"--dir": args.dir, "--data-dir": args.data_dir, "--workers": args.workers, "--train": args.train}
+    flags = [f"{flag}={value}" for flag, value in places.items() if value not in (None, DATA_DIR)]
+    return shlex.join(["python", "-m", "experiments", args.study, "retry", *flags])
 
 
 if __name__ == "__main__":

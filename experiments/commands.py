@@ -17,7 +17,7 @@ from launch.view import View
 from lm.data import info as data_info
 from lm.errors import UserError
 from lm.preflight.topologies import Topology
-from lm.study import directory, naming, plan
+from lm.study import directory, gate, locks, plan
 from lm.study import status as status_lib
 from lm.study.comparison import Comparison
 from lm.study.study import Study
@@ -65,13 +65,14 @@ class Commands:
     out: TextIO = sys.stdout
     topology: Optional[Topology] = None  # hardware that `plan` compiles every shape for
     timeout: float = 1800.0  # seconds for each compilation
+    retry: str = "python -m experiments NAME retry"  # the command that trains failed cells again
 
-    def do(self, verb: str, *, as_json: bool = False) -> int:
+    def do(self, verb: str, *, as_json: bool = False, from_start: bool = False) -> int:
         """Carries out a verb and returns the exit status."""
         if verb not in self._results.VERBS:
             raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
-            self._say(status_lib.render(status_lib.read_status(self.root), self.root))
+            self._say(status_lib.render(status_lib.read_status(self.root), self.root, self.retry))
             return 0
         if verb == "plan":
             made = self._plan()
@@ -80,9 +81,10 @@ class Commands:
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)
         self._write(self._plan())  # the directory has to be of the study as it is defined now
-        if verb in ("all", "run"):
-            self._run()
-        return self._results.do(verb, as_json=as_json)
+        if verb == "retry" and not self._reset(from_start):
+            return 0
+        failed = self._run() if verb in ("all", "run", "retry") else 0
+        return self._results.do(verb, as_json=as_json) or int(failed > 0)
 
     @property
     def _results(self) -> Union[GridResults, ComparisonResults]:
@@ -124,14 +126,24 @@ class Commands:
             raise UserError(f"{len(made.refusals)} refusals, printed above; nothing was written. Change the study's definition")
         return directory.write(made, self.root, self.data_dir)
 
-    def _run(self) -> None:
-        """Trains the cells that are missing; raises UserError when too few completed."""
+    def _reset(self, from_start: bool) -> int:
+        """Makes the failed cells free to train again and returns how many there were."""
+        cells = directory.open_study(self.root)["cells"]
+        freed = locks.retry(self.root, [cell["id"] for cell in cells], from_start=from_start)
+        self._say(f"{len(freed)} failed cells are trained again" if freed else "no cell has failed; `run` trains those that are missing")
+        forecast = gate.read_forecast(self.root)
+        if forecast is not None and any(cell["stage"] == 0 for cell in cells if cell["id"] in freed):
+            self._say(f"the forecast of {forecast['time']} was made without them and stays as it is")
+        return len(freed)
+
+    def _run(self) -> int:
+        """Trains the cells that are missing and returns how many failed; raises UserError when too few completed."""
         state = status_lib.read_status(self.root)
         if state.finished < len(state.cells):
             workers = "1 worker" if len(self._launcher.cores) == 1 else f"{len(self._launcher.cores)} workers"
             self._say(f"{len(state.cells)} cells in {self.root}, {workers}; Ctrl-C stops, the same command continues")
             state = self._launcher.run(self.root, self._results.before_stage_1, View(self.out))
-        for c in state.cells:
-            if c.state in ("diverged", "failed"):
-                self._say(f"excluded: cell {c.cell['id']} ({naming.words(c.cell)}): {c.state}, {c.reason}")
+        for line in status_lib.excluded(state, self.root, self.retry):
+            self._say(line)
         status_lib.require_completed(state.cells, self.study.limits.min_completed)
+        return state.count("failed")

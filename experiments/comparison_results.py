@@ -17,7 +17,7 @@ from lm.study.comparison import Comparison
 class ComparisonResults:
     """The verb `report` of the comparison in `root`, and what `all` does after the training."""
 
-    VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "status", "report")
+    VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "retry", "status", "report")
     KIND: ClassVar[str] = "comparison"
 
     study: Comparison

@@ -11,7 +11,7 @@ from experiments import stamp
 from lm import files
 from lm.analysis import oracle, summary
 from lm.errors import UserError
-from lm.study import directory, gate, locks
+from lm.study import directory, gate, records
 from lm.study import status as status_lib
 from lm.study.rows import read_json, read_rows
 from lm.study.study import Study
@@ -21,7 +21,7 @@ from lm.study.study import Study
 class GridResults:
     """The verbs `forecast`, `fit` and `report` of the study in `root`, and what `all` does after the training."""
 
-    VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "status", "forecast", "fit", "report")
+    VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "retry", "status", "forecast", "fit", "report")
     KIND: ClassVar[str] = "grid"
 
     study: Study
@@ -64,7 +64,7 @@ class GridResults:
         if stored is not None:
             self.say(f"the forecast was written {stored['time']}, sha256 {stored['sha256']}, and is never written again")
             return
-        rest = [c for c in status_lib.read_status(self.root).cells if c.cell["stage"] == 0 and c.state not in locks.FINISHED]
+        rest = [c for c in status_lib.read_status(self.root).cells if c.cell["stage"] == 0 and c.state not in records.FINISHED]
         if rest:
             raise UserError(f"{len(rest)} cells of the first stage are not finished: `run` trains them and then writes the forecast")
         self.before_stage_1()

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Optional
 import lm
 from launch.view import View
 from lm.errors import UserError, run_cli
-from lm.study import directory, locks
+from lm.study import directory, locks, records
 from lm.study import status as status_lib
 
 POLL_SECONDS = 0.25
@@ -83,7 +84,7 @@ class LocalWorkers:
             while state.finished < len(state.cells):
                 if (
                     not state.forecast
-                    and all(c.state in locks.FINISHED for c in state.cells if c.cell["stage"] == 0)
+                    and all(c.state in records.FINISHED for c in state.cells if c.cell["stage"] == 0)
                     and not before_stage_1()
                 ):
                     break
@@ -176,8 +177,9 @@ def main(argv: Optional[list[str]] = None) -> int:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     state = LocalWorkers(args.workers, args.train).run(args.study_dir, lambda: False)
-    print(status_lib.render(state, args.study_dir))
-    return 0
+    retry = shlex.join(["python", "-m", "experiments", directory.open_study(args.study_dir)["name"], "retry", f"--dir={args.study_dir}"])
+    print(status_lib.render(state, args.study_dir, retry))
+    return int(state.count("failed") > 0)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any, Optional, TextIO
 
 from tqdm import tqdm
 
-from lm.study import locks, naming
+from lm.study import naming, records
 from lm.study.status import CellStatus, Status
 
 EVERY_SECONDS = 30.0  # between plain lines while no cell ends
@@ -29,9 +29,10 @@ class View:
     def start(self, state: Status) -> None:
         """Begins at `state`; the bar counts the FLOPs of all cells, those of earlier sessions included."""
         self._began, self._flops_before = time.monotonic(), state.flops_done
-        self._seen = {c.cell["id"] for c in state.cells if c.state in locks.FINISHED}
+        self._seen = {c.cell["id"] for c in state.cells if c.state in records.FINISHED}
         if self._seen and len(self._seen) < len(state.cells):
-            self._line(f"{len(self._seen)} of {len(state.cells)} cells are finished already")
+            failed = f", and {state.count('failed')} of them failed" if state.count("failed") else ""
+            self._line(f"{len(self._seen)} of {len(state.cells)} cells have ended already{failed}")
         self._bar = tqdm(
             total=state.flops,
             initial=state.flops_done,
@@ -47,7 +48,7 @@ class View:
         """Writes the cells that have ended since the last call, and brings the bar up to date."""
         assert self._bar is not None, "start comes first"
         for c in state.cells:
-            if c.state in locks.FINISHED and c.cell["id"] not in self._seen:
+            if c.state in records.FINISHED and c.cell["id"] not in self._seen:
                 self._seen.add(c.cell["id"])
                 self._last = f", last {c.loss:.4f} {c.unit}" if c.loss is not None else f", last {c.state}"
                 self._line(f"[{len(self._seen)}/{len(state.cells)}] {_describe(c)}")

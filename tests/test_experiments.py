@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import fake_train
 import pytest
 import small_study
 
@@ -19,10 +20,10 @@ from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.model.flops import ledger
 from lm.scaling import results
-from lm.study import gate, plan
+from lm.study import directory, gate, plan, status, worker
 
 ROOT = pathlib.Path(__file__).parent.parent
-VERBS = ("plan", "run", "status", "forecast", "fit", "report")
+VERBS = ("plan", "run", "retry", "status", "forecast", "fit", "report")
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_verbs_say_what_must_come_before_them(study):
         study.do("status")
     study.do("plan")
     study.do("status")
-    assert "0/19 cells finished" in study.out.getvalue()
+    assert "0/19 cells completed" in study.out.getvalue()
     with pytest.raises(UserError, match=r"16 cells .*`run`"):
         study.do("forecast")
     with pytest.raises(UserError, match="`run`"):
@@ -135,7 +136,35 @@ def test_too_few_completed_cells_end_the_study(study, monkeypatch):
         study.do("run")
     assert gate.read_forecast(study.root) is None
     study.do("status")
-    assert "excluded cell" in study.out.getvalue()
+    assert "diverged cell" in study.out.getvalue()
+
+
+def test_failed_cells_are_told_and_trained_again(trio, monkeypatch):
+    """The cause and the command that trains them again are printed, and no file has to be removed."""
+    study = dataclasses.replace(trio, retry="python -m experiments trio retry --dir=there")
+    lenient = dataclasses.replace(study.study.limits, min_completed=0.5)
+    study = dataclasses.replace(study, study=dataclasses.replace(study.study, limits=lenient))
+    study.do("plan")
+    cells = directory.open_study(study.root)["cells"]
+    folders = [study.root / "cells" / cell["id"] for cell in cells[:3]]
+    monkeypatch.setenv("FAKE_RAISE", "32")
+    worker.run_cell(
+        study.root, directory.open_study(study.root), cells[0], fake_train.train, lambda line: None
+    )  # before it measured anything
+    monkeypatch.delenv("FAKE_RAISE")
+    (folders[1] / "run.json").write_text('{"torn', encoding="utf-8")
+    (folders[2] / "checkpoints" / "1").mkdir(parents=True)
+    assert study.do("run") == 1
+    printed = study.out.getvalue()
+    for text in ("ValueError: asked to raise", "failures.txt", "run.json cannot be read", "no run.json", study.retry):
+        assert text in printed
+    study.do("status")
+    assert "6/9 cells completed, 3 failed" in study.out.getvalue()
+    assert study.do("retry") == 0
+    assert status.read_status(study.root).count("completed") == 9
+    assert not (folders[2] / "checkpoints" / "1").exists()
+    assert study.do("retry") == 0  # nothing to do
+    assert "9/9" not in study.out.getvalue().rpartition("no cell has failed")[2]
 
 
 def test_a_refused_plan_writes_nothing(study, capsys):

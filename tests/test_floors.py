@@ -132,6 +132,7 @@ JAX_FREE += ["lm.preflight." + name for name in ("__main__", "topologies", "targ
 JAX_FREE += ["experiments", "experiments.__main__", "launch.local", "launch.view"]
 JAX_FREE += ["lm.scaling.__main__", "lm.scaling.runs", "lm.scaling.commands.table", "lm.scaling.table_summary"]
 JAX_FREE += ["lm.study." + name for name in ("study", "plan", "rows", "status", "directory", "locks", "gate", "rules", "cell", "naming")]
+JAX_FREE += ["lm.study.records"]
 JAX_FREE += ["lm.study.comparison", "lm.analysis.paired", "lm.analysis.oracle", "experiments.replications.hoffmann_counts"]
 HELP = [["lm.run"], ["lm.study.worker"], ["experiments"], ["lm.infer"], ["lm.evals"], ["lm.evals", "loss"]]
 HELP += [["lm.scaling"], ["lm.scaling", "fit"], ["experiments.replications"]]

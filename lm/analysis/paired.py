@@ -20,9 +20,9 @@ from typing import Any, Optional
 
 from lm.errors import UserError
 from lm.scaling.results import result
-from lm.study import directory
+from lm.study import directory, records
 from lm.study.comparison import ROLE, Judgement, Published
-from lm.study.rows import PLANNED, read_json
+from lm.study.rows import PLANNED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,7 @@ def read(root: pathlib.Path) -> list[Run]:
 
 
 def _run(root: pathlib.Path, cell: dict[str, Any]) -> Run:
-    path = root / "cells" / cell["id"] / "run.json"
-    run = read_json(path, "") if path.exists() else {}
+    run = records.read(root / "cells" / cell["id"])
     final = run.get("final") or {}
     return Run(
         id=cell["id"],

@@ -2,7 +2,8 @@
 
 study.json             definition, data, cells; never rewritten
 cells/ID/config.json   the whole configuration of one run
-cells/ID/              beside it the run's claim, run.json (its record), metrics.jsonl and checkpoints, written by a worker
+cells/ID/              beside it the run's claim, run.json (its record), metrics.jsonl and checkpoints, written by a worker;
+                       failures.txt, if it failed, with every traceback
 forecast.json          written once, before the first cell of stage 1 (lm.study.gate)
 cache/                 compiled executables
 logs/                  a log for each worker

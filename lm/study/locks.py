@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
+from lm.study import records
+
 STALE_SECONDS = 120.0
 HEARTBEAT_SECONDS = 10.0
-FINISHED = ("completed", "diverged", "failed")  # states in run.json after which a cell is never trained again
 
 
 def claim(study_dir: pathlib.Path, cell_id: str) -> bool:
@@ -81,16 +82,31 @@ def clear_stale(study_dir: pathlib.Path, cell_ids: list[str]) -> int:
     return removed
 
 
+def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool) -> list[str]:
+    """Makes failed cells free again and returns their ids. One that a living process holds is left to it.
+
+    Args:
+        study_dir: the study's directory
+        cell_ids: the cells to look at
+        from_start: train them from their start, not from their newest checkpoint
+    """
+    freed = []
+    with _locked(study_dir):
+        for cell_id in cell_ids:
+            folder = study_dir / "cells" / cell_id
+            if records.read(folder).get("status") == "failed" and holder(claim_path(study_dir, cell_id)) is None:
+                records.reset(folder, from_start=from_start)
+                freed.append(cell_id)
+    return freed
+
+
 def claim_path(study_dir: pathlib.Path, cell_id: str) -> pathlib.Path:
     return study_dir / "cells" / cell_id / "claim"
 
 
 def is_finished(study_dir: pathlib.Path, cell_id: str) -> bool:
     """Says whether the cell's run.json records an end: completed, diverged or failed."""
-    try:
-        return json.loads((study_dir / "cells" / cell_id / "run.json").read_text(encoding="utf-8")).get("status") in FINISHED
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
+    return records.read(study_dir / "cells" / cell_id).get("status") in records.FINISHED
 
 
 @contextlib.contextmanager

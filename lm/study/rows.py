@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from lm.errors import UserError
+from lm.study import records
 from lm.train.config import MEASURE
 
 CONVENTIONS = ("6nd", "matmul_full", "matmul_causal")
@@ -109,8 +110,7 @@ def read_json(path: pathlib.Path, missing: str) -> dict[str, Any]:
 
 def _row(root: pathlib.Path, cell: dict[str, Any]) -> Row:
     """Returns the row of a cell, given by its entry in study.json."""
-    path = root / "cells" / cell["id"] / "run.json"
-    run = read_json(path, "") if path.exists() else {}
+    run = records.read(root / "cells" / cell["id"])
     tokens, final, kind = run.get("tokens", {}), run.get("final") or {}, run.get("likelihood", TEXT)
     loss = final.get(MEASURE[kind])
     return Row(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from lm.errors import UserError
-from lm.study import directory, locks, naming
+from lm.study import directory, locks, naming, records
 from lm.train.config import MEASURE
 
 UNITS = {"text": "nats/byte", "pairs": "nats/target"}  # the unit of the held-out loss, by the run's likelihood
@@ -44,7 +44,7 @@ class Status:
     @property
     def finished(self) -> int:
         """Number of cells that have ended, well or not."""
-        return self.count(*locks.FINISHED)
+        return self.count(*records.FINISHED)
 
     @property
     def flops(self) -> float:
@@ -53,18 +53,18 @@ class Status:
 
     @property
     def flops_done(self) -> float:
-        """FLOPs done so far; a running cell counts by its share of steps."""
+        """FLOPs done so far; a running cell counts by its share of steps, and a failed one does not."""
         return sum(c.progress * c.cell["flops"]["matmul_causal"] for c in self.cells)
 
 
 def read_status(root: pathlib.Path, study: Optional[dict[str, Any]] = None, known: Optional[dict[str, CellStatus]] = None) -> Status:
-    """Reads every cell's state. `known` keeps finished cells between calls: they never change."""
+    """Reads every cell's state. `known` keeps finished cells between calls: while workers train they do not change."""
     study = study or directory.open_study(root)
     known = {} if known is None else known
     states = []
     for cell in study["cells"]:
         state = known.get(cell["id"]) or _cell_status(root, cell)
-        if state.state in locks.FINISHED:
+        if state.state in records.FINISHED:
             known[cell["id"]] = state
         states.append(state)
     return Status(tuple(states), (root / "forecast.json").exists())
@@ -74,11 +74,40 @@ def require_completed(cells: Sequence[CellStatus], least: float) -> None:
     """Raises UserError unless at least this share of the cells completed with a finite loss."""
     completed = sum(c.state == "completed" and c.loss is not None for c in cells)
     if completed < least * len(cells):
-        raise UserError(f"{completed} of {len(cells)} cells completed, and limits.min_completed is {least:.0%}: `status` gives the reasons")
+        failed = sum(c.state == "failed" for c in cells)
+        retry = f", and `retry` trains the {failed} failed ones again" if failed else ""
+        raise UserError(
+            f"{completed} of {len(cells)} cells completed, and limits.min_completed is {least:.0%}: `status` gives the reasons{retry}"
+        )
 
 
-def render(status: Status, root: pathlib.Path) -> str:
-    """Returns a study's state as text: a line for each group of cells, for each running and each excluded cell, and the total."""
+def excluded(status: Status, root: pathlib.Path, retry: str) -> list[str]:
+    """Returns a line for each cell that failed or diverged, with the reason, and then the way out.
+
+    Args:
+        status: the state of the study
+        root: the study's directory
+        retry: the command that trains failed cells again
+    """
+    lines = []
+    for c in status.cells:
+        if c.state in ("diverged", "failed"):
+            log = root / "cells" / c.cell["id"] / records.FAILURES
+            more = f" (traceback: {log})" if c.state == "failed" and log.exists() else ""
+            lines.append(f"{c.state:8s} cell {c.cell['id']} ({naming.words(c.cell)}): {c.reason}{more}")
+    if failed := status.count("failed"):
+        lines.append(f"{_cells(failed)} failed and fits leave them out; when the cause is mended, train them again: {retry}")
+    if diverged := status.count("diverged"):
+        lines.append(f"{_cells(diverged)} diverged, which is a result: fits leave them out, and the same configuration would diverge again")
+    return lines
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
+
+
+def render(status: Status, root: pathlib.Path, retry: str) -> str:
+    """Returns a study's state as text: a line for each group of cells and for each running cell, those of `excluded`, and the total."""
     groups: dict[str, list[CellStatus]] = collections.defaultdict(list)
     for c in status.cells:
         groups[naming.group(c.cell)].append(c)
@@ -92,23 +121,22 @@ def render(status: Status, root: pathlib.Path) -> str:
         if c.state == "running":
             loss = f", training loss {c.loss:.3f}" if c.loss is not None else ""
             lines.append(f"running  {name}: {c.progress:.0%} of {cell['steps']:,} steps{loss}")
-        elif c.state in ("diverged", "failed"):
-            lines.append(f"excluded {name}: {c.state}, {c.reason}")
-    total = f"{status.finished}/{len(status.cells)} cells finished, {status.flops_done:.3g} of {status.flops:.3g} FLOPs"
+    lines += excluded(status, root, retry)
+    others = "".join(f", {count} {state}" for state in ("failed", "diverged", "running") if (count := status.count(state)))
+    total = f"{status.count('completed')}/{len(status.cells)} cells completed{others}, "
+    total += f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs"
     waiting = "; the forecast is not written yet" if any(c.cell["stage"] for c in status.cells) and not status.forecast else ""
     return "\n".join([*lines, f"{root}: {total}{waiting}"])
 
 
 def _cell_status(root: pathlib.Path, cell: dict[str, Any]) -> CellStatus:
     folder = root / "cells" / cell["id"]
-    try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        run = {}
-    if run.get("status") in locks.FINISHED:
+    run = records.read(folder)
+    if run.get("status") in records.FINISHED:
         likelihood, seconds = run.get("likelihood", "text"), (run.get("seconds") or {}).get("total") or 0.0
         loss = (run.get("final") or {}).get(MEASURE[likelihood])
-        return CellStatus(cell, run["status"], 1.0, loss, run.get("reason"), seconds, UNITS[likelihood])
+        done = float(run["status"] != "failed")
+        return CellStatus(cell, run["status"], done, loss, run.get("reason"), seconds, UNITS[likelihood])
     if locks.holder(folder / "claim") is None:
         return CellStatus(cell, "pending", 0.0, None, None, 0.0)
     last = _last_metrics(folder / "metrics.jsonl")

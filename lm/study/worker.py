@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
-from lm import files
 from lm.errors import UserError, run_cli
-from lm.study import directory, gate, locks
+from lm.study import directory, gate, locks, records
 from lm.study.rows import read_json
 from lm.train.config import RunConfig
 
@@ -113,7 +112,7 @@ def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], tr
             raise  # a fault of the disk, the data or the installation
         except Exception as error:  # a fault of this cell alone: it is recorded, and the others go on
             log(traceback.format_exc())
-            record_failure(folder, cell, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            records.record_failure(folder, cell, error)
         _check_record(folder, cell)
         log(f"cell {cell['id']} finished after {time.monotonic() - start:.1f} s")
     finally:
@@ -124,7 +123,7 @@ def _check_record(folder: pathlib.Path, cell: dict[str, Any]) -> None:
     """Raises UserError unless the training function left the record of this run, on the data that the study was planned on."""
     path = folder / "run.json"
     record = read_json(path, f"cell {cell['id']} ended without {path}: this is a fault of the training function")
-    if record.get("status") not in locks.FINISHED:
+    if record.get("status") not in records.FINISHED:
         raise UserError(f"cell {cell['id']} ended with status {record.get('status')}: this is a fault of the training function")
     if record.get("id") != cell["id"]:
         path.unlink()
@@ -132,16 +131,6 @@ def _check_record(folder: pathlib.Path, cell: dict[str, Any]) -> None:
         raise UserError(
             f"the data have changed since the study was planned: cell {cell['id']} became run {record.get('id')}; restore the data"
         )
-
-
-def record_failure(folder: pathlib.Path, cell: dict[str, Any], reason: str) -> None:
-    """Writes a run.json with status "failed" that keeps what the run had recorded; fits leave such runs out."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        record = {"schema": 1, "id": cell["id"], "final": None, "curve": [], "steps": cell["steps"]}
-    files.write_json(path, record | {"status": "failed", "reason": reason})
 
 
 class _Heartbeat:

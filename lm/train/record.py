@@ -97,7 +97,8 @@ def read(workdir: Path) -> Optional[Record]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path} is no run record of schema {SCHEMA}: choose another --workdir")
     if not {"experiment", "execution", "data"} <= record.keys():  # what a worker writes of a run that failed before it began
-        raise UserError(f"{path} says only that its run is {record.get('status')} ({record.get('reason')}): delete it to train again")
+        said = f"{path} says only that its run is {record.get('status')} ({record.get('reason')})"
+        raise UserError(f"{said}: the verb retry of python -m experiments trains it again")
     return record
 
 

@@ -8,7 +8,7 @@ import pytest
 import small_study
 
 from lm.errors import UserError
-from lm.study import gate, locks, worker
+from lm.study import gate, locks, records, worker
 from lm.study.rows import read_rows
 
 
@@ -73,6 +73,27 @@ def test_a_cell_that_fails_or_diverges_is_recorded_and_stops_no_other(root, monk
     assert not rows[32].completed
     assert rows[48].completed
     assert _work(root) == 0  # neither is tried again
+    monkeypatch.delenv("FAKE_RAISE")
+    assert locks.retry(root, [row.id for row in rows.values()], from_start=False) == [rows[24].id]  # what diverged would do so again
+    assert _work(root) == 1
+    assert next(row for row in read_rows(root) if row.id == rows[24].id).completed
+    assert "asked to raise" in (root / "cells" / rows[24].id / "failures.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("from_start", [False, True])
+def test_a_failed_run_goes_on_from_its_checkpoints_or_from_its_start(root, from_start):
+    cell = json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"][0]
+    folder = root / "cells" / cell["id"]
+    begun = {"id": cell["id"], "experiment": {}, "execution": {}, "data": {}, "curve": [{"step": 5}]}
+    (folder / "run.json").write_text(json.dumps(begun | {"status": "failed", "reason": "out of memory"}), encoding="utf-8")
+    (folder / "checkpoints" / "5").mkdir(parents=True)
+    assert not locks.claim(root, cell["id"])
+    assert locks.retry(root, [cell["id"]], from_start=from_start) == [cell["id"]]
+    assert (folder / "checkpoints" / "5").exists() != from_start
+    assert records.read(folder) == ({} if from_start else begun | {"status": "running", "reason": None})
+    assert locks.claim(root, cell["id"])  # by this process: a second one that retries leaves it alone
+    records.record_failure(folder, cell, ValueError("again"))
+    assert locks.retry(root, [cell["id"]], from_start=from_start) == []
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("the data are gone"), KeyboardInterrupt()])
