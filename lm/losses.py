@@ -99,6 +99,6 @@ def label_logits(heads: dict[str, jax.Array], labels_BM: AnyArray) -> jax.Array:
     if len(fitting) != 1:
         raise UserError(
             f"the objective labels whole sequences, and {len(fitting)} of the model's outputs ({', '.join(heads) or 'none'})"
-            " predict such labels: set model.outputs to one head per sequence"
+            " predict such labels: set --config.model.outputs to one head per sequence"
         )
     return fitting[0]

@@ -71,7 +71,9 @@ def _assigned(old: Any, hint: Any, parts: list[str], text: str, path: str, root:
 def _not_a_field(path: str, here: str, key: str, cls: Any, options: tuple, root: type) -> UserError:
     owners = [option.name for option in options if key in fields.of(option)]
     if owners:
-        return UserError(f"{path} is a field of {' and '.join(owners)}, but {here} is {cls.name}; set {here}={owners[0]} or drop {key}")
+        return UserError(
+            f"{path} is a field of {' and '.join(owners)}, but {here} is {cls.name}; set --config.{here}={owners[0]} or drop {key}"
+        )
     return fields.unknown_key(path, root)
 
 
@@ -95,7 +97,7 @@ def _parsed(old: Any, hint: Any, text: str, path: str, root: type) -> Any:
         texts = [part.strip() for part in text.split(",")] if text else []
         hints = fields.element_hints(hint, len(texts))
         if fields.is_group(hints[0] if hints else fields.element_hints(hint, 1)[0]):
-            raise UserError(f"{path} is a list of groups; set a field of one, such as {path}.0.KEY=VALUE, or the whole as JSON")
+            raise UserError(f"{path} is a list of groups; set a field of one, such as --config.{path}.0.KEY=VALUE, or the whole as JSON")
         if len(hints) != len(texts):
             raise fields.wrong_type(path, hint, text)
         return [_from_text(h, part, fields.join(path, i)) for i, (part, h) in enumerate(zip(texts, hints, strict=True))]

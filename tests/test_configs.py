@@ -193,7 +193,7 @@ def test_a_bad_flag_is_one_line_that_names_the_nearest_valid_key(flag, words):
 
 
 def test_a_field_of_another_strategy_is_an_error_that_says_which():
-    with pytest.raises(UserError, match=r"field of wsd, but optim.schedule is cosine; set optim.schedule=wsd or drop cooldown"):
+    with pytest.raises(UserError, match=r"field of wsd, but optim.schedule is cosine; set --config.optim.schedule=wsd or drop cooldown"):
         set_flags(RunConfig(), "optim.schedule.cooldown=0.1", "optim.schedule=cosine")
 
 

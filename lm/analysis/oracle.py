@@ -94,7 +94,7 @@ def require_context(config: RunConfig, chain: WordChain) -> None:
     needed = (chain.lag + 1) * (Language(chain).longest + 1)
     if context < needed:
         at_most = config.data.sequence_length - needed
-        lower = f"lower evaluation.stride to {at_most}" if at_most > 0 else f"raise data.sequence_length above {needed}"
+        lower = f"set --config.evaluation.stride={at_most}" if at_most > 0 else f"raise --config.data.sequence_length above {needed}"
         raise UserError(f"windows keep {context} tokens of context, and a reader of this word chain needs up to {needed} bytes: {lower}")
 
 

@@ -33,7 +33,8 @@ class Source:
         held = np.cumsum(self.cache.lengths[self.order])
         if held[-1] < unique_tokens:
             raise UserError(
-                f"data.unique_tokens asks a corpus for {unique_tokens:,.0f} tokens but it holds {held[-1]:,}; lower it or add text"
+                f"data.unique_tokens asks a corpus for {unique_tokens:,.0f} tokens but it holds {held[-1]:,};"
+                " lower --config.data.unique_tokens or add text"
             )
         return self.order[: 1 + int(np.searchsorted(held, unique_tokens))]
 
@@ -53,7 +54,7 @@ class Mixture:
         lengths = [source.cache.lengths[chosen] for source, chosen in zip(sources, self.documents, strict=True)]
         self.rows = np.asarray([packing.count_rows(each, self.length, self.algorithm) for each in lengths])
         if (self.rows == 0).any():
-            raise UserError(f"a corpus holds fewer tokens than one row of {self.length}; add text or lower data.sequence_length")
+            raise UserError(f"a corpus holds fewer tokens than one row of {self.length}; add text or lower --config.data.sequence_length")
         tokens = np.asarray([each.sum() for each in lengths])
         self.tokens_per_row = np.full(len(sources), float(self.length)) if self.algorithm == "concatenate" else tokens / self.rows
         wanted = np.asarray([source.share for source in sources]) / self.tokens_per_row
@@ -119,5 +120,6 @@ def require_unique(config: DataConfig, rows: int, rows_per_epoch: int) -> None:
     if rows > rows_per_epoch and not config.allow_epochs:
         raise UserError(
             f"the run needs {rows:,} rows of {config.sequence_length} tokens but the corpus has {rows_per_epoch:,};"
-            " train on fewer tokens, add text, or set data.allow_epochs=True"
+            f" set --config.train_tokens={rows_per_epoch * config.sequence_length} or less, add text, or set"
+            " --config.data.allow_epochs=true"
         )

@@ -92,7 +92,10 @@ def span_and_stride(config: EvalConfig, length: int, tokens_per_byte: float) -> 
     With `window_bytes` a window holds about that many bytes whatever the tokenizer, and is scored in the same proportion.
     """
     if not 1 <= config.stride <= length:
-        raise UserError(f"evaluation.stride={config.stride} must be between 1 and data.sequence_length={length}")
+        raise UserError(
+            f"evaluation.stride={config.stride} must be between 1 and data.sequence_length={length}:"
+            f" set --config.evaluation.stride={length}"
+        )
     if config.window_bytes is None:
         return length, config.stride
     span = min(max(round(config.window_bytes * tokens_per_byte), 2), length)

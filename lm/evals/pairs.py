@@ -97,7 +97,7 @@ class PairEvaluator:
         batch = held_out(self._data, self._layout, self._architecture, self._vocab_size, rows)
         if not batch.weights.any():
             held, objective = f"the validation split's {rows:,} rows of {length} tokens", self._layout.objective.name
-            raise UserError(f"{held} hold no target of objective {objective}: raise data.sequence_length, or take more text")
+            raise UserError(f"{held} hold no target of objective {objective}: raise --config.data.sequence_length, or take more text")
         labels = 0 if batch.label_weights is None else int(np.count_nonzero(batch.label_weights))
         calls = [jax.tree.map(lambda x: put(x, self._sharding), call) for call in in_calls([batch], self._rows)]
         return _Subset(

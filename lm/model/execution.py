@@ -32,7 +32,7 @@ class Pipeline:
         if self.repeats > 1 and self.micro_batches < self.stages:
             raise UserError(
                 f"execution.pipeline_micro_batches={self.micro_batches} is fewer than mesh.stage={self.stages}:"
-                f" give {self.stages} or more, or execution.pipeline_repeats=1"
+                f" give {self.stages} or more, or --config.execution.pipeline_repeats=1"
             )
 
     @property
@@ -51,7 +51,7 @@ class Pipeline:
         if layers % groups:
             raise UserError(
                 f"{layers} layers cannot be split into {self.repeats} groups for each of {self.stages} stages: make model.num_layers"
-                f" (and model.encoder_layers) a multiple of {groups}, or change mesh.stage or execution.pipeline_repeats"
+                f" (and model.encoder_layers) a multiple of {groups}, or change --config.mesh.stage or --config.execution.pipeline_repeats"
             )
         return self.repeats, self.stages, layers // groups
 

@@ -48,7 +48,10 @@ def _check(config: OptimConfig) -> None:
     if not isinstance(config.optimizer, Adafactor):
         return
     if config.optimizer.clipping is not None and config.optimizer.clipping <= 0:
-        raise UserError(f"optim.optimizer.clipping={config.optimizer.clipping:g} leaves no update: give more than 0, or None for no limit")
+        raise UserError(
+            f"optim.optimizer.clipping={config.optimizer.clipping:g} leaves no update:"
+            " give more than 0, or --config.optim.optimizer.clipping=none"
+        )
     default = OptimConfig()
     idle = [name for name in ("beta1", "beta2", "epsilon") if getattr(config, name) != getattr(default, name)]
     if idle:

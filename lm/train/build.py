@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from lm.data.objectives.shape import longest_that_fits
 from lm.errors import UserError
 from lm.model import architectures
 from lm.model.execution import Execution, Pipeline
@@ -78,17 +79,21 @@ def _check_rows(config: RunConfig, row: RowShape) -> None:
     name, length = config.data.objective.name, f"data.sequence_length={config.data.sequence_length}"
     if model.positions == "learned" and longest > model.max_length:
         of = "" if longest == config.data.sequence_length else f", whose rows under objective {name} have {longest} positions,"
-        raise UserError(f"{length}{of} is beyond model.max_length={model.max_length}: raise the latter")
+        fits = longest_that_fits(config.data, model.architecture, model.max_length)
+        shorter = f"set --config.data.sequence_length={fits}, or for a new model" if fits else "for a new model set"
+        raise UserError(f"{length}{of} is beyond model.max_length={model.max_length}: {shorter} --config.model.max_length={longest}")
     if not model.vocabulary_head:
-        raise UserError(f"objective {name} predicts tokens, and the model has no head for them: set model.vocabulary_head=true")
+        raise UserError(f"objective {name} predicts tokens, and the model has no head for them: set --config.model.vocabulary_head=true")
     heads = [output for output in model.outputs if output.per == "sequence"]
     if row.sequences and (len(heads) != 1 or heads[0].labels < 2):
         raise UserError(
             f"objective {name} with next_sentence needs one output per sequence, of 2 labels, and model.outputs has {len(heads)}:"
-            " set model.outputs.0.name=next_sentence, or data.objective.next_sentence=false"
+            " set --config.model.outputs.0.name=next_sentence, or --config.data.objective.next_sentence=false"
         )
     if "token_types" in row.fields and model.token_types == 1:
-        raise UserError(f"objective {name} has 2 types of token and model.token_types=1: set it to 2, or to 0 to tell none apart")
+        raise UserError(
+            f"objective {name} has 2 types of token and model.token_types=1: set --config.model.token_types=2, or 0 to tell none apart"
+        )
 
 
 def _attention_kernels(config: RunConfig, row: RowShape, mesh: Mesh) -> str:

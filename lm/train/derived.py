@@ -30,7 +30,10 @@ def total_steps(config: RunConfig) -> int:
     steps = config.train_tokens // tokens_per_step(config)
     if steps < 1:
         per_step = tokens_per_step(config)
-        raise UserError(f"train_tokens={config.train_tokens:,} holds no step of {per_step:,} tokens: raise it, or lower batch_size")
+        raise UserError(
+            f"train_tokens={config.train_tokens:,} holds no step of {per_step:,} tokens:"
+            f" set --config.train_tokens={per_step} or more, or lower --config.batch_size"
+        )
     return steps
 
 

@@ -30,7 +30,7 @@ def _check_options(config: RunConfig, mesh: Mesh) -> None:
     ]
     for option, is_set, axis, does in needs:
         if is_set and ways[axis] == 1:
-            raise UserError(f"execution.{option} {does}, and mesh.{axis} is 1: leave it out, or raise mesh.{axis}")
+            raise UserError(f"execution.{option} {does}, and mesh.{axis} is 1: leave it out, or raise --config.mesh.{axis}")
     for name in ("micro_batches", "pipeline_repeats", "pipeline_micro_batches", "steps_per_dispatch"):
         count = getattr(how, name)
         if count is not None and count < 1:
@@ -60,14 +60,14 @@ def _check_rows(config: RunConfig, mesh: Mesh) -> None:
     micro = how.micro_batches
     if config.batch_size < 1 or config.batch_size % (micro * rows):
         of = f"{micro * rows}: {micro} micro-batch{'es' * (micro > 1)} x {rows} devices that split its rows"
-        raise UserError(f"batch_size={config.batch_size} must be a multiple of {of}: change batch_size or the mesh")
+        raise UserError(f"batch_size={config.batch_size} must be a multiple of {of}: change --config.batch_size or the mesh")
     stages = mesh.shape["stage"]
     if stages > 1:
         flow = how.pipeline_micro_batches or stages
         multiple = micro * math.lcm(rows, rows // stages * flow)  # lm.model.execution.Pipeline.rows_multiple
         if config.batch_size % multiple:
             counts = f"{micro * rows // stages} groups of {stages} stages take rows in {flow} micro-batches each"
-            advice = "change batch_size or execution.pipeline_micro_batches"
+            advice = "change --config.batch_size or --config.execution.pipeline_micro_batches"
             raise UserError(f"batch_size={config.batch_size} must be a multiple of {multiple}: {counts}; {advice}")
 
 

@@ -113,5 +113,8 @@ def _state_shardings(config: RunConfig, model: Model, mesh: Mesh) -> Any:
         return placed
     device = mesh.devices.flat[0]
     if HOST not in (memory.kind for memory in device.addressable_memories()):
-        raise UserError(f"execution.offload_optimizer: {device.platform} devices have no memory of kind {HOST}: set it to false")
+        raise UserError(
+            f"execution.offload_optimizer: {device.platform} devices have no memory of kind {HOST}:"
+            " set --config.execution.offload_optimizer=false"
+        )
     return jax.tree.map(lambda x, at: at.with_memory_kind(HOST) if x.ndim else at, _abstract_optimizer(config, model), placed)

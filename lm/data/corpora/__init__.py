@@ -26,7 +26,9 @@ def prepare(component: Component, data_dir: str, log: Callable[[str], object] = 
     Raises UserError for an unknown corpus, for text that cannot be used, and where `data_dir` cannot be written.
     """
     if component.chain is not None and component.corpus != "word_chain":
-        raise UserError(f"the corpus {component.corpus} takes no chain; set data.components.0.corpus=word_chain or leave out the chain")
+        raise UserError(
+            f"the corpus {component.corpus} takes no chain; set --config.data.components.0.corpus=word_chain or leave out the chain"
+        )
     if component.corpus == "word_chain":
         _no_paths(component)
         return _word_chain.prepare(component.chain or WordChain())
@@ -113,4 +115,6 @@ def _require_unchanged(directory: pathlib.Path, component: Component) -> None:
 
 def _no_paths(component: Component) -> None:
     if component.paths:
-        raise UserError(f"the corpus {component.corpus} takes no files; set data.components.0.corpus=text_files or leave out the paths")
+        raise UserError(
+            f"the corpus {component.corpus} takes no files; set --config.data.components.0.corpus=text_files or leave out the paths"
+        )

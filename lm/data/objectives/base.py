@@ -88,7 +88,7 @@ class Objective:
         if needed > vocab_size:
             text = tokenizer.vocab_size
             ids = f"{text} ids" + (f" and objective {self.name} needs {needed - text} more" if needed > text else "")
-            raise UserError(f"the tokenizer has {ids} but the model a vocabulary of {vocab_size}; set model.vocab_size={needed}")
+            raise UserError(f"the tokenizer has {ids} but the model a vocabulary of {vocab_size}; set --config.model.vocab_size={needed}")
 
     @property
     def token_key(self) -> tuple[str, ...]:
@@ -104,14 +104,24 @@ class Objective:
     def require(self, length: int, architecture: str, packing: str) -> None:
         """Raises UserError unless its options are in range and rows of `length` tokens can be made (the architecture is one of its own)."""
         if self.loss_on_inputs and architecture != "decoder":
-            raise UserError(f"loss_on_inputs is for a decoder, and a model of architecture {architecture} sees its inputs: set it to False")
+            raise UserError(
+                f"loss_on_inputs is for a decoder, and a model of architecture {architecture} sees its inputs:"
+                " set --config.data.objective.loss_on_inputs=false"
+            )
         if self.packing not in (None, packing):
-            raise UserError(f"objective {self.name} needs rows of whole documents; set data.packing={self.packing}")
+            raise UserError(f"objective {self.name} needs rows of whole documents; set --config.data.packing={self.packing}")
         examples = self.examples_per_row
         if examples < 1 or length % examples:
-            raise UserError(f"data.sequence_length={length} cannot be cut into {examples} chunks; make it a multiple of examples_per_row")
+            advice = (
+                f"--config.data.sequence_length={max(length - length % examples, 2 * examples)}"
+                if examples > 0
+                else "--config.data.objective.examples_per_row=1"
+            )
+            raise UserError(f"data.sequence_length={length} cannot be cut into {examples} chunks; set {advice}")
         if length // examples < 2:
-            raise UserError("a chunk has fewer than 2 tokens; raise data.sequence_length or lower examples_per_row")
+            raise UserError(
+                "a chunk has fewer than 2 tokens; raise --config.data.sequence_length or lower --config.data.objective.examples_per_row"
+            )
         self.require_options(length // examples)
 
     def require_options(self, chunk: int) -> None:

@@ -117,7 +117,10 @@ def require_sentinels(name: str, chunk: int, sentinels: int, needed: int) -> Non
     The number is exact for spans. For i.i.d. noise it is one that 4 standard deviations of the runs and the final sentinel fit in.
     """
     if needed > sentinels:
-        raise UserError(f"chunks of {chunk} tokens need {needed} sentinels; raise sentinels of objective {name} or shorten the chunks")
+        raise UserError(
+            f"chunks of {chunk} tokens need {needed} sentinels;"
+            f" set --config.data.objective.sentinels={needed} for objective {name}, or shorten the chunks"
+        )
 
 
 def require_mean_span(name: str, mean_span: float) -> None:

@@ -1,6 +1,8 @@
 """The rows of a data configuration: their shape, and the function that makes them (imports no jax)."""
 
+import contextlib
 import typing
+from typing import Optional
 
 from lm.data.config import DataConfig
 from lm.data.objectives.base import RowMaker, SpecialIds
@@ -14,6 +16,18 @@ def row_shape(config: DataConfig, architecture: str) -> RowShape:
     """Returns the shape of one row. Raises UserError as `require` does."""
     require(config, architecture)
     return config.objective.row_shape(config.sequence_length, architecture)
+
+
+def longest_that_fits(config: DataConfig, architecture: str, positions: int) -> Optional[int]:
+    """Returns the longest data.sequence_length, the configured one at most, whose rows have no more positions; None if none has."""
+    objective = config.objective
+    for length in range(min(config.sequence_length, 4 * positions), 1, -1):
+        with contextlib.suppress(UserError):
+            objective.require(length, architecture, config.packing)
+            row = objective.row_shape(length, architecture)
+            if max(row.length, row.encoder_length) <= positions:
+                return length
+    return None
 
 
 def row_maker(config: DataConfig, architecture: str, tokenizer: Tokenizer, vocab_size: int) -> RowMaker:
@@ -30,6 +44,6 @@ def require(config: DataConfig, architecture: str) -> None:
         others = ", ".join(each.name for each in typing.get_args(Objective) if architecture in each.architectures)
         raise UserError(
             f"objective {objective.name} trains {' or '.join(objective.architectures)}, not {architecture};"
-            f" set data.objective to one of {others or 'none'}"
+            f" set --config.data.objective to one of {others or 'none'}"
         )
     objective.require(config.sequence_length, architecture, config.packing)

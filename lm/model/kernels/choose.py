@@ -43,7 +43,7 @@ def choose(
         if asked not in ("auto", "blockwise"):
             raise UserError(
                 f"{asked} attention wants all keys at once and context_attention=ring passes them round:"
-                " use --config.execution.attention=auto, or context_attention=gather"
+                " use --config.execution.attention=auto, or --config.execution.context_attention=gather"
             )
         return "blockwise"
     order = _disorder(mask, ways)

@@ -48,12 +48,17 @@ def refusals(config: ModelConfig) -> Refusals:
         (config.tied_head and headless, "model.tied_head without model.vocabulary_head: there is no head to tie"),
         (
             parts and headless,
-            "model.head_bias and head_transform are parts of the vocabulary's head: set vocabulary_head, or leave them out",
+            "model.head_bias and head_transform are parts of the vocabulary's head:"
+            " set --config.model.vocabulary_head=true, or leave them out",
         ),
         (
             config.head_transform and not hasattr(config.mlp, "activation"),
-            f"model.head_transform takes the activation of model.mlp, and a layer of kind {config.mlp.name} has none: set it to false",
+            f"model.head_transform takes the activation of model.mlp, and a layer of kind {config.mlp.name} has none:"
+            " set --config.model.head_transform=false",
         ),
         (not plain, f"model.outputs are called {names}: give each a plain name of its own"),
-        (headless and not names and not config.pooler, "the model has no head: set model.vocabulary_head or model.outputs"),
+        (
+            headless and not names and not config.pooler,
+            "the model has no head: set --config.model.vocabulary_head=true or --config.model.outputs.0.name",
+        ),
     ]

@@ -71,7 +71,7 @@ def refusals(config: ModelConfig) -> Refusals:
     other_depth = config.shared_stacks and layers not in (None, config.num_layers)
     return [
         (config.num_layers < 1, f"model.num_layers={config.num_layers}: give 1 or more"),
-        (layers is not None and layers < 1, f"model.encoder_layers={layers}: give 1 or more, or architecture=decoder"),
+        (layers is not None and layers < 1, f"model.encoder_layers={layers}: give 1 or more, or --config.model.architecture=decoder"),
         (alone, f"model.{given} belongs to architecture=encoder_decoder and this is {config.architecture}"),
         (other_depth, f"model.encoder_layers={layers}: shared_stacks are one stack, of num_layers={config.num_layers}"),
         (
@@ -83,5 +83,8 @@ def refusals(config: ModelConfig) -> Refusals:
             "model.attention.documents=joined is for one stream: an encoder-decoder's texts find their encoder's by segment",
         ),
         (config.parallel_residual and both, "model.parallel_residual knows no cross-attention: choose another architecture"),
-        (config.parallel_residual and config.norm_placement == "post", "model.parallel_residual goes with norm_placement=pre"),
+        (
+            config.parallel_residual and config.norm_placement == "post",
+            "model.parallel_residual goes with --config.model.norm_placement=pre",
+        ),
     ]
