@@ -19,6 +19,7 @@ def index_path(config: DataConfig, data_dir: str) -> str:
         if component["chain"] is None:  # which other corpora do not have
             del component["chain"]
     tokenizer = {"name": config.tokenizer.name, **dataclasses.asdict(config.tokenizer)}
+    tokenizer.pop("start_token", None)  # rows begin with it, and documents have no such token
     return os.path.join(data_dir, "prepared", digest("prepared", 1, components, tokenizer, *config.objective.token_key) + ".json")
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Optional, Protocol, SupportsInt, Unio
 
 import numpy as np
 
+from lm.data import end_of_text
 from lm.data.store import digest, new_directory, shuffled
 from lm.errors import UserError
 
@@ -45,7 +46,8 @@ class HuggingFaceTokenizer:
 
     name: ClassVar[str] = "huggingface"
     path: str = ""  # the file
-    eos_token: Optional[str] = None  # spelling of the end-of-document token; none: the usual names are tried
+    eos_token: Optional[str] = None  # spelling of the end-of-document token; none: that of a config.json beside it, or a usual name
+    start_token: Optional[str] = None  # spelling of the token that a decoder reads first; none: the end-of-document token
 
 
 Config = Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer]
@@ -63,6 +65,7 @@ class Tokenizer(Protocol):
     vocab_size: int  # ids are below it
     pad_id: int
     eos_id: int
+    start_id: int  # what a decoder reads first; the end of document, but for imported models that begin otherwise
     mask_id: Optional[int]
     fingerprint: str
 
@@ -101,7 +104,7 @@ class Bytes:
     """UTF-8 bytes above three control ids: a byte b is b + 3."""
 
     name = "bytes"
-    pad_id, eos_id = 0, 1
+    pad_id, eos_id, start_id = 0, 1, 1
     mask_id: Optional[int] = 2
     vocab_size = 259
     fingerprint = "bytes3"
@@ -140,7 +143,7 @@ class SentencePiece:
     """A SentencePiece model (Kudo and Richardson 2018) with byte fallback: lossless on all of Unicode."""
 
     name = "sentencepiece"
-    pad_id, eos_id = 0, 1  # 2 is SentencePiece's obligatory <unk>, which byte fallback leaves unused
+    pad_id, eos_id, start_id = 0, 1, 1  # 2 is SentencePiece's obligatory <unk>, which byte fallback leaves unused
     mask_id: Optional[int] = 3
     _controls = 4
 
@@ -233,40 +236,58 @@ def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
                 yield escape(text[start : start + 4000]).replace("\u2585", "").replace("\x00", "")
 
 
+def read_tokenizer_json(path: str) -> tuple[bytes, Any]:
+    """Returns (content, tokenizer of the `tokenizers` library) of a tokenizer.json; UserError if it is none."""
+    import tokenizers
+
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+        return content, tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"data.tokenizer.path={path!r}: {error.strerror or error}; give a tokenizer.json") from error
+    except Exception as error:  # the library raises bare Exception on a file it cannot parse
+        raise UserError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
+
+
 class HuggingFace:
     """A `tokenizer.json` read by the `tokenizers` library. Whether it is lossless depends on the file."""
 
     name = "huggingface"
-    _eos_names = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
     _pad_names = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>")
     _mask_names = ("<mask>", "[MASK]", "<|mask|>")
 
     def __init__(self, config: HuggingFaceTokenizer):
-        import tokenizers
-
-        try:
-            with open(config.path, "rb") as file:
-                content = file.read()
-            self._tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
-        except OSError as error:
-            raise UserError(f"data.tokenizer.path={config.path!r}: {error.strerror or error}; give a tokenizer.json") from error
-        except Exception as error:  # the library raises bare Exception on a file it cannot parse
-            raise UserError(f"{config.path} is not a Hugging Face tokenizer.json: {error}") from error
+        content, self._tokenizer = read_tokenizer_json(config.path)
+        self._path = config.path
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # special spellings in text are text
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        self.fingerprint = digest("huggingface", content, config.eos_token)
-        eos = self._find((config.eos_token,) if config.eos_token else self._eos_names)
-        if eos is None:
-            raise UserError(f"{config.path} has no end-of-document token {config.eos_token or ''}; name one with data.tokenizer.eos_token")
+        spelling, source = (config.eos_token, "eos_token") if config.eos_token else end_of_text.find(self._tokenizer, config.path)
+        implied = not config.eos_token and spelling == end_of_text.formerly(self._tokenizer)
+        self.fingerprint = digest("huggingface", content, None if implied else spelling)
+        self.eos_id = self._named(spelling, "end-of-document token", "eos_token")
+        self.start_id = self._named(config.start_token, "first token", "start_token") if config.start_token else self.eos_id
         pad = self._find(self._pad_names)
-        self.eos_id, self.pad_id, self.mask_id = eos, eos if pad is None else pad, self._find(self._mask_names)
         model = json.loads(content)["model"]
         self.unk_id = model.get("unk_id") if model.get("unk_token") is None else self._tokenizer.token_to_id(model["unk_token"])
-        spelling = self._tokenizer.id_to_token(eos) or ""
-        if eos in self.encode(spelling):
-            raise UserError(f"{config.path}: the text {spelling} yields the end-of-document id; mark that token as special in the file")
+        self.pad_id, self.mask_id = self.eos_id if pad is None else pad, self._find(self._mask_names)
+        if self.eos_id in self.encode(spelling):
+            raise UserError(
+                f"{config.path}: the text {spelling} yields the end-of-document id {self.eos_id} (from {source}): mark that token as"
+                " special in the file, or name another with data.tokenizer.eos_token"
+            )
+
+    def _named(self, spelling: str, what: str, key: str) -> int:
+        found = self._tokenizer.token_to_id(spelling)
+        if found is None:
+            raise UserError(f"{self._path} has no {what} {spelling}; name one with data.tokenizer.{key}")
+        return found
+
+    def spelling(self, i: int) -> str:
+        """Returns the spelling of the token of an id."""
+        return self._tokenizer.id_to_token(i) or ""
 
     def _find(self, names: Iterable[Optional[str]]) -> Optional[int]:
         found = (self._tokenizer.token_to_id(name) for name in names if name is not None)
@@ -274,7 +295,7 @@ class HuggingFace:
 
     @functools.cached_property
     def _control_ids(self) -> np.ndarray:
-        return np.asarray([i for i in {self.eos_id, self.pad_id, self.mask_id} if i is not None])
+        return np.asarray([i for i in {self.eos_id, self.start_id, self.pad_id, self.mask_id} if i is not None])
 
     def encode(self, text: str) -> np.ndarray:
         return self.encode_batch([text])[0]

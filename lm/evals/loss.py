@@ -69,9 +69,9 @@ def choose(byte_counts: np.ndarray, budget: int, longest: Optional[int] = None) 
     return np.asarray(chosen or [filled[np.argmin(byte_counts[filled])]], np.int64)
 
 
-def windows(document: np.ndarray, eos_id: int, length: int, span: int, stride: int) -> Batch:
+def windows(document: np.ndarray, start_id: int, length: int, span: int, stride: int) -> Batch:
     """Cuts one document into windows [W, length] of `span` <= length tokens, `stride` of them scored; padding has segment 0."""
-    inputs = inputs_of(document, eos_id)
+    inputs = inputs_of(document, start_id)
     edges = [0, *range(min(span, len(document)), len(document), stride), len(document)]
     shape = (len(edges) - 1, length)
     fields: list[Any] = [np.zeros(shape, np.int32) for _ in range(4)]
@@ -170,7 +170,7 @@ class LossEvaluator:
         for i in chosen:
             document = np.asarray(split[int(i)], np.int32)
             span, stride = span_and_stride(self._config.evaluation, length, len(document) / int(split.byte_counts[i]))
-            parts.append(windows(document, self._data.tokenizer.eos_id, length, span, stride))
+            parts.append(windows(document, self._data.tokenizer.start_id, length, span, stride))
             tokens += len(document)
         calls = [jax.tree.map(lambda x: put(x, self._sharding), call) for call in in_calls(parts, self._rows)]
         return _Subset(calls, tokens, int(np.asarray(split.byte_counts)[chosen].sum()), len(chosen))

@@ -8,7 +8,8 @@ from lm.errors import UserError, run_cli
 from lm.fields import count
 from lm.hf.convert import MAX_SHARD_BYTES
 from lm.hf.families import FAMILIES
-from lm.hf.runs import TOKENIZER, export_run, import_run
+from lm.hf.files import TOKENIZER
+from lm.hf.runs import export_run, import_run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     into = commands.add_parser("import", help="make a run from a directory with config.json and safetensors weights", description=what)
     into.add_argument("directory", type=Path, help="directory of the model")
     into.add_argument("--workdir", type=Path, required=True, help="work directory of the new run")
-    into.add_argument("--eos_token", default=None, help="spelling of the tokenizer's end-of-document token (default: the usual names)")
+    into.add_argument("--eos_token", default=None, help="spelling of the one token that ends a text (default: those of the model's files)")
     what = "Writes a checkpoint of a run as a model that transformers reads."
     out = commands.add_parser("export", help="write a checkpoint of a run as such a directory", description=what)
     out.add_argument("run", type=Path, help="work directory of the run")
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Optional[list[str]] = None) -> int:
     args = parser().parse_args(argv)
     if args.command == "import":
-        config = import_run(args.directory, args.workdir, eos_token=args.eos_token)
+        config = import_run(args.directory, args.workdir, eos_token=args.eos_token, say=print)
         kind = config.model.architecture
         print(f"imported {'an' if kind[0] == 'e' else 'a'} {kind} of {config.model.num_layers} layers into {args.workdir}")
         if not (args.workdir / TOKENIZER).is_file():
@@ -43,7 +44,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         return 0
     if args.max_shard_bytes < 1:
         raise UserError("--max_shard_bytes must be 1 or more")
-    step = export_run(args.run, args.directory, step=args.step, family=args.family, max_shard_bytes=args.max_shard_bytes)
+    step = export_run(args.run, args.directory, step=args.step, family=args.family, max_shard_bytes=args.max_shard_bytes, say=print)
     print(f"exported {args.run}, step {step:,}, to {args.directory}")
     return 0
 

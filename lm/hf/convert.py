@@ -9,7 +9,7 @@ from lm import files
 from lm.errors import UserError
 from lm.hf import families
 from lm.hf.family import Family
-from lm.hf.files import CONFIG, INDEX, REMEDY, SINGLE, Tensors, opened, read_json, write
+from lm.hf.files import CONFIG, GENERATION, INDEX, REMEDY, SINGLE, Tensors, opened, read_json, write
 from lm.hf.forms import Entry, entries
 from lm.model.config import ModelConfig
 
@@ -48,6 +48,7 @@ def save(
     *,
     family: Optional[str] = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    ids: Optional[tuple[dict[str, Any], dict[str, Any]]] = None,
 ) -> None:
     """Writes a model in float32 so that `transformers` and `load` read it.
 
@@ -57,6 +58,8 @@ def save(
       params: its parameters.
       family: one of lm.hf.FAMILIES (default: the first that can hold the configuration).
       max_shard_bytes: the largest size of a file of weights.
+      ids: the ids of special tokens, as keys of config.json and of generation_config.json (default: none is known, and transformers
+        takes the family's usual ones).
 
     Raises:
       UserError: the directory holds a model, no family can hold the configuration, or the parameters do not belong to it.
@@ -66,7 +69,7 @@ def save(
     folder = Path(directory)
     chosen = families.for_config(config, family)
     check(params, _abstract(config))
-    taken = [name for name in (CONFIG, SINGLE, INDEX) if (folder / name).exists()]
+    taken = [name for name in (CONFIG, SINGLE, INDEX, GENERATION) if (folder / name).exists()]
     if taken:
         raise UserError(f"{folder} holds a model already ({', '.join(taken)}): choose another directory")
     with files.writing(folder, REMEDY):
@@ -81,8 +84,12 @@ def save(
         return entry.form.save([_part(leaves[path], entry.layer) for path in entry.ours])
 
     write(folder, {name: 4 * int(np.prod(entry.shape)) for name, entry in table.items()}, make, max_shard_bytes)
+    own, generation = ids or ({}, {})
+    if generation:
+        with files.writing(folder / GENERATION, REMEDY):
+            files.write_json(folder / GENERATION, generation)
     with files.writing(folder / CONFIG, REMEDY):  # last: a directory without it is no model
-        files.write_json(folder / CONFIG, {"dtype": "float32", **chosen.values(config)})
+        files.write_json(folder / CONFIG, {"dtype": "float32", **chosen.values(config), **own})
 
 
 def _part(leaf: Any, layer: Optional[int]) -> np.ndarray:

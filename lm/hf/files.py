@@ -14,6 +14,9 @@ from lm.errors import UserError
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
 READABLE = ("F32", "F16", "BF16")
 REMEDY = "free space or choose another directory"
 

@@ -26,6 +26,17 @@ ACTIVATIONS = {
     "relu2": "squared_relu",
 }
 
+# Keys of generation. Old releases have them in config.json, where transformers takes them from if there is no generation_config.json.
+GENERATION = frozenset(
+    {
+        *("bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size"),
+        *("exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id", "length_penalty", "max_length"),
+        *("max_new_tokens", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences"),
+        *("output_scores", "repetition_penalty"),
+        *("remove_invalid_values", "return_dict_in_generate", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p"),
+        *("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id"),
+    }
+)
 # Keys without effect on what a model computes from given tokens and weights. Dropout and layer drop concern training, and we have neither.
 INERT = frozenset(
     {
@@ -35,15 +46,11 @@ INERT = frozenset(
         *("decoder_layerdrop", "dropout", "dropout_rate", "embd_pdrop", "encoder_layerdrop", "hidden_dropout", "hidden_dropout_prob"),
         *("layerdrop", "resid_pdrop"),
         *("init_std", "initializer_factor", "initializer_range"),
-        *("bos_token_id", "cls_token_id", "decoder_start_token_id", "eos_token_id", "mask_token_id", "pad_token_id", "sep_token_id"),
-        "unk_token_id",
-        # of generation and fine-tuning
-        *("bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size"),
-        *("exponential_decay_length_penalty", "force_bos_token_to_be_generated", "forced_bos_token_id", "forced_eos_token_id"),
-        *("length_penalty", "max_length", "max_new_tokens", "max_sequence_length", "min_length", "model_max_length"),
-        *("no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "prefix", "repetition_penalty"),
-        *("remove_invalid_values", "return_dict_in_generate", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p"),
-        *("_num_labels", "finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
+        *("cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id"),
+        *GENERATION,
+        *("force_bos_token_to_be_generated", "max_sequence_length", "model_max_length"),
+        # of fine-tuning
+        *("_num_labels", "finetuning_task", "id2label", "label2id", "num_labels", "prefix", "problem_type", "task_specific_params"),
         "tokenizer_class",
         # of the program: types of files, caches, what is returned, how the same is computed
         *("chunk_size_feed_forward", "dtype", "gradient_checkpointing", "output_attentions", "output_hidden_states", "output_past"),

@@ -1,34 +1,44 @@
 """Makes runs from models in the Hugging Face layout, and models from runs, for `python -m lm.hf`.
 
-An imported run has taken no step. It has run.json (status "imported"), config.json for lm.run, a checkpoint with weights only, and the
-tokenizer. `lm.infer` continues texts with it, and `lm.run --config=RUN/config.json --workdir=RUN` trains it on.
+An imported run has taken no step. It has run.json (status "imported", with the ids of the model's special tokens), config.json for lm.run,
+a checkpoint with weights only, and the tokenizer. `lm.infer` continues texts with it, and `lm.run --config=RUN/config.json --workdir=RUN`
+trains it on.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm.data.config import DataConfig, HuggingFaceTokenizer
+from lm import files
+from lm.data.config import DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
 from lm.data.objectives.config import MaskedLM, NextToken, PrefixLM
 from lm.errors import UserError
 from lm.hf.convert import MAX_SHARD_BYTES, Params, load, save
-from lm.hf.files import CONFIG, copied
+from lm.hf.files import CONFIG, REMEDY, TOKENIZER, TOKENIZER_FILES, copied
+from lm.hf.ids import SourceIds, of_source, to_write
 from lm.model.config import ModelConfig
 from lm.train import record
 from lm.train.config import EvalConfig, RunConfig
 
-TOKENIZER = "tokenizer.json"
+Log = Callable[[str], None]
 LONGEST = 1024  # length of the rows of an imported run, unless its model has fewer positions
 
 
-def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = None) -> RunConfig:
+def silent(line: str) -> None:
+    """Prints nothing."""
+    del line
+
+
+def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = None, say: Log = silent) -> RunConfig:
     """Makes a run from a model, and returns its configuration.
 
     Args:
       directory: the directory of the model.
       workdir: the work directory of the run.
-      eos_token: the spelling of the tokenizer's end-of-document token (default: the usual names).
+      eos_token: the spelling of the one token that ends a text (default: as lm.hf.ids.of_source finds those that do).
+      say: prints a line.
 
     Raises:
       UserError: `workdir` holds a run or another config.json, `load` refuses the model, or the tokenizer has ids beyond its vocabulary.
@@ -40,38 +50,42 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
     if (workdir / CONFIG).exists():  # the model's own directory, as a rule: an import writes a file of that name
         raise UserError(f"{workdir} has a {CONFIG} already and is not a run: choose another --workdir")
     model, params = load(directory)
-    tokenizer = _tokenizer(directory, workdir, model, eos_token)
+    ids = of_source(directory, model, eos_token)
+    tokenizer = _tokenizer(directory, model, ids)
     with record.writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-    copied(directory, workdir, TOKENIZER)
-    data = _data(workdir, model, eos_token)
+    for name in TOKENIZER_FILES if (directory / TOKENIZER).is_file() else ():
+        copied(directory, workdir, name)
+    data = _data(workdir, model, ids)
     evaluation = EvalConfig(stride=min(EvalConfig().stride, data.sequence_length))
     config = RunConfig(model=model, data=data, evaluation=evaluation)
-    _write(config, params, workdir, tokenizer, str(directory))
+    _write(config, params, workdir, tokenizer, {"from": str(directory), "ids": ids.recorded()})
+    for note in ids.notes:
+        say(note)
     return config
 
 
-def _tokenizer(directory: Path, workdir: Path, model: ModelConfig, eos_token: Optional[str]) -> dict[str, Any]:
+def _tokenizer(directory: Path, model: ModelConfig, ids: SourceIds) -> dict[str, Any]:
     """Returns the record's entry of the tokenizer. Without a tokenizer its fingerprint is None, which no tokenizer has."""
     from lm.data.tokenizer import build
 
     path = directory / TOKENIZER
     if not path.is_file():
         return {"name": "huggingface", "vocab_size": None, "fingerprint": None}
-    found = build(HuggingFaceTokenizer(path=str(path), eos_token=eos_token), [], "")
+    found = build(HuggingFaceTokenizer(str(path), ids.eos_token, ids.start_token), [], "")
     if found.vocab_size > model.vocab_size:
         there, here = found.vocab_size - 1, model.vocab_size
         raise UserError(f"{path} has ids up to {there} and the model has a vocabulary of {here}: it is not the tokenizer of this model")
     return {"name": found.name, "vocab_size": found.vocab_size, "fingerprint": found.fingerprint}
 
 
-def _data(workdir: Path, model: ModelConfig, eos_token: Optional[str]) -> DataConfig:
+def _data(workdir: Path, model: ModelConfig, ids: SourceIds) -> DataConfig:
     objective: Any = {"encoder_decoder": PrefixLM(), "encoder": MaskedLM()}.get(model.architecture, NextToken())
-    tokenizer = HuggingFaceTokenizer(path=str(workdir / TOKENIZER), eos_token=eos_token)
+    tokenizer = HuggingFaceTokenizer(str(workdir / TOKENIZER), ids.eos_token, ids.start_token)
     return DataConfig(tokenizer=tokenizer, objective=objective, sequence_length=min(model.max_length, LONGEST))
 
 
-def _write(config: RunConfig, params: Params, workdir: Path, tokenizer: dict[str, Any], source: str) -> None:
+def _write(config: RunConfig, params: Params, workdir: Path, tokenizer: dict[str, Any], source: dict[str, Any]) -> None:
     import jax.numpy as jnp
 
     from lm.model.counts import parameters
@@ -93,15 +107,21 @@ def _write(config: RunConfig, params: Params, workdir: Path, tokenizer: dict[str
         bytes_per_token=0.0,
     )
     made = record.new(config, facts, environment(attention_backend="xla"))
-    made |= {"status": "imported", "imported": {"from": source, "weights": weights.hexdigest()}}
+    made |= {"status": "imported", "imported": {**source, "weights": weights.hexdigest()}}
     record.write_json(workdir / CONFIG, config_lib.to_dict(config))
     record.write(workdir, made)  # last: a directory without it is not a run
 
 
 def export_run(
-    workdir: Path, directory: Path, *, step: Optional[int] = None, family: Optional[str] = None, max_shard_bytes: int = MAX_SHARD_BYTES
+    workdir: Path,
+    directory: Path,
+    *,
+    step: Optional[int] = None,
+    family: Optional[str] = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    say: Log = silent,
 ) -> int:
-    """Writes a checkpoint of a run (default: the newest) as `save` does, with its tokenizer.json if it has one.
+    """Writes a checkpoint of a run (default: the newest) as `save` does, with its ids and, if it has one, its tokenizer.json.
 
     Returns:
       The step of the checkpoint.
@@ -111,7 +131,7 @@ def export_run(
     from lm.mesh import MeshConfig
     from lm.model import architectures
     from lm.sharding import make_mesh
-    from lm.train import checkpoint
+    from lm.train import checkpoint, pretrained
 
     saved = record.read(workdir)
     if saved is None:
@@ -121,8 +141,37 @@ def export_run(
     placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
     params, found = checkpoint.restore_params(workdir, target, step)
-    save(directory, config.model, params, family=family, max_shard_bytes=max_shard_bytes)
-    chosen = config.data.tokenizer
-    if isinstance(chosen, HuggingFaceTokenizer) and Path(chosen.path).name == TOKENIZER:
-        copied(Path(chosen.path).parent, directory, TOKENIZER)
+    tokenizer = _at_hand(config, say)
+    ids = to_write(config.model, tokenizer, pretrained.source_ids(saved))
+    save(directory, config.model, params, family=family, max_shard_bytes=max_shard_bytes, ids=ids)
+    _write_tokenizer(config.data.tokenizer, tokenizer, directory)
     return found
+
+
+def _at_hand(config: RunConfig, say: Log) -> Any:
+    """Returns the run's tokenizer, of which an export needs the ids of special tokens; None if its file is gone."""
+    from lm.data.tokenizer import SentencePiece, build
+
+    chosen = config.data.tokenizer
+    if isinstance(chosen, SentencePieceTokenizer):
+        return SentencePiece  # all that are trained here have the same special tokens
+    if isinstance(chosen, HuggingFaceTokenizer) and not Path(chosen.path).is_file():
+        say(f"the run's tokenizer {chosen.path} is not there: the export has neither it nor its ids")
+        return None
+    return build(chosen, [], config.data_dir)
+
+
+def _write_tokenizer(chosen: Any, tokenizer: Any, directory: Path) -> None:
+    """Copies the files of a run's tokenizer, or writes what transformers needs beside its tokenizer.json to know the special tokens."""
+    if tokenizer is None or not isinstance(chosen, HuggingFaceTokenizer):
+        return
+    folder = Path(chosen.path).parent
+    with files.writing(directory / TOKENIZER, REMEDY):
+        files.write_text(directory / TOKENIZER, Path(chosen.path).read_text(encoding="utf-8"))
+    found = [copied(folder, directory, name) for name in TOKENIZER_FILES[1:]]
+    if any(found):
+        return
+    spelled = {"eos_token": tokenizer.eos_id, "bos_token": tokenizer.start_id, "pad_token": tokenizer.pad_id}
+    values = {name: tokenizer.spelling(i) for name, i in spelled.items()}
+    with files.writing(directory / TOKENIZER_FILES[1], REMEDY):
+        files.write_json(directory / TOKENIZER_FILES[1], {"tokenizer_class": "PreTrainedTokenizerFast", **values})

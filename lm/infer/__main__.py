@@ -102,24 +102,28 @@ def continuations(
 
     from lm.data.objectives.base import SpecialIds
     from lm.infer.decode import generate
-    from lm.infer.prompts import prompt_ids, written
+    from lm.infer.prompts import as_imported, prompt_ids, written
     from lm.model import architectures
     from lm.model.execution import Execution
     from lm.sharding import make_mesh
-    from lm.train import checkpoint
+    from lm.train import checkpoint, pretrained
 
     model = architectures.build(config.model, Execution(unroll=False, attention="xla"))  # then the loop holds one layer's keys and values
     placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
     params, _ = checkpoint.restore_params(workdir, target, step)
     special = SpecialIds(tokenizer, config.data.objective, config.model.vocab_size)
-    prompts = [prompt_ids(prompt, special, config.model.architecture, blank)] * samples
+    source = pretrained.source_ids(saved) or {}
+    imported = source if saved["status"] == "imported" and blank is None else {}  # as its own tokenizer and transformers begin
+    architecture = config.model.architecture
+    ids = as_imported(prompt, special, architecture, imported) if imported else prompt_ids(prompt, special, architecture, blank)
     rows = generate(
-        model, params, prompts, max_new_tokens=max_tokens, sampler=sampler, eos_id=tokenizer.eos_id, start_id=tokenizer.eos_id, seed=seed,
-        compute_dtype=config.compute_dtype,
+        model, params, [ids] * samples, max_new_tokens=max_tokens, sampler=sampler, eos_id=[tokenizer.eos_id, *source.get("stops", [])],
+        start_id=imported.get("first") or tokenizer.start_id, seed=seed, compute_dtype=config.compute_dtype,
     )  # fmt: skip
     continues = blank is None and config.data.objective.continues_text
-    return [prompt * continues + written(row, special) for row in rows]
+    after = tokenizer.encode(prompt).tolist() if continues else []
+    return [prompt * continues + written(row, special, after) for row in rows]
 
 
 def _tokenizer(config: RunConfig, data_dir: str, data: dict[str, Any]) -> Any:

@@ -31,3 +31,8 @@ def first_state(state: TrainState, layers: LayerOrder, before: Optional[Record],
         return state
     params, _ = checkpoint.restore_params(workdir, layers.stored.params, step=0)
     return dataclasses.replace(state, params=layers.read(params, layers.state.params))
+
+
+def source_ids(saved: Record) -> Optional[dict[str, Any]]:
+    """Returns the ids of special tokens of the model that a run's weights came from, as lm.hf.ids records them."""
+    return saved.get("imported", {}).get("ids")

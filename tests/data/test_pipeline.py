@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import functools
 import tempfile
@@ -118,6 +119,20 @@ def test_a_whole_document_is_read_as_in_training():
         at = batch.segments[0] == segment
         document = documents[batch.targets[0][at].tobytes()]
         np.testing.assert_array_equal(batch.tokens[0][at], inputs_of(document, data.tokenizer.eos_id))
+
+
+@pytest.mark.parametrize("packed", ["concatenate", "best_fit"])
+def test_a_start_token_stands_where_documents_begin_and_nowhere_else(packed):
+    """Imported models may begin with another token than the end of document; targets never hold it."""
+    config = dataclasses.replace(CONFIG, packing=packed)
+    usual = prepared(config)
+    other = copy.copy(usual.tokenizer)
+    other.start_id = 2
+    before, after = (TrainStream(data, config, 32, seed=3)[0] for data in (usual, dataclasses.replace(usual, tokenizer=other)))
+    np.testing.assert_array_equal(after.targets, before.targets)
+    begins = (before.tokens == usual.tokenizer.eos_id) & (before.segments > 0)
+    assert begins.any()
+    np.testing.assert_array_equal(after.tokens, np.where(begins, 2, before.tokens))
 
 
 def test_epochs_hold_the_same_tokens_in_another_order():

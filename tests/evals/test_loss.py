@@ -39,7 +39,7 @@ class Split:
         return self.documents[i]
 
 
-DATA = types.SimpleNamespace(tokenizer=types.SimpleNamespace(eos_id=EOS), validation=Split([5, 16, 17, 3, 60, 1000, 33, 40]))
+DATA = types.SimpleNamespace(tokenizer=types.SimpleNamespace(start_id=EOS), validation=Split([5, 16, 17, 3, 60, 1000, 33, 40]))
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ class Objective:
 
         shape, room = self.row_shape(length, architecture), self.room(length)
         lay_out = layout.encoder_decoder if architecture == "encoder_decoder" else layout.causal
-        return lambda packed: lay_out(self.examples(packed, ids).fitted(room), shape, ids.eos, ids.pad)
+        return lambda packed: lay_out(self.examples(packed, ids).fitted(room), shape, ids.start, ids.pad)
 
     def targets_only(self) -> Self:
         """Returns the objective that makes the same pairs and predicts their targets alone."""
@@ -205,7 +205,7 @@ class Objective:
 class SpecialIds:
     """The ids that an objective uses beside the text's; its own descend from the top of the model's vocabulary.
 
-    The end of a sequence, and a decoder's first input, is the tokenizer's end-of-document id.
+    The end of a sequence is the tokenizer's end-of-document id. So is a decoder's first input, unless the tokenizer names another.
     """
 
     tokenizer: Tokenizer
@@ -215,6 +215,10 @@ class SpecialIds:
     @property
     def eos(self) -> int:
         return self.tokenizer.eos_id
+
+    @property
+    def start(self) -> int:
+        return self.tokenizer.start_id
 
     @property
     def pad(self) -> int:

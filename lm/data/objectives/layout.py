@@ -1,6 +1,6 @@
 """Lays out pairs (inputs, targets) as the rows of a Batch, by architecture.
 
-inputs a b .   targets x y .            (. ends a sequence; it is also every stream's first input)
+inputs a b .   targets x y .            (. ends a sequence; `start`, by default the same id, is every stream's first input)
 
 encoder_decoder   encoder  a b .                   decoder      tokens  . a b . x y      tokens of one segment
                   tokens   . x y                   prefix_lm    targets       x y .      at predict 3 4 5
@@ -51,13 +51,13 @@ def shifted(sequences: Ragged, first: int) -> np.ndarray:
     return values
 
 
-def encoder_decoder(examples: Examples, shape: RowShape, eos: int, pad: int) -> Batch:
+def encoder_decoder(examples: Examples, shape: RowShape, start: int, pad: int) -> Batch:
     """Lays out the rows of an encoder-decoder: inputs in one stream, targets in the other."""
     targets, count = examples.targets, examples.count
     decoder = place(targets, examples.rows, count, shape.length)
     encoder = place(examples.inputs, examples.rows, count, shape.encoder_length)
     return Batch(
-        tokens=decoder.fill(shifted(targets, eos), pad),
+        tokens=decoder.fill(shifted(targets, start), pad),
         targets=decoder.fill(targets.values, pad),
         weights=decoder.fill(np.ones(len(targets.values)), 0, np.float32),
         segments=decoder.fill(decoder.segments),
@@ -68,7 +68,7 @@ def encoder_decoder(examples: Examples, shape: RowShape, eos: int, pad: int) -> 
     )
 
 
-def causal(examples: Examples, shape: RowShape, eos: int, pad: int) -> Batch:
+def causal(examples: Examples, shape: RowShape, start: int, pad: int) -> Batch:
     """Lays out the rows of a decoder or, with the field `prefix`, a prefix LM. Without the field `predict` inputs are predicted too."""
     sequences = join(examples.inputs, examples.targets)
     row = place(sequences, examples.rows, examples.count, shape.length)
@@ -80,7 +80,7 @@ def causal(examples: Examples, shape: RowShape, eos: int, pad: int) -> Batch:
         out, targets = place(examples.targets, examples.rows, examples.count, shape.predicted), examples.targets.values
         predict = out.fill((row.at % shape.length)[sequences.position >= split])
     return Batch(
-        tokens=row.fill(shifted(sequences, eos), pad),
+        tokens=row.fill(shifted(sequences, start), pad),
         targets=out.fill(targets, pad),
         weights=out.fill(np.ones(len(targets)), 0, np.float32),
         segments=row.fill(row.segments),

@@ -1,0 +1,143 @@
+"""The ids of a model's special tokens: as its files give them (`of_source`), and as a run's export writes them (`to_write`)."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Optional
+
+from lm.data import end_of_text
+from lm.data.tokenizer import Tokenizer, read_tokenizer_json
+from lm.errors import UserError
+from lm.hf import options
+from lm.hf.files import CONFIG, GENERATION, TOKENIZER, read_json
+from lm.model.config import ModelConfig
+
+Keys = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceIds:
+    """The ids of a model's special tokens, from its files.
+
+    `eos_token` and `start_token` spell the tokens that end a document and that a decoder reads first, for the run's tokenizer. `stops` end
+    a text, the end of document first among them. `first` is what a decoder's stream begins with, and `before` and `after` what the
+    model's own tokenizer puts around a text. `config` and `generation` are keys that an export writes back. `notes` are lines for the
+    user: what was decided, and what disagrees.
+    """
+
+    eos_token: Optional[str]
+    start_token: Optional[str] = None
+    stops: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    config: Keys = dataclasses.field(default_factory=dict)
+    generation: Keys = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def recorded(self) -> Keys:
+        """Returns what the record of a run keeps."""
+        return {name: getattr(self, name) for name in ("stops", "first", "before", "after", "config", "generation")}
+
+
+def of_source(folder: Path, model: ModelConfig, eos_token: Optional[str] = None) -> SourceIds:
+    """Returns the ids that the files of a model's directory give.
+
+    A document ends in `eos_token`, or in the first id of config.json, then of generation_config.json, then in the token of
+    tokenizer_config.json, then in one of a usual name. All ids of the first two end a text. Ids that the tokenizer lacks count as none.
+
+    Args:
+      folder: the directory of the model.
+      model: its configuration.
+      eos_token: the spelling of the one token that ends a text, whatever the files say.
+
+    Raises:
+      UserError: the tokenizer has no such token, or nothing tells which token ends a document.
+    """
+    values, file = read_json(folder / CONFIG), folder / GENERATION
+    config = {key: value for key, value in values.items() if key.endswith("_token_id")}
+    old = {} if model.architecture == "encoder" else {key: values[key] for key in sorted(options.GENERATION) if values.get(key) is not None}
+    generation = read_json(file) if file.is_file() else old
+    if not (folder / TOKENIZER).is_file():
+        return SourceIds(eos_token, config=config, generation=generation)
+    _, library = read_tokenizer_json(str(folder / TOKENIZER))
+    if eos_token is None:
+        eos_token, source = end_of_text.find(library, str(folder / TOKENIZER))
+        others = [value for _, value in end_of_text.declared(folder) if isinstance(value, int) and library.id_to_token(value) is not None]
+        stops, notes = tuple(dict.fromkeys([library.token_to_id(eos_token), *others])), _disagreements(folder, library)
+    else:
+        found, source, notes = library.token_to_id(eos_token), "--eos_token", []
+        if found is None:
+            raise UserError(f"{folder / TOKENIZER} has no token {eos_token!r}: name another with --eos_token")
+        stops, config, generation = (found,), {**config, "eos_token_id": found}, {**generation, "eos_token_id": found}
+    ends = " or ".join(f"{library.id_to_token(i)} ({i})" for i in stops)
+    notes.insert(0, f"a text ends at {ends}; documents end in the first, which is from {source}")
+    before, after = _around(library)
+    start = _start(library, model, {**generation, **config}, before)
+    start = stops[0] if start is None else start
+    forced = generation.get("forced_bos_token_id") if model.architecture == "encoder_decoder" else None
+    first = (start,) if forced is None else (start, forced)
+    spelled = None if start == stops[0] else library.id_to_token(start)
+    return SourceIds(eos_token, spelled, stops, first, before, after, config, generation, tuple(notes))
+
+
+def _disagreements(folder: Path, library: Any) -> list[str]:
+    """Returns a line for each end that the tokenizer lacks, and one if the files disagree. More ends for generation are usual."""
+    ends: dict[str, set[str]] = {file: set() for file in end_of_text.FILES}
+    lines = []
+    for file, value in end_of_text.declared(folder):
+        spelling = library.id_to_token(value) if isinstance(value, int) else value
+        if spelling is None or library.token_to_id(spelling) is None:
+            lines.append(f"{file} ends a text at {value}, which is no token of {TOKENIZER}: left out")
+        else:
+            ends[file].add(spelling)
+    config, generation, named = ends.values()
+    if (generation and not config <= generation) or (config | generation and not named <= config | generation):
+        each = [f"{file} {' '.join(sorted(found))}" for file, found in ends.items() if found]
+        lines.append(f"the files disagree on what ends a text: {', '.join(each)}")
+    return lines
+
+
+def _around(library: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the ids that a tokenizer puts before and after a text."""
+    with_mask = library.encode("a")
+    real = [i for i, special in enumerate(with_mask.special_tokens_mask) if not special]
+    if not real:
+        return (), ()
+    return tuple(with_mask.ids[: real[0]]), tuple(with_mask.ids[real[-1] + 1 :])
+
+
+def _start(library: Any, model: ModelConfig, keys: Keys, before: tuple[int, ...]) -> Optional[int]:
+    """Returns the id that a decoder reads first: what its tokenizer puts before a text, or what its files name."""
+    if model.architecture == "encoder":
+        return None
+    if model.architecture == "encoder_decoder":
+        named = [keys.get("decoder_start_token_id"), keys.get("bos_token_id")]
+    else:
+        named = [*before[-1:], keys.get("bos_token_id")]
+    return next((i for i in named if type(i) is int and i >= 0 and library.id_to_token(i) is not None), None)
+
+
+def to_write(model: ModelConfig, tokenizer: Optional[Tokenizer], source: Optional[Keys]) -> tuple[Keys, Keys]:
+    """Returns the ids that an export adds to (config.json, generation_config.json).
+
+    Args:
+      model: the configuration of the model.
+      tokenizer: the run's tokenizer; None if it is not at hand.
+      source: what `SourceIds.recorded` kept, for a run whose weights came from elsewhere.
+    """
+    if source:
+        return dict(source["config"]), dict(source["generation"])
+    if tokenizer is None:
+        return {}, {}
+    eos, pad, start = tokenizer.eos_id, tokenizer.pad_id, tokenizer.start_id
+    # transformers takes no gradient of the padding's row of the embedding, so an end of document that pads is not named as padding there.
+    # Its encoder-decoders do not go without.
+    named = pad != eos or model.architecture == "encoder_decoder"
+    config = {"bos_token_id": start, "eos_token_id": eos, "pad_token_id": pad if named else None}
+    if model.architecture == "encoder":
+        return config, {}
+    generation = {"bos_token_id": start, "eos_token_id": eos, "pad_token_id": pad}
+    if model.architecture == "encoder_decoder":
+        config |= {"decoder_start_token_id": start, "forced_bos_token_id": None, "forced_eos_token_id": None}
+        generation["decoder_start_token_id"] = start
+    return config, generation
