@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from hf.checkpoints import GOLDEN, edited
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 
 from lm import config as config_lib
 from lm import hf
@@ -27,6 +27,7 @@ def with_tokenizer(folder, ids):
     letters = {chr(ord("a") + i): i + 1 for i in range(ids - 1)}
     tokenizer = Tokenizer(models.BPE(vocab={"<|endoftext|>": 0, **letters}, merges=[]))
     tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.decoder = decoders.Fuse()
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
