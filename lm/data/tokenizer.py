@@ -263,6 +263,8 @@ class HuggingFace:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # special spellings in text are text
+        if self._tokenizer.pre_tokenizer is None and self._tokenizer.decoder is None:
+            self._tokenizer.decoder = tokenizers.decoders.Fuse()  # the pieces are the text; the library would put blanks between them
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         spelling, source = (config.eos_token, "eos_token") if config.eos_token else end_of_text.find(self._tokenizer, config.path)
         implied = not config.eos_token and spelling == end_of_text.formerly(self._tokenizer)

@@ -27,7 +27,8 @@ def _json(path, unk=False, fuse=False, normalizer=None, model=None):
     letters = models.BPE({c: i for i, c in enumerate(names)}, [], unk_token="<unk>" if unk else None, fuse_unk=fuse)
     made = tokenizers.Tokenizer(model or letters)
     made.add_special_tokens(["<|endoftext|>", *["<unk>"] * unk])
-    made.decoder = decoders.Fuse()
+    if normalizer is None:  # without a decoder the pieces are joined as they are
+        made.decoder = decoders.Fuse()
     if normalizer:
         made.normalizer = normalizer
     made.save(str(path))
