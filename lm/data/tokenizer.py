@@ -243,11 +243,14 @@ def read_tokenizer_json(path: str) -> tuple[bytes, Any]:
     try:
         with open(path, "rb") as file:
             content = file.read()
-        return content, tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+        tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
     except OSError as error:
         raise UserError(f"data.tokenizer.path={path!r}: {error.strerror or error}; give a tokenizer.json") from error
     except Exception as error:  # the library raises bare Exception on a file it cannot parse
         raise UserError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
+    if tokenizer.pre_tokenizer is None and tokenizer.decoder is None:
+        tokenizer.decoder = tokenizers.decoders.Fuse()  # the pieces are the text; the library would put blanks between them
+    return content, tokenizer
 
 
 class HuggingFace:
@@ -263,8 +266,6 @@ class HuggingFace:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # special spellings in text are text
-        if self._tokenizer.pre_tokenizer is None and self._tokenizer.decoder is None:
-            self._tokenizer.decoder = tokenizers.decoders.Fuse()  # the pieces are the text; the library would put blanks between them
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         spelling, source = (config.eos_token, "eos_token") if config.eos_token else end_of_text.find(self._tokenizer, config.path)
         implied = not config.eos_token and spelling == end_of_text.formerly(self._tokenizer)
