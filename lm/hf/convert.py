@@ -9,7 +9,7 @@ from lm import files
 from lm.errors import UserError
 from lm.hf import families
 from lm.hf.family import Family
-from lm.hf.files import CONFIG, GENERATION, INDEX, REMEDY, SINGLE, Tensors, opened, read_json, write
+from lm.hf.files import CONFIG, GENERATION, REMEDY, Tensors, files_of_a_model, opened, read_json, write
 from lm.hf.forms import Entry, entries
 from lm.model.config import ModelConfig
 
@@ -69,9 +69,9 @@ def save(
     folder = Path(directory)
     chosen = families.for_config(config, family)
     check(params, _abstract(config))
-    taken = [name for name in (CONFIG, SINGLE, INDEX, GENERATION) if (folder / name).exists()]
+    taken = files_of_a_model(folder)
     if taken:
-        raise UserError(f"{folder} holds a model already ({', '.join(taken)}): choose another directory")
+        raise UserError(f"{folder} holds a model already ({', '.join(taken[:4])}): choose another directory")
     with files.writing(folder, REMEDY):
         folder.mkdir(parents=True, exist_ok=True)
     leaves = _leaves(params)

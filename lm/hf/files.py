@@ -14,11 +14,20 @@ from lm.errors import UserError
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
 READABLE = ("F32", "F16", "BF16")
 REMEDY = "free space or choose another directory"
+
+
+def files_of_a_model(folder: Path) -> list[str]:
+    """Returns the names of the files in a directory that describe a model or hold weights of one, in any layout of transformers'."""
+    if not folder.is_dir():
+        return []
+    weights = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".msgpack", ".h5")
+    return sorted(path.name for path in folder.iterdir() if path.name in (CONFIG, GENERATION, ADAPTER) or path.name.endswith(weights))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -65,8 +74,9 @@ def opened(folder: Path) -> Iterator[Tensors]:
     """Opens the tensors of a model's directory, by its index if it has one.
 
     Raises:
-      UserError: files are missing or damaged, or contradict the index.
+      UserError: files are missing or damaged, contradict the index, or are of two models.
     """
+    _require_one(folder)
     with contextlib.ExitStack() as stack:
         if (folder / INDEX).is_file():
             weights = read_json(folder / INDEX).get("weight_map")
@@ -85,6 +95,18 @@ def opened(folder: Path) -> Iterator[Tensors]:
             yield Tensors(dict.fromkeys(file.keys(), file), folder)
         else:
             raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}: only safetensors weights are read")
+
+
+def _require_one(folder: Path) -> None:
+    """Raises UserError for a directory with two sets of weights. Of file and shards transformers takes the file; it adds an adapter."""
+    if (folder / INDEX).is_file() and (folder / SINGLE).is_file():
+        weights = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weights, dict) or any(file != SINGLE for file in weights.values()):  # an index may be of that one file
+            raise UserError(
+                f"{folder} holds two sets of weights, {SINGLE} and the shards of {INDEX}: move one away (transformers reads the former)"
+            )
+    if (folder / ADAPTER).is_file():
+        raise UserError(f"{folder} has an {ADAPTER}, whose weights change those of the model: merge them, or move its files away")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -175,6 +176,33 @@ def test_shards_and_index_that_do_not_belong_together(tmp_path):
     index.write_text(json.dumps(values))
     (tmp_path / "out" / first).unlink()
     refused(tmp_path / "out", first)
+
+
+def test_two_sets_of_weights_in_one_directory(tmp_path):
+    """A fresh file beside an old index, in whichever order they came; and an adapter, which transformers adds to the weights."""
+    config, params = hf.load(GOLDEN / "gpt2")
+    hf.save(tmp_path / "out", config, params, max_shard_bytes=2_000)
+    shutil.copy(GOLDEN / "gpt2" / "model.safetensors", tmp_path / "out")
+    refused(tmp_path / "out", "model.safetensors", "model.safetensors.index.json")
+    index = tmp_path / "out" / "model.safetensors.index.json"
+    shards = json.loads(index.read_text())
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(shards["weight_map"], "model.safetensors")}))
+    hf.load(tmp_path / "out")  # the index of that one file
+    index.write_text(json.dumps(shards))
+    (tmp_path / "out" / "model.safetensors").unlink()
+    hf.load(tmp_path / "out")
+    (tmp_path / "out" / "adapter_config.json").write_text("{}")
+    refused(tmp_path / "out", "adapter_config.json")
+
+
+def test_an_export_adds_no_weights_to_a_directory_that_has_some(tmp_path):
+    """Also where an import or a crash left shards without their index, or a description without weights."""
+    config, params = hf.load(GOLDEN / "gpt2")
+    for name in ("model-00001-of-00002.safetensors", "pytorch_model.bin", "generation_config.json", "adapter_config.json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}")
+        with pytest.raises(UserError, match=name):
+            hf.save(tmp_path / name, config, params)
 
 
 def test_a_sequence_beyond_the_learned_positions():
