@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--from-start", action="store_true", help="with retry: train failed cells from their start, without their checkpoints"
     )
-    parser.add_argument("--json", action="store_true", help="with fit: print the results as JSON")
+    parser.add_argument("--json", action="store_true", help="with fit or status: print the results, or the state of every cell, as JSON")
     parser.add_argument(
         "--topology",
         default=None,
@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Optional[list[str]] = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.json and args.verb != "fit":
-        parser.error("--json needs the verb fit")
+    if args.json and args.verb not in ("fit", "status"):
+        parser.error("--json needs the verb fit or status")
     if args.from_start and args.verb != "retry":
         parser.error("--from-start needs the verb retry")
     if args.topology is not None and args.verb != "plan":

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import json
 import pathlib
 import runpy
 import sys
@@ -17,7 +18,7 @@ from launch.view import View
 from lm.data import info as data_info
 from lm.errors import UserError
 from lm.preflight.topologies import Topology
-from lm.study import directory, gate, locks, plan
+from lm.study import directory, gate, locks, plan, plan_table
 from lm.study import status as status_lib
 from lm.study.comparison import Comparison
 from lm.study.study import Study
@@ -72,11 +73,15 @@ class Commands:
         if verb not in self._results.VERBS:
             raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
-            self._say(status_lib.render(status_lib.read_status(self.root), self.root, self.retry))
+            state = status_lib.read_status(self.root)
+            if as_json:
+                print(json.dumps(status_lib.described(state, self.root), indent=1), flush=True)
+            else:
+                self._say(status_lib.render(state, self.root, self.retry))
             return 0
         if verb == "plan":
             made = self._plan()
-            self._say(plan.render(made, len(self._launcher.cores)))
+            self._say(plan_table.render(made, len(self._launcher.cores)))
             self._write(made)
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)

@@ -130,6 +130,27 @@ def test_verbs_say_what_must_come_before_them(study):
         study.do("fit")
 
 
+def test_status_as_json_holds_every_cell_with_its_state(study, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_DIVERGE", "32")
+    study.do("plan")
+    assert study.do("status", as_json=True) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["states"] == {"pending": 19}
+    with pytest.raises(UserError):
+        study.do("run")
+    capsys.readouterr()
+    study.do("status", as_json=True)
+    made = json.loads(capsys.readouterr().out)
+    assert [cell["id"] for cell in made["cells"]] == [cell["id"] for cell in planned["cells"]]
+    assert sum(made["states"].values()) == made["count"] == 19
+    assert {cell["state"] for cell in made["cells"]} == set(made["states"]) >= {"completed", "diverged"}
+    for cell in made["cells"]:
+        assert (cell["reason"] is None) == (cell["state"] not in ("diverged", "failed"))
+        assert (cell["loss"] is None) == (cell["state"] != "completed")
+        assert cell["params"] > 0
+    assert 0 < made["flops_done"] < made["flops"]
+
+
 def test_too_few_completed_cells_end_the_study(study, monkeypatch):
     monkeypatch.setenv("FAKE_DIVERGE", "32")
     with pytest.raises(UserError, match=r"1. of 16 cells .*90%"):
@@ -238,7 +259,7 @@ def test_the_studies_here_can_be_planned(name):
     assert hash(study) == hash(commands.load(name))
 
 
-@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["chinchilla", "plot"], 2), (["chinchilla", "status", "--json"], 2)])
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["chinchilla", "plot"], 2), (["chinchilla", "run", "--json"], 2)])
 def test_the_command_line_names_its_verbs(arguments, status, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(arguments)

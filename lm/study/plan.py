@@ -181,37 +181,3 @@ def _problems(study: Plannable, data: dict[str, Any]) -> Iterator[str]:
         if ids + special > vocab_size:
             more = f", objective {objective.name} needs {special} more," if special else ""
             yield f"the tokenizer has {ids} ids{more} and base.model.vocab_size is {vocab_size}; raise the latter"
-
-
-COLUMNS = ["N_total", "N_nonemb", "N_matmul", "D", "C_6nd", "C_full", "C_causal", "steps", "batch", "lr"]
-COLUMNS += ["warmup", "d_model", "heads", "head", "depth", "aspect", "time", "memory"]
-
-
-def render(plan: Plan, workers: int) -> str:
-    """Returns the plan as text: a table with a line for each cell, and totals."""
-    rows = [["id", *plan.planned[0].cell.columns, *COLUMNS]] + [_line(p) for p in plan.planned]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    for i, p in enumerate(plan.planned):
-        lines[i + 1] += f"  <- jump: {', '.join(p.marks)}" if p.marks else ""
-    study, total = plan.study, sum(p.flops["matmul_causal"] for p in plan.planned)
-    shapes = len({p.cell.shape_key for p in plan.planned})
-    model = f"C_causal / {study.speed.flops_per_second:.2g} per second + {study.speed.per_token * 1e6:.3g} us a token"
-    model += f" + {study.speed.per_cell:.3g} s a cell + {study.speed.per_shape:.3g} s a shape"
-    lines += [
-        "N: parameters (total, without embeddings, in matrix products). D: document tokens. C: FLOPs of the whole run (6 N_total D;",
-        "matrix products with full attention; with causal attention, in which budgets are planned). time: one core; memory: one worker.",
-        f"{len(plan.planned)} cells of {shapes} compiled shapes, {total:.3g} FLOPs, "
-        f"about {plan.seconds(workers) / 60:.1f} min on {workers} cores ({model})",
-    ]
-    return "\n".join(lines)
-
-
-def _line(p: Planned) -> list[str]:
-    config, shape = p.cell.config, p.shape
-    counts = [f"{p.params[group]:,}" for group in ("total", "non_embedding", "matmul")] + [f"{config.train_tokens:,}"]
-    compute = [f"{p.flops[name]:.3e}" for name in ("6nd", "matmul_full", "matmul_causal")]
-    run = [f"{p.cell.steps:,}", str(config.batch_size), f"{config.optim.learning_rate:.2e}", str(p.warmup_steps)]
-    form = [str(shape["d_model"]), str(shape["num_heads"]), str(shape["head_dim"]), str(shape["num_layers"])]
-    aspect = f"{shape['d_model'] / shape['num_layers']:.0f}"
-    return [p.id, *p.cell.columns.values(), *counts, *compute, *run, *form, aspect, f"{p.seconds:.1f}s", f"{p.memory / 1e6:.0f}MB"]

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -12,6 +13,7 @@ from lm.study import directory, locks, naming, records
 from lm.train.config import MEASURE
 
 UNITS = {"text": "nats/byte", "pairs": "nats/target"}  # the unit of the held-out loss, by the run's likelihood
+_PLACE = ("id", "role", "stage", "budget", "group", "variant", "seed", "tokens", "steps")  # of a cell's entry in study.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +129,25 @@ def render(status: Status, root: pathlib.Path, retry: str) -> str:
     total += f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs"
     waiting = "; the forecast is not written yet" if any(c.cell["stage"] for c in status.cells) and not status.forecast else ""
     return "\n".join([*lines, f"{root}: {total}{waiting}"])
+
+
+def described(status: Status, root: pathlib.Path) -> dict[str, Any]:
+    """Returns a study's state as JSON values: what `render` says, and for each cell its place, size, state, progress, loss and reason.
+
+    Missing losses are null, and so are losses that are not finite.
+    """
+    states = collections.Counter(c.state for c in status.cells)
+    return {
+        "directory": str(root), "count": len(status.cells), "states": dict(states), "flops": status.flops, "flops_done": status.flops_done,
+        "forecast_written": status.forecast, "cells": [_described(c) for c in status.cells],
+    }  # fmt: skip
+
+
+def _described(c: CellStatus) -> dict[str, Any]:
+    place = {name: c.cell[name] for name in _PLACE if name in c.cell}
+    loss = c.loss if c.loss is not None and math.isfinite(c.loss) else None
+    state = {"state": c.state, "progress": c.progress, "loss": loss, "unit": c.unit, "reason": c.reason, "seconds": c.seconds}
+    return place | {"params": c.cell["params"]["total"]} | state
 
 
 def _cell_status(root: pathlib.Path, cell: dict[str, Any]) -> CellStatus:

@@ -9,7 +9,8 @@ import small_study
 
 from lm import config as config_lib
 from lm.errors import UserError
-from lm.study import directory, plan
+from lm.scaling.words import si
+from lm.study import directory, plan, plan_table
 from lm.study.rows import read_rows
 from lm.study.rules import PowerOfTwoBatch
 from lm.study.study import Budget
@@ -19,13 +20,27 @@ from lm.train.config import RunConfig
 def test_every_cell_is_printed_with_its_counts():
     made = plan.make(small_study.small(), small_study.DATA)
     assert made.refusals == []
-    lines = plan.render(made, workers=2).splitlines()
+    head, *lines = plan_table.render(made, workers=2).splitlines()
+    assert max(map(len, lines)) <= plan_table.WIDTH == 120
+    assert head.split()[:5] == ["id", "N", "D", "lr", "time"]
     assert len([line for line in lines if any(p.id in line for p in made.planned)]) == len(made.planned) == 19
     p = made.planned[0]
     line = next(line for line in lines if p.id in line)
-    for text in (f"{p.params['total']:,}", f"{p.cell.config.train_tokens:,}", f"{p.flops['matmul_causal']:.3e}", f"{p.cell.steps:,}"):
-        assert text in line
+    for text in (si(p.params["matmul"], 4, zeros=True), si(p.cell.config.train_tokens, 4, zeros=True), "2e11", f"{p.cell.steps:,}"):
+        assert text in line.split()
+    for shape in {p.cell.shape_key: p for p in made.planned}.values():
+        (line,) = [line for line in lines if f" {shape.params['total']:,} " in line]
+        assert f" {shape.params['matmul']:,} " in line
     assert "jump" not in "".join(lines)
+
+
+def test_a_comparison_with_long_names_and_large_models_fits_the_width():
+    name, models = "a variant of a name that goes on and on " * 3, small_study.comparison().variants
+    grown = [dataclasses.replace(v, name=name + v.name, config=dataclasses.replace(v.config, train_tokens=64 * 10**12)) for v in models]
+    made = plan.make(small_study.comparison(variants=tuple(grown), published=None), small_study.DATA)
+    lines = plan_table.render(made, workers=1).splitlines()
+    assert max(map(len, lines)) <= plan_table.WIDTH
+    assert all(any(line.startswith(p.id) for line in lines) for p in made.planned)
 
 
 def test_jumps_of_shape_are_marked():
@@ -40,6 +55,9 @@ def test_jumps_of_shape_are_marked():
     assert marks[2] == ()
     assert marks[3] == ("heads 1->2", "feed-forward ratio")
     assert marks[4] == ("depth 2->3", "feed-forward ratio")
+    shown = plan_table.render(plan.make(study, small_study.DATA), workers=1)
+    assert "heads 1->2" in shown
+    assert max(map(len, shown.splitlines())) <= plan_table.WIDTH
 
 
 def _refusals(data=None, **changes):
