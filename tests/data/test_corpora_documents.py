@@ -110,3 +110,18 @@ def test_repeats_keep_the_first():
     kept = documents.without_repeats([Document("a", "x"), Document("b", "x"), Document("c", "y")], dropped)
     assert [d.name for d in kept] == ["a", "c"]
     assert dropped["exact duplicate"] == 1
+
+
+def test_pairs_of_one_line_stay_together_and_a_template_does_not_join_all():
+    rng = random.Random(0)
+    words = [f"{a}{b}{c}" for a in "bdfklm" for b in "aeiou" for c in "nprst"]
+    lines = [[rng.choice(words) for _ in range(60)] for _ in range(60)]
+    given = [Document(f"{side}{i}", " ".join([*line[:9], line[9] + side, *line[10:]])) for i, line in enumerate(lines) for side in "ab"]
+    result = documents.split(given, collections.Counter())
+    number = [{d.name[1:] for d in side} for side in (result.train, result.validation)]
+    assert not number[0] & number[1]
+    assert (result.info["clusters"], result.info["one_template"]) == (60, False)
+
+    alike = [Document(str(i), f"hello world this is a simple test document number {i}") for i in range(60)]
+    result = documents.split(alike, collections.Counter())
+    assert (len(result.validation), result.info["clusters"], result.info["one_template"]) == (4, 0, True)

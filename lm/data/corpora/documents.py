@@ -53,7 +53,7 @@ def without_repeats(documents: Iterable[Document], dropped: collections.Counter)
     return list(first.values())
 
 
-def split(documents: Sequence[Document], dropped: collections.Counter, largest_group: float = 0.02) -> Splits:
+def split(documents: Sequence[Document], dropped: collections.Counter, largest_group: float = 0.02, by_words: bool = True) -> Splits:
     """Splits documents by cluster of near-duplicates and by group, so that text of one side does not return on the other.
 
     With groups, whole groups are held out, in the order of a hash of their names and none larger than `largest_group`
@@ -62,8 +62,14 @@ def split(documents: Sequence[Document], dropped: collections.Counter, largest_g
     of all bytes: a large cluster is boilerplate that the documents share, or one text many times, and stays in train. Where
     the smaller ones do not give half of that share, the next larger follow. Neither depends on the order of the files. At
     most half of the clusters are held out, and one of two documents that do not resemble each other.
+
+    With `by_words` documents of few lines are compared by their words too, unless all then resemble one another: the words
+    are those of a template, and the fact 'one_template' says so.
     """
-    cluster = clusters([document.text for document in documents])
+    texts = [document.text for document in documents]
+    cluster = clusters(texts, by_words)
+    template = by_words and len(documents) > 1 and not cluster.any()
+    cluster = clusters(texts) if template else cluster
     size = np.asarray([document.size for document in documents], np.int64)
     grouped = any(document.group for document in documents)
     unit = np.asarray([document.group for document in documents] if grouped else _names(documents, cluster))
@@ -74,7 +80,7 @@ def split(documents: Sequence[Document], dropped: collections.Counter, largest_g
     train = [documents[i] for i in np.flatnonzero(~side).tolist()]
     validation = [documents[i] for i in np.flatnonzero(side & ~in_train).tolist()]
     facts = _facts(train, validation, sorted(held_out) if grouped else [])
-    return Splits(train, validation, facts | _clusters(documents, cluster, size, in_train))
+    return Splits(train, validation, facts | _clusters(documents, cluster, size, in_train) | {"one_template": template})
 
 
 def verbatim_shares(train: Sequence[Document], validation: Sequence[Document]) -> dict[int, tuple[float, int]]:

@@ -57,7 +57,7 @@ def collect(log: Callable[[str], object]) -> Splits:
     if not texts:
         raise UserError("python_sources found no .py files: the packages of this environment list none; reinstall them with pip")
     documents = _capped(without_repeats(_clean(texts, dropped), dropped), dropped)
-    result = split(documents, dropped)
+    result = split(documents, dropped, by_words=False)  # which would be another corpus
     result.info.update(
         python=platform.python_version(), distributions=versions, missing=missing, dropped=dict(sorted(dropped.items())), files=len(files)
     )

@@ -57,6 +57,8 @@ def collect(paths: Sequence[str], log: Callable[[str], object]) -> Splits:
             f"text_files needs two or more documents that do not resemble each other, to hold one out, and found {len(unique)} in"
             f" {', '.join(paths)}; a .txt gives one document per 64 KiB: add text or use .jsonl"
         )
+    if result.info["one_template"]:
+        log("text_files: by their words all documents resemble one another, as those of a template do, so only lines were compared")
     result.info.update(dropped=dict(sorted(dropped.items())), files=len(paths))
     return result
 
