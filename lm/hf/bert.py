@@ -1,9 +1,9 @@
-"""The BERT family: models with both heads, with the masked-LM head alone, or without heads (imports no jax)."""
+"""BERT, with both heads, with the masked-LM head alone or without heads, and RoBERTa, with or without its head (imports no jax)."""
 
 from typing import Any
 
 from lm.hf.family import Family, has, heads
-from lm.hf.forms import Dense, attention, dense, norm, same
+from lm.hf.forms import Dense, Form, Offset, Rule, Same, attention, dense, norm, same
 from lm.hf.options import ACTIVATIONS, Flat, Option, Options
 from lm.model.outputs import next_sentence
 
@@ -37,6 +37,36 @@ def _bert_keys(flat: Flat) -> dict[str, Any]:
     }
 
 
+PAD = 1  # RoBERTa's padding id, after which the rows of positions that a text reads begin
+
+
+def _roberta(options: Options, names: frozenset[str]) -> Flat:
+    number, size = heads(options, "hidden_size", "num_attention_heads")
+    vocabulary, tied = has(names, "lm_head.bias"), options.take("tie_word_embeddings", True)
+    if vocabulary and options.choice("hidden_act", ACTIVATIONS, "gelu") != "gelu_exact":
+        raise options.refusal("hidden_act", options.take("hidden_act"), "supported beside a head, which has 'gelu': 'gelu'")
+    return {
+        "attention.num_heads": number,
+        "attention.head_dim": size,
+        "max_length": options.number("max_position_embeddings", 512) - (PAD + 1),
+        "vocabulary_head": vocabulary,
+        "tied_head": vocabulary and tied,
+        "head_bias": vocabulary,
+        "head_transform": vocabulary,
+        "pooler": has(names, "pooler.dense.weight"),
+    }
+
+
+def _roberta_keys(flat: Flat) -> dict[str, Any]:
+    return {
+        "architectures": ["RobertaForMaskedLM" if flat["vocabulary_head"] else "RobertaModel"],
+        "num_attention_heads": flat["attention.num_heads"],
+        "max_position_embeddings": flat["max_length"] + PAD + 1,
+        "tie_word_embeddings": flat["tied_head"] or not flat["vocabulary_head"],
+        "pad_token_id": PAD,
+    }
+
+
 # Keys of the multilingual releases that no code reads.
 BERT_INERT = {
     "directionality",
@@ -47,30 +77,50 @@ BERT_INERT = {
     "pooler_type",
 }
 
+OPTIONS = (
+    Option("vocab_size", "vocab_size"),
+    Option("hidden_size", "d_model"),
+    Option("num_hidden_layers", "num_layers"),
+    Option("intermediate_size", "mlp.d_ff"),
+    Option("hidden_act", "mlp.activation", "gelu", ACTIVATIONS),
+    Option("type_vocab_size", "token_types", 2),
+    Option("layer_norm_eps", "norm_epsilon", 1e-12),
+)
+CONSTANTS = {
+    "architecture": "encoder",
+    "norm": "layernorm",
+    "norm_placement": "post",
+    "positions": "learned",
+    "embedding_norm": True,
+    "final_norm": False,
+    "attention.bias": True,
+    "mlp.bias": True,
+}
+
+
+def _tensors(model: str, positions: Form = Same()) -> tuple[Rule, ...]:
+    """Returns the rules of all tensors but those of heads. `model` is the prefix of their names."""
+    table, layer = f"{model}.embeddings", f"{model}.encoder.layer.{{}}"
+    return (
+        *same(f"{table}.word_embeddings.weight", "embed/embedding"),
+        *same(f"{table}.position_embeddings.weight", "encoder/position/embedding", positions),
+        *same(f"{table}.token_type_embeddings.weight", "token_type/embedding"),
+        *norm(f"{table}.LayerNorm", "encoder/embedding_norm"),
+        *attention(f"{layer}.attention", f"{LAYER}/attention", ("self.query", "self.key", "self.value", "output.dense")),
+        *norm(f"{layer}.attention.output.LayerNorm", f"{LAYER}/attention_norm"),
+        *dense(f"{layer}.intermediate.dense", f"{LAYER}/mlp/up"),
+        *dense(f"{layer}.output.dense", f"{LAYER}/mlp/down"),
+        *norm(f"{layer}.output.LayerNorm", f"{LAYER}/mlp_norm"),
+        *dense(f"{model}.pooler.dense", "pooler"),
+    )
+
+
 BERT = Family(
     name="bert",
     architecture="BertForPreTraining",
     prefix="bert.",
-    options=(
-        Option("vocab_size", "vocab_size"),
-        Option("hidden_size", "d_model"),
-        Option("num_hidden_layers", "num_layers"),
-        Option("intermediate_size", "mlp.d_ff"),
-        Option("hidden_act", "mlp.activation", "gelu", ACTIVATIONS),
-        Option("max_position_embeddings", "max_length", 512),
-        Option("type_vocab_size", "token_types", 2),
-        Option("layer_norm_eps", "norm_epsilon", 1e-12),
-    ),
-    constants={
-        "architecture": "encoder",
-        "norm": "layernorm",
-        "norm_placement": "post",
-        "positions": "learned",
-        "embedding_norm": True,
-        "final_norm": False,
-        "attention.bias": True,
-        "mlp.bias": True,
-    },
+    options=(*OPTIONS, Option("max_position_embeddings", "max_length", 512)),
+    constants=CONSTANTS,
     derive=_bert,
     express=_bert_keys,
     fixed={"position_embedding_type": ("absolute",)},
@@ -82,20 +132,33 @@ BERT = Family(
     untied=("cls.predictions.decoder.bias",),
     renamed=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
     rules=(
-        *same("bert.embeddings.word_embeddings.weight", "embed/embedding"),
-        *same("bert.embeddings.position_embeddings.weight", "encoder/position/embedding"),
-        *same("bert.embeddings.token_type_embeddings.weight", "token_type/embedding"),
-        *norm("bert.embeddings.LayerNorm", "encoder/embedding_norm"),
-        *attention("bert.encoder.layer.{}.attention", f"{LAYER}/attention", ("self.query", "self.key", "self.value", "output.dense")),
-        *norm("bert.encoder.layer.{}.attention.output.LayerNorm", f"{LAYER}/attention_norm"),
-        *dense("bert.encoder.layer.{}.intermediate.dense", f"{LAYER}/mlp/up"),
-        *dense("bert.encoder.layer.{}.output.dense", f"{LAYER}/mlp/down"),
-        *norm("bert.encoder.layer.{}.output.LayerNorm", f"{LAYER}/mlp_norm"),
-        *dense("bert.pooler.dense", "pooler"),
+        *_tensors("bert"),
         *dense("cls.predictions.transform.dense", "head_transform"),
         *norm("cls.predictions.transform.LayerNorm", "head_transform_norm"),
         *same("cls.predictions.bias", "head/bias"),
         *same("cls.predictions.decoder.weight", "head/kernel", Dense()),
         *dense("cls.seq_relationship", "outputs/next_sentence"),
+    ),
+)
+ROBERTA = Family(
+    name="roberta",
+    architecture="RobertaForMaskedLM",
+    prefix="roberta.",
+    options=OPTIONS,
+    constants=CONSTANTS,
+    derive=_roberta,
+    express=_roberta_keys,
+    fixed={"position_embedding_type": ("absolute",), "pad_token_id": (PAD,)},
+    tied={
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    },
+    untied=("lm_head.decoder.bias",),
+    rules=(
+        *_tensors("roberta", Offset(PAD + 1)),
+        *dense("lm_head.dense", "head_transform"),
+        *norm("lm_head.layer_norm", "head_transform_norm"),
+        *same("lm_head.bias", "head/bias"),
+        *same("lm_head.decoder.weight", "head/kernel", Dense()),
     ),
 )

@@ -4,24 +4,26 @@ from typing import Any
 
 from lm.errors import UserError
 from lm.hf.family import Family, heads
-from lm.hf.forms import attention, dense, fused, norm, same
+from lm.hf.forms import Rule, attention, dense, fused, norm, same
 from lm.hf.options import ACTIVATIONS, Flat, Option, Options
 from lm.model.config import RopeScaling
 
 LAYER = "decoder/block_00"
 
 
-def rotary(options: Options, names: tuple[str, ...] = ("rope_theta",), extra: tuple[str, ...] = ()) -> tuple[Flat, dict[str, Any]]:
+def rotary(
+    options: Options, names: tuple[str, ...] = ("rope_theta",), extra: tuple[str, ...] = (), theta: float = 10_000.0
+) -> tuple[Flat, dict[str, Any]]:
     """Returns (fields of rotary positions, the group of keys that they come from).
 
     The keys are `rope_parameters` (transformers 5), or `rope_scaling` and the keys `names`. `extra` are keys of the group that the caller
-    reads.
+    reads, and `theta` is the family's default base.
     """
     new, old = options.take("rope_parameters", None), options.take("rope_scaling", None)
     key, group = ("rope_scaling", old) if old else ("rope_parameters", new or {})
     if not isinstance(group, dict):
         raise options.refusal(key, group, "an object of options")
-    outside = options.agreed(names, 10_000.0)
+    outside = options.agreed(names, theta)
     inner = Options(group, f"{options.where}: {key}")
     kind = inner.take("rope_type", inner.take("type", "default"))
     inner.take("type", None)
@@ -111,31 +113,39 @@ LLAMA_OPTIONS = (
     Option("tie_word_embeddings", "tied_head", False),
 )
 LLAMA_CONSTANTS = {"norm": "rmsnorm", "mlp.gated": True}
-LLAMA_TENSORS = (
-    *same("model.embed_tokens.weight", "embed/embedding"),
-    *norm("model.layers.{}.input_layernorm", f"{LAYER}/attention_norm"),
-    *attention("model.layers.{}.self_attn", f"{LAYER}/attention", ("q_proj", "k_proj", "v_proj", "o_proj")),
-    *norm("model.layers.{}.self_attn.q_norm", f"{LAYER}/attention/query_norm"),
-    *norm("model.layers.{}.self_attn.k_norm", f"{LAYER}/attention/key_norm"),
-    *norm("model.layers.{}.post_attention_layernorm", f"{LAYER}/mlp_norm"),
-    *dense("model.layers.{}.mlp.gate_proj", f"{LAYER}/mlp/gate"),
-    *dense("model.layers.{}.mlp.up_proj", f"{LAYER}/mlp/up"),
-    *dense("model.layers.{}.mlp.down_proj", f"{LAYER}/mlp/down"),
-    *norm("model.norm", "decoder/norm"),
-    *dense("lm_head", "head"),
-)
+LLAMA_TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
-def _grouped(options: Options, key_value_heads: Any) -> Flat:
-    """Returns the fields of heads and rotary positions. `key_value_heads` is the family's default; None means as many as query heads."""
+def llama_tensors(attention_norm: str = "input_layernorm", mlp_norm: str = "post_attention_layernorm") -> tuple[Rule, ...]:
+    """Returns the rules of Llama's tensors, with these names for the norms of a layer."""
+    return (
+        *same("model.embed_tokens.weight", "embed/embedding"),
+        *norm(f"model.layers.{{}}.{attention_norm}", f"{LAYER}/attention_norm"),
+        *attention("model.layers.{}.self_attn", f"{LAYER}/attention", ("q_proj", "k_proj", "v_proj", "o_proj")),
+        *norm("model.layers.{}.self_attn.q_norm", f"{LAYER}/attention/query_norm"),
+        *norm("model.layers.{}.self_attn.k_norm", f"{LAYER}/attention/key_norm"),
+        *norm(f"model.layers.{{}}.{mlp_norm}", f"{LAYER}/mlp_norm"),
+        *dense("model.layers.{}.mlp.gate_proj", f"{LAYER}/mlp/gate"),
+        *dense("model.layers.{}.mlp.up_proj", f"{LAYER}/mlp/up"),
+        *dense("model.layers.{}.mlp.down_proj", f"{LAYER}/mlp/down"),
+        *norm("model.norm", "decoder/norm"),
+        *dense("lm_head", "head"),
+    )
+
+
+def grouped(options: Options, key_value_heads: Any, theta: float = 10_000.0) -> Flat:
+    """Returns the fields of heads and rotary positions.
+
+    `key_value_heads` is the family's default, None for as many as query heads, and `theta` that of the base of rotary positions.
+    """
     number, size = heads(options, "hidden_size", "num_attention_heads", "head_dim")
     groups = options.take("num_key_value_heads", key_value_heads)
     groups = None if groups == number else groups
-    flat, _ = rotary(options)
+    flat, _ = rotary(options, theta=theta)
     return {**flat, "attention.num_heads": number, "attention.num_kv_heads": groups, "attention.head_dim": size}
 
 
-def _grouped_keys(flat: Flat) -> dict[str, Any]:
+def grouped_keys(flat: Flat) -> dict[str, Any]:
     number = flat["attention.num_heads"]
     groups = flat["attention.num_kv_heads"] or number
     keys = {"num_attention_heads": number, "num_key_value_heads": groups, "head_dim": flat["attention.head_dim"]}
@@ -153,11 +163,11 @@ LLAMA = Family(
         Option("mlp_bias", "mlp.bias", False),
     ),
     constants=LLAMA_CONSTANTS,
-    derive=lambda options, names: _grouped(options, None),
-    express=_grouped_keys,
+    derive=lambda options, names: grouped(options, None),
+    express=grouped_keys,
     fixed={"partial_rotary_factor": (1.0, None)},
-    tied={"lm_head.weight": "model.embed_tokens.weight"},
-    rules=LLAMA_TENSORS,
+    tied=LLAMA_TIED,
+    rules=llama_tensors(),
 )
 MISTRAL = Family(
     name="mistral",
@@ -169,21 +179,19 @@ MISTRAL = Family(
         Option("sliding_window", "attention.window", 4096),
     ),
     constants=LLAMA_CONSTANTS,
-    derive=lambda options, names: _grouped(options, 8),
-    express=_grouped_keys,
+    derive=lambda options, names: grouped(options, 8),
+    express=grouped_keys,
     fixed={"attention_bias": (False,), "partial_rotary_factor": (1.0, None)},
-    tied={"lm_head.weight": "model.embed_tokens.weight"},
-    rules=LLAMA_TENSORS,
+    tied=LLAMA_TIED,
+    rules=llama_tensors(),
 )
 
 
-def _qwen3(options: Options, names: frozenset[str]) -> Flat:
-    flat = _grouped(options, 32)
-    if "head_dim" not in options.values:  # Qwen3 does not derive it from the width
-        flat["attention.head_dim"] = 128
+def windowed(options: Options, flat: Flat) -> Flat:
+    """Returns the fields with the window of Qwen's models, which all layers have or none."""
     window = options.take("sliding_window", 4096)
     window = window if options.take("use_sliding_window", False) else None
-    layers, first = options.number("num_hidden_layers"), options.take("max_window_layers", 28)
+    layers, first = int(options.number("num_hidden_layers")), options.take("max_window_layers", 28)
     kinds = options.take("layer_types", None) or [
         "sliding_attention" if window is not None and layer >= first else "full_attention" for layer in range(layers)
     ]
@@ -195,10 +203,18 @@ def _qwen3(options: Options, names: frozenset[str]) -> Flat:
     return {**flat, "attention.window": window if "sliding_attention" in kinds else None}
 
 
-def _qwen3_keys(flat: Flat) -> dict[str, Any]:
+def windowed_keys(flat: Flat) -> dict[str, Any]:
+    """Returns the keys of heads, rotary positions and the window of Qwen's models."""
     window = flat["attention.window"]
     keys = {"use_sliding_window": window is not None, "sliding_window": window}
-    return {**_grouped_keys(flat), **keys, "max_window_layers": 0 if window else flat["num_layers"]}
+    return {**grouped_keys(flat), **keys, "max_window_layers": 0 if window else flat["num_layers"]}
+
+
+def _qwen3(options: Options, names: frozenset[str]) -> Flat:
+    flat = grouped(options, 32)
+    if "head_dim" not in options.values:  # Qwen3 does not derive it from the width
+        flat["attention.head_dim"] = 128
+    return windowed(options, flat)
 
 
 QWEN3 = Family(
@@ -212,10 +228,10 @@ QWEN3 = Family(
     ),
     constants={**LLAMA_CONSTANTS, "attention.qk_norm": True},
     derive=_qwen3,
-    express=_qwen3_keys,
+    express=windowed_keys,
     fixed={"partial_rotary_factor": (1.0, None)},
-    tied={"lm_head.weight": "model.embed_tokens.weight"},
-    rules=LLAMA_TENSORS,
+    tied=LLAMA_TIED,
+    rules=llama_tensors(),
 )
 
 

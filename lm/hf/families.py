@@ -6,13 +6,16 @@ from typing import Any, Optional
 
 from lm import config as config_lib
 from lm.errors import UserError
-from lm.hf import bart, bert, decoders, t5
+from lm.hf import bart, bert, decoders, kin, t5
 from lm.hf.family import Family
 from lm.model.config import MLPConfig, ModelConfig
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (decoders.GPT2, decoders.LLAMA, decoders.MISTRAL, decoders.QWEN3, decoders.GPT_NEOX, t5.T5, bert.BERT, bart.BART)
+    for family in (
+        *(decoders.GPT2, decoders.LLAMA, decoders.MISTRAL, decoders.QWEN3, decoders.GPT_NEOX, t5.T5, bert.BERT, bart.BART),
+        *(kin.QWEN2, kin.GEMMA, kin.SMOLLM3, kin.OLMO2, t5.MT5, bert.ROBERTA),
+    )
 }
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of families whose feed-forward layers are mixtures of experts
 
@@ -60,6 +63,7 @@ def _names(config: ModelConfig) -> frozenset[str]:
     """Returns the names of tensors whose presence says what a config.json does not."""
     flags = {
         "lm_head.weight": config.vocabulary_head and not config.tied_head,
+        "lm_head.bias": config.head_bias,
         "final_logits_bias": config.head_bias,
         "cls.predictions.bias": config.head_bias,
         "pooler.dense.weight": config.pooler or any(output.pooled for output in config.outputs),
@@ -77,6 +81,8 @@ def effective(config: ModelConfig) -> ModelConfig:
     attention = config.attention
     if attention.num_kv_heads == attention.num_heads:
         attention = dataclasses.replace(attention, num_kv_heads=None)
+    if attention.out_bias == attention.bias:
+        attention = dataclasses.replace(attention, out_bias=None)
     attention = dataclasses.replace(attention, qk_bias_init=0.0, documents=own.attention.documents)
     if attention.scale is not None and abs(attention.scale - attention.head_dim**-0.5) < 1e-12:
         attention = dataclasses.replace(attention, scale=None)
@@ -86,4 +92,6 @@ def effective(config: ModelConfig) -> ModelConfig:
         config = dataclasses.replace(config, relative_buckets=own.relative_buckets, relative_max_distance=own.relative_max_distance)
     if config.positions != "rope":
         config = dataclasses.replace(config, rope_theta=own.rope_theta, rope_scaling=None, rotary_fraction=1.0)
+    if config.no_rope_interval is not None and config.no_rope_interval > max(config.num_layers, config.encoder_layers or 0):
+        config = dataclasses.replace(config, no_rope_interval=None)
     return config

@@ -86,10 +86,10 @@ def heads(options: Options, width: str, heads: str, size: Optional[str] = None) 
       UserError: no key gives their size, and the width is not a multiple of their number.
     """
     model, number = options.number(width), options.number(heads)
-    if size is not None and options.take(size, None) is not None:
-        return number, options.number(size)
     if number < 1 or model < 1:
         raise options.refusal(heads if number < 1 else width, number if number < 1 else model, "1 or more")
+    if size is not None and options.take(size, None) is not None:
+        return number, options.number(size)
     if model % number:
         raise options.refusal(heads, number, f"{width}={model} is not a multiple of it")
     return number, model // number

@@ -123,6 +123,20 @@ class Offset:
 
 
 @dataclasses.dataclass(frozen=True)
+class LessOne:
+    """The scale of a norm, stored less 1 (Gemma). Sums are rounded to float32: none is of weights that were published in bfloat16."""
+
+    def theirs(self, shapes: list[Shape]) -> Shape:
+        return shapes[0]
+
+    def load(self, tensor: np.ndarray, shapes: list[Shape]) -> Arrays:
+        return [tensor + 1]
+
+    def save(self, arrays: Arrays) -> np.ndarray:
+        return arrays[0] - 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Rule:
     """The name of their tensor, with {} for the layer if ours are stacked over layers, and the paths of the arrays of ours that it holds.
 

@@ -1,5 +1,6 @@
-"""The T5 family, 1.0 and 1.1: the keys of its config.json and the names of its tensors (imports no jax)."""
+"""The T5 family, 1.0 and 1.1, and mT5: the keys of its config.json and the names of its tensors (imports no jax)."""
 
+import dataclasses
 from typing import Any
 
 from lm.hf.family import Family, has
@@ -12,20 +13,14 @@ T5_LAYERS |= {name: (ours, False) for name, ours in ACTIVATIONS.items() if name 
 T5_LAYERS |= {f"gated-{name}": (ours, True) for name, ours in ACTIVATIONS.items() if name != "gelu"}
 
 
-def _t5(options: Options, names: frozenset[str]) -> Flat:
-    activation, gated = options.choice("feed_forward_proj", T5_LAYERS, "relu")
+def _stacks(options: Options, layer: str) -> Flat:
+    """Returns the fields of heads, layers and stacks; `layer` is the family's default of feed_forward_proj."""
+    activation, gated = options.choice("feed_forward_proj", T5_LAYERS, layer)
     # Some releases repeat what follows from feed_forward_proj.
     options.require("is_gated_act", (gated,))
     options.require("dense_act_fn", tuple(name for name, ours in ACTIVATIONS.items() if ours == activation))
-    layers, width = options.number("num_layers"), options.number("d_model")
-    if width < 1:
-        raise options.refusal("d_model", width, "1 or more")
+    layers = options.number("num_layers")
     decoder = options.take("num_decoder_layers", None) or layers
-    scaled = options.take("tie_word_embeddings", True)
-    tied = scaled
-    if "scale_decoder_outputs" in options.values:  # transformers 5 says tied of every T5, and keeps untied tables that differ
-        scaled = options.take("scale_decoder_outputs")
-        tied = scaled or not has(names, "lm_head.weight")
     return {
         "attention.num_heads": options.number("num_heads"),
         "attention.head_dim": options.number("d_kv", 64),
@@ -33,9 +28,30 @@ def _t5(options: Options, names: frozenset[str]) -> Flat:
         "mlp.gated": gated,
         "num_layers": decoder,
         "encoder_layers": None if decoder == layers else layers,
-        "tied_head": tied,
-        "logit_scale": width**-0.5 if scaled else 1.0,
     }
+
+
+def _t5(options: Options, names: frozenset[str]) -> Flat:
+    width = options.number("d_model")
+    if width < 1:
+        raise options.refusal("d_model", width, "1 or more")
+    scaled = options.take("tie_word_embeddings", True)
+    tied = scaled
+    if "scale_decoder_outputs" in options.values:  # transformers 5 says tied of every T5, and keeps untied tables that differ
+        scaled = options.take("scale_decoder_outputs")
+        tied = scaled or not has(names, "lm_head.weight")
+    return {**_stacks(options, "relu"), "tied_head": tied, "logit_scale": width**-0.5 if scaled else 1.0}
+
+
+def _mt5(options: Options, names: frozenset[str]) -> Flat:
+    """Returns the fields of mT5 (Xue et al. 2021), whose head reads states without T5's scale.
+
+    Every release has a head of its own. transformers 5 says tied of all of them, and keeps tables that differ.
+    """
+    tied = options.take("tie_word_embeddings", False)
+    if tied and str(options.values.get("transformers_version", "")).startswith("4."):
+        raise options.refusal("tie_word_embeddings", tied, "transformers 4 scales the states of such an mT5, and transformers 5 does not")
+    return {**_stacks(options, "gated-gelu"), "tied_head": tied and not has(names, "lm_head.weight")}
 
 
 def _t5_keys(flat: Flat) -> dict[str, Any]:
@@ -47,11 +63,14 @@ def _t5_keys(flat: Flat) -> dict[str, Any]:
         "num_layers": flat["encoder_layers"] or flat["num_layers"],
         "num_decoder_layers": flat["num_layers"],
         "tie_word_embeddings": flat["tied_head"],
-        **({"scale_decoder_outputs": False} if flat["tied_head"] and flat["logit_scale"] == 1.0 else {}),
         "is_encoder_decoder": True,
         "pad_token_id": 0,
         "decoder_start_token_id": 0,
     }
+
+
+def _scaled_keys(flat: Flat) -> dict[str, Any]:
+    return {**_t5_keys(flat), **({"scale_decoder_outputs": False} if flat["tied_head"] and flat["logit_scale"] == 1.0 else {})}
 
 
 def _t5_stack(theirs: str, ours: str, *, cross: bool) -> tuple[Rule, ...]:
@@ -91,7 +110,7 @@ T5 = Family(
     ),
     constants={"architecture": "encoder_decoder", "norm": "rmsnorm", "positions": "relative", "attention.scale": 1.0},
     derive=_t5,
-    express=_t5_keys,
+    express=_scaled_keys,
     fixed={"is_encoder_decoder": (True,)},
     tied={
         "lm_head.weight": "shared.weight",
@@ -106,3 +125,4 @@ T5 = Family(
         *dense("lm_head", "head"),
     ),
 )
+MT5 = dataclasses.replace(T5, name="mt5", architecture="MT5ForConditionalGeneration", derive=_mt5, express=_t5_keys)

@@ -51,13 +51,13 @@ class Attention(nnx.Module):
         self.query, self.key, self.value, self.out = (
             Linear(linears[name], key=key_for(key, name), rules=rules) for name in ("query", "key", "value", "out")
         )
-        norms = [RMSNorm(attention.head_dim, config.norm_epsilon, key=key, rules=rules) if attention.qk_norm else None for _ in range(2)]
-        self.query_norm, self.key_norm = norms
+        norms = {name: RMSNorm(size, config.norm_epsilon, key=key, rules=rules) for name, size in attention.norm_sizes().items()}
+        self.query_norm, self.key_norm = norms.get("query"), norms.get("key")
 
     def __call__(self, x_BTD: jax.Array, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[jax.Array, Optional[KeyValue]]:
         q_BTNH = self.query(x_BTD)
         if self.query_norm is not None:
-            q_BTNH = self.query_norm(q_BTNH)
+            q_BTNH = _normed(self.query_norm, q_BTNH)
         if context.rope is not None and not self.cross:
             q_BTNH = rotate(q_BTNH, context.rope)
         q_BTNH = constrain(q_BTNH, "act_batch", "act_length", "act_heads", None, rules=self.execution.rules)
@@ -108,12 +108,18 @@ class Attention(nnx.Module):
     def _keys_of(self, x_BSD: jax.Array, table: Optional[Rope]) -> KeyValue:
         k_BSKH, v_BSKH = self.key(x_BSD), self.value(x_BSD)
         if self.key_norm is not None:
-            k_BSKH = self.key_norm(k_BSKH)
+            k_BSKH = _normed(self.key_norm, k_BSKH)
         if table is not None:
             k_BSKH = rotate(k_BSKH, table)
         rules = self.execution.rules
         k_BSKH = constrain(k_BSKH, "act_batch", "act_length", "act_kv_heads", None, rules=rules)
         return k_BSKH, constrain(v_BSKH, "act_batch", "act_length", "act_kv_heads", None, rules=rules)
+
+
+def _normed(norm: RMSNorm, x_BTNH: jax.Array) -> jax.Array:
+    """Normalises each head, or all heads together, as the norm has scales for."""
+    size = norm.scale.shape[-1]
+    return norm(x_BTNH.reshape(*x_BTNH.shape[:2], -1, size)).reshape(x_BTNH.shape)
 
 
 def choose_for(mask: Mask, dtype: Any, execution: Execution, head_dim: int, *, relative: bool) -> Kernel:

@@ -28,9 +28,10 @@ class Stored(NamedTuple):
 class Block(nnx.Module):
     """Attention, cross-attention where there is a memory, and a feed-forward layer, each added to the residual stream.
 
-    pre       x + f(norm(x))                                (Xiong et al. 2020; GPT-2, T5, Llama)
-    post      norm(x + f(x))                                (Vaswani et al. 2017; BERT, BART)
-    parallel  x + attention(norm_1(x)) + mlp(norm_2(x))     (GPT-NeoX, Black et al. 2022, section 2.1)
+    pre          x + f(norm(x))                                (Xiong et al. 2020; GPT-2, T5, Llama)
+    post         norm(x + f(x))                                (Vaswani et al. 2017; BERT, BART)
+    post_inside  x + norm(f(x))                                (Liu et al. 2022, section 3.2; OLMo 2)
+    parallel     x + attention(norm_1(x)) + mlp(norm_2(x))     (GPT-NeoX, Black et al. 2022, section 2.1)
     """
 
     def __init__(self, config: ModelConfig, execution: Execution, *, key: jax.Array, cross: bool = False):
@@ -45,20 +46,23 @@ class Block(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array, context: Context, stored: Stored = Stored(), layer: Any = None) -> tuple[jax.Array, Stored, Aux]:
         """Returns (x, stored keys and values with this call's, statistics). Statistics that nobody reads are not computed."""
-        post = self.config.norm_placement == "post"
-        inner_BTD, own = self.attention(x_BTD if post else self.attention_norm(x_BTD), context, stored.own, layer)
+        pre = self.config.norm_placement == "pre"
+        inner_BTD, own = self.attention(self.attention_norm(x_BTD) if pre else x_BTD, context, stored.own, layer)
         if self.config.parallel_residual:
             inner_BTD = inner_BTD + self.mlp(self.mlp_norm(x_BTD))
         x_BTD = self._add(x_BTD, inner_BTD, self.attention_norm)
         cross = stored.cross
         if self.cross_attention is not None and self.cross_norm is not None and context.memory_mask is not None:
-            inner_BTD, cross = self.cross_attention(x_BTD if post else self.cross_norm(x_BTD), context, cross, layer)
+            inner_BTD, cross = self.cross_attention(self.cross_norm(x_BTD) if pre else x_BTD, context, cross, layer)
             x_BTD = self._add(x_BTD, inner_BTD, self.cross_norm)
         if not self.config.parallel_residual:
-            x_BTD = self._add(x_BTD, self.mlp(x_BTD if post else self.mlp_norm(x_BTD)), self.mlp_norm)
+            x_BTD = self._add(x_BTD, self.mlp(self.mlp_norm(x_BTD) if pre else x_BTD), self.mlp_norm)
         x_BTD = constrain(x_BTD, "act_batch", "act_stream", "act_embed", rules=self.execution.rules)
         square = jnp.square(jax.lax.stop_gradient(x_BTD).astype(jnp.float32))
         return x_BTD, Stored(own, cross), {"activation_rms": jnp.sqrt(jnp.mean(square))}
 
     def _add(self, x_BTD: jax.Array, inner_BTD: jax.Array, norm: Any) -> jax.Array:
-        return norm(x_BTD + inner_BTD) if self.config.norm_placement == "post" else x_BTD + inner_BTD
+        placement = self.config.norm_placement
+        if placement == "post":
+            return norm(x_BTD + inner_BTD)
+        return x_BTD + (norm(inner_BTD) if placement == "post_inside" else inner_BTD)

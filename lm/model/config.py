@@ -15,6 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 Architecture = Literal["decoder", "prefix_lm", "encoder_decoder", "encoder"]
+NormPlacement = Literal["pre", "post", "post_inside"]
 Positions = Literal["rope", "learned", "sinusoidal", "relative", "none"]
 AttentionKernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 ContextForm = Literal["gather", "ring"]
@@ -74,13 +75,14 @@ class ModelConfig:
     mlp: MLP = dataclasses.field(default_factory=MLPConfig)
     norm: Norm = "rmsnorm"  # kind of every norm but those of queries and keys
     norm_epsilon: float = 1e-6  # added to a variance
-    norm_placement: Literal["pre", "post"] = "pre"  # norm(x) enters each layer, or norm(x + layer(x)) leaves it
+    norm_placement: NormPlacement = "pre"  # layer(norm(x)) is added to x, or norm(x + layer(x)) leaves, or norm(layer(x)) is added
     parallel_residual: bool = False  # x + attention(norm_1(x)) + mlp(norm_2(x)), as in GPT-NeoX
     embedding_norm: bool = False  # a norm over the sum of all embeddings
     final_norm: bool = True  # a norm after the last block of each stack
     positions: Positions = "rope"  # rotary, learned or sinusoidal positions, T5's relative biases, or none
     rope_theta: float = 10_000.0  # base of the rotary frequencies
     rope_scaling: Optional[RopeScaling] = None  # Llama 3's stretched frequencies
+    no_rope_interval: Optional[int] = None  # every so many layers one goes without rotary positions (SmolLM3: every 4th)
     rotary_fraction: float = 1.0  # share of each head's dimensions that rotary positions rotate, the first ones
     relative_buckets: int = 32  # buckets of T5's relative position bias, learned per head and shared by the layers of a stack
     relative_max_distance: int = 128  # distances beyond it share the last bucket

@@ -36,6 +36,11 @@ def rope(positions_BT: Int[AnyArray, "B T"], config: ModelConfig, dtype: Any = j
     return Rope(*jax.lax.optimization_barrier((jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1))))
 
 
+def rope_of_layer(table: Rope, turns: jax.Array) -> Rope:
+    """Returns the table of one layer: the same, or one that leaves x as it is, 1 x + 0 x, where the layer turns nothing."""
+    return Rope(jnp.where(turns, table.cos, 1), jnp.where(turns, table.sin, 0))
+
+
 def scaled(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
     """Returns Llama 3's stretched frequencies in radians per position (Grattafiori et al. 2024; interpolated as in the released code)."""
     turns = scaling.original_length * frequency / (2 * math.pi)  # over the length that the model first knew

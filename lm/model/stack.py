@@ -1,7 +1,7 @@
 """Stack: the blocks of one stream in one scan, with their positions and the final norm."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,13 @@ from lm.model.config import ModelConfig
 from lm.model.execution import Execution, Remat, remat
 from lm.model.mask import Mask
 from lm.model.norm import make_norm
-from lm.model.positions import rope, sinusoidal
+from lm.model.parts.positions import rotated_layers
+from lm.model.positions import rope, rope_of_layer, sinusoidal
 from lm.model.relative import Relative
 from lm.model.weights import Embedding, at_least_float32, key_for, read
 from lm.sharding import constrain
+
+ByLayer = tuple[Block, Optional[jax.Array]]  # what has a leading layer axis: blocks, and whether each turns queries and keys
 
 
 class Stack(nnx.Module):
@@ -54,9 +57,9 @@ class Stack(nnx.Module):
         x_BTD = constrain(x_BTD, "act_batch", "act_stream", "act_embed", rules=self.execution.rules)
 
         if self.execution.pipeline is None:
-            x_BTD, stored, aux = self._run(self.block_00, x_BTD, context, stored, self.layers, self.execution.remat)
+            x_BTD, stored, aux = self._run(self._by_layer(), x_BTD, context, stored, self.layers, self.execution.remat)
         else:
-            x_BTD, aux = pipeline.run(self._run_group, self.block_00, x_BTD, context, self.execution)
+            x_BTD, aux = pipeline.run(self._run_group, self._by_layer(), x_BTD, context, self.execution)
         return (x_BTD if self.norm is None else self.norm(x_BTD)), stored, aux
 
     def _make_blocks(self, keys: jax.Array, cross: bool) -> Block:
@@ -73,25 +76,32 @@ class Stack(nnx.Module):
             make = jax.vmap(make)
         return make(keys)
 
+    def _by_layer(self) -> ByLayer:
+        turns, stages = rotated_layers(self.config, self.layers), self.execution.pipeline
+        if turns is None:
+            return self.block_00, None
+        return self.block_00, jnp.asarray(turns).reshape((self.layers,) if stages is None else stages.shape(self.layers))
+
     def _run(
-        self, blocks: Block, x_BTD: jax.Array, context: Context, stored: Stored, layers: int, how: Remat
+        self, by_layer: ByLayer, x_BTD: jax.Array, context: Context, stored: Stored, layers: int, how: Remat
     ) -> tuple[jax.Array, Stored, Aux]:
-        def layer(carry, block_and_index):
+        def layer(carry, of_layer):
             x_BTD, stored = carry
-            block, index = block_and_index
-            x_BTD, stored, aux = block(x_BTD, context, stored, index)
+            (block, turns), index = of_layer
+            at_hand = context if turns is None or context.rope is None else context._replace(rope=rope_of_layer(context.rope, turns))
+            x_BTD, stored, aux = block(x_BTD, at_hand, stored, index)
             return (x_BTD, stored), aux
 
         body, unroll = remat(layer, how, straight=self.execution.unroll), self.execution.unroll
-        (x_BTD, stored), aux = jax.lax.scan(body, (x_BTD, stored), (blocks, jnp.arange(layers)), unroll=unroll)
+        (x_BTD, stored), aux = jax.lax.scan(body, (x_BTD, stored), (by_layer, jnp.arange(layers)), unroll=unroll)
         return x_BTD, stored, aux
 
-    def _run_group(self, blocks: Block, x_BTD: jax.Array, context: Context) -> tuple[jax.Array, Aux]:
+    def _run_group(self, by_layer: ByLayer, x_BTD: jax.Array, context: Context) -> tuple[jax.Array, Aux]:
         """Runs the layers of one tick, which is itself recomputed: within it only `full` keeps nothing but each layer's input."""
         assert self.execution.pipeline is not None
         layers = self.execution.pipeline.shape(self.layers)[-1]
         how: Remat = "full" if self.execution.remat == "full" and layers > 1 else "none"
-        x_BTD, _, aux = self._run(blocks, x_BTD, context, Stored(), layers, how)
+        x_BTD, _, aux = self._run(by_layer, x_BTD, context, Stored(), layers, how)
         return x_BTD, aux
 
     def _place(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:

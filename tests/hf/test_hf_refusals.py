@@ -77,6 +77,15 @@ def test_all_unknown_options_are_named_at_once(tmp_path):
         ("llama", "rope_interleaved", True),
         ("mistral", "attention_bias", True),
         ("qwen3", "layer_types", ["full_attention", "sliding_attention"]),
+        ("qwen2", "use_mrope", True),
+        ("gemma", "hidden_activation", "gelu"),
+        ("gemma", "use_bidirectional_attention", True),
+        ("gemma", "hidden_size", -1),
+        ("smollm3", "no_rope_layers", [0, 1]),
+        ("smollm3", "no_rope_layers", [1]),
+        ("smollm3", "layer_types", ["full_attention", "sliding_attention"]),
+        ("roberta", "pad_token_id", 0),
+        ("roberta", "hidden_act", "relu"),
         ("t5", "feed_forward_proj", "gated-tanh"),
         ("t5", "is_gated_act", True),
         ("bert", "position_embedding_type", "relative_key"),
@@ -88,6 +97,10 @@ def test_all_unknown_options_are_named_at_once(tmp_path):
 )
 def test_an_option_that_is_not_supported(tmp_path, name, key, value):
     refused(edited(tmp_path, name, config={key: value}), f"{key}={value!r}")
+
+
+def test_a_tied_mt5_of_transformers_4_whose_states_were_scaled(tmp_path):
+    refused(edited(tmp_path, "mt5", config={"transformers_version": "4.10.0"}), "tie_word_embeddings=True")
 
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "longrope"])
@@ -108,7 +121,10 @@ def test_options_that_contradict_each_other(tmp_path):
 
 IMPLIED = {  # by other keys of the same files: transformers does not look at these then
     "t5": {"dense_act_fn", "is_gated_act", "tie_word_embeddings"},
+    "mt5": {"dense_act_fn", "is_gated_act", "tie_word_embeddings"},
+    "qwen2": {"max_window_layers", "sliding_window", "use_sliding_window"},
     "qwen3": {"max_window_layers", "sliding_window", "use_sliding_window"},
+    "smollm3": {"no_rope_layer_interval", "use_sliding_window", "sliding_window"},
 }
 
 

@@ -21,12 +21,15 @@ T5 = ModelConfig(
 )  # fmt: skip
 BART = dataclasses.replace(GPT2, architecture="encoder_decoder", norm_placement="post", final_norm=False)
 FAMILIES = {
-    "prefix_rope": dataclasses.replace(LLAMA, architecture="prefix_lm"),
+    "prefix_rope": dataclasses.replace(
+        LLAMA, architecture="prefix_lm", norm_placement="post_inside", no_rope_interval=2,
+        attention=dataclasses.replace(LLAMA.attention, qk_norm_over="heads"),
+    ),
     "prefix_learned": dataclasses.replace(GPT2, architecture="prefix_lm"),
     "t5": T5,
     "t5_shared": dataclasses.replace(T5, shared_stacks=True),
     "bart": BART,
-}
+}  # fmt: skip
 model_of = functools.partial(unrolled_model_of, execution=Execution(unroll=False, attention="xla"))  # as lm.infer builds models
 PAIRS = [name for name in FAMILIES if not name.startswith("prefix")]
 LENGTHS = np.array([1, 6, 3], np.int32)  # of prompts, of what the encoder reads

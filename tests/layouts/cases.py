@@ -68,7 +68,10 @@ BERT = ModelConfig(
     norm="layernorm", norm_placement="post", final_norm=False, tied_head=True, head_transform=True, head_bias=True,
     positions="learned", embedding_norm=True, token_types=2, outputs=(next_sentence(),),
 )  # fmt: skip
-PREFIX = dataclasses.replace(LLAMA, architecture="prefix_lm", logit_softcap=8.0)
+PREFIX = dataclasses.replace(  # with OLMo 2's norms, Qwen2's biases and SmolLM3's positions
+    LLAMA, architecture="prefix_lm", logit_softcap=8.0, norm_placement="post_inside", no_rope_interval=3,
+    attention=heads(num_kv_heads=4, num_heads=8, head_dim=4, qk_norm=True, qk_norm_over="heads", bias=True, out_bias=False),
+)  # fmt: skip
 # No example ends where a device's part of a split row does: what reads an index instead of a position would show.
 CASES = {
     "decoder": Case(LLAMA, NextToken(), 32),

@@ -30,6 +30,10 @@ STRETCHED = RopeScaling(factor=4.0, original_length=32)
 LLAMA = family({"num_kv_heads": 2}, GATED, rope_scaling=STRETCHED)
 MISTRAL = family({"num_kv_heads": 2, "window": 3}, GATED)
 QWEN3 = family({"num_kv_heads": 2, "qk_norm": True}, GATED)
+OLMO2 = family(  # with Qwen2's biases, Gemma's scale and SmolLM3's positions
+    {"num_kv_heads": 2, "qk_norm": True, "qk_norm_over": "heads", "bias": True, "out_bias": False}, GATED,
+    norm_placement="post_inside", no_rope_interval=2, embedding_scale=4.0,
+)  # fmt: skip
 NEOX = family(BIASED, {"bias": True}, norm="layernorm", parallel_residual=True, rotary_fraction=0.5)
 PREFIX = dataclasses.replace(LLAMA, architecture="prefix_lm", logit_softcap=8.0)
 BOTH: dict[str, Any] = {"architecture": "encoder_decoder"}
@@ -46,8 +50,8 @@ BERT = family(
     head_transform=True, head_bias=True, outputs=(next_sentence(), token_classes(3), answer_span()), **POST,
 )  # fmt: skip
 FAMILIES = {
-    "gpt2": GPT2, "llama": LLAMA, "mistral": MISTRAL, "qwen3": QWEN3, "neox": NEOX, "prefix": PREFIX, "t5_1.0": T5_10, "t5_1.1": T5_11,
-    "t5_shared": SHARED, "t5_deep_encoder": DEEP, "bart": BART, "original": ORIGINAL, "bert": BERT,
+    "gpt2": GPT2, "llama": LLAMA, "mistral": MISTRAL, "qwen3": QWEN3, "olmo2": OLMO2, "neox": NEOX, "prefix": PREFIX,
+    "t5_1.0": T5_10, "t5_1.1": T5_11, "t5_shared": SHARED, "t5_deep_encoder": DEEP, "bart": BART, "original": ORIGINAL, "bert": BERT,
     "reward": dataclasses.replace(GPT2, outputs=(reward(), sequence_classes(3, last=True))),
     "bart_classes": dataclasses.replace(BART, vocabulary_head=False, tied_head=False, head_bias=False, outputs=(
         sequence_classes(3, pooled=True), OutputConfig("tags", per="token", labels=3))),

@@ -86,7 +86,7 @@ def models(draw) -> tuple[ModelConfig, RowShape]:
     both, flag, size = architecture == "encoder_decoder", st.booleans(), st.integers(1, 9)
     groups, kv_heads = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     shared, vocabulary = both and draw(flag), draw(flag)
-    pre = draw(flag)
+    pre, normed = draw(flag), draw(flag)
     outputs = [OutputConfig("a", labels=draw(size), pooled=draw(flag), bias=draw(flag)), OutputConfig("b", "token", draw(size))]
     config = ModelConfig(
         architecture=architecture,
@@ -99,13 +99,15 @@ def models(draw) -> tuple[ModelConfig, RowShape]:
             num_heads=groups * kv_heads,
             num_kv_heads=kv_heads,
             head_dim=2 * draw(size),
-            qk_norm=draw(flag),
+            qk_norm=normed,
+            qk_norm_over=draw(st.sampled_from(["head", "heads"])) if normed else "head",
             bias=draw(flag),
+            out_bias=draw(st.none() | flag),
             window=None if shared else draw(st.none() | size),
         ),
         mlp=MLPConfig(d_ff=draw(size), gated=draw(flag), bias=draw(flag)),
         norm=draw(st.sampled_from(["rmsnorm", "layernorm"])),
-        norm_placement="pre" if pre else "post",
+        norm_placement="pre" if pre else draw(st.sampled_from(["post", "post_inside"])),
         parallel_residual=pre and not both and draw(flag),
         embedding_norm=draw(flag),
         final_norm=draw(flag),

@@ -22,7 +22,7 @@ EVERYTHING = os.environ.get("LAYOUTS") == "all"
 ROWS = 16
 QUICK = {"xla_backend_optimization_level": 0}  # most of the time goes into compiling
 DEEP = {
-    "llama": dataclasses.replace(LLAMA, num_layers=4),
+    "llama": dataclasses.replace(LLAMA, num_layers=4, no_rope_interval=3),
     "t5": dataclasses.replace(T5_11, num_layers=4, encoder_layers=8),
     "t5_shared": dataclasses.replace(SHARED, num_layers=4),
 }

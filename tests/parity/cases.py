@@ -13,6 +13,7 @@ LLAMA = {
     "vocab_size": 31, "hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 6,
     "num_key_value_heads": 2, "max_position_embeddings": 64,
 }  # fmt: skip
+SMOLLM3 = {**LLAMA, "num_hidden_layers": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 NEOX = {"vocab_size": 31, "hidden_size": 48, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3}
 T5 = {"vocab_size": 31, "d_model": 18, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_heads": 3}
 BERT = {
@@ -60,6 +61,21 @@ CASES = [
          {**LLAMA, "num_attention_heads": 5, "num_key_value_heads": 1, "hidden_size": 25, "head_dim": 4, "attention_bias": True,
           "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0, "tie_word_embeddings": True}),
     Case("qwen3_small", "Qwen3ForCausalLM", {**LLAMA, "head_dim": 4}, embedding=1e-3),
+    Case("qwen2", "Qwen2ForCausalLM", {**LLAMA, "rope_theta": 900.0}),
+    Case("qwen2_window_tied", "Qwen2ForCausalLM",
+         {**LLAMA, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0, "tie_word_embeddings": True}),
+    Case("qwen2_small", "Qwen2ForCausalLM", {**LLAMA, "num_key_value_heads": 6, "rms_norm_eps": 1e-5}, embedding=1e-3),
+    Case("gemma", "GemmaForCausalLM", {**LLAMA, "head_dim": 6, "num_key_value_heads": 1, "hidden_act": "gelu"}),
+    Case("gemma_biased_untied", "GemmaForCausalLM", {**LLAMA, "head_dim": 4, "attention_bias": True, "tie_word_embeddings": False}),
+    Case("gemma_small", "GemmaForCausalLM", {**LLAMA, "head_dim": 4, "hidden_act": "silu"}, embedding=1e-3),
+    Case("smollm3", "SmolLM3ForCausalLM", SMOLLM3),
+    Case("smollm3_every_second", "SmolLM3ForCausalLM",
+         {**SMOLLM3, "no_rope_layer_interval": 2, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False}),
+    Case("smollm3_all_turn", "SmolLM3ForCausalLM", {**SMOLLM3, "no_rope_layers": [1, 1, 1, 1], "rope_theta": 300.0}, embedding=1e-3),
+    Case("olmo2", "Olmo2ForCausalLM", LLAMA),
+    Case("olmo2_biased_tied", "Olmo2ForCausalLM",
+         {**LLAMA, "num_key_value_heads": 6, "attention_bias": True, "tie_word_embeddings": True, "rope_theta": 500.0}),
+    Case("olmo2_small", "Olmo2ForCausalLM", {**LLAMA, "num_key_value_heads": 3, "rms_norm_eps": 1e-6}, embedding=1e-3),
     Case("neox", "GPTNeoXForCausalLM", NEOX),
     Case("neox_sequential", "GPTNeoXForCausalLM",
          {**NEOX, "use_parallel_residual": False, "rotary_pct": 1.0, "rotary_emb_base": 300.0, "hidden_act": "gelu_new"}),
@@ -70,10 +86,17 @@ CASES = [
          {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}),
     Case("t5_small", "T5ForConditionalGeneration",
          {**T5, "num_heads": 5, "feed_forward_proj": "gated-silu", "tie_word_embeddings": False}, embedding=1e-3),
+    Case("mt5", "MT5ForConditionalGeneration", {**T5, "num_decoder_layers": 3, "relative_attention_num_buckets": 8}),
+    Case("mt5_untied_small", "MT5ForConditionalGeneration",
+         {**T5, "tie_word_embeddings": False, "feed_forward_proj": "relu"}, embedding=1e-3),
     Case("bert", "BertForPreTraining", BERT),
     Case("bert_masked", "BertForMaskedLM", {**BERT, "hidden_act": "gelu_new", "type_vocab_size": 3, "num_attention_heads": 4}),
     Case("bert_bare", "BertModel", {**BERT, "hidden_act": "relu"}, padded=False),
     Case("bert_small", "BertForPreTraining", {**BERT, "layer_norm_eps": 1e-6}, embedding=1e-3),
+    Case("roberta", "RobertaForMaskedLM", BERT),
+    Case("roberta_untied_small", "RobertaForMaskedLM",
+         {**BERT, "tie_word_embeddings": False, "type_vocab_size": 1, "layer_norm_eps": 1e-5}, embedding=1e-3),
+    Case("roberta_bare", "RobertaModel", {**BERT, "hidden_act": "relu"}, padded=False),
     Case("bart", "BartForConditionalGeneration", BART),
     Case("bart_scaled", "BartForConditionalGeneration",
          {**BART, "scale_embedding": True, "decoder_layers": 3, "activation_function": "relu"}),
@@ -100,12 +123,16 @@ def weights(case: Case, model: torch.nn.Module, seed: int = 0) -> dict[str, torc
             else:
                 draw = draw * shape[-1] ** -0.5
             value = torch.from_numpy(np.asarray(draw, np.float32))
+            if case.architecture.startswith("Gemma") and len(shape) == 1:
+                value = value.bfloat16().float()  # as published: what 1 is added to has few digits
             if untied and name == "lm_head.weight":
                 values[name] = value
                 continue
             first[shared] = value
         values[name] = first[shared]
-    # transformers unties these with the head; the models that are released have one table.
+    # transformers unties these with the head; the models that are released have one table, and one bias of the head.
+    if "lm_head.decoder.bias" in values:
+        values["lm_head.decoder.bias"] = values["lm_head.bias"]
     for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"):
         if name in values and "model.shared.weight" in values:
             values[name] = values["model.shared.weight"]
@@ -114,7 +141,7 @@ def weights(case: Case, model: torch.nn.Module, seed: int = 0) -> dict[str, torc
 
 def t5_untied(case: Case) -> bool:
     """transformers 5 ties every T5's head when it is made, and takes an untied one from a checkpoint only."""
-    return case.architecture.startswith("T5") and case.config.get("tie_word_embeddings") is False
+    return case.architecture.startswith(("T5", "MT5")) and case.config.get("tie_word_embeddings") is False
 
 
 def make(case: Case, values: dict[str, torch.Tensor] | None = None) -> torch.nn.Module:

@@ -88,7 +88,9 @@ def in_our_layout(family: str, config: ModelConfig, theirs: dict[str, np.ndarray
     for name, gradient in theirs.items():
         ours = table.canonical(name, {**known, **table.tied})
         entry = known[ours if ours in known else table.tied[ours]]
-        parts = entry.form.load(gradient, list(entry.shapes))
-        for path, part in zip(entry.ours, parts, strict=True):
-            found[path][... if entry.layer is None else entry.layer] += part
+        shapes = list(entry.shapes)
+        # Less what the form adds to any tensor, of which the gradient has nothing.
+        parts = zip(entry.ours, entry.form.load(gradient, shapes), entry.form.load(0 * gradient, shapes), strict=True)
+        for path, part, added in parts:
+            found[path][... if entry.layer is None else entry.layer] += part - added
     return found

@@ -38,7 +38,7 @@ def outputs(case: Case, model: torch.nn.Module, rows: Rows) -> dict[str, torch.T
     if case.has_encoder:
         inputs = {"attention_mask": rows.encoder_mask, "input_ids": rows.encoder_tokens}
         inputs |= {"decoder_input_ids": rows.tokens, "decoder_attention_mask": rows.mask}
-    if case.architecture.startswith("Bert"):
+    if case.architecture.startswith(("Bert", "Roberta")):
         inputs |= {"token_type_ids": rows.token_types}
     found = model(**{name: torch.from_numpy(np.asarray(value, np.int64)) for name, value in inputs.items()}, return_dict=True)
     named = {

@@ -14,8 +14,10 @@ class AttentionConfig(Component):
     num_heads: int = 4  # query heads
     num_kv_heads: Optional[int] = None  # key/value heads (default: num_heads)
     head_dim: int = 16  # size of a head
-    qk_norm: bool = False  # RMSNorm of queries and keys in each head (Dehghani et al. 2023, section 2.1)
+    qk_norm: bool = False  # RMSNorm of queries and keys (Dehghani et al. 2023, section 2.1)
+    qk_norm_over: Literal["head", "heads"] = "head"  # what one such norm is over: each head, or all heads together (OLMo 2)
     bias: bool = False  # biases of all four projections
+    out_bias: Optional[bool] = None  # a bias of the last one (default: as bias); Qwen2 has biases on the other three alone
     qk_bias_init: float = 0.0  # initial query and key biases; above 0, fresh heads with rotary positions look at near keys
     scale: Optional[float] = None  # factor of query-key products (default: head_dim^-1/2); T5 has 1
     window: Optional[int] = None  # number of keys that a query sees at most, its own included
@@ -35,11 +37,16 @@ class AttentionConfig(Component):
             "query": LinearSpec(stream, heads, self.bias, self.qk_bias_init, gain),
             "key": LinearSpec(stream, kv_heads, self.bias, self.qk_bias_init, reads="keys"),
             "value": LinearSpec(stream, kv_heads, self.bias, reads="keys"),
-            "out": LinearSpec(heads, stream, self.bias, gain=out_gain),
+            "out": LinearSpec(heads, stream, self.bias if self.out_bias is None else self.out_bias, gain=out_gain),
         }
 
     def scales(self) -> int:
-        return 2 * self.head_dim if self.qk_norm else 0
+        return sum(self.norm_sizes().values())
+
+    def norm_sizes(self) -> dict[str, int]:
+        """Returns the number of scales of each of its own norms: those of queries and of keys."""
+        heads = {"query": self.num_heads, "key": self.kv_heads} if self.qk_norm_over == "heads" else {"query": 1, "key": 1}
+        return {name: count * self.head_dim for name, count in heads.items()} if self.qk_norm else {}
 
     @property
     def products_per_pair(self) -> int:
@@ -73,9 +80,11 @@ class AttentionConfig(Component):
 
     def refusals(self, path: str) -> Refusals:
         uneven = self.kv_heads > 0 and self.num_heads % self.kv_heads != 0
+        nothing = self.qk_norm_over == "heads" and not self.qk_norm
         return [
             *sizes_of(path, {"num_heads": self.num_heads, "num_kv_heads": self.kv_heads, "head_dim": self.head_dim}),
             (uneven, f"{path}.num_heads={self.num_heads} must be a multiple of num_kv_heads={self.kv_heads}: change one of them"),
+            (nothing, f"{path}.qk_norm_over=heads and no {path}.qk_norm: there is no norm of queries and keys; set qk_norm"),
             (self.window is not None and self.window < 1, f"{path}.window={self.window} hides a query's own key: give 1 or more"),
         ]
 

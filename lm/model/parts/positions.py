@@ -23,6 +23,12 @@ def rotated_size(config: ModelConfig) -> int:
     return int(config.attention.head_dim * config.rotary_fraction)
 
 
+def rotated_layers(config: ModelConfig, layers: int) -> Optional[list[bool]]:
+    """Returns whether each of a stack's layers turns queries and keys; None if all do, or none."""
+    every = config.no_rope_interval
+    return None if every is None or not rotates(config) else [(layer + 1) % every != 0 for layer in range(layers)]
+
+
 def bias_numbers(config: ModelConfig, length: int) -> int:
     """Returns how many float32 numbers a stack adds to the logits of all its layers, unless a kernel makes them in blocks."""
     return config.attention.num_heads * length**2 if config.positions == "relative" else 0
@@ -43,7 +49,10 @@ def _rotary(config: ModelConfig) -> Refusals:
     low, high = (0.0, 1.0) if scaling is None else (scaling.low_frequency_factor, scaling.high_frequency_factor)
     head = f"model.attention.head_dim={config.attention.head_dim} x rotary_fraction={config.rotary_fraction:g}"
     odd = f"{head} is {size}, which is {'odd' if size % 2 else 'nothing'}, and rotary positions turn pairs: make it even"
+    every = config.no_rope_interval
     return [
+        (every is not None and every < 1, f"model.no_rope_interval={every}: give 1 or more"),
+        (every is not None and not rotates(config), f"model.no_rope_interval={every} is for positions=rope and not {config.positions}"),
         (low >= high, f"model.rope_scaling: low_frequency_factor={low:g} must lie below high_frequency_factor={high:g}"),
         (rotates(config) and (size < 2 or size % 2 != 0), odd),
     ]

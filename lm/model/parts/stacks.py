@@ -84,7 +84,7 @@ def refusals(config: ModelConfig) -> Refusals:
         ),
         (config.parallel_residual and both, "model.parallel_residual knows no cross-attention: choose another architecture"),
         (
-            config.parallel_residual and config.norm_placement == "post",
+            config.parallel_residual and config.norm_placement != "pre",
             "model.parallel_residual goes with --config.model.norm_placement=pre",
         ),
     ]
