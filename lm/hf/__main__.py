@@ -26,7 +26,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("run", type=Path, help="work directory of the run")
     out.add_argument("directory", type=Path, help="directory of the new model")
     out.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
-    out.add_argument("--family", choices=list(FAMILIES), default=None, help="family of the model (default: the first that can hold it)")
+    out.add_argument(
+        "--family",
+        choices=list(FAMILIES),
+        default=None,
+        help="family of the model (default: an import's own, or the first that can hold it)",
+    )
     out.add_argument(
         "--max_shard_bytes", type=count, default=MAX_SHARD_BYTES, help="largest size of a file of weights (default: %(default)s)"
     )

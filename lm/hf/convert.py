@@ -66,8 +66,13 @@ def save(
     """
     from lm.model.weights import check
 
-    folder = Path(directory)
+    folder, (own, generation) = Path(directory), ids or ({}, {})
     chosen = families.for_config(config, family)
+    for key, allowed in chosen.fixed.items():
+        if key in own and own[key] not in allowed:
+            raise UserError(
+                f"{chosen.name} computes as we do with {key}={allowed[0]!r}, and here it is {own[key]!r}: choose another family"
+            )
     check(params, _abstract(config))
     taken = files_of_a_model(folder)
     if taken:
@@ -84,7 +89,6 @@ def save(
         return entry.form.save([_part(leaves[path], entry.layer) for path in entry.ours])
 
     write(folder, {name: 4 * int(np.prod(entry.shape)) for name, entry in table.items()}, make, max_shard_bytes)
-    own, generation = ids or ({}, {})
     if generation:
         with files.writing(folder / GENERATION, REMEDY):
             files.write_json(folder / GENERATION, generation)

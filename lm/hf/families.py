@@ -30,15 +30,15 @@ def family_of(values: Mapping[str, Any], where: str) -> Family:
     return FAMILIES[name]
 
 
-def for_config(config: ModelConfig, name: Optional[str] = None) -> Family:
-    """Returns the first family (or the one called `name`) whose config.json can hold all of a configuration.
+def for_config(config: ModelConfig, name: Optional[str] = None, like: Optional[str] = None) -> Family:
+    """Returns the first family (or the one called `name`) whose config.json can hold all of a configuration; `like` goes before others.
 
     Raises:
       UserError: none can. The message names what would be lost.
     """
     if name is not None and name not in FAMILIES:
         raise UserError(f"family {name!r} is not supported; supported are {', '.join(FAMILIES)}")
-    candidates = [FAMILIES[name]] if name is not None else list(FAMILIES.values())
+    candidates = [FAMILIES[name]] if name is not None else sorted(FAMILIES.values(), key=lambda family: family.name != like)
     lost = {family.name: _lost(family, config) for family in candidates}
     nearest = min(lost, key=lambda family: len(lost[family]))
     if lost[nearest]:

@@ -16,7 +16,8 @@ from lm.data.config import DataConfig, HuggingFaceTokenizer, SentencePieceTokeni
 from lm.data.objectives.config import MaskedLM, NextToken, PrefixLM
 from lm.errors import UserError
 from lm.hf.convert import MAX_SHARD_BYTES, Params, load, save
-from lm.hf.files import CONFIG, REMEDY, TOKENIZER, TOKENIZER_FILES, copied
+from lm.hf.families import for_config
+from lm.hf.files import CONFIG, REMEDY, TOKENIZER, TOKENIZER_FILES, copied, read_json
 from lm.hf.ids import SourceIds, of_source, to_write
 from lm.model.config import ModelConfig
 from lm.train import record
@@ -50,6 +51,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
     if (workdir / CONFIG).exists():  # the model's own directory, as a rule: an import writes a file of that name
         raise UserError(f"{workdir} has a {CONFIG} already and is not a run: choose another --workdir")
     model, params = load(directory)
+    family = read_json(directory / CONFIG)["model_type"]
     ids = of_source(directory, model, eos_token)
     tokenizer = _tokenizer(directory, model, ids)
     with record.writing(workdir):
@@ -59,7 +61,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
     data = _data(workdir, model, ids)
     evaluation = EvalConfig(stride=min(EvalConfig().stride, data.sequence_length))
     config = RunConfig(model=model, data=data, evaluation=evaluation)
-    _write(config, params, workdir, tokenizer, {"from": str(directory), "ids": ids.recorded()})
+    _write(config, params, workdir, tokenizer, {"from": str(directory), "family": family, "ids": ids.recorded()})
     for note in ids.notes:
         say(note)
     return config
@@ -143,6 +145,7 @@ def export_run(
     params, found = checkpoint.restore_params(workdir, target, step)
     tokenizer = _at_hand(config, say)
     ids = to_write(config.model, tokenizer, pretrained.source_ids(saved))
+    family = for_config(config.model, family, like=saved.get("imported", {}).get("family")).name
     save(directory, config.model, params, family=family, max_shard_bytes=max_shard_bytes, ids=ids)
     _write_tokenizer(config.data.tokenizer, tokenizer, directory)
     return found

@@ -242,6 +242,14 @@ def test_models_that_no_family_holds(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_ids_with_which_a_family_computes_something_else(tmp_path):
+    config, params = hf.load(GOLDEN / "roberta")  # whose positions are counted from the tokens that are no padding
+    with pytest.raises(UserError, match=r"roberta .*pad_token_id"):
+        hf.save(tmp_path / "out", config, params, family="roberta", ids=({"pad_token_id": 0}, {}))
+    assert not (tmp_path / "out").exists()
+    hf.save(tmp_path / "out", config, params, family="bert", ids=({"pad_token_id": 0}, {}))
+
+
 def test_what_is_written_is_not_written_over(tmp_path):
     config, params = hf.load(GOLDEN / "llama")
     hf.save(tmp_path / "out", config, params)

@@ -39,6 +39,10 @@ def changed(config, **changes: Any):
         (changed(LLAMA, window=0), "model.attention.window=0"),
         (changed(T5_10, documents="joined"), "model.attention.documents=joined"),
         (changed(NEOX, architecture="encoder_decoder"), "model.parallel_residual architecture"),
+        (changed(NEOX, norm_placement="post_inside"), "model.parallel_residual norm_placement=pre"),
+        (changed(LLAMA, no_rope_interval=0), "model.no_rope_interval=0"),
+        (changed(GPT2, no_rope_interval=4), "model.no_rope_interval=4 model.positions=rope"),
+        (changed(LLAMA, qk_norm_over="heads"), "model.attention.qk_norm_over model.attention.qk_norm=true"),
         (changed(NEOX, norm_placement="post"), "model.parallel_residual norm_placement=pre"),
         (
             changed(LLAMA, rope_scaling=RopeScaling(low_frequency_factor=4.0)),

@@ -84,7 +84,7 @@ class AttentionConfig(Component):
         return [
             *sizes_of(path, {"num_heads": self.num_heads, "num_kv_heads": self.kv_heads, "head_dim": self.head_dim}),
             (uneven, f"{path}.num_heads={self.num_heads} must be a multiple of num_kv_heads={self.kv_heads}: change one of them"),
-            (nothing, f"{path}.qk_norm_over=heads and no {path}.qk_norm: there is no norm of queries and keys; set qk_norm"),
+            (nothing, f"{path}.qk_norm_over=heads and no {path}.qk_norm: there is no such norm; set --config.{path}.qk_norm=true"),
             (self.window is not None and self.window < 1, f"{path}.window={self.window} hides a query's own key: give 1 or more"),
         ]
 

@@ -52,7 +52,10 @@ def _rotary(config: ModelConfig) -> Refusals:
     every = config.no_rope_interval
     return [
         (every is not None and every < 1, f"model.no_rope_interval={every}: give 1 or more"),
-        (every is not None and not rotates(config), f"model.no_rope_interval={every} is for positions=rope and not {config.positions}"),
+        (
+            every is not None and not rotates(config),
+            f"model.no_rope_interval={every} is for rotary positions and these are {config.positions}: set --config.model.positions=rope",
+        ),
         (low >= high, f"model.rope_scaling: low_frequency_factor={low:g} must lie below high_frequency_factor={high:g}"),
         (rotates(config) and (size < 2 or size % 2 != 0), odd),
     ]
