@@ -12,6 +12,8 @@ import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Matrices are small: on busy cores, further threads of BLAS take most of their time to wait for one another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _FLAGS = [
     os.environ.get("XLA_FLAGS", ""),
     # Tests run each program a few times: compiling it well takes longer than what it saves. (The solver of fits sets its own level.)

@@ -43,7 +43,6 @@ def config(tmp_path_factory):
             "model.max_length=32",
             "model.attention.num_heads=1",
             "model.mlp.d_ff=32",
-            "model.mlp.gated=false",
             "optim.learning_rate=1e-2",
         ],
     )

@@ -21,7 +21,7 @@ COMMON = [
     f"data.sequence_length={LENGTH}", f"train_tokens={STEPS * ROWS * LENGTH}", f"batch_size={ROWS}",
     "evaluation.documents_bytes=1500", "evaluation.curve_bytes=600", "evaluation.points_per_decade=1", "evaluation.stride=16",
     "log.tensorboard=false", "log.every_steps=4", f"checkpoint.every_steps={SAVED}", "model.d_model=16", "model.num_layers=1",
-    "model.attention.num_heads=1", "model.mlp.d_ff=32", "model.mlp.gated=false", "optim.learning_rate=2e-2", "model.max_length=64",
+    "model.attention.num_heads=1", "model.mlp.d_ff=32", "optim.learning_rate=2e-2", "model.max_length=64",
 ]  # fmt: skip
 T5 = ["model.architecture=encoder_decoder", "model.positions=relative", "data.objective=span_corruption", "data.objective.sentinels=9"]
 ADAFACTOR = ["optim.optimizer=adafactor", "optim.optimizer.smallest_factored=8", "optim.schedule=rsqrt", "optim.clip_norm=none"]

@@ -120,7 +120,9 @@ def lower(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[Loss
     scalar: Any = functools.partial(jax.ShapeDtypeStruct, (), sharding=replicated)
     hyper = Hyper(scalar(jnp.float32), scalar(jnp.float32), scalar(jnp.int32), scalar(jnp.int32), scalar(jnp.uint32))
     with jax.set_mesh(mesh):
-        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batches)
+        # The step is traced once, for its shapes and as the body of the loop; there its inputs are of the mesh, too.
+        step = jax.jit(step, inline=True)
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=replicated), batches)
         metrics = jax.eval_shape(step, state, frozen, batch, hyper)[1]
         scalars = tuple(name for name, value in metrics.items() if value.ndim == 0)
         state_at = jax.tree.map(lambda x: x.sharding, state)

@@ -19,7 +19,6 @@ SMALL = [
     "data.sequence_length=32", "evaluation.documents_bytes=2000", "evaluation.curve_bytes=1000", "evaluation.stride=16",
     "evaluation.points_per_decade=1", "log.tensorboard=false", "log.every_steps=1", "model.vocab_size=262", "model.d_model=16",
     "model.num_layers=2", "model.max_length=32", "model.attention.num_heads=2", "model.attention.head_dim=8", "model.mlp.d_ff=32",
-    "model.mlp.gated=false",
     "optim.learning_rate=1e-2", "execution.unroll=false", "data.components.0.corpus=text_files", "data.allow_epochs=true",
     f"train_tokens={STEPS * TOKENS}",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ COMMON = [
     "evaluation.documents_bytes=300", "evaluation.curve_bytes=200", "evaluation.points_per_decade=1", "evaluation.stride=8",
     "log.tensorboard=false", "log.every_steps=1", "log.layer_norms=true", f"checkpoint.every_steps={SAVED}",
     "model.d_model=16", "model.num_layers=4",
-    "model.attention.num_heads=2", "model.attention.head_dim=8", "model.mlp.d_ff=16", "model.mlp.gated=false", "optim.learning_rate=2e-2",
+    "model.attention.num_heads=2", "model.attention.head_dim=8", "model.mlp.d_ff=16", "optim.learning_rate=2e-2",
     "execution.unroll=false",
     "model.vocab_size=259",
     "optim.optimizer=adafactor", "optim.optimizer.smallest_factored=8",
