@@ -19,10 +19,11 @@ from lm import config as config_lib
 from lm import distributed
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
+from lm.init_from import find, require_said
 from lm.train.config import RunConfig
 from lm.usage import usage
 
-WITH_VALUE = ("config", "workdir", "profile", *distributed.FLAGS)
+WITH_VALUE = ("config", "workdir", "init_from", "profile", *distributed.FLAGS)
 SWITCHES = ("help", "print_config", "dry_run")
 
 
@@ -136,18 +137,23 @@ def main(argv: Optional[list[str]] = None) -> int:
     workdir = arguments.values.get("workdir")
     if workdir is None and "dry_run" not in arguments.switches:
         raise UserError("--workdir is missing: name the directory for the run's record, metrics and checkpoints")
+    init_from = arguments.values.get("init_from")
+    if init_from is None and workdir is not None:
+        require_said(config, Path(workdir), Path(spec.partition(":")[0]))
     if "dry_run" in arguments.switches:
         from lm.describe import describe  # imports jax
         from lm.train.build import build
 
-        print(describe(build(config)))
+        begins = find(init_from, config, Path(workdir) if workdir else None)
+        print(describe(build(config)) + (f"\nweights of {begins['from']}, step {begins['step']:,}" if begins else ""))
         return 0
     assert workdir is not None
     from lm import runner  # imports jax
 
     with distributed.joined(hosts):
         log = functools.partial(print, flush=True) if distributed.is_first() else None
-        record = runner.train_run(config, Path(workdir), profile=profile, log=log, table=distributed.is_first())
+        first = distributed.is_first()
+        record = runner.train_run(config, Path(workdir), init_from=init_from, profile=profile, log=log, table=first)
         return report(record, Path(workdir)) if distributed.is_first() else int(record["status"] != "completed")
 
 

@@ -17,6 +17,7 @@ from lm.data.stream import TrainStream
 from lm.describe import describe
 from lm.errors import UserError
 from lm.evals.evaluator import make_evaluator
+from lm.init_from import find, require_tokenizer
 from lm.model.flops import ledger
 from lm.train import loop, record
 from lm.train.build import build, pipeline_of
@@ -32,13 +33,20 @@ shared_evaluator = functools.lru_cache(maxsize=8)(make_evaluator)
 
 
 def train_run(
-    config: RunConfig, workdir: Path, *, profile: Optional[tuple[int, int]] = None, log: Optional[Log] = None, table: bool = False
+    config: RunConfig,
+    workdir: Path,
+    *,
+    init_from: Optional[str] = None,
+    profile: Optional[tuple[int, int]] = None,
+    log: Optional[Log] = None,
+    table: bool = False,
 ) -> record.Record:
     """Trains a run in `workdir`, or continues it.
 
     Args:
       config: the run's configuration.
       workdir: the directory of its record, metrics and checkpoints. A completed or diverged run there is returned as it is.
+      init_from: the work directory of the run whose weights it begins with (default: random or imported ones).
       profile: the steps [a, b) of which a profiler trace is written.
       log: the function that prints a line (default: silent).
       table: whether to print the parameters before the first step.
@@ -52,32 +60,38 @@ def train_run(
     """
     workdir, say = Path(workdir), log or _silent
     before = _check_workdir(config, workdir)
+    found = distributed.first(lambda: find(init_from, config, workdir))
+    source = record.Source(found) if found else None
     parts = build(config)
     distributed.first(lambda: prepare_data(config.data, config.data_dir, say) and None)  # the others open what the first has made
     data = prepare_data(config.data, config.data_dir, say)
     rows, model = local_rows(parts.mesh, config.batch_size), (config.model.architecture, config.model.vocab_size)
     stream = TrainStream(data, config.data, config.batch_size, config.seed, rows, *model)
     stream.require(total_steps(config))
-    facts = facts_of(config, data)
+    require_tokenizer(source, data.tokenizer)
+    facts = facts_of(config, data, source)
     if before and before["id"] == facts.id and before["status"] in ("completed", "diverged"):
         say(f"{workdir} holds this run, {before['status']}: nothing to do")
         return before
     if table:
         say(describe(parts) + "\n")
+    if source:
+        say(f"weights of {source.workdir}, step {source.recorded['step']:,}")
     # The evaluator comes first: it refuses tokens that lose text.
     evaluate = shared_evaluator(shape_of(config, evaluation=config.evaluation), parts.model, parts.mesh, data)
     program = shared_program(shape_of(config), parts.model, parts.mesh)
     return loop.train(
-        config, workdir, stream, program, facts=facts, evaluate=evaluate, attention_backend=parts.attention, log=log, profile=profile
-    )
+        config, workdir, stream, program, facts=facts, source=source, evaluate=evaluate, attention_backend=parts.attention, log=log,
+        profile=profile,
+    )  # fmt: skip
 
 
-def facts_of(config: RunConfig, data: pipeline.Data) -> record.Facts:
+def facts_of(config: RunConfig, data: pipeline.Data, source: Optional[record.Source] = None) -> record.Facts:
     """Returns the facts of a run's record that are known before it trains: its id, its data, and its counts of parameters and FLOPs."""
     counts, info, schedule = ledger(config.model, row_of(config)), data.info, pipeline_of(config.execution, config.mesh.stage)
     splits = {f"{split}_{unit}": info[unit][split] for split in ("train", "validation") for unit in ("documents", "tokens", "bytes")}
     return record.Facts(
-        id=config_lib.identity(config, fingerprint=data.fingerprint),
+        id=config_lib.identity(config, fingerprint=data.fingerprint, **({"init_from": source.name} if source else {})),
         data={"fingerprint": data.fingerprint, **splits, **{name: info[name] for name in ("tokenizer", "lost_bytes", "rows_per_epoch")}},
         parameters=dict(counts.params),
         flops_per_token=dict(counts.flops_per_token),

@@ -19,6 +19,7 @@ Trains one configuration, or continues an interrupted run of the same configurat
 
   --config=FILE.py[:NAME]  the configuration: what get_config(NAME) of this file returns, or a .json file (--print_config writes one)
   --workdir=DIR            directory of the run's record, metrics and checkpoints
+  --init_from=RUN          begins with the weights of another run, trained or imported, in a work directory of its own
   --config.KEY=VALUE       sets one value of the configuration, in any order; the keys are listed below
   --print_config           prints the resulting configuration as JSON and exits
   --dry_run                prints parameters, FLOPs, steps and memory, and exits

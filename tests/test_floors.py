@@ -40,6 +40,7 @@ FLOORS = {
     "lm.analysis": 5,
     "lm.report": 6,
     "lm.preflight": 5,
+    "lm.init_from": 5,
     "lm.run": 5,
     "lm.runner": 5,
     "lm.usage": 5,

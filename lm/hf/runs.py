@@ -133,7 +133,7 @@ def export_run(
     from lm.mesh import MeshConfig
     from lm.model import architectures
     from lm.sharding import make_mesh
-    from lm.train import checkpoint, pretrained
+    from lm.train import checkpoint
 
     saved = record.read(workdir)
     if saved is None:
@@ -144,8 +144,9 @@ def export_run(
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
     params, found = checkpoint.restore_params(workdir, target, step)
     tokenizer = _at_hand(config, say)
-    ids = to_write(config.model, tokenizer, pretrained.source_ids(saved))
-    family = for_config(config.model, family, like=saved.get("imported", {}).get("family")).name
+    origin = record.origin(saved)
+    ids = to_write(config.model, tokenizer, origin.get("ids"))
+    family = for_config(config.model, family, like=origin.get("family")).name
     save(directory, config.model, params, family=family, max_shard_bytes=max_shard_bytes, ids=ids)
     _write_tokenizer(config.data.tokenizer, tokenizer, directory)
     return found

@@ -106,14 +106,14 @@ def continuations(
     from lm.model import architectures
     from lm.model.execution import Execution
     from lm.sharding import make_mesh
-    from lm.train import checkpoint, pretrained
+    from lm.train import checkpoint
 
     model = architectures.build(config.model, Execution(unroll=False, attention="xla"))  # then the loop holds one layer's keys and values
     placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
     params, _ = checkpoint.restore_params(workdir, target, step)
     special = SpecialIds(tokenizer, config.data.objective, config.model.vocab_size)
-    source = pretrained.source_ids(saved) or {}
+    source = record.origin(saved).get("ids") or {}
     imported = source if saved["status"] == "imported" and blank is None else {}  # as its own tokenizer and transformers begin
     architecture = config.model.architecture
     ids = as_imported(prompt, special, architecture, imported) if imported else prompt_ids(prompt, special, architecture, blank)

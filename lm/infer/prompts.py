@@ -33,7 +33,7 @@ def as_imported(text: str, ids: SpecialIds, architecture: str, source: Mapping[s
       text: the prompt.
       ids: the ids of tokenizer and objective.
       architecture: the model's architecture.
-      source: the ids that the import recorded (lm.train.pretrained.source_ids).
+      source: the ids that the import recorded (lm.train.record.origin).
     """
     encoded = ids.tokenizer.encode(text).tolist()
     if architecture == "encoder_decoder":

@@ -30,7 +30,7 @@ from lm.train.metrics import Diverged, StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.program import Program
 from lm.train.progress import Log, Progress
-from lm.train.record import Facts, Record
+from lm.train.record import Facts, Record, Source
 from lm.train.signals import Stop
 from lm.types import Batch, Hyper, Params, TrainState
 
@@ -44,6 +44,7 @@ def train(
     program: Program,
     *,
     facts: Facts,
+    source: Optional[Source] = None,
     evaluate: Optional[Evaluate] = None,
     frozen: Any = None,
     attention_backend: str = "xla",
@@ -58,6 +59,7 @@ def train(
       stream: the batches, by step.
       program: the compiled functions of the configuration's shape.
       facts: what the record says of the run beside what training measures.
+      source: the run whose weights it begins with; None: its own random or imported ones.
       evaluate: measures held-out likelihood; None measures none.
       frozen: arrays that the loss gets beside the parameters and no gradient is taken of; pre-training has none.
       attention_backend: the name of the attention kernel, for the record.
@@ -86,7 +88,7 @@ def train(
             raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or delete {workdir / checkpoint.FOLDER}")
         if before and before["status"] in ("completed", "diverged"):
             return before
-        run = Run(config, workdir, stream, program, facts, evaluate, frozen, now, log, profiler)
+        run = Run(config, workdir, stream, program, facts, source, evaluate, frozen, now, log, profiler)
         with contextlib.closing(run):
             run.begin(before, changes)
             with run.end_recorded():
@@ -105,6 +107,7 @@ class Run:
     stream: Stream
     program: Program
     facts: Facts
+    source: Optional[Source]
     evaluate: Optional[Evaluate]
     frozen: Any
     record: Record
@@ -131,13 +134,13 @@ class Run:
         """Restores the newest checkpoint, or makes the initial state."""
         self.device_hyper = jax.tree.map(self.on_device, self.hyper)
         self.record["seconds"]["compile"] = self.program.compile_seconds
-        self.record |= pretrained.provenance(before, self.config, self.facts.data["fingerprint"])
+        self.record |= pretrained.provenance(before, self.source, self.config, self.facts.data["fingerprint"])
         is_old, say = distributed.first(lambda: pretrained.has_training_state(before, self.workdir)), self.log or (lambda line: None)
         restored = checkpoint.restore(self.workdir, self.program.layers.stored, say) if is_old else None
         host: dict[str, Any] = {}
         if restored is None:
             initial = wait_on_virtual_devices(self.program.mesh, self.program.init(self.device_hyper.seed))
-            self.state = pretrained.first_state(initial, self.program.layers, before, self.workdir)
+            self.state = pretrained.first_state(initial, self.program.layers, before, self.source, self.workdir)
         else:
             self.state, host = self.program.layers.read(restored.state), restored.host
             self.step = self.saved = int(jax.device_get(self.state.step))

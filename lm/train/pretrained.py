@@ -1,14 +1,15 @@
-"""Runs that begin with pretrained weights, as lm.hf imports them: a record of status "imported" and a checkpoint of weights alone."""
+"""Runs that begin with weights from elsewhere: another run's, or imported ones, a checkpoint of weights alone in their own directory."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm.train import checkpoint
+from lm.errors import UserError
+from lm.train import checkpoint, record
 from lm.train.config import RunConfig
 from lm.train.layer_order import LayerOrder
-from lm.train.record import Record
+from lm.train.record import Record, Source
 from lm.types import TrainState
 
 
@@ -17,22 +18,32 @@ def has_training_state(before: Optional[Record], workdir: Path) -> bool:
     return before is not None and not ("imported" in before and checkpoint.steps(workdir) == [0])
 
 
-def provenance(before: Optional[Record], config: RunConfig, fingerprint: Optional[str]) -> dict[str, Any]:
-    """Returns the fields of the record that an import leaves. The weights are part of what the run is, and so of its id."""
+def provenance(before: Optional[Record], source: Optional[Source], config: RunConfig, fingerprint: Optional[str]) -> dict[str, Any]:
+    """Returns the fields of the record that say where the first weights are from. Imported ones are part of the run's id."""
+    if source is not None:
+        return {"init_from": source.recorded}
     if before is None or "imported" not in before:
         return {}
     own = config_lib.identity(config, fingerprint=fingerprint, weights=before["imported"]["weights"])
     return {"imported": before["imported"], "id": own}
 
 
-def first_state(state: TrainState, layers: LayerOrder, before: Optional[Record], workdir: Path) -> TrainState:
-    """Returns the initial state, with the imported weights if there are any."""
-    if before is None or "imported" not in before:
+def first_state(state: TrainState, layers: LayerOrder, before: Optional[Record], source: Optional[Source], workdir: Path) -> TrainState:
+    """Returns the initial state, with the weights from elsewhere if there are any.
+
+    Raises:
+      UserError: the other run's checkpoint is gone or damaged, or its directory holds another run by now.
+    """
+    if source is not None:
+        there = record.read(source.workdir)
+        if there is None or there["id"] != source.recorded["run"]:
+            raise UserError(
+                f"{source.workdir} no longer holds the run {source.recorded['run']} whose weights this one begins with: restore it"
+            )
+        folder, step = source.workdir, source.recorded["step"]
+    elif before is not None and "imported" in before:
+        folder, step = workdir, 0
+    else:
         return state
-    params, _ = checkpoint.restore_params(workdir, layers.stored.params, step=0)
+    params, _ = checkpoint.restore_params(folder, layers.stored.params, step=step)
     return dataclasses.replace(state, params=layers.read(params, layers.state.params))
-
-
-def source_ids(saved: Record) -> Optional[dict[str, Any]]:
-    """Returns the ids of special tokens of the model that a run's weights came from, as lm.hf.ids records them."""
-    return saved.get("imported", {}).get("ids")

@@ -13,7 +13,9 @@
                               and where there are labels label_nats and label_accuracy; or null
     curve                     points with step, tokens, flops (matmul_causal), nats_per_byte (of pairs: nats_per_token), lr_ratio, decayed
     environment               versions, devices, attention; of a pipeline also pipeline_bubble, the share of ticks in which stages idle
-    resumes (step, changes of execution); imported: where the first weights are from and their SHA-256, if imported
+    resumes (step, changes of execution)
+    imported                  if imported: the directory that the first weights are from, their SHA-256, family and ids of special tokens
+    init_from                 if it begins with another run's weights: that run's directory, id and step; family and ids if that has them
     seconds                   train, evaluate, checkpoint; total, which is their sum; compile, which runs of one shape share
 
 Files are replaced as a whole, so that a reader never sees half of one.
@@ -26,7 +28,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from lm import config as config_lib
 from lm import distributed, files
@@ -53,6 +55,26 @@ class Facts:
     flops_per_token: dict[str, float]
     bytes_per_token: float
     pipeline_bubble: Optional[float] = None
+
+
+class Source(NamedTuple):
+    """The run whose weights another begins with, as `init_from` of the latter's record has it."""
+
+    recorded: dict[str, Any]
+
+    @property
+    def workdir(self) -> Path:
+        return Path(self.recorded["from"])
+
+    @property
+    def name(self) -> str:
+        """Which weights they are, for the new run's id."""
+        return f"{self.recorded['run']}@{self.recorded['step']}"
+
+
+def origin(saved: Record) -> dict[str, Any]:
+    """Returns what the record keeps of the model that its weights came from, if any: `ids` of special tokens (lm.hf.ids) and `family`."""
+    return saved.get("imported") or saved.get("init_from") or {}
 
 
 @contextmanager

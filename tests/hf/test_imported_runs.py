@@ -10,13 +10,17 @@ from hf.checkpoints import GOLDEN, edited
 from tokenizers import Tokenizer, decoders, models
 
 from lm import config as config_lib
-from lm import hf
+from lm import hf, runner
+from lm import run as lm_run
+from lm.data import tokenizer
 from lm.data.config import Component
+from lm.data.objectives.config import Pairs
 from lm.errors import UserError
 from lm.hf import __main__ as command
 from lm.hf.runs import export_run, import_run
 from lm.infer.__main__ import continuations
 from lm.infer.sampling import Greedy
+from lm.init_from import find, require_tokenizer
 from lm.model.weights import flatten
 from lm.train import checkpoint, record
 from lm.train.config import RunConfig
@@ -53,41 +57,126 @@ def test_an_imported_run_writes_and_is_exported_again(source, tmp_path, capsys):
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
 
 
-def test_an_imported_run_trains_on(source, tmp_path):
-    """Its first state has the imported weights, and what it becomes is known as another run than one from random weights."""
-    from lm import runner
-
-    run, rng = tmp_path / "run", np.random.default_rng(0)
+def configured(run, tmp_path):
+    """The configuration of an imported run, with text of its own and one step that changes next to nothing."""
+    rng = np.random.default_rng(0)
     files = [tmp_path / f"{i}.txt" for i in range(4)]
     for file in files:
         file.write_text("".join(rng.choice(list("abcdefghijklmnopqr"), 3000)))
-    import_run(source, run)
     config = config_lib.from_dict(RunConfig, json.loads((run / "config.json").read_text()))
     data = dataclasses.replace(config.data, components=(Component("text_files", tuple(map(str, files))),), sequence_length=9)
-    optim = dataclasses.replace(config.optim, learning_rate=1e-30)
-    evaluation = dataclasses.replace(config.evaluation, documents_bytes=100, curve_bytes=100, points_per_decade=0)
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         data=data,
-        optim=optim,
-        evaluation=evaluation,
+        optim=dataclasses.replace(config.optim, learning_rate=1e-30),
+        evaluation=dataclasses.replace(config.evaluation, documents_bytes=100, curve_bytes=100, points_per_decade=0),
         batch_size=8,
         train_tokens=72,
         data_dir=str(tmp_path / "data"),
         execution=dataclasses.replace(config.execution, unroll=False),
     )
-    before = record.read(run)["imported"]
-    done = runner.train_run(config, run)
-    assert (done["status"], done["steps"], done["imported"]) == ("completed", 1, before)
-    assert done["id"] != config_lib.identity(config, fingerprint=done["data"]["fingerprint"])  # that of a run from random weights
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), hf.load(source)[1])
-    placed = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])), abstract
-    )
-    params, step = checkpoint.restore_params(run, placed)
+
+
+def require_weights(run, source):
+    """Asserts that a run ended, after one step, with about the weights of the source."""
+    _, expected = hf.load(source)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), expected)
+    params, step = checkpoint.restore_params(run, target)
     assert step == 1
-    for path, leaf in flatten(hf.load(source)[1]).items():
+    for path, leaf in flatten(expected).items():
         np.testing.assert_allclose(flatten(params)[path], leaf, atol=1e-6)
+
+
+def test_imported_weights_train_on_in_their_directory_or_in_another(source, tmp_path):
+    """What they become is known as other runs than one from random weights, and than each other."""
+    run, other, third = tmp_path / "run", tmp_path / "other", tmp_path / "third"
+    import_run(source, run)
+    config, before = configured(run, tmp_path), record.read(run)
+    done = runner.train_run(config, other, init_from=str(run))
+    kept = {key: before["imported"][key] for key in ("ids", "family")}
+    assert done["init_from"] == {"from": str(run), "run": before["id"], "step": 0, **kept}
+    require_weights(other, source)
+    again = runner.train_run(config, third, init_from=str(other))
+    assert (again["init_from"]["run"], again["init_from"]["step"]) == (done["id"], 1)
+    require_weights(third, source)
+    assert runner.train_run(config, third, init_from=str(other)) == again  # done already
+    inside = runner.train_run(config, run)
+    assert (inside["status"], inside["steps"], inside["imported"]) == ("completed", 1, before["imported"])
+    require_weights(run, source)
+    random = config_lib.identity(config, fingerprint=done["data"]["fingerprint"])
+    assert len({random, done["id"], again["id"], inside["id"]}) == 4
+    with pytest.raises(UserError, match=f"--init_from={other}"):
+        runner.train_run(config, third)
+    with pytest.raises(UserError, match=str(other)):  # another run's
+        runner.train_run(config, third, init_from=str(run))
+    with pytest.raises(UserError, match=r"imported.*--workdir"):
+        runner.train_run(config, run, init_from=str(other))
+    export_run(third, tmp_path / "out")
+    keys = json.loads((source / "config.json").read_text())
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {key: written.get(key) for key in keys if key.endswith("_token_id")} == {
+        key: value for key, value in keys.items() if key.endswith("_token_id")
+    }
+
+
+def test_a_resumed_run_keeps_the_step_that_it_began_with(source, tmp_path):
+    run = tmp_path / "run"
+    import_run(source, run)
+    config = configured(run, tmp_path)
+    begun = find(str(run), config) | {"step": 7}
+    (tmp_path / "new").mkdir()
+    record.write(tmp_path / "new", record.read(run) | {"init_from": begun})
+    assert find(str(run), config, tmp_path / "new") == begun
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"num_layers": 3}, "num_layers: 2 -> 3"),
+        ({"norm_epsilon": 0.5}, "norm_epsilon"),
+        ({"max_length": 10}, "max_length"),
+        ({"embedding_std": 0.5}, None),  # of random weights
+    ],
+)
+def test_weights_of_another_model_are_not_begun_with(source, tmp_path, changes, names):
+    run = tmp_path / "run"
+    import_run(source, run)
+    config = configured(run, tmp_path)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+    if names is None:
+        assert find(str(run), config)["step"] == 0
+        return
+    with pytest.raises(UserError, match=names):
+        find(str(run), config)
+
+
+def test_weights_and_tokenizer_belong_together(source, tmp_path):
+    run = tmp_path / "run"
+    import_run(source, run)
+    config = configured(run, tmp_path)
+    begun = record.Source(find(str(run), config))
+    own = tokenizer.build(config.data.tokenizer, [], "")
+    require_tokenizer(begun, own)
+    require_tokenizer(begun, Pairs().tokenizer(own))  # pairs of the same tokens
+    with pytest.raises(UserError, match="tokenizer"):
+        require_tokenizer(begun, tokenizer.Bytes())
+
+
+def test_an_imports_configuration_says_that_a_new_directory_lacks_its_weights(source, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "copy.json"
+    import_run(source, run)
+    file.write_text((run / "config.json").read_text())
+    for spec in (run / "config.json", file):
+        with pytest.raises(UserError, match=f"--init_from={run}"):
+            lm_run.main([f"--config={spec}", f"--workdir={tmp_path / 'new'}", "--dry_run"])
+    assert not (tmp_path / "new").exists()
+    for arguments in ([f"--workdir={run}"], [f"--workdir={tmp_path / 'new'}", "--init_from=none"], [f"--init_from={run}"], []):
+        assert lm_run.main([f"--config={file}", "--config.data.sequence_length=9", "--dry_run", *arguments]) == 0
+    with pytest.raises(UserError, match=r"lm\.hf import"):
+        lm_run.main([f"--config={file}", f"--init_from={source}", "--dry_run"])
+    with pytest.raises(UserError, match=r"run\.json"):
+        lm_run.main([f"--config={file}", f"--init_from={tmp_path}", "--dry_run"])
 
 
 def test_another_model_does_not_train_in_an_imported_run(source, tmp_path):
