@@ -88,6 +88,7 @@ class GridResults:
             files.write_text(self.root / "fit.json", analysis.to_json(made))
             fitted = {"study": self.study.name, **made.summary(), "inputs": inputs}
             files.write_json(path, fitted)
+            self.say(f"wrote {path} and fit.json beside it")
         return fitted
 
     def _print(self, fitted: dict[str, Any], as_json: bool) -> int:

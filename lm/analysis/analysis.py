@@ -20,22 +20,24 @@ from lm.analysis.envelope import Envelope, fit_envelope
 from lm.analysis.forecast import Forecast
 from lm.analysis.oracle import LeastLoss
 from lm.analysis.oracle_fit import OracleComparison, compare
+from lm.analysis.recommend import Recommendation, recommend
 from lm.analysis.runs import Exclusion, missing_convention, runs_of, usable
 from lm.analysis.score import Score, score
 from lm.errors import UserError
 from lm.scaling import diagnostics, results
 from lm.scaling.approaches import profiles
 from lm.scaling.approaches.isoflop import Isoflop, fit_isoflop
-from lm.scaling.approaches.parametric import Parametric, fit_parametric
+from lm.scaling.approaches.parametric import Parametric, described, fit_law
 from lm.scaling.backtest.backtest import TableBacktest, backtest_table
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.intervals.noise import NoiseModel, fit_noise
 from lm.scaling.results import Caution, Refusal, result
 from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
+from lm.scaling.words import si
 from lm.study.rows import Row, one_likelihood
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @result
@@ -62,6 +64,7 @@ class Analysis:
     versions: dict[str, str]
     oracle: Optional[OracleComparison] = None  # for text whose least loss is known
     backtest: Optional[TableBacktest] = None  # of forecasts from fewer budgets
+    recommended: tuple[Recommendation, ...] = ()  # beyond the largest budget
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -78,11 +81,13 @@ class Analysis:
             approaches[name] = _exponents(made)
             if isinstance(made, Parametric):
                 approaches[name] |= {"a_counted": made.a_counted, "b_counted": made.b_counted}
+            if isinstance(made, (Isoflop, Parametric)):
+                approaches[name] |= {"a_with_error": made.a_with_error, "b_with_error": made.b_with_error}
         return results.encode(
             {
                 "exponents": approaches, "exponents_without_learning_rate_gaps": _exponents(self.isoflop_without_gaps),
                 "sigma": self.sigma, "checks": self.checks, "failures": self.failures, "forecast": _forecast_summary(self.score),
-                "conventions": self.conventions, "excluded": self.excluded, "cautions": self.cautions,
+                "recommended": self.recommended, "conventions": self.conventions, "excluded": self.excluded, "cautions": self.cautions,
             }
             | ({} if self.oracle is None else {"oracle": self.oracle})
         )  # fmt: skip
@@ -120,8 +125,12 @@ def analyse(
     runs = runs_of(used, settings.n, settings.c, settings.planned_c)
     noise, cells = fit_noise(runs, settings), runs.cells()
     made = profiles_of(cells, settings)
-    isoflop: Union[Isoflop, Refusal] = made if isinstance(made, Refusal) else fit_isoflop(made, cells, noise, settings)[0]
-    parametric = fit_parametric(cells, noise, settings, check=lambda fitted, a: diagnostics.support(fitted, cells, a))
+    isoflop, minima = (made, made) if isinstance(made, Refusal) else fit_isoflop(made, cells, noise, settings)
+    law = fit_law(cells, noise, settings, settings.draws, "main")
+    parametric = (
+        law if isinstance(law, Refusal) else described(law, cells, noise, settings, lambda fitted, a: diagnostics.support(fitted, cells, a))
+    )
+    usable_law = parametric.a if isinstance(parametric, Parametric) and isinstance(parametric.a, Refusal) else law
     brackets = fit_brackets(used, noise, settings)
     classes = shape_classes(profiles.by_budget(cells), cells, noise, settings)
     checked = () if isinstance(isoflop, Refusal) else check_budgets(isoflop, settings) + without_runs(rows, used)
@@ -130,11 +139,12 @@ def analyse(
         sigma={f"{b:.6g}": noise if isinstance(noise, Refusal) else noise.at(c) for b, c in _budgets(cells)},
         envelope=fit_envelope(used, noise, settings), isoflop=isoflop, parametric=parametric, checks=checked, shape_classes=classes,
         brackets=brackets, isoflop_without_gaps=_adjusted(cells, brackets, isoflop, noise, settings),
-        conventions=convention_table(used, noise, settings), forecast=forecast, score=_score(forecast, used, isoflop, settings),
+        conventions=convention_table(used, noise, settings, usable_law), forecast=forecast, score=_score(forecast, used, isoflop, settings),
         cautions=_cautions(classes, parametric, checked) + _disagreement(isoflop, made, parametric, cells, settings),
         versions={"jax": jax.__version__, "numpy": np.__version__},
         oracle=None if least is None else compare(least, cells, parametric, noise, settings),
         backtest=backtest_table(runs, objective=HuberLog(settings.delta), seed=settings.seed),
+        recommended=recommend(minima, usable_law, cells, noise, settings),
     )  # fmt: skip
 
 
@@ -180,7 +190,7 @@ def _cautions(
             found.append(Caution("shape_class", text))
     for check in checked:
         if len(check.tied) > 1:
-            sizes = ", ".join(f"{n:.3g}" for n in check.tied)
+            sizes = ", ".join(si(n, 3) for n in check.tied)
             text = f"at {check.budget:.3g} FLOPs the lowest loss is a tie of {len(check.tied)} sizes: N = {sizes}"
             found.append(Caution("tied", text))
     return tuple(found)

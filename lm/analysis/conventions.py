@@ -42,19 +42,26 @@ def profiles_of(cells: Runs, settings: AnalysisSettings) -> Union[list[profiles.
     return profiles.interpolated(cells, len(set(cells.budget.tolist())))
 
 
-def convention_table(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> tuple[ConventionRow, ...]:
-    """Fits every pair of conventions that the runs record."""
+def convention_table(
+    rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings, own: Union[FittedLaw, Refusal]
+) -> tuple[ConventionRow, ...]:
+    """Fits every pair of conventions that the runs record; `own` is the law under the settings' convention of N."""
     table: list[ConventionRow] = []
     for n in N_CONVENTIONS:
         missing = missing_convention(rows, n, settings.planned_c)
         if missing is not None:
             table += [ConventionRow(n, c, _grouping(c, settings), missing, missing, missing, missing) for c in C_CONVENTIONS]
             continue
-        cells = runs_of(rows, n, settings.planned_c, settings.planned_c).cells()
-        law = parametric.fit_law(cells, noise, settings, settings.draws if n == settings.n else settings.table_draws, "main")
-        law = law if isinstance(law, Refusal) else parametric.unidentified(law, settings) or law
+        law = own if n == settings.n else _law(rows, noise, dataclasses.replace(settings, n=n))
         table += [_row(rows, law, noise, dataclasses.replace(settings, n=n, c=c)) for c in C_CONVENTIONS]
     return tuple(table)
+
+
+def _law(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], settings: AnalysisSettings) -> Union[FittedLaw, Refusal]:
+    """Fits the law under another convention of N; a Refusal where its exponents mean nothing."""
+    cells = runs_of(rows, settings.n, settings.planned_c, settings.planned_c).cells()
+    law = parametric.fit_law(cells, noise, settings, settings.table_draws, "main")
+    return law if isinstance(law, Refusal) else parametric.unidentified(law, settings) or law
 
 
 def _row(

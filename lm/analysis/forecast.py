@@ -82,7 +82,7 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
     log_c = np.log([row.flops[settings.planned_c] for row in targets])
     law = parametric.fit_law(cells, noise, settings, settings.draws, "forecast", span=False)
     problem = law if isinstance(law, Refusal) else parametric.unidentified(law, settings)
-    losses = _losses(law, cells, noise, log_x, log_c, settings)
+    losses = predictive(law, cells, noise, log_x, log_c, settings)
     sigma = noise.sigma(log_c).tolist() if isinstance(noise, NoiseModel) else [None] * len(log_c)
     fitted, minima = isoflop.fit_isoflop(profiles.by_budget(cells), cells, noise, settings)
     centre = np.array([log_c.mean()])
@@ -102,7 +102,7 @@ def make(known: Sequence[Row], planned: Sequence[Row], settings: AnalysisSetting
     )  # fmt: skip
 
 
-def _losses(
+def predictive(
     law: Union[FittedLaw, Refusal],
     cells: Runs,
     noise: Union[NoiseModel, Refusal],
@@ -110,7 +110,12 @@ def _losses(
     log_c: np.ndarray,
     settings: AnalysisSettings,
 ) -> list[tuple[Answer, dict[str, float], float]]:
-    """Returns predictive estimates of the planned cells' losses, the standard deviations of their parts, and how far each was moved."""
+    """Returns predictive estimates of the losses of runs to come, the standard deviations of their parts, and how far each was moved.
+
+    Args:
+        log_x: log N and log D of the runs [m, 2].
+        log_c: log C of the runs [m] in the convention of the plan, of which seed noise is a function.
+    """
     if isinstance(law, Refusal):
         return [(law, {}, 0.0)] * len(log_c)
     drawn = np.log(solver.loss(law.law, law.draws, np.exp(log_x)))

@@ -2,24 +2,105 @@
 
 from typing import Any, Optional
 
-from lm.scaling.words import answer
+from lm.scaling.words import aligned, answer, digits, short, si
 
-NAMES = {"envelope": "approach 1 (envelope)", "isoflop": "approach 2 (IsoFLOP)", "parametric": "approach 3 (parametric)"}
+# rows of the table of exponents: key in "exponents", ending of the names of a and b there, whether the law's own error stands beside them
+APPROACHES = {
+    "1, envelope of curves": ("envelope", "", False),
+    "2, IsoFLOP minima": ("isoflop", "", True),
+    "3, law, C = k N D": ("parametric", "", False),
+    "3, law, C as counted": ("parametric", "_counted", True),
+}
+Json = Optional[dict[str, Any]]  # of an Estimate or a Refusal
 
 
 def render(made: dict[str, Any]) -> str:
-    """Renders the exponents by the three approaches, sigma(C), the forecast's error, exclusions and cautions."""
-    lines = [f"{made['study']}: N* ~ C^a, D* ~ C^b"]
-    for name, title in NAMES.items():
-        found = made["exponents"][name]
-        exponents = f"a {answer(found['a'])}   b {answer(found['b'])}" if "a" in found else answer(found)
-        lines.append(f"  {title:24s} {exponents}")
+    """Renders the exponents by the three approaches, what to train next, sigma(C), the forecast's error, exclusions and cautions."""
+    reasons = _Reasons()
+    exponents, recommended = _exponents(made["exponents"], reasons), _recommended(made["recommended"], reasons)
+    lines = [f"{made['study']}: N* ~ C^a, D* ~ C^b", *exponents, *recommended, *reasons.lines()]
     lines += [f"  sigma at C {float(budget):.3g}: {answer(sigma, percent=True)}" for budget, sigma in made["sigma"].items()]
     lines.append(f"  forecast: {_forecast(made['forecast'])}")
     lines += _oracle(made["oracle"]) if "oracle" in made else []
     lines += [f"  excluded: {_words(item)}" for item in made["excluded"]]
     lines += [f"  caution: {item['message']}" for item in made["cautions"]]
-    return "\n".join(lines)
+    return "\n".join(short(line) for line in lines)
+
+
+def _exponents(found: dict[str, Any], reasons: "_Reasons") -> list[str]:
+    """Returns a table of a and b by each approach with their intervals of both kinds."""
+    rows, levels = [], set()
+    for name, (key, ending, both) in APPROACHES.items():
+        made = found[key]
+        a, b = (made if made.get("type") == "Refusal" else made[exponent + ending] for exponent in ("a", "b"))
+        for exponent, value in (("a, b", a),) if a == b else (("a", a), ("b", b)):
+            own = made.get(f"{exponent}_with_error") if both else None
+            reasons.add(f"approach {name[0]}", value)
+            levels |= {one["level"] for one in (value, own) if one and one["type"] == "Estimate" and one["low"] is not None}
+            rows.append(["" if exponent == "b" else name, exponent, _number(value), _ends(value), _number(own, _ends(own))])
+    level = f" ({levels.pop():.0%})" if len(levels) == 1 else ""
+    head = ["approach", "exponent", "value", f"statistical{level}", f"with the law's own error{level}"]
+    return aligned(head, rows, left=(0, 1))
+
+
+def _recommended(found: list[dict[str, Any]], reasons: "_Reasons") -> list[str]:
+    """Returns a table of the models to train beyond the largest budget, with the intervals that hold the law's own error."""
+    if not found:
+        return []
+    rows = []
+    for one in found:
+        for name in ("n", "d", "loss"):
+            reasons.add("to train next", one[name])
+        counts = (_number(one[name], _ends(one[name], _count), _count) for name in ("n", "d"))
+        loss = _number(one["loss"], _ends(one["loss"], _four), _four)
+        rows.append([f"{one['factor']:g} times the largest budget", f"{one['flops']:.3g}", *counts, loss])
+    head = ["to train next, at", "C", "N*", "D*", "loss of one run"]
+    by = next((one for one in found if one["by"]), None)
+    methods = [] if by is None else [f"N* and D* by approach {by['by']} ({_method(by['n'])}), loss by {_method(by['loss'])}"]
+    return [*aligned(head, rows, left=(0,)), *(f"    {method}" for method in methods)]
+
+
+def _method(value: dict[str, Any]) -> str:
+    return value.get("method", "none")
+
+
+class _Reasons:
+    """The reasons why numbers or intervals are missing, each once, with what it holds for."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, None]] = {}
+
+    def add(self, name: str, value: Json) -> None:
+        refused = value if value and value["type"] == "Refusal" else value and value["refused"]
+        if refused:
+            self._found.setdefault(refused["reason"], {})[name] = None
+
+    def lines(self) -> list[str]:
+        every = list(self._found)
+        kept = [reason for reason in every if not any(reason != other and other in reason for other in every)]
+        return [f"  {', '.join(self._found[reason])}: {reason}" for reason in kept]
+
+
+def _number(value: Json, ends: str = "", form: Any = digits) -> str:
+    if value is None:
+        return "-"
+    if value["type"] == "Refusal":
+        return "refused"
+    return form(value["value"]) + (f" ({ends})" if ends and ends != "-" else "")
+
+
+def _ends(value: Json, form: Any = digits) -> str:
+    if value is None or value["type"] == "Refusal" or value["low"] is None:
+        return "-"
+    return f"{form(value['low'])} to {form(value['high'])}"
+
+
+def _count(value: float) -> str:
+    return si(value, 3, zeros=True)
+
+
+def _four(value: float) -> str:
+    return digits(value, 4)
 
 
 def _oracle(made: dict[str, Any]) -> list[str]:
@@ -31,7 +112,7 @@ def _oracle(made: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _forecast(made: Optional[dict[str, Any]]) -> str:
+def _forecast(made: Json) -> str:
     if made is None:
         return "none, or not scored yet"
     if made.get("type") == "Refusal":

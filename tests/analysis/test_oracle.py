@@ -55,7 +55,8 @@ def test_a_law_that_holds_is_found_and_its_floor_identified(fitted):
 def test_the_results_say_it(fitted):
     assert results.from_json(results.to_json(fitted)) == fitted
     nothing = results.encode(Refusal("missing", "not asked for"))
-    made = {"exponents": dict.fromkeys(summary.NAMES, nothing), "sigma": {}, "forecast": None, "excluded": [], "cautions": []}
+    exponents = dict.fromkeys(("envelope", "isoflop", "parametric"), nothing)
+    made = {"exponents": exponents, "recommended": [], "sigma": {}, "forecast": None, "excluded": [], "cautions": []}
     printed = summary.render({"study": "s", **made, "oracle": results.encode(fitted)})
     assert fitted.verdict in printed
     assert "of an ideal learner 0.33" in printed

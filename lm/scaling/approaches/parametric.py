@@ -11,6 +11,7 @@ from typing import Optional, Union
 
 import numpy as np
 
+from lm.scaling import law_error
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import HuberLog
 from lm.scaling.fitted_law import FittedLaw, fit_runs, lack_of_fit, lost_draws, rising, spans
@@ -45,7 +46,7 @@ class Parametric:
     """The result of approach 3: the fitted law, and the exponents a and b of N* ~ C^a, D* ~ C^b that follow from it.
 
     `a` and `b` are beta / (alpha + beta) and its complement, as if C were k N D. `a_counted` and `b_counted` are the slopes of N* and D*
-    over the sampled budgets with C as counted.
+    over the sampled budgets with C as counted, and the two `with_error` the same with the law's own error.
     """
 
     n_convention: str
@@ -71,6 +72,8 @@ class Parametric:
     agreeing: int
     failed: float  # share of draws with an exponent of 0 or less
     cautions: tuple[Caution, ...]
+    a_with_error: Optional[Answer] = None
+    b_with_error: Optional[Answer] = None
 
 
 def fit_law(
@@ -98,8 +101,17 @@ def fit_parametric(
 ) -> Union[Parametric, Refusal]:
     """Fits approach 3 with intervals, profiles and residuals. `check` returns cautions of the fitted law and its exponent a."""
     made = fit_law(cells, noise, settings, draws or settings.draws, "main")
-    if isinstance(made, Refusal):
-        return made
+    return made if isinstance(made, Refusal) else described(made, cells, noise, settings, check)
+
+
+def described(
+    made: FittedLaw,
+    cells: Runs,
+    noise: Union[NoiseModel, Refusal],
+    settings: AnalysisSettings,
+    check: Callable[[FittedLaw, Answer], Iterable[Caution]] = lambda made, a: (),
+) -> Parametric:
+    """Returns a fitted law as the result of approach 3."""
     profiles = _profiles(made, ("E", "alpha", "beta"), settings)
     flat = {curve.name: curve.refusal for curve in profiles if curve.flat}
     problem = _unidentified(made, flat, settings)
@@ -109,6 +121,7 @@ def fit_parametric(
             parameters[coefficient] = flat[exponent]
     a_counted, b_counted = path_exponents(made, cells)
     n_line, d_line, loss_line = (line(made, cells, which) for which in ("log_n", "log_d", "log_loss"))
+    own = {} if problem else law_error.exponents(law_error.inferred(made), cells, settings.level, settings.seed)
     lack, value = lack_of_fit(made, cells, noise), made.fit
     return Parametric(
         n_convention=settings.n, c_convention=settings.c, objective=f"Huber({settings.delta:g}) on log loss", values=value.natural,
@@ -120,6 +133,7 @@ def fit_parametric(
         residuals=_residuals(value, cells, noise), lack_of_fit=lack, objective_value=value.value, gradient=value.gradient,
         condition=value.condition, starts=value.starts, agreeing=value.agreeing, failed=lost_draws(made),
         cautions=value.cautions + _cautions(flat, lack) + tuple(check(made, a_counted)),
+        a_with_error=own.get("a"), b_with_error=own.get("b"),
     )  # fmt: skip
 
 
