@@ -116,7 +116,7 @@ def test_it_is_measured_once_and_kept_with_the_study(tmp_path, monkeypatch):
 
 
 def test_windows_without_the_words_that_predict_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"evaluation\.stride to 54"):
+    with pytest.raises(UserError, match=r"evaluation\.stride=54"):
         oracle.measure(config(evaluation=EvalConfig(stride=60)), CHAIN, str(tmp_path))
     with pytest.raises(UserError, match=r"data\.sequence_length"):
         oracle.require_context(config(), dataclasses.replace(CHAIN, lag=30))
