@@ -1,6 +1,8 @@
 """Describes a run before it is trained: its parameters, FLOPs, steps and memory, as text. Nothing is allocated."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Optional
 
 from jax.sharding import Mesh, PartitionSpec
@@ -17,6 +19,7 @@ from lm.train.config import RunConfig
 from lm.train.derived import hyper_of, row_of, tokens_per_step, total_steps
 from lm.train.memory import kept_bytes
 from lm.train.placement import abstract_state, on_one_device
+from lm.train.record import Source
 
 
 def parameter_table(model: Model, mesh: Mesh) -> str:
@@ -40,8 +43,17 @@ def _split(axes: Names, spec: PartitionSpec, mesh: Mesh) -> str:
     return " ".join(words) or "-"
 
 
-def describe(parts: BuiltRun) -> str:
-    """Returns the text of `--dry_run`; UserError for a token budget that holds no step."""
+def describe(parts: BuiltRun, source: Optional[Source] = None, first_weights: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Returns the text of `--dry_run`.
+
+    Args:
+      parts: the configuration with its model and mesh.
+      source: the run whose weights it begins with.
+      first_weights: what tells these, or imported ones, apart (lm.train.record.first_weights).
+
+    Raises:
+      UserError: the token budget holds no step.
+    """
     config, model, mesh = parts.config, parts.model, parts.mesh
     per_step, steps, warmup = tokens_per_step(config), total_steps(config), int(hyper_of(config).warmup_steps)
     row = row_of(config)
@@ -59,7 +71,9 @@ def describe(parts: BuiltRun) -> str:
         f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}: "
         + ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
         *_pipeline(model),
-        "data        " + _data(info(config.data, config.data_dir), config, steps),
+        "data        " + _data(info(config.data, config.data_dir), config, steps, first_weights),
+        *([f"weights     of {source.workdir}, step {source.recorded['step']:,}"] if source else []),
+        *([f"weights     as imported, {first_weights['weights'][:12]}"] if "weights" in first_weights else []),
     ]
     return "\n".join(lines)
 
@@ -103,11 +117,11 @@ def _bytes(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _data(prepared: Optional[dict[str, Any]], config: RunConfig, steps: int) -> str:
+def _data(prepared: Optional[dict[str, Any]], config: RunConfig, steps: int, first_weights: Mapping[str, str]) -> str:
     if prepared is None:
         return f"not prepared yet in {config.data_dir}"
     rows = steps * config.batch_size
-    name = config_lib.identity(config, fingerprint=prepared["fingerprint"])
+    name = config_lib.identity(config, fingerprint=prepared["fingerprint"], **first_weights)
     return (
         f"{prepared['tokens']['train']:,} training tokens; this run reads {rows / prepared['rows_per_epoch']:.2f} epochs; its id is {name}"
     )

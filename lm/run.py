@@ -20,6 +20,7 @@ from lm import distributed
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.init_from import find, require_said
+from lm.train import record
 from lm.train.config import RunConfig
 from lm.usage import usage
 
@@ -141,11 +142,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     if init_from is None and workdir is not None:
         require_said(config, Path(workdir), Path(spec.partition(":")[0]))
     if "dry_run" in arguments.switches:
-        from lm.describe import describe  # imports jax
-        from lm.train.build import build
-
-        begins = find(init_from, config, Path(workdir) if workdir else None)
-        print(describe(build(config)) + (f"\nweights of {begins['from']}, step {begins['step']:,}" if begins else ""))
+        print(dry_run(config, init_from, Path(workdir) if workdir else None))
         return 0
     assert workdir is not None
     from lm import runner  # imports jax
@@ -153,16 +150,26 @@ def main(argv: Optional[list[str]] = None) -> int:
     with distributed.joined(hosts):
         log = functools.partial(print, flush=True) if distributed.is_first() else None
         first = distributed.is_first()
-        record = runner.train_run(config, Path(workdir), init_from=init_from, profile=profile, log=log, table=first)
-        return report(record, Path(workdir)) if distributed.is_first() else int(record["status"] != "completed")
+        done = runner.train_run(config, Path(workdir), init_from=init_from, profile=profile, log=log, table=first)
+        return report(done, Path(workdir)) if distributed.is_first() else int(done["status"] != "completed")
 
 
-def report(record: dict[str, Any], workdir: Path) -> int:
+def dry_run(config: RunConfig, init_from: Optional[str], workdir: Optional[Path]) -> str:
+    """Returns what `--dry_run` prints; UserError where training would end in one before it began."""
+    from lm.describe import describe  # imports jax
+    from lm.train.build import build
+
+    found = find(init_from, config, workdir)
+    source = record.Source(found) if found else None
+    return describe(build(config), source, record.first_weights(record.read(workdir) if workdir else None, source))
+
+
+def report(done: record.Record, workdir: Path) -> int:
     """Prints how a run ended and returns the command's exit status."""
-    if record["status"] != "completed":
-        print(f"{record['status']}: {record['reason']}; recorded in {workdir / 'run.json'}", file=sys.stderr)
+    if done["status"] != "completed":
+        print(f"{done['status']}: {done['reason']}; recorded in {workdir / 'run.json'}", file=sys.stderr)
         return 1
-    print(f"held out: {in_words(record['final'])}; recorded in {workdir / 'run.json'}")
+    print(f"held out: {in_words(done['final'])}; recorded in {workdir / 'run.json'}")
     return 0
 
 

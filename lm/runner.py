@@ -6,6 +6,7 @@ program.
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -69,14 +70,13 @@ def train_run(
     stream = TrainStream(data, config.data, config.batch_size, config.seed, rows, *model)
     stream.require(total_steps(config))
     require_tokenizer(source, data.tokenizer)
-    facts = facts_of(config, data, source)
+    first_weights = record.first_weights(before, source)
+    facts = facts_of(config, data, first_weights)
     if before and before["id"] == facts.id and before["status"] in ("completed", "diverged"):
         say(f"{workdir} holds this run, {before['status']}: nothing to do")
         return before
     if table:
-        say(describe(parts) + "\n")
-    if source:
-        say(f"weights of {source.workdir}, step {source.recorded['step']:,}")
+        say(describe(parts, source, first_weights) + "\n")
     # The evaluator comes first: it refuses tokens that lose text.
     evaluate = shared_evaluator(shape_of(config, evaluation=config.evaluation), parts.model, parts.mesh, data)
     program = shared_program(shape_of(config), parts.model, parts.mesh)
@@ -86,12 +86,12 @@ def train_run(
     )  # fmt: skip
 
 
-def facts_of(config: RunConfig, data: pipeline.Data, source: Optional[record.Source] = None) -> record.Facts:
+def facts_of(config: RunConfig, data: pipeline.Data, first_weights: Mapping[str, str]) -> record.Facts:
     """Returns the facts of a run's record that are known before it trains: its id, its data, and its counts of parameters and FLOPs."""
     counts, info, schedule = ledger(config.model, row_of(config)), data.info, pipeline_of(config.execution, config.mesh.stage)
     splits = {f"{split}_{unit}": info[unit][split] for split in ("train", "validation") for unit in ("documents", "tokens", "bytes")}
     return record.Facts(
-        id=config_lib.identity(config, fingerprint=data.fingerprint, **({"init_from": source.name} if source else {})),
+        id=config_lib.identity(config, fingerprint=data.fingerprint, **first_weights),
         data={"fingerprint": data.fingerprint, **splits, **{name: info[name] for name in ("tokenizer", "lost_bytes", "rows_per_epoch")}},
         parameters=dict(counts.params),
         flops_per_token=dict(counts.flops_per_token),

@@ -134,7 +134,7 @@ class Run:
         """Restores the newest checkpoint, or makes the initial state."""
         self.device_hyper = jax.tree.map(self.on_device, self.hyper)
         self.record["seconds"]["compile"] = self.program.compile_seconds
-        self.record |= pretrained.provenance(before, self.source, self.config, self.facts.data["fingerprint"])
+        self.record |= pretrained.provenance(before, self.source)
         is_old, say = distributed.first(lambda: pretrained.has_training_state(before, self.workdir)), self.log or (lambda line: None)
         restored = checkpoint.restore(self.workdir, self.program.layers.stored, say) if is_old else None
         host: dict[str, Any] = {}

@@ -4,10 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Optional
 
-from lm import config as config_lib
 from lm.errors import UserError
 from lm.train import checkpoint, record
-from lm.train.config import RunConfig
 from lm.train.layer_order import LayerOrder
 from lm.train.record import Record, Source
 from lm.types import TrainState
@@ -18,14 +16,11 @@ def has_training_state(before: Optional[Record], workdir: Path) -> bool:
     return before is not None and not ("imported" in before and checkpoint.steps(workdir) == [0])
 
 
-def provenance(before: Optional[Record], source: Optional[Source], config: RunConfig, fingerprint: Optional[str]) -> dict[str, Any]:
-    """Returns the fields of the record that say where the first weights are from. Imported ones are part of the run's id."""
+def provenance(before: Optional[Record], source: Optional[Source]) -> dict[str, Any]:
+    """Returns the fields of the record that say where the first weights are from."""
     if source is not None:
         return {"init_from": source.recorded}
-    if before is None or "imported" not in before:
-        return {}
-    own = config_lib.identity(config, fingerprint=fingerprint, weights=before["imported"]["weights"])
-    return {"imported": before["imported"], "id": own}
+    return {"imported": before["imported"]} if before and "imported" in before else {}
 
 
 def first_state(state: TrainState, layers: LayerOrder, before: Optional[Record], source: Optional[Source], workdir: Path) -> TrainState:

@@ -66,10 +66,17 @@ class Source(NamedTuple):
     def workdir(self) -> Path:
         return Path(self.recorded["from"])
 
-    @property
-    def name(self) -> str:
-        """Which weights they are, for the new run's id."""
-        return f"{self.recorded['run']}@{self.recorded['step']}"
+
+def first_weights(before: Optional[Record], source: Optional[Source]) -> dict[str, str]:
+    """Returns what tells the first weights of a run apart, as part of its id; nothing for random ones, which follow from the seed.
+
+    Args:
+      before: the record that is in its work directory.
+      source: the run whose weights it begins with.
+    """
+    if source is not None:
+        return {"init_from": f"{source.recorded['run']}@{source.recorded['step']}"}
+    return {"weights": before["imported"]["weights"]} if before and "imported" in before else {}
 
 
 def origin(saved: Record) -> dict[str, Any]:

@@ -101,7 +101,9 @@ def test_imported_weights_train_on_in_their_directory_or_in_another(source, tmp_
     assert (again["init_from"]["run"], again["init_from"]["step"]) == (done["id"], 1)
     require_weights(third, source)
     assert runner.train_run(config, third, init_from=str(other)) == again  # done already
-    inside = runner.train_run(config, run)
+    lines = []
+    inside = runner.train_run(config, run, log=lines.append, table=True)
+    assert any(inside["id"] in line for line in lines)  # said before it began
     assert (inside["status"], inside["steps"], inside["imported"]) == ("completed", 1, before["imported"])
     require_weights(run, source)
     random = config_lib.identity(config, fingerprint=done["data"]["fingerprint"])
