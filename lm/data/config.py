@@ -26,7 +26,9 @@ class Component:
     """One corpus of a mixture."""
 
     corpus: str = "python_sources"  # python_sources, text_files, word_chain or tfds:NAME[/CONFIG]
-    paths: tuple[str, ...] = ()  # files of the corpus text_files
+    paths: tuple[str, ...] = ()  # files of the corpus text_files, folders of such files, or patterns such as data/**/*.jsonl.gz
+    field: Optional[str] = None  # field or column that holds the text of text_files; none: 'text'
+    lines: bool = False  # whether each line of a text file is a document; those of .tsv are (pairs: input, tab, target)
     weight: float = 1.0  # share of the training tokens relative to the other components', exact over an epoch of the mixture
     chain: Optional[WordChain] = None  # parameters of the corpus word_chain; none: its defaults
 

@@ -16,8 +16,9 @@ def index_path(config: DataConfig, data_dir: str) -> str:
     """Returns the path of a data set's counts, which depend on the text and its tokenizer and not on the packing of tokens into rows."""
     components = [dataclasses.asdict(component) for component in config.components]
     for component in components:
-        if component["chain"] is None:  # which other corpora do not have
-            del component["chain"]
+        for name in ("chain", "field", "lines"):  # which other corpora do not have
+            if not component[name]:
+                del component[name]
     tokenizer = {"name": config.tokenizer.name, **dataclasses.asdict(config.tokenizer)}
     tokenizer.pop("start_token", None)  # rows begin with it, and documents have no such token
     return os.path.join(data_dir, "prepared", digest("prepared", 1, components, tokenizer, *config.objective.token_key) + ".json")

@@ -13,7 +13,7 @@ import pytest
 
 from lm.data import corpora
 from lm.data.config import Component
-from lm.data.corpora import corpus, text_files
+from lm.data.corpora import corpus, readers
 from lm.errors import UserError
 
 
@@ -79,7 +79,7 @@ def test_txt_and_parquet(tmp_path):
     back = {result.split(split).name(i): result.split(split)[i] for split in corpus.SPLITS for i in range(len(result.split(split)))}
     pieces = [back[name] for name in sorted(back) if name.startswith("0:")]
     assert "".join(pieces) == long
-    assert max(len(piece.encode()) for piece in pieces) <= text_files.PIECE
+    assert max(len(piece.encode()) for piece in pieces) <= readers.PIECE
     assert back["1:short.txt:0"] == "short\n"
     assert {text for name, text in back.items() if name.startswith("2:")} == set(_texts(20, seed=2))
 
@@ -98,7 +98,15 @@ def test_txt_and_parquet(tmp_path):
         ("a.jsonl", b'{"text": 1}\n', "line 1"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "surrogate"),
         ("a.parquet", b"no", "parquet file"),
-        ("a.csv", b"a,b\n", ".parquet"),
+        ("a.csv", b"a,b\n", "field=a"),
+        ("a.csv", b"text,b\nx,y,z\n", "line 2"),
+        ("a.pdf", b"%PDF\x00", "NUL"),
+        ("a.json", b"[{", "JSON"),
+        ("a.jsonl", b'"text"\n', "line 1"),
+        ("a.arrow", b"no", "arrow file"),
+        ("a.jsonl.gz", b"no", "cannot read"),
+        ("a.txt.zst", b"no", "cannot read"),
+        ("a.txt.xz", b"no", "cannot read"),
     ],
 )
 def test_bad_files_are_one_clear_line(tmp_path, name, content, message):

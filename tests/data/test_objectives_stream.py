@@ -165,7 +165,7 @@ def test_held_out_rows_are_fixed_and_of_the_validation_split(architecture):
 def test_the_vocabulary_has_room_for_the_objectives_own_ids():
     data_config = config(C.Denoising())
     data = prepared(data_config)
-    with pytest.raises(UserError, match=r"259 .* denoising .* 100 .* model\.vocab_size=359"):
+    with pytest.raises(UserError, match=r"259 .* denoising .* 100 .*model\.vocab_size=359"):
         TrainStream(data, data_config, 4, 0, vocab_size=358)
     for vocab_size in (None, 359):
         assert TrainStream(data, data_config, 4, 0, vocab_size=vocab_size)[0].tokens.max() == 358

@@ -4,7 +4,7 @@
 """
 
 import difflib
-import os
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -54,7 +54,8 @@ def _directory(component: Component, data_dir: str) -> pathlib.Path:
     if component.corpus == "text_files":
         from lm.data.corpora import text_files
 
-        return pathlib.Path(data_dir, "corpora", "text_files", f"{text_files.key(component.paths)}-{text_files.VERSION}")
+        key = text_files.key(component.paths, component.field, component.lines)
+        return pathlib.Path(data_dir, "corpora", "text_files", f"{key}-{text_files.VERSION}")
     if component.corpus.startswith("tfds:"):
         from lm.data.corpora import prepared
 
@@ -65,17 +66,17 @@ def _directory(component: Component, data_dir: str) -> pathlib.Path:
 
 
 def _write(component: Component, temporary: str, log: Callable[[str], object]) -> dict:
-    from lm.data.corpora import builders, text_files
+    from lm.data.corpora import builders, readers, text_files
 
     start = time.perf_counter()
     if component.corpus == "python_sources":
         record = builders.write(builders.PythonSources, temporary, log=log)
     else:
-        missing = next((path for path in component.paths if not os.path.exists(path)), None)
-        if missing:
-            raise UserError(f"{missing} does not exist; correct data.components.0.paths")
-        stamps = text_files.stamp(component.paths)
-        record = {**builders.write(builders.TextFiles, temporary, paths=component.paths, log=log), "stamps": stamps}
+        paths = readers.expand(component.paths, log)
+        text_files.require_room(paths, component.field)
+        stamps = text_files.stamp(paths)
+        collect = functools.partial(text_files.collect, paths, log, component.field, component.lines)
+        record = {**builders.write(builders.TextFiles, temporary, collect=collect), "stamps": stamps}
     log(_summary(record, time.perf_counter() - start))
     return record
 
@@ -84,8 +85,8 @@ def _summary(record: dict, seconds: float) -> str:
     info = record["info"]
     kept = ", ".join(f"{split} {info['documents'][split]:,} documents of {_size(info['bytes'][split])}" for split in _corpus.SPLITS)
     dropped = ", ".join(f"{reason} {count}" for reason, count in info["dropped"].items() if count) or "nothing"
-    shares = ", ".join(f"{share:.1%} of those of {length} or more characters" for length, share in info["verbatim_shares"].items())
-    share = f"validation lines that stand in train: {shares}"
+    shares = ", ".join(f"{share:.1%} ({length})" for length, share in info["verbatim_shares"].items())
+    share = f"validation lines (of as many characters or more) that stand in train: {shares}"
     near = f"near-duplicates: {_near_duplicates(info)}"
     return f"{info['corpus']}: {kept}; dropped: {dropped}; {near}; {share}; fingerprint {record['fingerprint']}; {seconds:.0f} s"
 
@@ -108,13 +109,18 @@ def _require_unchanged(directory: pathlib.Path, component: Component) -> None:
     from lm.data.corpora import text_files
     from lm.data.store import read_json
 
-    path = text_files.changed(read_json(str(directory / _corpus.RECORD))["stamps"])
+    stamps = read_json(str(directory / _corpus.RECORD))["stamps"]
+    path = text_files.changed(stamps)
     if path:
         raise UserError(f"{path} has changed since its corpus was prepared; restore it, or delete {directory} to prepare another corpus")
+    path = text_files.added(stamps, component.paths)
+    if path:
+        raise UserError(f"{path} has come since its corpus was prepared; take it away, or delete {directory} to prepare another corpus")
 
 
 def _no_paths(component: Component) -> None:
-    if component.paths:
+    if component.paths or component.field is not None or component.lines:
         raise UserError(
-            f"the corpus {component.corpus} takes no files; set --config.data.components.0.corpus=text_files or leave out the paths"
+            f"the corpus {component.corpus} takes no paths, field or lines; leave them out, or set"
+            " --config.data.components.0.corpus=text_files"
         )

@@ -17,9 +17,6 @@ from lm.data.corpora import corpus, python_sources, text_files
 from lm.data.corpora.documents import Document, Splits
 from lm.errors import UserError
 
-# Beyond it TFDS sorts on disk, which needs TensorFlow.
-LARGEST_SPLIT = 1_000_000_000
-
 
 class PythonSources(tfds.core.GeneratorBasedBuilder):
     """Python source text of the base packages and the standard library."""
@@ -49,13 +46,13 @@ class PythonSources(tfds.core.GeneratorBasedBuilder):
 
 
 class TextFiles(tfds.core.GeneratorBasedBuilder):
-    """Text of local .txt, .jsonl and .parquet files."""
+    """Text of local files."""
 
     VERSION = tfds.core.Version(text_files.VERSION)
     code_path = None
 
-    def __init__(self, *, paths: Sequence[str] = (), log: Callable[[str], object] = print, **kwargs):
-        self.paths, self.log = paths, log
+    def __init__(self, *, collect: Callable[[], Splits], **kwargs):
+        self.collect = collect
         self.splits: Optional[Splits] = None
         super().__init__(**kwargs)
 
@@ -63,7 +60,7 @@ class TextFiles(tfds.core.GeneratorBasedBuilder):
         return _info(self, "Text of local files")
 
     def _split_generators(self, dl_manager):
-        self.splits = splits = text_files.collect(self.paths, self.log)
+        self.splits = splits = self.collect()
         return _generators(self, splits)
 
     def _generate_examples(self, documents: Sequence[Document]) -> Iterator[tuple[str, dict]]:
@@ -110,7 +107,7 @@ def _info(builder: tfds.core.DatasetBuilder, description: str) -> tfds.core.Data
 def _generators(builder, splits: Splits) -> dict:
     sides = {"train": splits.train, "validation": splits.validation}
     for name, side in sides.items():
-        if sum(document.size for document in side) > LARGEST_SPLIT:
+        if sum(document.size for document in side) > text_files.LARGEST:
             raise UserError(f"the {name} text exceeds 1 GB; prepare it as a TFDS data set in array_record and use tfds:NAME")
     return {name: builder._generate_examples(side) for name, side in sides.items()}
 

@@ -80,9 +80,19 @@ class PairTokenizer:
             first, found, second = text.partition(self.separator)
             if not found:
                 raise UserError(f"a document has no separator {self.separator!r} between its input and its target: {text[:40]!r}")
+            if "\n" in second and (count := self._lines(text)) > 1:
+                raise UserError(
+                    f"a document is {count:,} lines that each hold the separator {self.separator!r}, so that all but the first would be one"
+                    " target; name the file .tsv or set --config.data.components.0.lines=true, and each line is a pair"
+                )
             parts += [first, second]
         ids, between = self.base.encode_batch(parts), np.asarray([self.separator_id], np.int32)
         return [np.concatenate([ids[i], between, ids[i + 1]]) for i in range(0, len(ids), 2)]
+
+    def _lines(self, text: str) -> int:
+        """Returns the number of lines if each is a pair of its own, else 0."""
+        lines = [line for line in text.split("\n") if line.strip()]
+        return len(lines) if all(line.partition(self.separator)[0].strip() and self.separator in line for line in lines) else 0
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         """Returns the text without the separator."""

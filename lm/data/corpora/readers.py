@@ -1,0 +1,340 @@
+"""Reads the texts of a file, whatever its kind.
+
+.jsonl .ndjson .json   a document per object, in its field 'text'; a .json holds a list of them, or one per line
+.csv                   a document per row, in its column 'text'
+.parquet .arrow        the same
+.tsv                   a document per line, as it is: an input, a tab, a target (objective pairs); with a field named, as .csv
+all others             text: one document; of more than 64 KiB, pieces of at most that, cut at line ends; or a document per line
+
+Names may end in .gz, .bz2, .xz or .zst too.
+"""
+
+import collections
+import contextlib
+import csv
+import glob
+import io
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any, Optional, cast
+
+from lm.errors import UserError
+
+PIECE = 65_536  # bytes
+SAMPLE = 2_000_000  # bytes of a file from which its text is estimated
+TEXT = (".txt", ".text", ".md")  # what is taken from a folder, beside data files; other text is taken when it is named
+FIELD = "--config.data.components.0.field"
+
+
+class Kind:
+    """How a file is read: the suffix of its content, and the compression."""
+
+    def __init__(self, path: str):
+        suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
+        self.compression = suffixes.pop() if suffixes and suffixes[-1] in _OPENERS else ""
+        self.suffix = suffixes[-1] if suffixes else ""
+
+    @property
+    def known(self) -> bool:
+        return self.suffix in (*TEXT, *_READERS, *_TABLES)
+
+
+def expand(paths: Sequence[str], log: Callable[[str], object]) -> list[str]:
+    """Returns the files that paths name: files, all files of known kinds in folders and below, and patterns such as data/**/*.py.
+
+    Raises UserError for a path that names nothing. What a folder holds beside is said to `log`.
+    """
+    found: dict[str, str] = {}
+    for path in map(os.path.expanduser, paths):
+        if os.path.isdir(path):
+            files = _in_folder(path, log)
+        elif os.path.exists(path):
+            files = [path]
+        elif glob.has_magic(path):
+            files = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+            if not files:
+                raise UserError(f"no file matches {path}; correct --config.data.components.0.paths")
+        else:
+            raise UserError(f"{path} does not exist; correct --config.data.components.0.paths")
+        for name in files:
+            found.setdefault(os.path.realpath(name), name)
+    return list(found.values())
+
+
+def read(path: str, field: Optional[str] = None, lines: bool = False) -> Iterator[str]:
+    """Yields the texts of a file, '' for one that is null. Raises UserError for a file that cannot be read, naming the place.
+
+    Args:
+      path: the file.
+      field: the field or column of the text (default: 'text').
+      lines: whether each line of a text file is a document.
+    """
+    with reading(path), open(path, "rb") as raw:
+        yield from _texts(path, raw, field, lines)
+
+
+def estimated_bytes(paths: Sequence[str], field: Optional[str] = None) -> float:
+    """Returns about how many bytes of text files hold, from their sizes and the beginning of the largest of each kind."""
+    kinds: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for path in paths:
+        kind = Kind(path)
+        kinds[kind.suffix, kind.compression].append(path)
+    total = 0.0
+    for same in kinds.values():
+        size = {path: os.path.getsize(path) for path in same}
+        largest = max(same, key=size.__getitem__)
+        total += sum(size[path] for path in same) * (_text_per_byte(largest, field) if size[largest] > SAMPLE else 1.0)
+    return total
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Raises a UserError that names the file when the block cannot read it."""
+    import lzma
+    import zlib
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); convert it, e.g. with iconv -t utf-8") from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        raise UserError(f"cannot read {path}: {reason}; restore it, or leave it out of --config.data.components.0.paths") from error
+
+
+def _in_folder(folder: str, log: Callable[[str], object]) -> list[str]:
+    names = sorted(str(path) for path in pathlib.Path(folder).rglob("*") if path.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in pathlib.Path(name).relative_to(folder).parts)]
+    files = [name for name in names if Kind(name).known]
+    others = collections.Counter(pathlib.Path(name).suffix or "no suffix" for name in names if not Kind(name).known)
+    beside = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
+    pattern = os.path.join(folder, "**", "*" + next(iter(sorted(others)), ".py"))
+    if not files:
+        raise UserError(
+            f"the folder {folder} holds no file of text ({beside or 'it is empty'}); name files or a pattern such as '{pattern}'"
+        )
+    if others:
+        log(f"text_files: left out of {folder}: {beside}; a pattern such as '{pattern}' takes them in")
+    return files
+
+
+def _texts(path: str, raw: IO[bytes], field: Optional[str], lines: bool) -> Iterator[str]:
+    kind = Kind(path)
+    if kind.suffix in _TABLES:
+        if kind.compression:
+            raise UserError(f"{path}: a {kind.suffix} is compressed inside; decompress the file ({kind.compression})")
+        return _TABLES[kind.suffix](path, raw, field)
+    stream = _OPENERS[kind.compression](raw) if kind.compression else raw
+    if kind.suffix == ".tsv" and field is None:
+        return _lines(path, stream)
+    if kind.suffix in _READERS:
+        return _READERS[kind.suffix](path, stream, field)
+    if field is not None:
+        raise UserError(
+            f"{path} is text and has no field {field!r}; leave out --config.data.components.0.field, or name .jsonl, .csv or .parquet files"
+        )
+    return _lines(path, stream) if lines else _pieces(path, stream)
+
+
+def _pieces(path: str, stream: IO[bytes]) -> Iterator[str]:
+    data = stream.read()
+    _require_text(path, data[:PIECE])
+    text = data.decode("utf-8-sig")
+    if len(data) <= PIECE:
+        yield text
+        return
+    piece: list[str] = []
+    size = 0
+    for line in text.splitlines(keepends=True):
+        length = len(line.encode())
+        if piece and size + length > PIECE:
+            yield "".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += length
+    yield "".join(piece)
+
+
+def _lines(path: str, stream: IO[bytes]) -> Iterator[str]:
+    for number, line in _numbered(stream):
+        if number == 1:
+            _require_text(path, line.encode())
+        yield line
+
+
+def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
+    """Yields the lines that are not blank with their numbers, without line ends and the mark of byte order."""
+    start = 0
+    for number, raw in enumerate(stream, 1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UnicodeDecodeError("utf-8", raw, start + error.start, start + error.end, error.reason) from error
+        start += len(raw)
+        if line.strip():
+            yield number, line.rstrip("\r\n")
+
+
+def _jsonl(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
+    for number, line in _numbered(stream):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is not JSON ({error}); each line of a .jsonl is one JSON object") from error
+        yield _text_of(value, field, f"{path} line {number}")
+
+
+def _json(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
+    data = stream.read()
+    if not data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        yield from _jsonl(path, io.BytesIO(data), field)
+        return
+    try:
+        values = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); a .json holds a list of objects, or one object per line") from error
+    for number, value in enumerate(values):
+        yield _text_of(value, field, f"{path} item {number}")
+
+
+def _text_of(value: Any, field: Optional[str], place: str) -> str:
+    name = field or "text"
+    if not isinstance(value, dict):
+        raise UserError(f"{place} is no JSON object; write {{{json.dumps(name)}: ...}}")
+    if name not in value:
+        raise _absent(place, "field", name, list(value), [key for key, each in value.items() if isinstance(each, str)])
+    text = value[name]
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise UserError(f"{place}: the field {name!r} holds no string; name another with {FIELD}=NAME")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise UserError(f"{place} holds half of a surrogate pair ({half}), which is not UTF-8; repair it") from error
+    return text
+
+
+def _absent(place: str, what: str, name: str, names: Sequence[str], texts: Sequence[str]) -> UserError:
+    advice = f"name the one of your text: {FIELD}={texts[0]}" if texts else "give it one"
+    return UserError(f"{place} has no {what} {name!r} that holds text (it has {', '.join(names) or 'none'}); {advice}")
+
+
+def _csv(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
+    csv.field_size_limit(sys.maxsize)
+    rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter="\t" if Kind(path).suffix == ".tsv" else ",")
+    header, name = next(rows, []), field or "text"
+    if name not in header:
+        raise _absent(path, "column", name, header, header)
+    column = header.index(name)
+    for row in rows:
+        if row and len(row) != len(header):
+            raise UserError(
+                f"{path} line {rows.line_num} has {len(row)} cells and the header {len(header)}; quote cells that hold the separator"
+            )
+        if row:
+            yield row[column]
+
+
+def _parquet(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(raw)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a parquet file ({' '.join(str(error).split())[:120]})") from error
+    name = _column(path, file.schema_arrow, field)
+    return _values(file.iter_batches(columns=[name]), name)
+
+
+def _arrow(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
+    import pyarrow
+
+    try:
+        try:
+            file = pyarrow.ipc.open_file(raw)
+            batches: Iterable[Any] = (file.get_batch(i) for i in range(file.num_record_batches))
+        except pyarrow.ArrowInvalid:
+            raw.seek(0)
+            file = batches = pyarrow.ipc.open_stream(raw)  # what the library `datasets` writes
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not an arrow file ({' '.join(str(error).split())[:120]})") from error
+    return _values(batches, _column(path, file.schema, field))
+
+
+def _column(path: str, schema: Any, field: Optional[str]) -> str:
+    from pyarrow import types
+
+    def holds_text(kind: Any) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+    name = field or "text"
+    if name not in schema.names or not holds_text(schema.field(name).type):
+        texts = [column.name for column in schema if holds_text(column.type)]
+        raise _absent(path, "column", name, schema.names, texts)
+    return name
+
+
+def _values(batches: Iterable[Any], name: str) -> Iterator[str]:
+    for batch in batches:
+        for value in batch.column(name):
+            yield value.as_py() or ""
+
+
+def _require_text(path: str, head: bytes) -> None:
+    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(
+            f"{path} is not text (it holds a NUL byte); name .txt, .jsonl, .csv, .tsv or .parquet files in --config.data.components.0.paths"
+        )
+
+
+def _text_per_byte(path: str, field: Optional[str]) -> float:
+    """Returns bytes of text per byte of a file that is larger than SAMPLE, from its beginning."""
+    kind, size, position = Kind(path), 0, 1
+    if kind.suffix in _TABLES:
+        return 1.0
+    with reading(path), open(path, "rb") as raw:
+        stream = _OPENERS[kind.compression](raw) if kind.compression else raw
+        by_object = kind.suffix in (".jsonl", ".ndjson", ".csv")
+        for text in _READERS[kind.suffix](path, stream, field) if by_object else iter(lambda: stream.read(1 << 16), b""):
+            size, position = size + len(text.encode() if isinstance(text, str) else text), raw.tell()
+            if min(size, position) >= SAMPLE:
+                break
+    return size / position
+
+
+def _gzip(raw: IO[bytes]) -> IO[bytes]:
+    import gzip
+
+    return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+
+
+def _bz2(raw: IO[bytes]) -> IO[bytes]:
+    import bz2
+
+    return bz2.BZ2File(raw)
+
+
+def _xz(raw: IO[bytes]) -> IO[bytes]:
+    import lzma
+
+    return lzma.LZMAFile(raw)
+
+
+def _zst(raw: IO[bytes]) -> IO[bytes]:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(raw, "zstd"))
+
+
+_OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz, ".zst": _zst}
+_READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv}
+_TABLES = {".parquet": _parquet, ".arrow": _arrow}

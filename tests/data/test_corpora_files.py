@@ -1,0 +1,177 @@
+"""Files of every kind, folders and patterns give the same texts; what cannot be held is said before it is read."""
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+import os
+import pathlib
+import random
+
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from lm.data import corpora
+from lm.data.config import Component, DataConfig
+from lm.data.corpora import readers, text_files
+from lm.data.info import index_path
+from lm.data.objectives.pairs import PairTokenizer
+from lm.data.tokenizer import Bytes
+from lm.errors import UserError
+
+TEXTS = ["one é", 'with "quotes", commas\nand two lines', "third\ttab", "漢字"]
+
+
+def _zstd(data: bytes) -> bytes:
+    made = [pyarrow.compress(part, "zstd", asbytes=True) for part in (data[:20], data[20:])]  # two frames, as parallel tools write
+    return b"".join(made)
+
+
+PACKED = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": _zstd}
+
+
+def _jsonl(field="text"):
+    return "".join(json.dumps({"id": 1, field: text}) + "\n" for text in TEXTS).encode()
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_json_of_every_compression(tmp_path, suffix):
+    for name, data in {"a.jsonl": _jsonl(), "a.NDJSON": b"\xef\xbb\xbf" + _jsonl().replace(b"\n", b"\r\n"), "a.json": _jsonl()}.items():
+        (tmp_path / (name + suffix)).write_bytes(PACKED[suffix](data))
+        assert list(readers.read(str(tmp_path / (name + suffix)))) == TEXTS
+    whole = tmp_path / ("list.json" + suffix)
+    whole.write_bytes(PACKED[suffix](json.dumps([{"content": text} for text in TEXTS], indent=1).encode()))
+    assert list(readers.read(str(whole), "content")) == TEXTS
+    text = tmp_path / ("a.txt" + suffix)
+    text.write_bytes(PACKED[suffix]("\ufeffone\r\ntwo\n\nthree".encode()))
+    assert list(readers.read(str(text))) == ["one\r\ntwo\n\nthree"]
+    assert list(readers.read(str(text), lines=True)) == ["one", "two", "three"]
+
+
+def test_tables(tmp_path):
+    with open(tmp_path / "a.csv", "w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([["id", "body"], *([i, text] for i, text in enumerate(TEXTS))])
+    assert list(readers.read(str(tmp_path / "a.csv"), "body")) == TEXTS
+    plain = pyarrow.array(TEXTS)
+    for name, column in {"s": plain, "large": plain.cast(pyarrow.large_string()), "dictionary": plain.dictionary_encode()}.items():
+        table = pyarrow.table({"n": list(range(4)), "body": column})
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
+        assert list(readers.read(str(tmp_path / f"{name}.parquet"), "body")) == TEXTS
+        for writer in (pyarrow.ipc.new_file, pyarrow.ipc.new_stream):
+            with writer(str(tmp_path / f"{name}.arrow"), table.schema) as file:
+                file.write_table(table)
+            assert list(readers.read(str(tmp_path / f"{name}.arrow"), "body")) == TEXTS
+        with pytest.raises(UserError, match=r"n, body.*field=body"):
+            list(readers.read(str(tmp_path / f"{name}.arrow")))
+
+
+def test_null_is_no_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": "a"}\n')
+    pyarrow.parquet.write_table(pyarrow.table({"text": [None, "a"]}), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        assert list(readers.read(str(tmp_path / name))) == ["", "a"]
+
+
+def test_lines_of_a_tsv_are_pairs(tmp_path):
+    rng = random.Random(0)
+    pairs = ["".join(rng.choices("abcdefgh", k=6)) for _ in range(60)]
+    text = "".join(f"{word}\t{word.upper()}\r\n" for word in pairs)
+    (tmp_path / "pairs.tsv").write_text(text, newline="")
+    (tmp_path / "pairs.txt").write_text(text, newline="")
+    expected = [f"{word}\t{word.upper()}" for word in pairs]
+    assert list(readers.read(str(tmp_path / "pairs.tsv"))) == expected
+    assert list(readers.read(str(tmp_path / "pairs.txt"), lines=True)) == expected
+    (tmp_path / "table.tsv").write_text("id\tbody\n1\tx\n2\ty\n")
+    assert list(readers.read(str(tmp_path / "table.tsv"), "body")) == ["x", "y"]
+    made = corpora.prepare(Component("text_files", (str(tmp_path / "pairs.tsv"),)), str(tmp_path / "data"), lambda _: None)
+    assert sorted([*made.split("train"), *made.split("validation")]) == sorted(expected)
+    by_lines = Component("text_files", (str(tmp_path / "pairs.txt"),), lines=True)
+    assert corpora.prepare(by_lines, str(tmp_path / "data"), lambda _: None).fingerprint == made.fingerprint
+    with pytest.raises(UserError, match=r"60 lines.*lines=true"):  # as one document all but the first would be one target
+        PairTokenizer(Bytes(), "\t").encode_batch([text])
+    PairTokenizer(Bytes(), "\t").encode_batch(["write f\tdef f():\n\treturn 1"])  # code, whose lines begin with tabs
+
+
+def _folder(tmp_path) -> pathlib.Path:
+    rng = random.Random(0)
+    folder = tmp_path / "corpus"
+    (folder / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for i in range(6):
+        content = "\n".join(f"{rng.randrange(10**12)} and {rng.randrange(10**12)}" for _ in range(10))
+        (folder / ("deep" if i % 2 else "") / f"{i}.txt").write_text(content)
+    (folder / "code.py").write_text("print(1)\nprint(2)\n")
+    (folder / "empty.txt").write_text("")
+    (folder / ".hidden" / "x.txt").write_text("no")
+    return folder
+
+
+def test_folders_and_patterns(tmp_path):
+    folder, lines = _folder(tmp_path), []
+    whole = Component("text_files", (str(folder),))
+    made = corpora.prepare(whole, str(tmp_path / "data"), lines.append)
+    assert sum(made.info["documents"].values()) == 6
+    assert (made.info["files"], made.info["dropped"]["empty file"]) == (7, 1)
+    assert any(".py 1" in line for line in lines)
+    pattern = Component("text_files", (str(folder / "**" / "[0-9].txt"), str(folder / "0.txt")))  # named twice, read once
+    assert corpora.prepare(pattern, str(tmp_path / "data"), lambda _: None).fingerprint == made.fingerprint
+    assert len(readers.expand([str(folder / "*.py")], pytest.fail)) == 1
+
+    (folder / "late.txt").write_text("this came later")
+    with pytest.raises(UserError, match=r"late\.txt"):
+        corpora.prepare(whole, str(tmp_path / "data"))
+    for path in folder.rglob("*.txt"):
+        path.unlink()
+    assert corpora.prepare(whole, str(tmp_path / "data")).fingerprint == made.fingerprint  # what is gone is no longer needed
+    for paths, message in (
+        ((str(folder),), r"\.py 1.*\*\*/\*\.py"),
+        ((str(folder / "*.txt"),), "no file matches"),
+        (("none",), "none does not"),
+    ):
+        with pytest.raises(UserError, match=message):
+            corpora.prepare(Component("text_files", paths), str(tmp_path / "other"), lambda _: None)
+
+
+def test_a_file_that_cannot_be_read_is_no_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("text")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(text_files, "_sha256", refuse)
+    with pytest.raises(UserError, match=r"cannot read .*a\.txt: Permission denied"):
+        corpora.prepare(Component("text_files", (str(path),)), str(tmp_path / "data"), lambda _: None)
+
+
+def test_more_text_than_a_corpus_holds_is_refused_by_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "LARGEST", 200_000)
+    monkeypatch.setattr(readers, "SAMPLE", 20_000)
+    monkeypatch.setattr(text_files, "stamp", lambda paths: pytest.fail("read before it was refused"))
+    rng = random.Random(0)
+    rows = [{"text": f"{rng.random()} " * 5, "other": "x" * 300} for _ in range(2000)]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    text, held = sum(len(row["text"]) for row in rows), tmp_path / "data"
+    (tmp_path / "a.jsonl").write_bytes(data)
+    assert readers.estimated_bytes([str(tmp_path / "a.jsonl")] * 3) == pytest.approx(3 * text, rel=0.01)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(data))
+    assert readers.estimated_bytes([str(tmp_path / "b.txt.gz")]) == pytest.approx(len(data), rel=0.3)
+    with pytest.raises(UserError, match=r"0\.0002 GB.*tfds"):
+        corpora.prepare(Component("text_files", (str(tmp_path / "a.jsonl"), str(tmp_path / "b.txt.gz"))), str(held), lambda _: None)
+    assert not [file for file in held.rglob("*") if file.is_file() and file.suffix != ".lock"]
+    text_files.require_room([str(tmp_path / "a.jsonl")])  # 700 kB of which 200 are text
+
+
+def test_what_is_read_is_part_of_the_corpus_name(tmp_path):
+    plain = Component("text_files", (str(tmp_path),))
+    others = [Component("text_files", (str(tmp_path),), field="body"), Component("text_files", (str(tmp_path),), lines=True)]
+    keys = [text_files.key(each.paths, each.field, each.lines) for each in (plain, *others)]
+    indices = [index_path(DataConfig(components=(each,)), "data") for each in (plain, *others)]
+    assert len(set(keys)) == len(set(indices)) == 3
+    assert keys[0] == text_files.key((os.path.relpath(tmp_path),))
+    for fields in ({"field": "body"}, {"lines": True}):
+        with pytest.raises(UserError, match="text_files"):
+            corpora.prepare(Component("python_sources", **fields), str(tmp_path))
