@@ -12,6 +12,7 @@ from configs.shapes.encoder_decoder import T5, t5_alone
 from configs.shapes.recipes import T5_NOISE, T5_PIECES, on_c4
 from lm.data.config import SentencePieceTokenizer
 from lm.data.objectives.config import MixtureOfDenoisers, PrefixLM
+from lm.data.own_ids import OwnIds
 from lm.optim.config import t5
 from lm.train.config import RunConfig
 
@@ -43,7 +44,7 @@ def ul2_1b() -> RunConfig:
     python -m lm.run --config=configs/prefix_lm.py:ul2_1b --workdir=runs/ul2_1b --config.mesh.fsdp=8
     """
     config, objective = decoder.llama_1b(), MixtureOfDenoisers(examples_per_row=4)
-    pieces = SentencePieceTokenizer(vocab_size=config.model.vocab_size - objective.special_ids())
+    pieces = SentencePieceTokenizer(vocab_size=config.model.vocab_size - objective.special_ids(OwnIds()))
     data = dataclasses.replace(config.data, tokenizer=pieces, objective=objective, packing="concatenate", sequence_length=2048)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, architecture="prefix_lm"), data=data)
 

@@ -123,5 +123,5 @@ def require_tokenizer(source: Optional[Source], tokenizer: Any) -> None:
     if theirs is not None and theirs != _config(saved).data.objective.tokenizer(base).fingerprint:
         raise UserError(
             f"--init_from={source.workdir} was trained with another tokenizer ({saved['data']['tokenizer']['name']}), whose ids mean other"
-            " text: set data.tokenizer as there"
+            " text: set --config.data.tokenizer as there"
         )

@@ -11,6 +11,7 @@ from configs.shapes import decoder, encoder, encoder_decoder
 from configs.shapes.encoder_decoder import T5, t5_alone
 from lm import config as config_lib
 from lm.data.objectives.shape import row_shape
+from lm.data.own_ids import OwnIds
 from lm.errors import UserError
 from lm.model.architectures import build
 from lm.model.config import AttentionConfig
@@ -60,7 +61,7 @@ def test_a_named_config_is_a_run_that_can_be_planned(name):
     assert config.batch_size % config.execution.micro_batches == 0
     assert model.positions != "learned" or max(row.length, row.encoder_length) <= model.max_length
     pieces = {"bytes": 259}.get(config.data.tokenizer.name, getattr(config.data.tokenizer, "vocab_size", 0))
-    assert pieces + config.data.objective.special_ids() <= model.vocab_size
+    assert pieces + config.data.objective.special_ids(OwnIds(mask=2)) <= model.vocab_size
 
 
 def test_sizes_alone_are_llama_3_s():

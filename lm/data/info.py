@@ -21,6 +21,8 @@ def index_path(config: DataConfig, data_dir: str) -> str:
                 del component[name]
     tokenizer = {"name": config.tokenizer.name, **dataclasses.asdict(config.tokenizer)}
     tokenizer.pop("start_token", None)  # rows begin with it, and documents have no such token
+    if not tokenizer.get("sentinels"):  # without which bytes are what they were before they could have any
+        tokenizer.pop("sentinels", None)
     return os.path.join(data_dir, "prepared", digest("prepared", 1, components, tokenizer, *config.objective.token_key) + ".json")
 
 

@@ -103,7 +103,12 @@ def _index(
     splits = {"train": train, "validation": validation}
     return {
         "fingerprint": digest("data", 1, [(cache.fingerprint, share) for cache, share in zip(train, shares(config), strict=True)]),
-        "tokenizer": {"name": tokenizer.name, "vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
+        "tokenizer": {
+            "name": tokenizer.name,
+            "vocab_size": tokenizer.vocab_size,
+            "fingerprint": tokenizer.fingerprint,
+            **tokenizer.own.recorded(),
+        },
         "documents": {split: sum(len(cache) for cache in caches) for split, caches in splits.items()},
         "tokens": {split: sum(cache.num_tokens for cache in caches) for split, caches in splits.items()},
         "bytes": {split: sum(cache.num_bytes for cache in caches) for split, caches in splits.items()},

@@ -52,7 +52,7 @@ class TrainStream:
         self._data, self._config, self._seed, self._batch_size = data, config, seed, batch_size
         if vocab_size is None:
             vocab_size = config.objective.vocabulary(data.tokenizer)
-        config.objective.require_vocabulary(data.tokenizer, vocab_size)
+        config.objective.require_vocabulary(data.tokenizer, vocab_size, config.sequence_length)
         self._make_rows = row_maker(config, architecture, data.tokenizer, vocab_size)
         self._mixture = Mixture(data.mixture.sources, config)
         self._places = np.arange(batch_size) if rows is None else np.asarray(rows)

@@ -9,12 +9,13 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Optional, Protocol, SupportsInt, Union, runtime_checkable
 
 import numpy as np
 
-from lm.data import end_of_text
+from lm.data import end_of_text, own_ids
+from lm.data.own_ids import OwnIds
 from lm.data.store import digest, new_directory, shuffled
 from lm.errors import UserError
 
@@ -26,6 +27,7 @@ class ByteTokenizer:
     """UTF-8 bytes shifted by the control ids: pad 0, end of document 1, mask 2; a byte b is b + 3."""
 
     name: ClassVar[str] = "bytes"
+    sentinels: int = 0  # the last ids of bytes stand for sentinels, as in ByT5 (100), most of which no UTF-8 text has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Tokenizer(Protocol):
     eos_id: int
     start_id: int  # what a decoder reads first; the end of document, but for imported models that begin otherwise
     mask_id: Optional[int]
+    own: OwnIds  # the mask, and what else it has of its own for objectives
     fingerprint: str
 
     def encode(self, text: str) -> np.ndarray: ...
@@ -82,7 +85,7 @@ def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = prin
         return SentencePiece(_trained(config, corpora, data_dir, log))
     if isinstance(config, HuggingFaceTokenizer):
         return HuggingFace(config)
-    return Bytes()
+    return Bytes(config.sentinels)
 
 
 def _utf8(text: str) -> bytes:
@@ -101,13 +104,24 @@ def _checked(ids: Union[np.ndarray, Iterable[SupportsInt]], vocab_size: int) -> 
 
 
 class Bytes:
-    """UTF-8 bytes above three control ids: a byte b is b + 3."""
+    """UTF-8 bytes above three control ids: a byte b is b + 3.
+
+    Sentinels, as ByT5 has them, are the ids of bytes from the last one down (Xue et al. 2022, section 3.1). No UTF-8 text has the bytes of
+    the first 11; those of others stand for text too.
+    """
 
     name = "bytes"
     pad_id, eos_id, start_id = 0, 1, 1
     mask_id: Optional[int] = 2
     vocab_size = 259
     fingerprint = "bytes3"
+
+    def __init__(self, sentinels: int = 0):
+        if not 0 <= sentinels <= 128:
+            raise UserError(f"data.tokenizer.sentinels={sentinels} must be between 0 and 128: set --config.data.tokenizer.sentinels=100")
+        self.own = OwnIds(self.mask_id, sentinels=tuple(range(self.vocab_size - 1, self.vocab_size - 1 - sentinels, -1)))
+        if sentinels:
+            self.fingerprint = digest("bytes3", sentinels)
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(_utf8(text), np.uint8).astype(np.int32) + 3
@@ -117,7 +131,10 @@ class Bytes:
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         array = _checked(ids, self.vocab_size)
-        return (array[array >= 3] - 3).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+        written = (array[array >= 3] - 3).astype(np.uint8).tobytes()
+        for number in range(min(len(self.own.sentinels), 11)):
+            written = written.replace(bytes([255 - number]), f"<extra_id_{number}>".encode())
+        return written.decode("utf-8", errors="replace")
 
 
 # SentencePiece writes a space as U+2581 and reads every U+2581 back as a space, so the character itself has to be spelled otherwise.
@@ -145,6 +162,7 @@ class SentencePiece:
     name = "sentencepiece"
     pad_id, eos_id, start_id = 0, 1, 1  # 2 is SentencePiece's obligatory <unk>, which byte fallback leaves unused
     mask_id: Optional[int] = 3
+    own = OwnIds(mask_id)
     _controls = 4
 
     def __init__(self, model: bytes):
@@ -238,19 +256,42 @@ def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
 
 def read_tokenizer_json(path: str) -> tuple[bytes, Any]:
     """Returns (content, tokenizer of the `tokenizers` library) of a tokenizer.json; UserError if it is none."""
-    import tokenizers
-
     try:
         with open(path, "rb") as file:
             content = file.read()
-        tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+        return content, _from_json(content.decode("utf-8"))
     except OSError as error:
         raise UserError(f"data.tokenizer.path={path!r}: {error.strerror or error}; give a tokenizer.json") from error
     except Exception as error:  # the library raises bare Exception on a file it cannot parse
         raise UserError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
+
+
+def _of_text(tokenizer: Any, content: Mapping[str, Any], vocabulary: Mapping[str, int]) -> tuple[Any, bool]:
+    """Returns (a tokenizer that makes no reserved token of text, whether `tokenizer` itself would make one).
+
+    Reserved are special tokens and the signs of objectives. The library's option for special tokens leaves alone those that are pieces of
+    the model too, as T5's </s> is.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # special spellings in text are text
+    special = {token["content"] for token in content.get("added_tokens") or [] if token["special"]}
+    reserved = special | own_ids.spellings(vocabulary)
+    probes = {name: tokenizer.encode(f"{name} a{name}", add_special_tokens=False).ids for name in reserved}
+    if not any(vocabulary[name] in ids for name, ids in probes.items()):
+        return tokenizer, False
+    encoder = _from_json(own_ids.text_alone(content, reserved))
+    encoder.encode_special_tokens = True
+    return encoder, True
+
+
+def _from_json(text: str) -> Any:
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_str(text)
     if tokenizer.pre_tokenizer is None and tokenizer.decoder is None:
         tokenizer.decoder = tokenizers.decoders.Fuse()  # the pieces are the text; the library would put blanks between them
-    return content, tokenizer
+    return tokenizer
 
 
 class HuggingFace:
@@ -262,20 +303,20 @@ class HuggingFace:
 
     def __init__(self, config: HuggingFaceTokenizer):
         content, self._tokenizer = read_tokenizer_json(config.path)
-        self._path = config.path
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True  # special spellings in text are text
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        self._path, parsed = config.path, json.loads(content)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
+        self._encoder, reached = _of_text(self._tokenizer, parsed, vocabulary)
         spelling, source = (config.eos_token, "eos_token") if config.eos_token else end_of_text.find(self._tokenizer, config.path)
         implied = not config.eos_token and spelling == end_of_text.formerly(self._tokenizer)
-        self.fingerprint = digest("huggingface", content, None if implied else spelling)
+        self.fingerprint = digest("huggingface", content, None if implied else spelling, *(["text alone"] if reached else []))
         self.eos_id = self._named(spelling, "end-of-document token", "eos_token")
         self.start_id = self._named(config.start_token, "first token", "start_token") if config.start_token else self.eos_id
         pad = self._find(self._pad_names)
-        model = json.loads(content)["model"]
+        model = parsed["model"]
         self.unk_id = model.get("unk_id") if model.get("unk_token") is None else self._tokenizer.token_to_id(model["unk_token"])
         self.pad_id, self.mask_id = self.eos_id if pad is None else pad, self._find(self._mask_names)
+        self.own = own_ids.find(vocabulary, self.mask_id, own_ids.around(self._tokenizer))
         if self.eos_id in self.encode(spelling):
             raise UserError(
                 f"{config.path}: the text {spelling} yields the end-of-document id {self.eos_id} (from {source}): mark that token as"
@@ -306,7 +347,7 @@ class HuggingFace:
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         for text in texts:
             _utf8(text)
-        return [np.asarray(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [np.asarray(encoding.ids, np.int32) for encoding in self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         array = _checked(ids, self.vocab_size)

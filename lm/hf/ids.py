@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm.data import end_of_text
+from lm.data.own_ids import around
 from lm.data.tokenizer import Tokenizer, read_tokenizer_json
 from lm.errors import UserError
 from lm.hf import options
@@ -71,7 +72,7 @@ def of_source(folder: Path, model: ModelConfig, eos_token: Optional[str] = None)
         stops, config, generation = (found,), {**config, "eos_token_id": found}, {**generation, "eos_token_id": found}
     ends = " or ".join(f"{library.id_to_token(i)} ({i})" for i in stops)
     notes.insert(0, f"a text ends at {ends}; documents end in the first, which is from {source}")
-    before, after = _around(library)
+    before, after = around(library)
     start = _start(library, model, {**generation, **config}, before)
     start = stops[0] if start is None else start
     forced = generation.get("forced_bos_token_id") if model.architecture == "encoder_decoder" else None
@@ -95,15 +96,6 @@ def _disagreements(folder: Path, library: Any) -> list[str]:
         each = [f"{file} {' '.join(sorted(found))}" for file, found in ends.items() if found]
         lines.append(f"the files disagree on what ends a text: {', '.join(each)}")
     return lines
-
-
-def _around(library: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns the ids that a tokenizer puts before and after a text."""
-    with_mask = library.encode("a")
-    real = [i for i, special in enumerate(with_mask.special_tokens_mask) if not special]
-    if not real:
-        return (), ()
-    return tuple(with_mask.ids[: real[0]]), tuple(with_mask.ids[real[-1] + 1 :])
 
 
 def _start(library: Any, model: ModelConfig, keys: Keys, before: tuple[int, ...]) -> Optional[int]:

@@ -5,6 +5,7 @@ a checkpoint with weights only, and the tokenizer. `lm.infer` continues texts wi
 trains it on.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from lm import config as config_lib
 from lm import files
 from lm.data.config import DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
 from lm.data.objectives.config import MaskedLM, NextToken, PrefixLM
+from lm.data.objectives.shape import longest_that_fits
 from lm.errors import UserError
 from lm.hf.convert import MAX_SHARD_BYTES, Params, load, save
 from lm.hf.families import for_config
@@ -82,9 +84,13 @@ def _tokenizer(directory: Path, model: ModelConfig, ids: SourceIds) -> dict[str,
 
 
 def _data(workdir: Path, model: ModelConfig, ids: SourceIds) -> DataConfig:
-    objective: Any = {"encoder_decoder": PrefixLM(), "encoder": MaskedLM()}.get(model.architecture, NextToken())
+    """Returns data on which the model could train on: an objective of its architecture, and rows that its positions reach."""
+    masked = MaskedLM(next_sentence=any(output.name == "next_sentence" for output in model.outputs))
+    objective: Any = {"encoder_decoder": PrefixLM(), "encoder": masked}.get(model.architecture, NextToken())
     tokenizer = HuggingFaceTokenizer(str(workdir / TOKENIZER), ids.eos_token, ids.start_token)
-    return DataConfig(tokenizer=tokenizer, objective=objective, sequence_length=min(model.max_length, LONGEST))
+    data = DataConfig(tokenizer=tokenizer, objective=objective, sequence_length=min(model.max_length, LONGEST))
+    fits = longest_that_fits(data, model.architecture, model.max_length) if model.positions == "learned" else None
+    return dataclasses.replace(data, sequence_length=fits or data.sequence_length)
 
 
 def _write(config: RunConfig, params: Params, workdir: Path, tokenizer: dict[str, Any], source: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from lm.data import round_trip
+from lm.data import own_ids, round_trip
 from lm.errors import UserError
 from lm.model.flops import ledger
 from lm.model.memory import activation_bytes
@@ -177,7 +177,7 @@ def _problems(study: Plannable, data: dict[str, Any]) -> Iterator[str]:
         yield round_trip.problem(data)
     ids = data["tokenizer"]["vocab_size"]
     for objective, vocab_size in dict.fromkeys((cell.config.data.objective, cell.config.model.vocab_size) for cell in study.cells()):
-        special = objective.special_ids()
+        special = objective.special_ids(own_ids.from_record(data["tokenizer"]))
         if ids + special > vocab_size:
             more = f", objective {objective.name} needs {special} more," if special else ""
             yield f"the tokenizer has {ids} ids{more} and base.model.vocab_size is {vocab_size}; raise the latter"

@@ -6,6 +6,7 @@ from objective_cases import VOCABULARY, chunks, config, draws, ids, packed_rows,
 
 from lm.data.objectives import config as C
 from lm.data.objectives.shape import row_shape
+from lm.data.own_ids import OwnIds
 from lm.data.tokenizer import Bytes
 
 CLS, SEP, MASK = VOCABULARY - 1, VOCABULARY - 2, Bytes.mask_id
@@ -119,7 +120,7 @@ def test_a_negative_second_part_is_text_of_another_row_of_the_epoch(packing):
 
 def test_a_tokenizer_without_a_mask_gets_one_below_the_other_ids():
     special = ids(C.MaskedLM())
-    special.tokenizer.mask_id = None
+    special.tokenizer.own = OwnIds()
     assert special.mask == VOCABULARY - 3
-    assert C.MaskedLM().special_ids(mask_id=False) == 3
-    assert C.MaskedLM().special_ids() == 2
+    assert C.MaskedLM().special_ids(OwnIds()) == 3
+    assert C.MaskedLM().special_ids(OwnIds(mask=2)) == 2

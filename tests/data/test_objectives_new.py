@@ -32,7 +32,7 @@ class Reversed(Objective):
     examples_per_row: int = 1
     documents: Documents = "joined"
 
-    def special_ids(self, mask_id=True):
+    def special_ids(self, own):
         return 1
 
     def require_options(self, chunk):

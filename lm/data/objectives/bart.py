@@ -11,6 +11,7 @@ from lm.data.objectives.base import Documents, Objective, SpecialIds, Spread, ex
 from lm.data.objectives.denoising import require_mean_span
 from lm.data.objectives.draws import Draws
 from lm.data.objectives.ragged import Ragged, join, single
+from lm.data.own_ids import OwnIds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +35,8 @@ class BartNoise(Objective):
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
     loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
-    def special_ids(self, mask_id: bool = True) -> int:
-        return int(not mask_id)
+    def special_ids(self, own: OwnIds) -> int:
+        return int(own.mask is None)
 
     def require_options(self, chunk: int) -> None:
         self.require_between_0_and_1("infilling", "deletion", "rotation", ends=True)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from lm.data.objectives.draws import Draws
 from lm.data.objectives.examples import Examples, PackedRows, Room
 from lm.data.objectives.ragged import Ragged
+from lm.data.own_ids import OwnIds
 from lm.data.tokenizer import Tokenizer
 from lm.errors import UserError
 from lm.rows import RowShape
@@ -74,16 +75,29 @@ class Objective:
 
     # ---- vocabulary and tokens ----
 
-    def special_ids(self, mask_id: bool = True) -> int:
-        """Returns how many ids it needs at the top of the vocabulary, above the text's (`mask_id`: the tokenizer has a mask)."""
+    def special_ids(self, own: OwnIds) -> int:
+        """Returns how many ids it needs at the top of the vocabulary, above the text's, beside those of the tokenizer's own."""
+        return 0
+
+    def needed_sentinels(self, chunk: int) -> int:
+        """Returns how many sentinels a chunk of so many tokens may need."""
         return 0
 
     def vocabulary(self, tokenizer: Tokenizer) -> int:
         """Returns the smallest vocabulary of a model: the tokenizer's ids and its own."""
-        return tokenizer.vocab_size + self.special_ids(tokenizer.mask_id is not None)
+        return tokenizer.vocab_size + self.special_ids(tokenizer.own)
 
-    def require_vocabulary(self, tokenizer: Tokenizer, vocab_size: int) -> None:
-        """Raises UserError if a model's vocabulary is too small. JAX would clamp ids beyond it without a word."""
+    def require_vocabulary(self, tokenizer: Tokenizer, vocab_size: int, length: int) -> None:
+        """Raises UserError if a model's vocabulary is too small, or the tokenizer's own sentinels too few for rows of `length` tokens.
+
+        JAX would clamp ids beyond a vocabulary without a word.
+        """
+        chunk, own = length // self.examples_per_row, len(tokenizer.own.sentinels)
+        if own and self.needed_sentinels(chunk) > own:
+            raise UserError(
+                f"chunks of {chunk} tokens need {self.needed_sentinels(chunk)} sentinels and the tokenizer has {own};"
+                f" set --config.data.objective.examples_per_row={2 * self.examples_per_row}, or a shorter --config.data.sequence_length"
+            )
         needed = self.vocabulary(tokenizer)
         if needed > vocab_size:
             text = tokenizer.vocab_size
@@ -117,7 +131,7 @@ class Objective:
                 if examples > 0
                 else "--config.data.objective.examples_per_row=1"
             )
-            raise UserError(f"data.sequence_length={length} cannot be cut into {examples} chunks; set {advice}")
+            raise UserError(f"data.sequence_length={length} cannot be cut into examples_per_row={examples} chunks; set {advice}")
         if length // examples < 2:
             raise UserError(
                 "a chunk has fewer than 2 tokens; raise --config.data.sequence_length or lower --config.data.objective.examples_per_row"
@@ -227,9 +241,27 @@ class SpecialIds:
     @property
     def mask(self) -> int:
         """The tokenizer's mask, or the lowest of the objective's own ids."""
-        if self.tokenizer.mask_id is not None:
-            return self.tokenizer.mask_id
-        return self.vocab_size - self.objective.special_ids(mask_id=False)
+        own = self.tokenizer.own
+        return own.mask if own.mask is not None else self.vocab_size - self.objective.special_ids(own)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """What opens an encoder's sequence and what closes its parts: the tokenizer's own, or the top of the vocabulary."""
+        return self.tokenizer.own.ends or tuple(self.top([0, 1]).tolist())
+
+    @property
+    def middle(self) -> tuple[int, ...]:
+        """The signs of a prefix, a suffix and a middle: the tokenizer's own, or the top of the vocabulary."""
+        return self.tokenizer.own.middle or tuple(self.top([0, 1, 2]).tolist())
+
+    def sentinel(self, i: ArrayLike) -> np.ndarray:
+        """Returns the i-th sentinel, from 0: the tokenizer's own, or the i-th id from the top of the vocabulary."""
+        own = np.asarray(self.tokenizer.own.sentinels, np.int64)
+        return own[np.clip(i, 0, len(own) - 1)] if len(own) else self.top(i)
+
+    def count_of_sentinels(self, kept: int) -> int:
+        """Returns how many sentinels there are, if the objective keeps so many."""
+        return min(kept, len(self.tokenizer.own.sentinels) or kept)
 
     def top(self, i: ArrayLike) -> np.ndarray:
         """Returns the i-th id from the top of the vocabulary, from 0."""

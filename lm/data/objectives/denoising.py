@@ -7,13 +7,14 @@ targets   <X> for inviting <Y> last <Z> .                       the final <Z> un
 
 import dataclasses
 import math
-from typing import ClassVar, Union
+from typing import Any, ClassVar, Union
 
 import numpy as np
 
 from lm.data.objectives.base import Documents, Objective, SpecialIds, Spread, exactly
 from lm.data.objectives.draws import Draws
 from lm.data.objectives.ragged import Ragged, before, join, ranks, single
+from lm.data.own_ids import OwnIds
 from lm.errors import UserError
 
 Number = Union[float, np.ndarray]
@@ -24,7 +25,8 @@ class Denoising(Objective):
     """T5's i.i.d. denoising, the baseline of its table of architectures (Raffel et al. 2020, section 3.1.4).
 
     Each token is dropped with probability `noise_density`; a run of dropped tokens leaves one sentinel in the inputs. The targets are each
-    sentinel and its run, and one final sentinel. Both end in the end-of-document id. Sentinels are V-1, V-2, ... of a vocabulary V.
+    sentinel and its run, and one final sentinel. Both end in the end-of-document id. Sentinels are the
+    tokenizer's own, or V-1, V-2, ... of a vocabulary V.
     """
 
     name: ClassVar[str] = "denoising"
@@ -35,13 +37,17 @@ class Denoising(Objective):
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
     loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
-    def special_ids(self, mask_id: bool = True) -> int:
-        return self.sentinels
+    def special_ids(self, own: OwnIds) -> int:
+        return 0 if own.sentinels else self.sentinels
 
     def require_options(self, chunk: int) -> None:
         self.require_between_0_and_1("noise_density", ends=False)
+        require_sentinels(self, chunk)
+
+    def needed_sentinels(self, chunk: int) -> int:
+        """Returns a number that 4 standard deviations of the runs and the final sentinel fit in."""
         both = self.lengths(chunk)[2]  # chunk + 3 and two for each run
-        require_sentinels(self.name, chunk, self.sentinels, math.ceil((both.mean - chunk - 3 + 4 * both.deviation) / 2) + 1)
+        return math.ceil((both.mean - chunk - 3 + 4 * both.deviation) / 2) + 1
 
     def lengths(self, chunk: int) -> tuple[Spread, Spread, Spread]:
         """Returns the lengths of inputs, n - C + 1, and of targets, 2 D - C + 2, and their sum.
@@ -60,16 +66,16 @@ class Denoising(Objective):
 
     def pairs(self, chunks: Ragged, draws: Draws, ids: SpecialIds, rows: np.ndarray) -> tuple[Ragged, Ragged]:
         noise = draws.values("drop", chunks) < self.noise_density
-        noise &= runs(noise, chunks)[1] < self.sentinels - 1
+        noise &= runs(noise, chunks)[1] < ids.count_of_sentinels(self.sentinels) - 1
         first, ordinal = runs(noise, chunks)
         inputs, targets = around(noise, first, ordinal, chunks, ids)
         every = np.ones(len(chunks), bool)
         count = np.bincount(chunks.owner[first], minlength=len(chunks))
         end = single(ids.eos, every)
-        return join(inputs, end), join(targets, single(ids.top(count), every), end)
+        return join(inputs, end), join(targets, single(ids.sentinel(count), every), end)
 
     def blank(self, number: int, ids: SpecialIds) -> int:
-        return int(ids.top(number)) if number < self.sentinels else super().blank(number, ids)
+        return int(ids.sentinel(number)) if number < ids.count_of_sentinels(self.sentinels) else super().blank(number, ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +83,8 @@ class SpanCorruption(Objective):
     """T5's span corruption (Raffel et al. 2020, section 3.3.4): noise_density x n tokens in that / mean_span spans, exactly.
 
     Each span leaves a sentinel in the inputs, and the targets are each sentinel and its span. Both end in the end-of-document id.
-    Sentinels are V-1, V-2, ... of a vocabulary V.
+    Sentinels are the
+    tokenizer's own, or V-1, V-2, ... of a vocabulary V.
     """
 
     name: ClassVar[str] = "span_corruption"
@@ -89,13 +96,16 @@ class SpanCorruption(Objective):
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
     loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
-    def special_ids(self, mask_id: bool = True) -> int:
-        return self.sentinels
+    def special_ids(self, own: OwnIds) -> int:
+        return 0 if own.sentinels else self.sentinels
 
     def require_options(self, chunk: int) -> None:
         self.require_between_0_and_1("noise_density", ends=False)
         require_mean_span(self.name, self.mean_span)
-        require_sentinels(self.name, chunk, self.sentinels, int(span_counts(chunk, self.noise_density, self.mean_span)[1]))
+        require_sentinels(self, chunk)
+
+    def needed_sentinels(self, chunk: int) -> int:
+        return int(span_counts(chunk, self.noise_density, self.mean_span)[1])
 
     def lengths(self, chunk: int) -> tuple[Spread, Spread, Spread]:
         inputs, targets = span_lengths(chunk, self.noise_density, self.mean_span)
@@ -108,18 +118,16 @@ class SpanCorruption(Objective):
         return join(inputs, end), join(targets, end)
 
     def blank(self, number: int, ids: SpecialIds) -> int:
-        return int(ids.top(number)) if number < self.sentinels else super().blank(number, ids)
+        return int(ids.sentinel(number)) if number < ids.count_of_sentinels(self.sentinels) else super().blank(number, ids)
 
 
-def require_sentinels(name: str, chunk: int, sentinels: int, needed: int) -> None:
-    """Raises UserError if a chunk may need more sentinels than there are.
-
-    The number is exact for spans. For i.i.d. noise it is one that 4 standard deviations of the runs and the final sentinel fit in.
-    """
-    if needed > sentinels:
+def require_sentinels(objective: Any, chunk: int) -> None:
+    """Raises UserError if a chunk may need more sentinels than the objective keeps."""
+    needed = objective.needed_sentinels(chunk)
+    if needed > objective.sentinels:
         raise UserError(
             f"chunks of {chunk} tokens need {needed} sentinels;"
-            f" set --config.data.objective.sentinels={needed} for objective {name}, or shorten the chunks"
+            f" set --config.data.objective.sentinels={needed} for objective {objective.name}, or shorten the chunks"
         )
 
 
@@ -178,7 +186,7 @@ def runs(noise: np.ndarray, chunks: Ragged) -> tuple[np.ndarray, np.ndarray]:
 
 def around(noise: np.ndarray, marked: np.ndarray, ordinal: np.ndarray, chunks: Ragged, ids: SpecialIds) -> tuple[Ragged, Ragged]:
     """Returns (inputs, targets): the rest with a sentinel for each run that begins at a `marked` token, and each sentinel with its run."""
-    sentinels = ids.top(ordinal)
+    sentinels = ids.sentinel(ordinal)
     inputs = chunks.with_values(np.where(marked, sentinels, chunks.values)).keep(~noise | marked)
     copies = noise.astype(np.int64) + marked  # a marked token follows its sentinel
     values = np.repeat(chunks.values, copies)

@@ -15,6 +15,7 @@ from lm.data.objectives.base import Objective, SpecialIds
 from lm.data.objectives.draws import Draws
 from lm.data.objectives.examples import Room
 from lm.data.objectives.ragged import Ragged, group_before, join, single
+from lm.data.own_ids import OwnIds
 from lm.rows import RowShape
 
 
@@ -23,8 +24,8 @@ class FillInTheMiddle(Objective):
     """Next-token prediction on documents whose middle is moved to the end (Bavarian et al. 2022).
 
     A row's piece of a document is permuted with probability `rate`, into prefix-suffix-middle order or, with probability `spm`,
-    suffix-prefix-middle. A permuted piece always ends in the end-of-document id. Of a vocabulary V the signs of prefix, suffix and
-    middle are V-1, V-2 and V-3.
+    suffix-prefix-middle. A permuted piece always ends in the end-of-document id. The signs of prefix, suffix and
+    middle are the tokenizer's own, or V-1, V-2 and V-3 of a vocabulary V.
     """
 
     name: ClassVar[str] = "fill_in_the_middle"
@@ -37,8 +38,8 @@ class FillInTheMiddle(Objective):
     spm: float = 0.5  # share of the permuted documents in suffix-prefix-middle order
     documents_per_row: int = 4  # a row has room for this many permuted pieces (4 tokens each); later ones stay in order
 
-    def special_ids(self, mask_id: bool = True) -> int:
-        return 3
+    def special_ids(self, own: OwnIds) -> int:
+        return 0 if own.middle else 3
 
     def require_options(self, chunk: int) -> None:
         self.require_between_0_and_1("rate", "spm", ends=True)
@@ -67,11 +68,11 @@ class FillInTheMiddle(Objective):
             return body.part(np.where(where, first, 0), np.where(where, last, 0))
 
         return join(
-            single(ids.top(0), moved),
+            single(ids.middle[0], moved),
             span(moved & ~suffix_first, none, begin),
-            single(ids.top(1), moved),
+            single(ids.middle[1], moved),
             span(moved, end, body.lengths),
-            single(ids.top(2), moved),
+            single(ids.middle[2], moved),
             span(suffix_first, none, begin),
             span(moved, begin, end),
             single(ids.eos, moved),
@@ -82,5 +83,5 @@ class FillInTheMiddle(Objective):
         """Takes one blank for the middle: the model reads what stands around it, and writes it."""
         if len(parts) != 2:
             return super().prompt(parts, ids)
-        prefix, suffix, middle = (int(ids.top(i)) for i in range(3))
+        prefix, suffix, middle = ids.middle
         return [prefix, *parts[0], suffix, *parts[1], middle]

@@ -15,6 +15,7 @@ from lm.data.objectives.base import Objective, RowMaker, SpecialIds
 from lm.data.objectives.draws import Draws
 from lm.data.objectives.examples import PackedRows
 from lm.data.objectives.ragged import Ragged, group_before, join, ranks, single
+from lm.data.own_ids import OwnIds
 from lm.errors import UserError
 from lm.rows import RowShape
 
@@ -28,8 +29,8 @@ class MaskedLM(Objective):
 
     A chunk becomes [CLS] text [SEP]; with `next_sentence`, [CLS] A [SEP] B [SEP], cut at a place drawn uniformly, where in half of the
     pairs B is text of another row, and a label per pair says whether B follows A (0, as in BERT) or not (1). Chunks are joined.
-    Drawn anew in each epoch (RoBERTa's dynamic masking, Liu et al. 2019). Of a vocabulary V, [CLS] is V-1 and [SEP] V-2, and the mask
-    V-3 where the tokenizer has none.
+    Drawn anew in each epoch (RoBERTa's dynamic masking, Liu et al. 2019). [CLS], [SEP] and the mask are
+    the tokenizer's own; where it lacks them they take the top of the model's vocabulary, in this order.
     """
 
     name: ClassVar[str] = "masked"
@@ -42,8 +43,8 @@ class MaskedLM(Objective):
     next_sentence: bool = True  # pairs of sentences, and a label that says whether the second follows the first
     examples_per_row: int = 1  # equal chunks that a row is cut into
 
-    def special_ids(self, mask_id: bool = True) -> int:
-        return 2 + (not mask_id)
+    def special_ids(self, own: OwnIds) -> int:
+        return 2 * (not own.ends) + (own.mask is None)
 
     def require_options(self, chunk: int) -> None:
         self.require_between_0_and_1("mask_rate", ends=False)
@@ -90,9 +91,9 @@ class MaskedLM(Objective):
             text, cut, label = sentence_pairs(chunks, others, draws)
         noisy, chosen = self.corrupt(text, draws, ids)
         every, second = np.ones(len(text), bool), text.position >= cut[text.owner]
-        close = single(ids.top(1), every)
-        end = close if self.next_sentence else single(ids.top(1), ~every)
-        sequences = join(single(ids.top(0), every), noisy.keep(~second), close, noisy.keep(second), end)
+        close = single(ids.ends[1], every)
+        end = close if self.next_sentence else single(ids.ends[1], ~every)
+        sequences = join(single(ids.ends[0], every), noisy.keep(~second), close, noisy.keep(second), end)
         row = place(sequences, rows, count, shape.length)
         targets = text.keep(chosen)
         out = place(targets, rows, count, int(shape.predicted or 0))

@@ -10,6 +10,7 @@ from lm.data.objectives.base import Documents, Objective, SpecialIds, Spread
 from lm.data.objectives.denoising import around, require_sentinels, runs, span_counts, span_lengths, span_noise
 from lm.data.objectives.draws import Draws
 from lm.data.objectives.ragged import Ragged, join, single
+from lm.data.own_ids import OwnIds
 from lm.errors import UserError
 
 Mode = Literal["R", "S", "X"]
@@ -41,7 +42,8 @@ SEVEN_DENOISERS = (
 class MixtureOfDenoisers(Objective):
     """UL2: each chunk goes through one of several denoisers, and a mode token at the inputs' start says of which kind.
 
-    The published seven are mixed evenly. Of a vocabulary V the sentinels are V-1, V-2, ...; the modes R, S, X lie below them.
+    The published seven are mixed evenly. The sentinels are the tokenizer's own, or
+    V-1, V-2, ... of a vocabulary V; the modes R, S, X lie below them, or at V-1, V-2, V-3.
     """
 
     name: ClassVar[str] = "ul2"
@@ -54,8 +56,8 @@ class MixtureOfDenoisers(Objective):
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
     loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
 
-    def special_ids(self, mask_id: bool = True) -> int:
-        return self.sentinels + len(MODES) * self.mode_tokens
+    def special_ids(self, own: OwnIds) -> int:
+        return self.sentinels * (not own.sentinels) + len(MODES) * self.mode_tokens
 
     def require_options(self, chunk: int) -> None:
         for each in self.denoisers:
@@ -63,8 +65,11 @@ class MixtureOfDenoisers(Objective):
                 raise UserError("a denoiser of objective ul2 needs 0 < noise_density < 1, a positive rate and a positive mean_span")
         if not self.denoisers:
             raise UserError("objective ul2 needs at least one denoiser")
+        require_sentinels(self, chunk)
+
+    def needed_sentinels(self, chunk: int) -> int:
         spans = [int(span_counts(chunk, each.noise_density, each.mean_span)[1]) for each in self.denoisers if each.mode != "S"]
-        require_sentinels(self.name, chunk, self.sentinels, max(spans, default=0))
+        return max(spans, default=0)
 
     def lengths(self, chunk: int) -> tuple[Spread, Spread, Spread]:
         rates = [denoiser.rate / sum(each.rate for each in self.denoisers) for denoiser in self.denoisers]
@@ -107,10 +112,10 @@ class MixtureOfDenoisers(Objective):
 
     def mode_ids(self, mode: np.ndarray, ids: SpecialIds) -> np.ndarray:
         """Returns the ids of modes, given by their place in MODES."""
-        return ids.top(self.sentinels + mode)
+        return ids.top(mode if ids.tokenizer.own.sentinels else self.sentinels + mode)
 
     def blank(self, number: int, ids: SpecialIds) -> int:
-        return int(ids.top(number)) if number < self.sentinels else super().blank(number, ids)
+        return int(ids.sentinel(number)) if number < ids.count_of_sentinels(self.sentinels) else super().blank(number, ids)
 
     def prompt(self, parts: list[list[int]], ids: SpecialIds) -> list[int]:
         """Begins text with blanks with the mode that fills them in (R), and other text with the mode that continues it (S)."""

@@ -1,0 +1,46 @@
+"""Models that are imported train on: the rows and the special ids that their objectives make are those that the model knows."""
+
+import numpy as np
+import pytest
+from data.fake_corpus import Corpus
+from hf.checkpoints import GOLDEN, edited
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from lm.data import pipeline
+from lm.data.stream import TrainStream
+from lm.hf.runs import import_run
+from lm.train.build import build
+
+
+def with_bert_tokenizer(folder):
+    """A WordPiece tokenizer of letters, with BERT's special tokens."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = list("abcdefghijklmn")
+    tokenizer = Tokenizer(models.WordPiece(vocab={name: i for i, name in enumerate([*special, *letters])}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("sentences", [True, False])
+def test_an_imported_bert_trains_on(tmp_path, sentences):
+    """Its rows have no more positions than the model, no id beyond its vocabulary, and its own [CLS], [SEP] and [MASK]."""
+    heads = {} if sentences else {"cls.seq_relationship.weight": None, "cls.seq_relationship.bias": None}
+    config = import_run(with_bert_tokenizer(edited(tmp_path, "bert", tensors=heads)), tmp_path / "run")
+    assert config.data.objective.next_sentence == sentences
+    assert config.data.sequence_length == config.model.max_length - (3 if sentences else 2)
+    build(config)
+    corpus = Corpus(["".join(np.random.default_rng(i).choice(list("abcdefghijklmn"), 60)) for i in range(8)])
+    data = pipeline.build(config.data, [corpus], str(tmp_path / "data"), lambda line: None)
+    batch = TrainStream(data, config.data, 32, 0, architecture="encoder", vocab_size=config.model.vocab_size)[0]
+    assert batch.tokens.shape[1] == config.model.max_length
+    assert set(batch.tokens[:, 0].tolist()) == {2}  # [CLS]
+    assert (batch.tokens == 3).any(axis=1).all()  # [SEP]
+    assert (batch.tokens == 4).any()  # [MASK]
+    assert max(batch.tokens.max(), batch.targets.max()) < config.model.vocab_size
+
+
+def test_an_imported_bart_gets_rows_that_its_positions_reach(tmp_path):
+    config = import_run(GOLDEN / "bart", tmp_path / "run")
+    build(config)
