@@ -160,7 +160,8 @@ PYTHIA = {
     "pythia_6_9b": 1.2e-4,
     "pythia_12b": 1.2e-4,
 }
-UNPUBLISHED = ("mistral_7b", *decoder.QWEN3)
+OLMO2 = {"olmo2_7b": 1024, "olmo2_13b": 2048}  # rows of a batch
+UNPUBLISHED = ("mistral_7b", *decoder.QWEN25, *decoder.QWEN3, *decoder.GEMMA, "olmo2_1b", "olmo2_32b")
 
 
 def gpt2(name: str) -> RunConfig:
@@ -231,10 +232,28 @@ def llama3_2(name: str) -> RunConfig:
 
 
 def unpublished(name: str) -> RunConfig:
-    """Mistral 7B (Jiang et al. 2023) and Qwen3 (Yang et al. 2025), whose recipes are not published: 20 tokens per parameter."""
+    """Shapes whose recipes are not published, or in part, for 20 tokens per parameter.
+
+    Mistral 7B (Jiang et al. 2023), Qwen2.5 and Qwen3 (Yang et al. 2024, 2025), Gemma (Gemma team 2024), and the OLMo 2 of 1B and 32B.
+    """
     shape = decoder.SHAPES[name]
     tokens = chinchilla_budget(shape.published)
     return on_c4(shape.model, length=8192, rows=128, tokens=tokens, optim=cosine(3e-4, warmup=tokens / 50))
+
+
+def olmo2(name: str) -> RunConfig:
+    """OLMo 2 (OLMo team 2025), first stage, as its released files of settings say: 5T tokens, 2,000 steps of 1,024 rows as warm-up."""
+    optim = cosine(3e-4, warmup=2000 * 1024 * 4096)
+    return on_c4(decoder.SHAPES[name].model, length=4096, rows=OLMO2[name], tokens=5e12, optim=optim)
+
+
+def smollm3_3b() -> RunConfig:
+    """SmolLM3 (Bakouch et al. 2025), its three stages of 4,096 tokens as one: 4.72M steps of 2.36M tokens, the last tenth a decay to 0."""
+    per_step = 576 * 4096
+    optim = OptimConfig(
+        learning_rate=2e-4, weight_decay=0.1, beta2=0.95, schedule=WSD(cooldown=0.1, final=0.0), warmup_tokens=2000 * per_step
+    )
+    return on_c4(decoder.SHAPES["smollm3_3b"].model, length=4096, rows=576, tokens=4_720_000 * per_step, optim=optim)
 
 
 def pythia(name: str) -> RunConfig:
@@ -267,9 +286,10 @@ TABLES = (
     (LLAMA3, llama3),
     (LLAMA32, llama3_2),
     (UNPUBLISHED, unpublished),
+    (OLMO2, olmo2),
     (PYTHIA, pythia),
 )
-CONFIGS: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (tiny, gpt2_124m, llama_1b, gpt_neox_20b, t5_base_lm)}
+CONFIGS: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (tiny, gpt2_124m, llama_1b, smollm3_3b, gpt_neox_20b, t5_base_lm)}
 CONFIGS |= {name: functools.partial(family, name) for names, family in TABLES for name in names}
 # Sizes alone are Llama 3's.
 CONFIGS |= {"1b": CONFIGS["llama3_2_1b"], "8b": CONFIGS["llama3_8b"], "70b": CONFIGS["llama3_70b"]}

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 
 from configs.shapes import choose
-from configs.shapes.encoder import BERT, SHAPES
+from configs.shapes.encoder import BERT, ROBERTA, SHAPES
 from configs.shapes.recipes import on_c4
 from lm.data.config import DataConfig, SentencePieceTokenizer
 from lm.data.objectives.config import MaskedLM
@@ -17,6 +17,7 @@ from lm.optim.config import Linear, OptimConfig
 from lm.train.config import RunConfig
 
 RATES = {"bert_base": 1e-4, "bert_large": 1e-4}
+ROBERTA_RATES = {"roberta_base": (6e-4, 24_000), "roberta_large": (4e-4, 30_000)}  # peak learning rate, steps of warm-up
 
 
 def tiny() -> RunConfig:
@@ -66,7 +67,22 @@ def bert(name: str) -> RunConfig:
     return on_c4(model, length=509, rows=256, tokens=tokens, optim=optim, tokenizer=tokenizer, objective=MaskedLM())
 
 
-CONFIGS: dict[str, Callable[[], RunConfig]] = {"tiny": tiny} | {name: functools.partial(bert, name) for name in BERT}
+def roberta(name: str) -> RunConfig:
+    """RoBERTa (Liu et al. 2019, table 9): masks alone, 500,000 steps of 8,000 rows, whole rows of running text.
+
+    `data.tokenizer.path` is GPT-2's tokenizer.json, as in the paper.
+    """
+    (rate, warmup), length, rows = ROBERTA_RATES[name], 510, 8000
+    optim = OptimConfig(
+        learning_rate=rate, weight_decay=0.01, beta2=0.98, epsilon=1e-6, clip_norm=None, schedule=Linear(),
+        warmup_tokens=warmup * rows * length,
+    )  # fmt: skip
+    objective = MaskedLM(next_sentence=False)
+    return on_c4(SHAPES[name].model, length=length, rows=rows, tokens=500_000 * rows * length, optim=optim, objective=objective)
+
+
+CONFIGS: dict[str, Callable[[], RunConfig]] = {"tiny": tiny}
+CONFIGS |= {name: functools.partial(bert, name) for name in BERT} | {name: functools.partial(roberta, name) for name in ROBERTA}
 
 
 def get_config(name: str = "tiny") -> RunConfig:

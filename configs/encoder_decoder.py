@@ -13,7 +13,7 @@ from collections.abc import Callable
 from configs.shapes import choose
 from configs.shapes import encoder_decoder as shapes
 from configs.shapes.recipes import T5_NOISE, T5_PIECES, on_c4
-from lm.data.config import Component, DataConfig, HuggingFaceTokenizer
+from lm.data.config import Component, DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
 from lm.data.objectives.config import BartNoise, Pairs, SpanCorruption
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.optim.config import Cosine, OptimConfig, Rsqrt, t5
@@ -53,6 +53,13 @@ def t5_family(name: str) -> RunConfig:
     optim = t5(10_000, 2048 * RAW)
     model, tokens = shapes.SHAPES[name].model, 2**20 * 2048 * RAW
     return on_c4(model, length=RAW, rows=2048, tokens=tokens, optim=optim, tokenizer=T5_PIECES, objective=SpanCorruption())
+
+
+def mt5(name: str) -> RunConfig:
+    """mT5 (Xue et al. 2021, section 3.2): span corruption, 1M steps of 1,024 rows of 1,024 tokens; theirs are of 101 languages."""
+    model, tokens = shapes.SHAPES[name].model, 1_000_000 * 1024 * 1024
+    pieces = SentencePieceTokenizer(vocab_size=250_000, model_type="unigram")
+    return on_c4(model, length=1024, rows=1024, tokens=tokens, optim=t5(10_000, 2**20), tokenizer=pieces, objective=SpanCorruption())
 
 
 def t5_table_2(shape: str) -> RunConfig:
@@ -115,7 +122,13 @@ def transformer(name: str) -> RunConfig:
 
 VARIANTS = {"t5_base_denoising": "t5_base", "t5_base_shared": "t5_base_shared", "t5_base_half": "t5_base_half"}
 CONFIGS: dict[str, Callable[[], RunConfig]] = {"tiny": tiny}
-for _names, _family in ((shapes.T5, t5_family), (shapes.T5_V1_1, t5_family), (shapes.BART, bart), (shapes.ORIGINAL, transformer)):
+for _names, _family in (
+    (shapes.T5, t5_family),
+    (shapes.T5_V1_1, t5_family),
+    (shapes.MT5, mt5),
+    (shapes.BART, bart),
+    (shapes.ORIGINAL, transformer),
+):
     CONFIGS |= {name: functools.partial(_family, name) for name in _names}
 CONFIGS |= {name: functools.partial(t5_table_2, shape) for name, shape in VARIANTS.items()}
 

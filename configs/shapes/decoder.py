@@ -1,5 +1,6 @@
 """Shapes of decoder-only models. Counts marked Hugging Face are of the checkpoints published there, exact."""
 
+import dataclasses
 from typing import Optional
 
 from configs.shapes import Shape
@@ -158,6 +159,68 @@ def qwen3(d_model: int, num_layers: int, num_heads: int, d_ff: int, *, tied_head
     )
 
 
+# name: d_model, layers, heads, key/value heads, d_ff, vocabulary, parameters (Hugging Face); one table at both ends up to 3B
+QWEN25 = {
+    "qwen2_5_0_5b": (896, 24, 14, 2, 4864, 151_936, 494_032_768),
+    "qwen2_5_1_5b": (1536, 28, 12, 2, 8960, 151_936, 1_543_714_304),
+    "qwen2_5_3b": (2048, 36, 16, 2, 11_008, 151_936, 3_085_938_688),
+    "qwen2_5_7b": (3584, 28, 28, 4, 18_944, 152_064, 7_615_616_512),
+    "qwen2_5_14b": (5120, 48, 40, 8, 13_824, 152_064, 14_770_033_664),
+    "qwen2_5_32b": (5120, 64, 40, 8, 27_648, 152_064, 32_763_876_352),
+    "qwen2_5_72b": (8192, 80, 64, 8, 29_568, 152_064, 72_706_203_648),
+}
+
+
+def qwen2_5(d_model: int, num_layers: int, num_heads: int, num_kv_heads: int, d_ff: int, vocab_size: int) -> ModelConfig:
+    """Yang et al. 2024: Llama's layers with biases of queries, keys and values."""
+    model = llama(
+        *(d_model, num_layers, num_heads, num_kv_heads, d_ff),
+        vocab_size=vocab_size,
+        max_length=32_768,
+        rope_theta=1_000_000.0,
+        tied_head=d_model <= 2048,
+    )
+    return dataclasses.replace(model, attention=dataclasses.replace(model.attention, bias=True, out_bias=False), norm_epsilon=1e-6)
+
+
+# name: d_model, layers, heads, key/value heads, d_ff, parameters (Hugging Face)
+GEMMA = {
+    "gemma_2b": (2048, 18, 8, 1, 16_384, 2_506_172_416),
+    "gemma_7b": (3072, 28, 16, 16, 24_576, 8_537_680_896),
+}
+
+
+def gemma(d_model: int, num_layers: int, num_heads: int, num_kv_heads: int, d_ff: int) -> ModelConfig:
+    """Gemma team 2024, section 2: heads of 256, gated GELU, one table at both ends, whose rows enter multiplied by d_model^1/2."""
+    return ModelConfig(
+        vocab_size=256_000,
+        d_model=d_model,
+        num_layers=num_layers,
+        max_length=8192,
+        attention=AttentionConfig(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=256),
+        mlp=MLPConfig(d_ff=d_ff, activation="gelu", gated=True),
+        tied_head=True,
+        embedding_scale=d_model**0.5,
+    )
+
+
+# name: d_model, layers, heads, key/value heads, d_ff, parameters (Hugging Face)
+SMOLLM3 = {"smollm3_3b": (2048, 36, 16, 4, 11_008, 3_075_098_624)}
+OLMO2 = {
+    "olmo2_1b": (2048, 16, 16, 16, 8192, 1_484_916_736),
+    "olmo2_7b": (4096, 32, 32, 32, 11_008, 7_298_617_344),
+    "olmo2_13b": (5120, 40, 40, 40, 13_824, 13_716_198_400),
+    "olmo2_32b": (5120, 64, 40, 8, 27_648, 32_234_279_936),
+}
+
+
+def olmo2(*sizes: int) -> ModelConfig:
+    """OLMo team 2025, section 3: Llama's layers with norms of their results, and of all queries and all keys together."""
+    model = llama(*sizes, vocab_size=100_352, max_length=4096)
+    normed = dataclasses.replace(model.attention, qk_norm=True, qk_norm_over="heads")
+    return dataclasses.replace(model, attention=normed, norm_placement="post_inside", norm_epsilon=1e-6)
+
+
 # name: d_model, layers, heads, vocabulary (padded for the devices of its training), parameters (Hugging Face)
 PYTHIA = {
     "pythia_70m": (512, 6, 8, 50_304, 70_426_624),
@@ -207,6 +270,12 @@ def _all() -> dict[str, Shape]:
         shapes[name] = Shape(llama(*row, vocab_size=32_000, max_length=8192, rope_theta=10_000.0, window=4096), count)
     for name, (*sizes, tied, count) in QWEN3.items():
         shapes[name] = Shape(qwen3(*sizes, tied_head=bool(tied)), count)
+    shapes |= {name: Shape(qwen2_5(*row), count) for name, (*row, count) in QWEN25.items()}
+    shapes |= {name: Shape(gemma(*row), count) for name, (*row, count) in GEMMA.items()}
+    shapes |= {name: Shape(olmo2(*row), count) for name, (*row, count) in OLMO2.items()}
+    for name, (*row, count) in SMOLLM3.items():  # Llama's, but that every fourth layer knows no positions
+        model = llama(*row, vocab_size=128_256, max_length=65_536, rope_theta=5_000_000.0, tied_head=True)
+        shapes[name] = Shape(dataclasses.replace(model, no_rope_interval=4, norm_epsilon=1e-6), count)
     for name, (*row, count) in PYTHIA.items():
         shapes[name] = Shape(pythia(*row, activation="gelu" if name == "gpt_neox_20b" else "gelu_exact"), count)
     return shapes

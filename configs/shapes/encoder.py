@@ -1,5 +1,7 @@
 """Shapes of encoder-only models."""
 
+import dataclasses
+
 from configs.shapes import Shape
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.model.outputs import next_sentence
@@ -8,6 +10,13 @@ from lm.model.outputs import next_sentence
 BERT = {
     "bert_base": (768, 12, 12, 110_106_428),
     "bert_large": (1024, 24, 16, 336_226_108),
+}
+
+
+# name: d_model, layers, heads, parameters (Hugging Face's RobertaForMaskedLM, whose table of positions has two rows of padding)
+ROBERTA = {
+    "roberta_base": (768, 12, 12, 124_697_433),
+    "roberta_large": (1024, 24, 16, 355_412_057),
 }
 
 
@@ -35,4 +44,11 @@ def bert(d_model: int, num_layers: int, num_heads: int) -> ModelConfig:
     )
 
 
+def roberta(d_model: int, num_layers: int, num_heads: int) -> ModelConfig:
+    """Liu et al. 2019: BERT with GPT-2's pieces and without the second type of token and the head of next sentences."""
+    model = bert(d_model, num_layers, num_heads)
+    return dataclasses.replace(model, vocab_size=50_265, token_types=1, norm_epsilon=1e-5, outputs=())
+
+
 SHAPES = {name: Shape(bert(*row), count) for name, (*row, count) in BERT.items()}
+SHAPES |= {name: Shape(roberta(*row), count, difference=-2 * row[0]) for name, (*row, count) in ROBERTA.items()}

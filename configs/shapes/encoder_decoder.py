@@ -46,6 +46,16 @@ def t5_v1_1(d_model: int, d_ff: int, head_dim: int, num_heads: int, num_layers: 
     return dataclasses.replace(model, mlp=MLPConfig(d_ff=d_ff, activation="gelu", gated=True), tied_head=False, logit_scale=1.0)
 
 
+# The same with 250,000 pieces (Xue et al. 2021)
+MT5 = {
+    "mt5_small": (512, 1024, 64, 6, 8, 300_176_768),
+    "mt5_base": (768, 2048, 64, 12, 12, 582_401_280),
+    "mt5_large": (1024, 2816, 64, 16, 24, 1_229_581_312),
+    "mt5_xl": (2048, 5120, 64, 32, 24, 3_742_619_648),
+    "mt5_xxl": (4096, 10_240, 64, 64, 24, 12_921_057_280),
+}
+
+
 def t5_alone(architecture: Architecture, *shape: int) -> ModelConfig:
     """One of T5's stacks without a second one: the language model and the prefix LM of Raffel et al. 2020, table 2."""
     return dataclasses.replace(t5(*shape), architecture=architecture)
@@ -114,6 +124,8 @@ def _all() -> dict[str, Shape]:
     shapes["t5_base_shared"] = Shape(dataclasses.replace(base, shared_stacks=True), None)
     shapes["t5_base_half"] = Shape(dataclasses.replace(base, num_layers=6), None)
     shapes |= {name: Shape(t5_v1_1(*row), count) for name, (*row, count) in T5_V1_1.items()}
+    for name, (*row, count) in MT5.items():
+        shapes[name] = Shape(dataclasses.replace(t5_v1_1(*row), vocab_size=250_112, max_length=1024), count)
     for name, (*row, count) in BART.items():
         shapes[name] = Shape(bart(*row), count, difference=-2 * 2 * row[0])
     for name, (*row, count) in ORIGINAL.items():
