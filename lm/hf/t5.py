@@ -46,12 +46,12 @@ def _t5(options: Options, names: frozenset[str]) -> Flat:
 def _mt5(options: Options, names: frozenset[str]) -> Flat:
     """Returns the fields of mT5 (Xue et al. 2021), whose head reads states without T5's scale.
 
-    Every release has a head of its own. transformers 5 says tied of all of them, and keeps tables that differ.
+    Whether the head has a table of its own is seen from the tensors: transformers 5 says tied of every mT5, and keeps tables that differ.
     """
     tied = options.take("tie_word_embeddings", False)
     if tied and str(options.values.get("transformers_version", "")).startswith("4."):
         raise options.refusal("tie_word_embeddings", tied, "transformers 4 scales the states of such an mT5, and transformers 5 does not")
-    return {**_stacks(options, "gated-gelu"), "tied_head": tied and not has(names, "lm_head.weight")}
+    return {**_stacks(options, "gated-gelu"), "tied_head": not has(names, "lm_head.weight")}
 
 
 def _t5_keys(flat: Flat) -> dict[str, Any]:
