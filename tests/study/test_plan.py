@@ -81,6 +81,12 @@ def test_cells_without_meaning_are_refused_with_one_line_each():
     assert _refusals({"tokens_per_epoch": 1_000_000}, base=epochs, budgets=(Budget(2e11, (2, 8)),)) == []
 
 
+def test_tokens_that_lose_text_are_refused():
+    (line,) = _refusals({"lost_bytes": {"train": 0.0, "validation": 0.64}})
+    assert "64.00%" in line
+    assert _refusals({"lost_bytes": {"train": 0.0005, "validation": 0.0}}) == _refusals() == []
+
+
 def test_a_validation_split_that_train_knows_is_refused():
     components = copy.deepcopy(small_study.DATA["components"])
     components[0]["info"]["verbatim_share"] = 0.19
