@@ -56,7 +56,7 @@ types: $(STAMP)  ## mypy
 
 check: lint types test  ## what to run before a commit; CI also runs parity and preflight
 
-nightly: $(STAMP)  ## the long checks: both studies, the default one killed at random moments, published analyses, layouts, hosts, preflights, mutants
+nightly: $(STAMP)  ## the long checks: both studies, the default one killed at random moments, published analyses, layouts, hosts, preflights, mutants, and the commands of all pages
 	@$(BIN)/python -m experiments chinchilla
 	@$(BIN)/python tests/nightly/kill_study.py chinchilla --reference runs/chinchilla
 	@$(BIN)/python -m experiments chinchilla_bpe
@@ -66,6 +66,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@OBJECTIVES=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/data
 	@TABLES=all $(BIN)/python -m pytest tests/scaling/test_large.py
 	@$(MAKE) layouts hosts preflight
+	@$(BIN)/python -m tests.nightly.documented_commands --data=$(SCALING_DATA)
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 
 constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12, after `make parity preflight` in them

@@ -20,12 +20,12 @@ from lm.train.config import CheckpointConfig, EvalConfig, ExecutionConfig, RunCo
 
 
 def tiny() -> RunConfig:
-    """A model of 131,840 parameters on 1M bytes of installed Python sources: a first look at everything that a run writes.
+    """A Qwen3 of 130,816 parameters on 1M bytes of installed Python sources: a first look at everything that a run writes.
 
     python -m lm.run --config=configs/decoder.py:tiny --workdir=runs/tiny
 
     Hardware: two CPU cores. Time: 37 s of processor time, 10 of them compilation; the first run also prepares the text, 20 s once.
-    Held-out loss to expect: 1.95 nats/byte (2.81 bits/byte), with the text of JAX 0.10.2's dependencies.
+    Held-out loss to expect: 1.63 nats/byte (2.35 bits/byte), with the text of JAX 0.10.2's dependencies.
     """
     return RunConfig(
         model=ModelConfig(
@@ -34,7 +34,7 @@ def tiny() -> RunConfig:
             num_layers=2,
             max_length=128,
             attention=AttentionConfig(num_heads=4, head_dim=16, qk_norm=True),
-            mlp=MLPConfig(d_ff=256, activation="squared_relu"),
+            mlp=MLPConfig(d_ff=168, activation="silu", gated=True),
             zero_init_outputs=True,
         ),
         data=DataConfig(sequence_length=128),

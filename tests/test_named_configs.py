@@ -13,6 +13,7 @@ from lm import config as config_lib
 from lm.data.objectives.shape import row_shape
 from lm.data.own_ids import OwnIds
 from lm.errors import UserError
+from lm.hf import families
 from lm.model.architectures import build
 from lm.model.config import AttentionConfig
 from lm.model.execution import Execution
@@ -35,6 +36,10 @@ def test_a_published_shape_has_the_published_parameters(name):
     total = ledger(shape.model, 8).params["total"]
     if shape.published is not None:
         assert abs(total - shape.difference - shape.published) <= shape.within * shape.published
+
+
+def test_the_tiny_decoder_can_be_exported():
+    assert families.for_config(CONFIGS["decoder.py:tiny"].model).name == "qwen3"  # README exports its run
 
 
 def largest_of_each_kind():
