@@ -15,6 +15,7 @@ from experiments.comparison_results import ComparisonResults
 from experiments.grid_results import GridResults
 from launch.local import LocalWorkers
 from launch.view import View
+from lm import files
 from lm.data import info as data_info
 from lm.errors import UserError
 from lm.preflight.topologies import Topology
@@ -34,20 +35,29 @@ def names() -> list[str]:
 
 def load(name: str) -> AnyStudy:
     """Returns the study of a name, or of the path of a file with a function `get_study()`. Raises UserError when there is none."""
-    if name.endswith(".py"):
-        if not pathlib.Path(name).is_file():
-            raise UserError(f"no file {name}: give a study's name ({', '.join(names())}) or the path of a study.py")
-        module = runpy.run_path(name)
-    elif name in names():
-        module = vars(importlib.import_module(f"experiments.{name}.study"))
-    else:
+    if not name.endswith(".py") and name not in names():
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}, or give the path of a study.py"
         raise UserError(f"unknown study {name!r}: {hint}")
-    study = module["get_study"]() if "get_study" in module else None
+    if name.endswith(".py") and not files.here_or_shipped(name).is_file():
+        raise UserError(f"no file {name}: give a study's name ({', '.join(names())}) or the path of a study.py")
+    study = _defined(name)
     if not isinstance(study, (Study, Comparison)):
         raise UserError(f"{name}: its function get_study() must return a lm.study.study.Study or a lm.study.comparison.Comparison")
     return study
+
+
+def _defined(name: str) -> Any:
+    """Returns what `get_study()` returns in a study's module or file; None where there is no such function, UserError where that fails."""
+    path = files.here_or_shipped(name) if name.endswith(".py") else FOLDER / name / "study.py"
+    try:
+        with files.package_of(path):
+            module = runpy.run_path(str(path)) if name.endswith(".py") else vars(importlib.import_module(f"experiments.{name}.study"))
+            return module["get_study"]() if "get_study" in module else None
+    except UserError:
+        raise
+    except Exception as error:  # the file is the user's program, and whatever it raises is for the user to fix
+        raise UserError(f"{name}: {type(error).__name__}: {error} (LM_TRACEBACK=1 shows where)") from error
 
 
 @dataclasses.dataclass(frozen=True)

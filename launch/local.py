@@ -130,8 +130,10 @@ def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Wo
     command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", f"--parent={os.getpid()}"]
     command += [f"--cores={core}"] if core is not None else []
     command += [f"--train={train}"] if train else []
-    code = str(pathlib.Path(lm.__file__).parent.parent)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))}
+    environment = dict(os.environ)
+    code = pathlib.Path(lm.__file__).parent.parent
+    if code.name != "site-packages":  # which must not come before Python's own library
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, "1")
     with open(log, "ab") as file:  # a session of its own: Ctrl-C reaches this process only, which then ends the workers

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,30 @@ from typing import Any, Union
 from lm.errors import UserError
 
 AnyPath = Union[str, os.PathLike[str]]
+SHIPPED = ("configs", "experiments")  # folders beside lm that a command line may name files of, from any directory
+
+
+def here_or_shipped(name: str) -> Path:
+    """Returns the path of a file: as it is named or, where none is, of the one beside lm, for names such as configs/decoder.py."""
+    path, shipped = Path(name), Path(__file__).resolve().parent.parent / name
+    is_shipped = path.parts[:1] and path.parts[0] in SHIPPED and shipped.is_file()
+    return shipped if is_shipped and not path.exists() else path
+
+
+@contextlib.contextmanager
+def package_of(path: Path) -> Iterator[None]:
+    """Lets a file import the package that it is a module of, wherever the command is given and whatever else has the package's name."""
+    top = path.resolve().parent
+    while (top / "__init__.py").is_file():
+        top = top.parent
+    if top == path.resolve().parent:  # a file in no package
+        yield
+        return
+    sys.path.insert(0, str(top))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(top))
 
 
 @contextlib.contextmanager

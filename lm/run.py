@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from lm import config as config_lib
-from lm import distributed
+from lm import distributed, files
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.init_from import find, require_said
@@ -75,9 +75,10 @@ def _nearest_flag(name: str, flags: tuple[str, ...]) -> str:
 def load(spec: str) -> RunConfig:
     """Loads the configuration that "FILE.py:NAME" or "FILE.json" names; UserError for a file that gives none."""
     file, _, name = spec.partition(":")
-    path = Path(file)
+    path = files.here_or_shipped(file)
     if not path.is_file():
         others = sorted(str(p) for folder in {path.parent, Path("configs")} for p in folder.glob("*.py") if p.stem != "__init__")
+        others = others or [f"configs/{p.name}" for p in sorted(files.here_or_shipped("configs/decoder.py").parent.glob("*[!_].py"))]
         near = difflib.get_close_matches(file, others, n=1, cutoff=0.3) or others[:1]
         raise UserError(f"--config={spec}: there is no file {file}" + (f"; the nearest is {near[0]}" if near else ""))
     if path.suffix == ".json":
@@ -100,10 +101,11 @@ def _call(path: Path, spec: str, name: str) -> Any:
         raise UserError(f"--config={spec}: {path} is neither a .py nor a .json file")
     module = importlib.util.module_from_spec(module_spec)
     try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"--config={spec}: {path} defines no get_config(name)")
-        return module.get_config(name) if name else module.get_config()
+        with files.package_of(path):
+            module_spec.loader.exec_module(module)
+            if not hasattr(module, "get_config"):
+                raise UserError(f"--config={spec}: {path} defines no get_config(name)")
+            return module.get_config(name) if name else module.get_config()
     except UserError:
         raise
     except Exception as error:  # the file is the user's program, and whatever it raises is for the user to fix

@@ -48,6 +48,7 @@ FLOORS = {
     "lm.infer.__main__": 5,  # commands
     "lm.evals.__main__": 5,
     "lm.hf.__main__": 5,
+    "lm.__main__": 5,
     "configs": 7,
     "experiments": 7,
     "launch": 7,

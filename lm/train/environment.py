@@ -39,13 +39,14 @@ def cores() -> int:
 
 @functools.cache
 def git_revision() -> Optional[str]:
-    """Returns the git revision of this code, with "+changes" when the work tree differs; None outside a repository."""
+    """Returns the git revision of this code, with "+changes" when the work tree differs; None outside its repository."""
     root = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
         return subprocess.run(("git", *words), cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails where the repository around is not of this code
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
