@@ -63,6 +63,7 @@ def test_damage_is_found(tmp_path, name, damage):
 
 class Strange(Bytes):
     def __init__(self, extra):
+        super().__init__()
         self.extra = extra
 
     def encode(self, text):
