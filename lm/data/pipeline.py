@@ -93,6 +93,15 @@ def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = 
     )
 
 
+def of_split(config: DataConfig, corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: Log = print) -> Data:
+    """Returns a data set of one split of one corpus, which is both of its splits. It is for evaluation: nothing is kept of its counts."""
+    cache = tokens.prepare(corpus, split, tokenizer, data_dir, log)
+    source = Source(cache, corpus.fingerprint, 1.0)
+    mixture = Mixture([source], dataclasses.replace(config, unique_tokens=None, packing="best_fit"))  # rows of texts of any length
+    documents = _documents([source], mixture.documents)
+    return Data(tokenizer, cache.fingerprint, with_rows({}, mixture, {split: [cache]}), documents, documents, mixture, data_dir)
+
+
 def _index(
     config: DataConfig,
     corpora: Sequence[Any],

@@ -1,13 +1,18 @@
-"""`python -m lm.evals loss RUN [--step=N] [--data_dir=DIR] [--json]`: evaluates a checkpoint of a run."""
+"""`python -m lm.evals loss RUN [--text=FILE,...] [--step=N] [--data_dir=DIR] [--json]`: evaluates a checkpoint of a run."""
 
 import argparse
 import dataclasses
+import functools
 import json
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
 from lm.data import info
+from lm.data.config import Component
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.fields import count
@@ -15,26 +20,37 @@ from lm.mesh import MeshConfig
 from lm.train import record
 from lm.train.config import ExecutionConfig, RunConfig
 
+FREE = ("data.objective", "data.sequence_length", "data.components.0.", "evaluation.", "compute_dtype")  # what --config may set
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m lm.evals", description="Evaluates a checkpoint of a run.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     loss = commands.add_parser(
         "loss",
-        help="held-out likelihood",
-        description="Prints nats per UTF-8 byte of whole held-out documents, or nats per target token where the objective makes pairs.",
+        help="likelihood of held-out or of named text",
+        description="Prints nats per UTF-8 byte of whole documents, or nats per target token where the objective makes pairs."
+        " --config.KEY=VALUE changes how it is measured: evaluation.*, data.objective, data.sequence_length, compute_dtype.",
     )
-    loss.add_argument("run", type=Path, help="the run's work directory")
+    loss.add_argument("run", type=Path, help="the run's work directory; that of an imported model too")
+    what = "files, folders or patterns to evaluate on, all of their text (default: the held-out text)"
+    loss.add_argument("--text", action="append", default=[], metavar="FILE,...", help=what)
     loss.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
     loss.add_argument("--data_dir", default=None, help="directory of the prepared data (default: that of the run's record)")
-    loss.add_argument("--bytes", type=count, default=None, help="bytes of held-out text to evaluate on (default: as at the end of the run)")
+    loss.add_argument(
+        "--bytes", type=count, default=None, help="bytes of text to evaluate on (default: all of --text, else as at the end of the run)"
+    )
     loss.add_argument("--json", action="store_true", help="print one JSON object")
     return top
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    args = parser().parse_args(argv)
-    result = evaluate_loss(args.run, step=args.step, data_dir=args.data_dir, documents_bytes=args.bytes)
+    args, rest = parser().parse_known_args(argv)
+    text = [path for paths in args.text for path in paths.split(",") if path]
+    overrides = [word.removeprefix("--config.") for word in rest if word.startswith("--config.")]
+    if len(overrides) < len(rest):
+        raise UserError(f"{next(word for word in rest if not word.startswith('--config.'))} is not a flag: --help lists them")
+    result = evaluate_loss(args.run, step=args.step, data_dir=args.data_dir, documents_bytes=args.bytes, text=text, overrides=overrides)
     if args.json:
         print(json.dumps(result, indent=1))
         return 0
@@ -43,29 +59,67 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 def evaluate_loss(
-    workdir: Path, *, step: Optional[int] = None, data_dir: Optional[str] = None, documents_bytes: Optional[int] = None
+    workdir: Path,
+    *,
+    step: Optional[int] = None,
+    data_dir: Optional[str] = None,
+    documents_bytes: Optional[int] = None,
+    text: Sequence[str] = (),
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Repeats the final evaluation of a run on one of its checkpoints, with any number of devices.
+    """Evaluates one of a run's checkpoints, with any number of devices: on its held-out text, as at its end, or on named text.
 
     Args:
       workdir: the run's work directory.
       step: the step of the checkpoint (default: the newest).
       data_dir: the directory of the prepared data (default: that of the run's record).
-      documents_bytes: bytes of held-out text (default: as at the end of the run).
+      documents_bytes: bytes of text (default: as at the end of the run, or all of the named text).
+      text: files, folders or patterns, all of whose text is evaluated.
+      overrides: settings "path=value" of how the loss is measured (FREE).
 
     Raises:
-      UserError: run, checkpoint and data do not fit together.
+      UserError: run, checkpoint and data do not fit together, or the files hold no text.
     """
     saved = record.read(workdir)
     if saved is None:
-        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
-    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
-    evaluation = dataclasses.replace(config.evaluation, documents_bytes=documents_bytes or config.evaluation.documents_bytes)
-    config = dataclasses.replace(config, evaluation=evaluation, data_dir=data_dir or config.data_dir)
-    config = dataclasses.replace(config, mesh=MeshConfig(), execution=ExecutionConfig())  # the options of the run's mesh are not this one's
-    if info.info(config.data, config.data_dir) is None:
-        raise UserError(f"{config.data_dir} lacks the data that the run was evaluated on: name the right directory with --data_dir")
+        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run, a study or lm.hf import wrote")
+    original = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
+    config = _configured(original, text, overrides, documents_bytes, data_dir)
+    if not text:
+        _require_data(workdir, config, saved)
+    return {"run": saved["id"], **_measured(workdir, config, original, saved, step, documents_bytes)}
 
+
+def _configured(
+    original: RunConfig, text: Sequence[str], overrides: Sequence[str], documents_bytes: Optional[int], data_dir: Optional[str]
+) -> RunConfig:
+    """Returns the configuration of the evaluation. The options of the run's mesh are not those of this one."""
+    wrong = next((override for override in overrides if not override.startswith(FREE)), None)
+    if wrong is not None:
+        raise UserError(f"--config.{wrong} would change the run: an evaluation takes {', '.join(name.rstrip('.') for name in FREE)}")
+    config = dataclasses.replace(original, mesh=MeshConfig(), execution=ExecutionConfig(), data_dir=data_dir or original.data_dir)
+    if text:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, components=(Component("text_files", tuple(text)),)))
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, longest_document=None))
+    config = config_lib.apply_overrides(config, list(overrides))
+    evaluation = dataclasses.replace(config.evaluation, documents_bytes=documents_bytes or config.evaluation.documents_bytes)
+    return dataclasses.replace(config, evaluation=evaluation)
+
+
+def _require_data(workdir: Path, config: RunConfig, saved: record.Record) -> None:
+    """Raises UserError unless the run's held-out text is there."""
+    if saved["data"]["fingerprint"] is None:
+        raise UserError(f"{workdir} is an imported model, which has no held-out text: name a text with --text=FILE")
+    if info.info(config.data, config.data_dir) is None:
+        raise UserError(
+            f"{config.data_dir} lacks the data that the run was evaluated on: name the right directory with --data_dir,"
+            " or a text with --text=FILE"
+        )
+
+
+def _measured(
+    workdir: Path, config: RunConfig, original: RunConfig, saved: record.Record, step: Optional[int], documents_bytes: Optional[int]
+) -> dict[str, Any]:
     import jax
 
     from lm.data import pipeline
@@ -79,12 +133,34 @@ def evaluate_loss(
         parts.model.abstract(),
         parts.model.shardings(parts.mesh),
     )
-    params, found = checkpoint.restore_params(workdir, target, step)
-    data = pipeline.prepare(config.data, config.data_dir, lambda line: None)
-    if data.fingerprint != saved["data"]["fingerprint"]:
-        raise UserError(f"{config.data_dir} holds other text than the run's ({data.fingerprint}): name the right directory with --data_dir")
-    result = make_evaluator(config, parts.model, parts.mesh, data)(params, "final")
-    return {"run": saved["id"], "step": found, "data": data.fingerprint, "likelihood": config.likelihood, **result}
+    named = config.data.components != original.data.components
+    with tempfile.TemporaryDirectory() as folder:  # of the tokens of named text
+        if named:
+            data = _named(config, original, saved, folder)
+            whole = dataclasses.replace(config.evaluation, documents_bytes=documents_bytes or int(data.validation.byte_counts.sum()))
+            config = dataclasses.replace(config, evaluation=whole)
+        else:
+            data = pipeline.prepare(config.data, config.data_dir, lambda line: None)
+            if data.fingerprint != saved["data"]["fingerprint"]:
+                raise UserError(
+                    f"{config.data_dir} holds other text than the run's ({data.fingerprint}): name the right directory with --data_dir"
+                )
+        params, found = checkpoint.restore_params(workdir, target, step)
+        result = make_evaluator(config, parts.model, parts.mesh, data)(params, "final")
+    text = {"text": list(config.data.components[0].paths)} if named else {}
+    return {"step": found, "data": data.fingerprint, **text, "likelihood": config.likelihood, **result}
+
+
+def _named(config: RunConfig, original: RunConfig, saved: record.Record, folder: str) -> Any:
+    """Returns the data set of a named text, in the tokens of the run."""
+    from lm.data import pipeline
+    from lm.evals import named_text
+    from lm.train.run_tokenizer import run_tokenizer
+
+    text = named_text.read(config.data.components[0])
+    tokenizer = run_tokenizer(original, config.data_dir, saved["data"])
+    tokenizer = config.data.objective.tokenizer(getattr(tokenizer, "base", tokenizer))
+    return pipeline.of_split(config.data, text, "named", tokenizer, folder, functools.partial(print, file=sys.stderr))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,15 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from lm import config as config_lib
-from lm.data import info
-from lm.data.config import SentencePieceTokenizer
 from lm.errors import UserError, run_cli
 from lm.fields import count
 from lm.mesh import MeshConfig
 from lm.train import record
 from lm.train.config import RunConfig
+from lm.train.run_tokenizer import run_tokenizer
 
 if TYPE_CHECKING:
     from lm.infer.sampling import Sampler
@@ -96,7 +95,7 @@ def continuations(
     config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     if config.model.architecture == "encoder":
         raise UserError(f"{workdir} holds an encoder-only model, which cannot continue a text: name a run of another architecture")
-    tokenizer = _tokenizer(config, data_dir or config.data_dir, saved["data"])
+    tokenizer = run_tokenizer(config, data_dir or config.data_dir, saved["data"])
 
     import jax
 
@@ -124,27 +123,6 @@ def continuations(
     continues = blank is None and config.data.objective.continues_text
     after = tokenizer.encode(prompt).tolist() if continues else []
     return [prompt * continues + written(row, special, after) for row in rows]
-
-
-def _tokenizer(config: RunConfig, data_dir: str, data: dict[str, Any]) -> Any:
-    """Returns the run's tokenizer.
-
-    Raises:
-      UserError: the data that it was trained on are not there, or the tokenizer is not that of the run.
-    """
-    from lm.data import pipeline
-    from lm.data.tokenizer import build
-
-    chosen = config.data.tokenizer
-    if isinstance(chosen, SentencePieceTokenizer):
-        if info.info(config.data, data_dir) is None:
-            raise UserError(f"{data_dir} lacks the data that the run's tokenizer was trained on: name the right directory with --data_dir")
-        tokenizer = pipeline.prepare(config.data, data_dir, lambda line: None).tokenizer
-    else:
-        tokenizer = config.data.objective.tokenizer(build(chosen, [], data_dir))
-    if tokenizer.fingerprint != data["tokenizer"]["fingerprint"]:
-        raise UserError(f"the {chosen.name} tokenizer is not the one that the run was trained with: restore it, or name its --data_dir")
-    return tokenizer
 
 
 if __name__ == "__main__":
