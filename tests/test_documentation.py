@@ -135,6 +135,9 @@ def module(name: str, arguments: list[str], piece: documented.Piece) -> None:
         if "topology" in parsed.values and not piece.is_template:
             topologies.parse(parsed.values["topology"])
         return
+    if name == "lm":  # it has no parser, and prints a list
+        importlib.import_module("lm.__main__").main(arguments)
+        return
 
     def refuse(message):
         if not (piece.kind == "mention" and "required" in message):
