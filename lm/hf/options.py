@@ -40,15 +40,16 @@ GENERATION = frozenset(
 # Keys without effect on what a model computes from given tokens and weights. Dropout and layer drop concern training, and we have neither.
 INERT = frozenset(
     {
-        *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "author", "auto_map"),
-        *("custom_pipelines", "is_llama_config", "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version"),
+        *("_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_flash_attn_2_enabled", "_name_or_path"),
+        *("architectures", "attn_implementation", "author", "auto_map", "custom_pipelines", "is_llama_config"),
+        *("transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version"),
         *("activation_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classif_dropout", "classifier_dropout"),
         *("decoder_layerdrop", "dropout", "dropout_rate", "embd_pdrop", "encoder_layerdrop", "hidden_dropout", "hidden_dropout_prob"),
         *("layerdrop", "resid_pdrop"),
         *("init_std", "initializer_factor", "initializer_range"),
         *("cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id"),
         *GENERATION,
-        *("force_bos_token_to_be_generated", "max_sequence_length", "model_max_length"),
+        *("eos_token_ids", "force_bos_token_to_be_generated", "max_sequence_length", "model_max_length"),
         # of fine-tuning
         *("_num_labels", "finetuning_task", "id2label", "label2id", "num_labels", "prefix", "problem_type", "task_specific_params"),
         "tokenizer_class",
