@@ -28,6 +28,7 @@ class ByteTokenizer:
 
     name: ClassVar[str] = "bytes"
     sentinels: int = 0  # the last ids of bytes stand for sentinels, as in ByT5 (100), most of which no UTF-8 text has
+    start_token: Optional[Literal["pad"]] = None  # what a decoder reads first: pad, as ByT5's does; none: the end of document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = prin
         return SentencePiece(_trained(config, corpora, data_dir, log))
     if isinstance(config, HuggingFaceTokenizer):
         return HuggingFace(config)
-    return Bytes(config.sentinels)
+    return Bytes(config.sentinels, start_token=config.start_token)
 
 
 def _utf8(text: str) -> bytes:
@@ -116,7 +117,8 @@ class Bytes:
     vocab_size = 259
     fingerprint = "bytes3"
 
-    def __init__(self, sentinels: int = 0):
+    def __init__(self, sentinels: int = 0, *, start_token: Optional[str] = None):
+        self.start_id = self.pad_id if start_token else self.eos_id
         if not 0 <= sentinels <= 128:
             raise UserError(f"data.tokenizer.sentinels={sentinels} must be between 0 and 128: set --config.data.tokenizer.sentinels=100")
         self.own = OwnIds(self.mask_id, sentinels=tuple(range(self.vocab_size - 1, self.vocab_size - 1 - sentinels, -1)))

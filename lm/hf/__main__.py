@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Optional
 
+from lm.data.config import ByteTokenizer
 from lm.errors import UserError, run_cli
 from lm.fields import count
 from lm.hf.convert import MAX_SHARD_BYTES
@@ -44,7 +45,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         config = import_run(args.directory, args.workdir, eos_token=args.eos_token, say=print)
         kind = config.model.architecture
         print(f"imported {'an' if kind[0] == 'e' else 'a'} {kind} of {config.model.num_layers} layers into {args.workdir}")
-        if not (args.workdir / TOKENIZER).is_file():
+        if not isinstance(config.data.tokenizer, ByteTokenizer) and not (args.workdir / TOKENIZER).is_file():
             print(f"{args.directory} has no {TOKENIZER}: the run cannot read or write text until the model is imported with one")
         return 0
     if args.max_shard_bytes < 1:

@@ -6,10 +6,10 @@ from typing import Any, Optional
 
 from lm.data import end_of_text
 from lm.data.own_ids import around
-from lm.data.tokenizer import Tokenizer, read_tokenizer_json
+from lm.data.tokenizer import Bytes, Tokenizer, read_tokenizer_json
 from lm.errors import UserError
 from lm.hf import options
-from lm.hf.files import CONFIG, GENERATION, TOKENIZER, read_json
+from lm.hf.files import CONFIG, GENERATION, TOKENIZER, TOKENIZER_FILES, read_json
 from lm.model.config import ModelConfig
 
 Keys = dict[str, Any]
@@ -25,8 +25,9 @@ class SourceIds:
     user: what was decided, and what disagrees.
     """
 
-    eos_token: Optional[str]
+    eos_token: Optional[str] = None
     start_token: Optional[str] = None
+    is_bytes: bool = False  # its tokenizer is ByT5's: bytes, as those here
     stops: tuple[int, ...] = ()
     first: tuple[int, ...] = ()
     before: tuple[int, ...] = ()
@@ -59,7 +60,7 @@ def of_source(folder: Path, model: ModelConfig, eos_token: Optional[str] = None)
     old = {} if model.architecture == "encoder" else {key: values[key] for key in sorted(options.GENERATION) if values.get(key) is not None}
     generation = read_json(file) if file.is_file() else old
     if not (folder / TOKENIZER).is_file():
-        return SourceIds(eos_token, config=config, generation=generation)
+        return _without_file(folder, model, config, generation)
     _, library = read_tokenizer_json(str(folder / TOKENIZER))
     if eos_token is None:
         eos_token, source = end_of_text.find(library, str(folder / TOKENIZER))
@@ -78,7 +79,18 @@ def of_source(folder: Path, model: ModelConfig, eos_token: Optional[str] = None)
     forced = generation.get("forced_bos_token_id") if model.architecture == "encoder_decoder" else None
     first = (start,) if forced is None else (start, forced)
     spelled = None if start == stops[0] else library.id_to_token(start)
-    return SourceIds(eos_token, spelled, stops, first, before, after, config, generation, tuple(notes))
+    return SourceIds(eos_token, spelled, False, stops, first, before, after, config, generation, tuple(notes))
+
+
+def _without_file(folder: Path, model: ModelConfig, config: Keys, generation: Keys) -> SourceIds:
+    """Returns the ids of a model without a tokenizer.json: ByT5's tokenizer is bytes and has none, others are not there."""
+    file = folder / TOKENIZER_FILES[1]
+    stops = tuple(dict.fromkeys(end for _, end in end_of_text.declared(folder) if isinstance(end, int) and end < model.vocab_size))
+    if not file.is_file() or read_json(file).get("tokenizer_class") != "ByT5Tokenizer":
+        return SourceIds(stops=stops, config=config, generation=generation)
+    start = config.get("decoder_start_token_id", generation.get("decoder_start_token_id"))
+    first, spelled = ((Bytes.pad_id,), "pad") if start == Bytes.pad_id else ((Bytes.eos_id,), None)
+    return SourceIds(None, spelled, True, stops, first, (), (Bytes.eos_id,), config, generation, ("its tokenizer is bytes, as ByT5's is",))
 
 
 def _disagreements(folder: Path, library: Any) -> list[str]:

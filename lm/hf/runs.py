@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from lm import config as config_lib
 from lm import files
-from lm.data.config import DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
+from lm.data.config import ByteTokenizer, DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
 from lm.data.objectives.config import MaskedLM, NextToken, PrefixLM
 from lm.data.objectives.shape import longest_that_fits
 from lm.errors import UserError
@@ -26,6 +26,7 @@ from lm.train import record
 from lm.train.config import EvalConfig, RunConfig
 
 Log = Callable[[str], None]
+BYTE_SENTINELS = 100  # of ByT5 (Xue et al. 2022, section 3.1)
 LONGEST = 1024  # length of the rows of an imported run, unless its model has fewer positions
 
 
@@ -58,7 +59,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
     tokenizer = _tokenizer(directory, model, ids)
     with record.writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES if (directory / TOKENIZER).is_file() else ():
+    for name in TOKENIZER_FILES if ids.is_bytes or (directory / TOKENIZER).is_file() else ():
         copied(directory, workdir, name)
     data = _data(workdir, model, ids)
     evaluation = EvalConfig(stride=min(EvalConfig().stride, data.sequence_length))
@@ -73,22 +74,27 @@ def _tokenizer(directory: Path, model: ModelConfig, ids: SourceIds) -> dict[str,
     """Returns the record's entry of the tokenizer. Without a tokenizer its fingerprint is None, which no tokenizer has."""
     from lm.data.tokenizer import build
 
-    path = directory / TOKENIZER
-    if not path.is_file():
-        return {"name": "huggingface", "vocab_size": None, "fingerprint": None}
-    found = build(HuggingFaceTokenizer(str(path), ids.eos_token, ids.start_token), [], "")
+    path, chosen = directory / TOKENIZER, _chosen(directory, ids)
+    if not ids.is_bytes and not path.is_file():
+        return {"name": chosen.name, "vocab_size": None, "fingerprint": None}
+    found = build(chosen, [], "")
     if found.vocab_size > model.vocab_size:
         there, here = found.vocab_size - 1, model.vocab_size
         raise UserError(f"{path} has ids up to {there} and the model has a vocabulary of {here}: it is not the tokenizer of this model")
     return {"name": found.name, "vocab_size": found.vocab_size, "fingerprint": found.fingerprint}
 
 
+def _chosen(folder: Path, ids: SourceIds) -> Union[ByteTokenizer, HuggingFaceTokenizer]:
+    if ids.is_bytes:
+        return ByteTokenizer(sentinels=BYTE_SENTINELS, start_token="pad" if ids.start_token else None)
+    return HuggingFaceTokenizer(str(folder / TOKENIZER), ids.eos_token, ids.start_token)
+
+
 def _data(workdir: Path, model: ModelConfig, ids: SourceIds) -> DataConfig:
     """Returns data on which the model could train on: an objective of its architecture, and rows that its positions reach."""
     masked = MaskedLM(next_sentence=any(output.name == "next_sentence" for output in model.outputs))
     objective: Any = {"encoder_decoder": PrefixLM(), "encoder": masked}.get(model.architecture, NextToken())
-    tokenizer = HuggingFaceTokenizer(str(workdir / TOKENIZER), ids.eos_token, ids.start_token)
-    data = DataConfig(tokenizer=tokenizer, objective=objective, sequence_length=min(model.max_length, LONGEST))
+    data = DataConfig(tokenizer=_chosen(workdir, ids), objective=objective, sequence_length=min(model.max_length, LONGEST))
     fits = longest_that_fits(data, model.architecture, model.max_length) if model.positions == "learned" else None
     return dataclasses.replace(data, sequence_length=fits or data.sequence_length)
 
@@ -154,7 +160,7 @@ def export_run(
     ids = to_write(config.model, tokenizer, origin.get("ids"))
     family = for_config(config.model, family, like=origin.get("family")).name
     save(directory, config.model, params, family=family, max_shard_bytes=max_shard_bytes, ids=ids)
-    _write_tokenizer(config.data.tokenizer, tokenizer, directory)
+    _write_tokenizer(config.data.tokenizer, tokenizer, config.model, directory)
     return found
 
 
@@ -171,8 +177,15 @@ def _at_hand(config: RunConfig, say: Log) -> Any:
     return build(chosen, [], config.data_dir)
 
 
-def _write_tokenizer(chosen: Any, tokenizer: Any, directory: Path) -> None:
+def _write_tokenizer(chosen: Any, tokenizer: Any, model: ModelConfig, directory: Path) -> None:
     """Copies the files of a run's tokenizer, or writes what transformers needs beside its tokenizer.json to know the special tokens."""
+    from lm.data.tokenizer import Bytes
+
+    beyond = model.vocab_size - Bytes.vocab_size
+    # ByT5's tokenizer makes the ids of bytes, and ends a text as an encoder's prompt ends; it numbers ids beyond them otherwise than we do.
+    if isinstance(chosen, ByteTokenizer) and model.architecture == "encoder_decoder" and (not beyond or chosen.sentinels):
+        with files.writing(directory / TOKENIZER_FILES[1], REMEDY):
+            files.write_json(directory / TOKENIZER_FILES[1], {"tokenizer_class": "ByT5Tokenizer", "extra_ids": beyond})
     if tokenizer is None or not isinstance(chosen, HuggingFaceTokenizer):
         return
     folder = Path(chosen.path).parent

@@ -1,8 +1,10 @@
 """The ids of special tokens: which token ends a text, what an import keeps of them, and what an export writes."""
 
+import dataclasses
 import functools
 import json
 
+import numpy as np
 import pytest
 from hf.checkpoints import GOLDEN, edited
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -167,3 +169,23 @@ def test_the_space_between_prompt_and_continuation(tmp_path):
     assert written([4], ids, prompt) == "n"
     assert written([3, 8, 3], ids, prompt) == " a<0>a"
     assert written([], ids, prompt) == ""
+
+
+def test_byt5_is_read_and_written_with_bytes(tmp_path):
+    """It has no tokenizer.json; its ids are those of our bytes, and its decoder begins with padding."""
+    config, params = model_of("t5")
+    config = dataclasses.replace(config, vocab_size=384)
+    params = {**params, "embed": {"embedding": np.zeros((384, config.d_model), np.float32)}}
+    ids = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    hf.save(tmp_path / "byt5", config, params, ids=(ids, {}))
+    (tmp_path / "byt5" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125}))
+    made = import_run(tmp_path / "byt5", tmp_path / "run")
+    read = SpecialIds(tokenizers_here.build(made.data.tokenizer, [], ""), made.data.objective, 384)
+    assert (read.start, read.eos, made.data.tokenizer.sentinels) == (0, 1, 100)
+    recorded = record.read(tmp_path / "run")["imported"]["ids"]
+    assert (recorded["stops"], recorded["first"]) == ([1], [0])
+    assert as_imported("a", read, "encoder_decoder", recorded) == [ord("a") + 3, 1]
+    export_run(tmp_path / "run", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == {"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125}
+    values = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {key: values[key] for key in ids} == ids
