@@ -33,7 +33,7 @@ def _law(rows: Sequence[Row], analysis: Analysis) -> list[Item]:
     if isinstance(fitted, Parametric):
         values = ", ".join(f"{name} = {value:.8g}" for name, value in fitted.values.items())
     else:
-        values = f"refused: {fitted.reason}"
+        values = "refused, see above"
     return [
         ("Form", "N* ~ C^a and D* ~ C^b (approaches 1 and 2); L(N, D) = E + A / N^alpha + B / D^beta (approach 3)"),
         ("Fitted values", values),
@@ -108,7 +108,7 @@ def _training(study: dict[str, Any], rows: Sequence[Row]) -> list[Item]:
 
 def _fit(analysis: Analysis) -> list[Item]:
     settings, noise, fitted = analysis.settings, analysis.noise, analysis.parametric
-    seeds = f"{noise.dof} degrees of freedom over {len(noise.cells)} cells" if isinstance(noise, NoiseModel) else noise.reason
+    seeds = f"{noise.dof} degrees of freedom over {len(noise.cells)} cells" if isinstance(noise, NoiseModel) else "not measured, see above"
     items = [
         ("Objective", f"Huber (delta {settings['delta']:g}) on log loss for approach 3; least squares for approach 2"),
         ("Seed noise", seeds),

@@ -27,6 +27,7 @@ def write(root: pathlib.Path, made: PairedComparison, runs: Sequence[Run], publi
         root / "figures",
         pictures,
         study=study,
+        when=records.made(f"{len(runs)} runs"),
         made=made,
         published=published,
         measures=list(published.measures) if published else [],

@@ -1,13 +1,19 @@
 """Writes the report of a grid: one file that holds the figures, the tables and what is needed to check them."""
 
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lm.analysis import analysis as analysis_lib
+from lm.analysis.analysis import Analysis
+from lm.analysis.score import Score
 from lm.errors import UserError
-from lm.report import checklist, records, tables
+from lm.report import answers, checklist, records, tables
 from lm.report.pictures import draw
 from lm.scaling.page import html
+from lm.scaling.page.cells import Reasons
+from lm.scaling.results import Refusal
+from lm.scaling.words import scientific
 from lm.study import directory, gate
 from lm.study.rows import TEXT, Row, one_likelihood, read_rows
 
@@ -23,21 +29,63 @@ def write(root: pathlib.Path) -> pathlib.Path:
         root / "figures",
         draw(root / "figures", rows, analysis),
         study=study,
+        made=records.made(f"{len(rows)} runs, {_budgets(rows)}"),
         tables=tables,
         analysis=analysis,
         written=gate.read_forecast(root),
-        headline=tables.headline(analysis),
-        exponents=tables.exponent_rows(analysis),
-        oracle=tables.oracle_rows(analysis.oracle),
-        conventions=tables.convention_rows(analysis),
+        headline=answers.headline(analysis),
         cells=tables.cell_rows(rows, analysis),
-        budgets=tables.budget_rows(analysis),
         comparison=_comparisons(study, root),
         verbatim=records.verbatim_rows(study["data"]),
         data=records.data_rows(study["data"]),
         environment=records.environment_rows(study, rows, analysis),
         checklist=checklist.fill(study, rows, analysis),
+        **_answers(analysis),
     )
+
+
+def _budgets(rows: Sequence[Row]) -> str:
+    budgets = sorted({row.budget for row in rows})
+    low, high = scientific(budgets[0]), scientific(budgets[-1])
+    return f"1 budget of {low} FLOPs" if len(budgets) == 1 else f"{len(budgets)} budgets of {low} to {high} FLOPs"
+
+
+def _answers(analysis: Analysis) -> dict[str, Any]:
+    """Returns the tables and sentences that hold answers, by name. A reason for a refusal stands in the first that needs it."""
+    reasons = Reasons(*analysis.failures, *(caution.message for caution in analysis.cautions))
+
+    def refused(part: Any) -> str:
+        """Returns why a part is missing, or that it was said above; nothing for a part that is there."""
+        if not isinstance(part, Refusal):
+            return ""
+        return "".join(f"Refused: {reason}." for reason in reasons.new([part.reason])) or "Refused, for a reason that stands above."
+
+    makers: dict[str, Callable[[], Any]] = {
+        "recommended": lambda: answers.recommended(analysis, reasons),
+        "minima": lambda: answers.minima(analysis, reasons) or refused(analysis.isoflop),
+        "exponents": lambda: answers.exponents(analysis, reasons),
+        "approaches": lambda: answers.approaches(analysis, reasons),
+        "unscored": lambda: refused(analysis.score),
+        "regret": lambda: _regrets(analysis.score, reasons),
+        "stars": lambda: answers.stars(analysis, reasons),
+        "parameters": lambda: answers.parameters(analysis, reasons) or refused(analysis.parametric),
+        "oracle": lambda: answers.oracle(analysis, reasons),
+        "shapes": lambda: refused(analysis.shape_classes),
+        "noise": lambda: answers.noise(analysis, reasons),
+        "brackets": lambda: answers.brackets(analysis, reasons),
+        "conventions": lambda: answers.conventions(analysis, reasons),
+    }
+    return {name: make() for name, make in makers.items()}
+
+
+def _regrets(made: Any, reasons: Reasons) -> str:
+    """Returns the sentence on what training at the forecast N* would have cost."""
+    if not isinstance(made, Score):
+        return ""
+    found = {3: made.regret, 2: made.regret_isoflop}
+    said = [f"{tables.percent(value, 2)} by approach {by}" for by, value in found.items() if not isinstance(value, Refusal)]
+    why = reasons.new([value.reason for value in found.values() if isinstance(value, Refusal)])
+    return "Regret of training at the forecast N*: " + ", ".join([*said, *(f"refused ({reason})" for reason in why)] or ["refused"]) + "."
 
 
 def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, Any]]:

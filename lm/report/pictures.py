@@ -20,9 +20,9 @@ CAPTIONS = {
         "of the seed noise."
     ),
     "allocation": (
-        "Compute-optimal size and tokens against compute. Bands are intervals; dashes extrapolate. The exponents need not "
-        "add to 1, since C also counts attention. Grey lines are published "
-        "fits to web text in longer tokens and C = 6 N D: only their slopes can be compared."
+        "Compute-optimal size and tokens against compute. Bands are statistical intervals; dashes extrapolate. Red: the recommended models "
+        "with intervals that hold the law's own error. The exponents need not add to 1, since C also counts attention. Grey lines have the "
+        "slopes of published fits to web text and are moved onto the minima, since nothing else of them can be compared."
     ),
     "loss_curves": (
         "Held-out loss during training of every run of the grid, on a fixed part of the held-out text; dots are the ends. The "
@@ -51,12 +51,14 @@ def draw(folder: pathlib.Path, rows: Sequence[Row], analysis: Analysis) -> list[
 
 def _figures(rows: Sequence[Row], analysis: Analysis) -> dict[str, Callable[[pathlib.Path], None]]:
     isoflop, parametric, envelope = analysis.isoflop, analysis.parametric, analysis.envelope
-    found: dict[str, Callable[[pathlib.Path], None]] = {"loss_curves": lambda path: runs.loss_curves(path, rows)}
+    found: dict[str, Callable[[pathlib.Path], None]] = {}
+    if runs.curves(rows):
+        found["loss_curves"] = lambda path: runs.loss_curves(path, rows)
     if isinstance(isoflop, Isoflop):
         surface = parametric if isinstance(parametric, Parametric) else None
         found["isoflop_profiles"] = lambda path: runs.isoflop_profiles(path, isoflop)
         staircase = envelope if isinstance(envelope, Envelope) else None
-        found["allocation"] = lambda path: laws.allocation(path, staircase, isoflop, surface)
+        found["allocation"] = lambda path: laws.allocation(path, staircase, isoflop, surface, analysis.recommended)
     if isinstance(parametric, Parametric):
         found["surface"] = lambda path: laws.surface(path, parametric)
         found["residuals"] = lambda path: laws.residuals(path, parametric)

@@ -1,10 +1,12 @@
 """Table rows of records, which nothing is fitted to: the data, the environment, the configuration."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
 from lm.analysis.analysis import Analysis
 from lm.report.tables import percent
+from lm.scaling.page import provenance
 from lm.study.rows import Row
 
 _LONG = 12  # a flat record with more entries than this stays on one line
@@ -39,6 +41,11 @@ def measured_on(study: dict[str, Any], environments: Sequence[dict[str, Any]]) -
             seen.setdefault(key, set()).add(plain(value))
     made = [(key, ", ".join(sorted(values))) for key, values in sorted(seen.items())]
     return [("study planned at revision", plain(study.get("revision"))), *made]
+
+
+def made(what: str) -> str:
+    """Returns the line that says when a page was written, of what, and by which code."""
+    return f"{datetime.date.today().isoformat()} · {what} · {provenance.code_version()}"
 
 
 def words(record: dict[str, Any], without: Sequence[str] = ()) -> str:

@@ -57,8 +57,11 @@ def _power(mantissa: str, exponent: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Returns a text with its numbers such as 1.5e+21 in powers of ten, to the last digit: 1.5×10²¹."""
-    return re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]?\d+)(?!\w)", lambda found: _power(found[1], found[2]), text)
+    """Returns a text with its numbers such as 1.5e+21 in powers of ten, to the last digit: 1.5×10²¹.
+
+    The id of a run, such as 123456e78901, is no number: a number has one digit before its point.
+    """
+    return re.sub(r"(?<![\w.])(\d(?:\.\d+)?)e([+-]?\d{1,3})(?!\w)", lambda found: _power(found[1], found[2]), text)
 
 
 def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Optional[str] = None, significant: int = 3) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from lm.data.config import Component, DataConfig, WordChain
 from lm.data.corpora.word_chain import WordChainSource
 from lm.data.corpora.word_entropy import Oracle
 from lm.errors import UserError
-from lm.report import tables
+from lm.report import answers
 from lm.scaling import results
 from lm.scaling.approaches import parametric
 from lm.scaling.intervals.noise import fit_noise
+from lm.scaling.page.cells import Reasons
 from lm.scaling.results import Estimate, Refusal
 from lm.scaling.settings import AnalysisSettings
 from lm.train.config import EvalConfig, RunConfig
@@ -61,7 +63,8 @@ def test_the_results_say_it(fitted):
     assert fitted.verdict in printed
     assert "of an ideal learner 0.33" in printed
     assert "of an ideal learner" not in summary.render({"study": "s", **made})
-    assert [row["ideal"] for row in tables.oracle_rows(fitted)] == ["0.50", "0.33"]
+    table = answers.oracle(SimpleNamespace(oracle=fitted), Reasons())
+    assert [row[-1] for row in table.rows] == ["0.50", "0.33"]
 
 
 def test_an_interval_that_misses_or_is_wide_identifies_nothing():

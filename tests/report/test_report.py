@@ -7,15 +7,20 @@ import json
 import pathlib
 import re
 import shutil
+import warnings
 
+import numpy as np
 import pytest
 import small_study
 
 from lm import files, report
 from lm.analysis import analysis
+from lm.report.figures import laws
 from lm.report.pictures import CAPTIONS
+from lm.scaling.page import cells
 from lm.scaling.results import Refusal
 from lm.scaling.settings import AnalysisSettings
+from lm.scaling.words import typeset
 from lm.study import gate
 from lm.study.rows import read_rows
 from lm.study.study import Budget
@@ -103,7 +108,7 @@ def test_every_figure_is_drawn_twice_and_shown_once(finished, page):
     for name in CAPTIONS:
         assert (root / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (root / "figures" / f"{name}.svg").stat().st_size > 2000
-        assert page.count(f'<figure id="{name}">') == 1
+        assert page.count(f'<figure id="{name}" ') == 1
     assert len(_pictures(page)) == len(CAPTIONS)
 
 
@@ -145,10 +150,10 @@ def test_refusals_are_shown_as_text(finished, page):
     fitted = finished[1]
     text = visible(page)
     assert isinstance(fitted.envelope.a, Refusal)
-    assert fitted.envelope.a.reason in text
+    assert text.count(fitted.envelope.a.reason) == 1
     assert len(fitted.failures) > 0
     for line in fitted.failures:
-        assert f"Not established: {line}" in text
+        assert text.count(f"No clear minimum: {typeset(line)}") == 1
 
 
 def test_numbers_on_the_page_are_those_of_the_analysis(finished, page):
@@ -156,6 +161,8 @@ def test_numbers_on_the_page_are_those_of_the_analysis(finished, page):
     text = visible(page)
     for answer in (fitted.isoflop.a, fitted.isoflop.b, fitted.parametric.a_counted):
         assert f"{answer.value:.3f} ({answer.low:.3f} to {answer.high:.3f})" in text
+    assert f"with the power law's own error {fitted.isoflop.a_with_error.value:.3f} ({fitted.isoflop.a_with_error.low:.3f} to" in text
+    assert f"{fitted.parametric.a_with_error.value:.3f} ({fitted.parametric.a_with_error.low:.3f} to" in text
     for sigma in fitted.sigma.values():
         assert f"{100 * sigma.value:.2f} ({100 * sigma.low:.2f} to {100 * sigma.high:.2f})" in text
     for bracket in fitted.brackets:
@@ -168,6 +175,49 @@ def test_numbers_on_the_page_are_those_of_the_analysis(finished, page):
     stored = json.loads((root / "forecast.json").read_text(encoding="utf-8"))
     assert stored["sha256"] in text
     assert stored["time"] in text
+
+
+def test_what_to_train_next_stands_first_with_intervals(finished, page):
+    fitted, text = finished[1], visible(page)
+    largest = max(row.budget for row in read_rows(finished[0]))
+    assert [one.flops for one in fitted.recommended] == pytest.approx([10 * largest, 100 * largest])
+    for one in fitted.recommended:
+        for answer, number in ((one.n, cells.count), (one.d, cells.count), (one.loss, cells.four)):
+            shown = f"{number(answer.value)} ({number(answer.low)} to {number(answer.high)})"
+            assert text.index(shown) < text.index("IsoFLOP profiles")
+    assert re.search(r"\d{4}-\d\d-\d\d", text).start() < text.index("What to train next")
+    assert f"<h1>{STUDY.name}" in page
+
+
+def test_numbers_have_one_notation_and_columns_plain_names(page):
+    text = visible(re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL))
+    assert re.findall(r"(?<![\w.])\d(?:\.\d+)?e[+-]?\d{1,3}(?!\w)", text) == []
+    heads = re.findall("<th>(.*?)</th>", page)
+    assert not {"established", "draws lost", "sizes above 2σ"} & set(heads)
+    assert not any("_" in head for head in heads)
+
+
+def test_a_figure_without_anything_to_name_is_drawn_without_a_warning(finished, tmp_path, monkeypatch):
+    fitted, refused = finished[1], Refusal("missing", "no counts")
+    first, *rest = fitted.conventions
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        laws.conventions(tmp_path / "conventions", [dataclasses.replace(first, isoflop_a=refused, parametric_a=refused), *rest[:1]])
+        bare = dataclasses.replace(fitted.isoflop, budgets=(), n_line=None, d_line=None)
+        laws.allocation(tmp_path / "allocation", None, bare, None)
+
+
+def test_published_slopes_go_through_the_middle_of_the_minima(finished, tmp_path):
+    isoflop = finished[1].isoflop
+    with kept() as figures:
+        laws.allocation(tmp_path / "allocation", None, isoflop, None)
+    for axes, line in zip(figures[0].axes, (isoflop.n_line, isoflop.d_line), strict=True):
+        middle = np.log(line.sampled).mean()
+        slopes = [one for one in axes.get_lines() if str(one.get_label()).startswith("slope of")]
+        assert len(slopes) == len(laws.PUBLISHED)
+        for one in slopes:
+            at = np.interp(middle, *np.log(one.get_data()))
+            assert at == pytest.approx(np.interp(middle, np.log(line.flops), np.log(line.value)), abs=1e-6)
 
 
 def test_the_share_of_verbatim_lines_is_shown_at_every_length(page):
@@ -187,10 +237,10 @@ def test_the_checklist_says_what_the_runs_were(page):
 def test_a_study_that_refuses_everything_has_a_report_that_says_why(finished, tmp_path):
     root = shutil.copytree(finished[0], tmp_path / "s")
     names = ("noise", "envelope", "isoflop", "parametric", "score", "isoflop_without_gaps", "shape_classes")
-    why = {name: Refusal("missing", f"the reason of {name}") for name in names}
+    why = {name: Refusal("missing", f"the reason of {name}!") for name in names}
     sigma = dict.fromkeys(finished[1].sigma, why["noise"])
-    bare = dataclasses.replace(finished[1], **why, sigma=sigma, checks=(), brackets=(), conventions=())
+    bare = dataclasses.replace(finished[1], **why, sigma=sigma, checks=(), brackets=(), conventions=(), recommended=())
     files.write_text(root / "fit.json", analysis.to_json(bare))
     text = visible(report.write(root).read_text(encoding="utf-8"))
     for refusal in why.values():
-        assert refusal.reason in text
+        assert text.count(refusal.reason) == 1

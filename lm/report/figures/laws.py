@@ -2,74 +2,84 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from lm.analysis.conventions import ConventionRow
 from lm.analysis.envelope import Envelope
+from lm.analysis.recommend import Recommendation
+from lm.report.tables import C_NAMES, N_NAMES
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.page import style
-from lm.scaling.page.lines import draw_line
-from lm.scaling.results import Answer, Estimate, Refusal
+from lm.scaling.page.allocation import COMPUTE, LABELS, draw_minima
+from lm.scaling.page.lines import BEYOND, draw_line
+from lm.scaling.results import Answer, Estimate, Line, Refusal
 
-# N* = G (C / 6)^a with G = (alpha A / (beta B))^(1 / (alpha + beta)): the published values of (A, B, alpha, beta).
-PUBLISHED = {
-    "Hoffmann et al. 2022, approach 3": (406.40, 410.72, 0.33917, 0.28491),
-    "Besiroglu et al. 2024, refit": (482.01, 2085.43, 0.3478, 0.3658),
-}
-N_NAMES = {"total": "all", "non_embedding": "non-embedding", "matmul": "matmul"}
-C_NAMES = {"6nd": "6ND", "matmul_full": "matmul + full attention", "matmul_causal": "matmul + causal attention", "xla": "XLA's count"}
+# N* ~ C^a with a = beta / (alpha + beta): the published values of (alpha, beta).
+PUBLISHED = {"Hoffmann et al. 2022, approach 3": (0.33917, 0.28491), "Besiroglu et al. 2024, refit": (0.3478, 0.3658)}
 PUBLISHED_STYLES = ("--", ":")
 
 
-def published_n(flops: np.ndarray, name: str) -> np.ndarray:
-    """Returns the compute-optimal N of a published fit at each C = 6 N D."""
-    a_value, b_value, alpha, beta = PUBLISHED[name]
-    return (alpha * a_value / (beta * b_value)) ** (1 / (alpha + beta)) * (flops / 6) ** (beta / (alpha + beta))
+def published_slope(name: str, star: str) -> float:
+    """Returns the exponent of N* ("n") or D* ("d") of a published fit."""
+    alpha, beta = PUBLISHED[name]
+    return (beta if star == "n" else alpha) / (alpha + beta)
 
 
-def allocation(path: pathlib.Path, envelope: Optional[Envelope], isoflop: Isoflop, parametric: Optional[Parametric]) -> None:
-    """Draws N*(C) and D*(C) by the three approaches, with Chinchilla's published lines (their tokens are longer than a byte)."""
-    with style.figure(path, 9.6, 4.6, columns=2) as (left, right):
-        span = _span(isoflop)
-        for axes, star, label in (
-            (left, "n_star", "compute-optimal N (matmul parameters)"),
-            (right, "d_star", "compute-optimal D (tokens)"),
-        ):
-            _minima(axes, isoflop, star)
+def allocation(
+    path: pathlib.Path,
+    envelope: Optional[Envelope],
+    isoflop: Isoflop,
+    parametric: Optional[Parametric],
+    recommended: Sequence[Recommendation] = (),
+) -> None:
+    """Draws N*(C) and D*(C) by the three approaches, what to train next, and the slopes of published lines.
+
+    Published lines are of other tokens and another way of counting, so that their slopes alone compare: each goes through the middle of
+    approach 2's line.
+    """
+    furthest = max((one.flops for one in recommended if isinstance(one.n, Estimate)), default=0.0)
+    with style.figure(path, 9.6, 5.4, columns=2) as panels:
+        for axes, star, label in zip(panels, "nd", ("compute-optimal N (matmul parameters)", "compute-optimal D (tokens)"), strict=True):
             if envelope is not None:
-                draw_line(axes, getattr(envelope, f"{star[0]}_line"), "approach 1 (envelope)", style.APPROACH_COLOURS[1])
-            draw_line(axes, getattr(isoflop, f"{star[0]}_line"), "approach 2 (IsoFLOP)", style.APPROACH_COLOURS[2])
+                draw_line(axes, getattr(envelope, f"{star}_line"), "approach 1, envelope", style.APPROACH_COLOURS[1])
+            draw_minima(axes, isoflop, star, furthest)
             if parametric is not None:
-                draw_line(axes, getattr(parametric, f"{star[0]}_line"), "approach 3 (parametric)", style.APPROACH_COLOURS[3])
-            for name, line_style in zip(PUBLISHED, PUBLISHED_STYLES, strict=True):
-                n = published_n(span, name)
-                axes.plot(span, n if star == "n_star" else span / 6 / n, line_style, color=style.GREY, lw=1.2, label=name)
-            axes.set(xscale="log", yscale="log", xlabel="training compute C (FLOPs)", ylabel=label)
+                draw_line(axes, getattr(parametric, f"{star}_line"), LABELS[3], style.APPROACH_COLOURS[3], furthest=furthest)
+            _next(axes, recommended, star)
+            _published(axes, getattr(isoflop, f"{star}_line"), star, furthest)
+            axes.set(xscale="log", yscale="log", xlabel=COMPUTE, ylabel=label)
             style.flops_axis(axes.xaxis)
-            style.count_axis(axes.yaxis)
-        handles, labels = left.get_legend_handles_labels()
-        if envelope is None or envelope.n_line is None:
-            handles.append(style.plt.Line2D([], [], color=style.APPROACH_COLOURS[1], lw=0))
-            labels.append("approach 1: refused (see text)")
-        left.figure.legend(handles, labels, loc="outside lower center", ncols=3)
+            style.counts(axes.yaxis)
+        handles, labels = panels[0].get_legend_handles_labels()
+        if handles:
+            panels[0].figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9.5)
 
 
-def _span(isoflop: Isoflop) -> np.ndarray:
-    flops = [budget.flops for budget in isoflop.budgets]
-    return np.geomspace(min(flops) / 3, max(flops) * 3, 41)
+def _published(axes: Any, line: Optional[Line], star: str, furthest: float) -> None:
+    """Draws published slopes through the middle of a line, over the compute that is shown."""
+    if line is None:
+        return
+    low, high = line.sampled
+    span = np.array([low / BEYOND, max(BEYOND * high, furthest)])
+    middle = np.log(low * high) / 2
+    at = np.interp(middle, np.log(line.flops), np.log(line.value))
+    for name, style_of in zip(PUBLISHED, PUBLISHED_STYLES, strict=True):
+        slopes = [f"{published_slope(name, one):.2f}" for one in "nd"]
+        value = np.exp(at + published_slope(name, star) * (np.log(span) - middle))
+        axes.plot(span, value, style_of, color=style.GREY, lw=1.1, zorder=1, label=f"slope of {name}: a {slopes[0]}, b {slopes[1]}")
 
 
-def _minima(axes, isoflop: Isoflop, star: str) -> None:
-    for budget in isoflop.budgets:
-        answer = getattr(budget, star)
-        if isinstance(answer, Estimate):
-            error = None if answer.low is None or answer.high is None else [[answer.value - answer.low], [answer.high - answer.value]]
-            axes.errorbar(
-                budget.flops, answer.value, yerr=error, fmt="o", ms=5, capsize=3, lw=1.2, color=style.APPROACH_COLOURS[2], zorder=5
-            )
+def _next(axes: Any, recommended: Sequence[Recommendation], star: str) -> None:
+    """Draws what to train next, with intervals that hold the law's own error."""
+    found = [(one.flops, answer) for one in recommended if isinstance(answer := getattr(one, star), Estimate)]
+    for i, (flops, answer) in enumerate(found):
+        low, high = (answer.value if end is None else end for end in (answer.low, answer.high))
+        drawn = {"fmt": "D", "ms": 6, "mfc": "white", "capsize": 3, "lw": 1.4, "color": style.RED, "zorder": 6}
+        label = "to train next, with the law's own error" if i == 0 else None
+        axes.errorbar(flops, answer.value, yerr=[[answer.value - low], [high - answer.value]], label=label, **drawn)
 
 
 def surface(path: pathlib.Path, parametric: Parametric) -> None:
@@ -90,7 +100,7 @@ def surface(path: pathlib.Path, parametric: Parametric) -> None:
             axes.plot(parametric.n_line.value, parametric.d_line.value, color=style.RED, lw=2, label="compute-optimal path")
         style.count_axis(axes.xaxis)
         style.count_axis(axes.yaxis)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        style.legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def residuals(path: pathlib.Path, parametric: Parametric) -> None:
@@ -107,13 +117,13 @@ def residuals(path: pathlib.Path, parametric: Parametric) -> None:
             panel.set(xscale="log", xlabel=label)
             style.count_axis(panel.xaxis)
         axes[0].set_ylabel("measured over fitted loss − 1 (%)")
-        axes[1].legend(title="budget C (FLOPs)", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        style.legend(axes[1], title="budget C (FLOPs)", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def conventions(path: pathlib.Path, rows: Sequence[ConventionRow]) -> None:
     """Draws the exponent of N* by approaches 2 and 3 under every pair of conventions that the runs record."""
     recorded = [row for row in rows if not (_missing(row.isoflop_a) and _missing(row.parametric_a))]
-    rows = recorded or rows
+    rows, labelled = recorded or rows, set[int]()
     with style.figure(path, 7.2, 0.36 * len(rows) + 1.3) as (axes,):
         for y, row in enumerate(reversed(rows)):
             for shift, answer, number in ((0.13, row.isoflop_a, 2), (-0.13, row.parametric_a, 3)):
@@ -121,7 +131,7 @@ def conventions(path: pathlib.Path, rows: Sequence[ConventionRow]) -> None:
                     axes.text(
                         0.995,
                         y + shift,
-                        f"approach {number}: {answer.kind}",
+                        f"approach {number}: {answer.kind.replace('_', ' ')}",
                         transform=axes.get_yaxis_transform(),
                         ha="right",
                         va="center",
@@ -130,7 +140,8 @@ def conventions(path: pathlib.Path, rows: Sequence[ConventionRow]) -> None:
                     )
                     continue
                 low, high = (answer.value if bound is None else bound for bound in (answer.low, answer.high))
-                label = f"approach {number}" if y == len(rows) - 1 else None
+                label = None if number in labelled else f"approach {number}"
+                labelled.add(number)
                 error = [[max(answer.value - low, 0)], [max(high - answer.value, 0)]]
                 axes.errorbar(
                     answer.value, y + shift, xerr=error, fmt="o", ms=4, capsize=2, color=style.APPROACH_COLOURS[number], label=label
@@ -138,7 +149,7 @@ def conventions(path: pathlib.Path, rows: Sequence[ConventionRow]) -> None:
         axes.set_yticks(range(len(rows)), [f"N: {N_NAMES.get(row.n, row.n)}   C: {C_NAMES.get(row.c, row.c)}" for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("exponent a of N* ~ C$^a$")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        style.legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _missing(answer: Answer) -> bool:

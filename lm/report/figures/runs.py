@@ -11,9 +11,14 @@ from lm.scaling.page.profile import draw_profiles
 from lm.study.rows import Row
 
 
+def curves(rows: Sequence[Row]) -> list[Row]:
+    """Returns the runs of the grid that have a loss curve."""
+    return [row for row in rows if row.role == "grid" and row.completed and any(point["flops"] > 0 for point in row.curve)]
+
+
 def loss_curves(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws held-out loss against training compute: a line for each run, coloured by N, and the lowest loss so far."""
-    grid = [row for row in rows if row.role == "grid" and row.completed and row.curve]
+    grid = curves(rows)
     with style.figure(path, 6.8, 4.2) as (axes,):
         sizes = [row.n() for row in grid]
         colours = style.colour_bar(axes, sizes, "parameters N (matmul)", style.count_axis)
@@ -27,7 +32,7 @@ def loss_curves(path: pathlib.Path, rows: Sequence[Row]) -> None:
         axes.set(xscale="log", yscale="log", xlabel="training compute C (FLOPs)", ylabel="held-out loss (nats per byte)")
         style.flops_axis(axes.xaxis)
         style.plain_axis(axes.yaxis)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        style.legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def isoflop_profiles(path: pathlib.Path, isoflop: Isoflop) -> None:

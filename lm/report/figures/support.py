@@ -26,7 +26,7 @@ def forecast(path: pathlib.Path, made: Forecast, score: Score) -> None:
         axes.axhline(made.baseline_last_budget, color=style.GREY, ls=":", lw=1.1, label="baseline: lowest loss of the budget before")
         axes.set(xscale="log", xlabel="parameters N (matmul)", ylabel="held-out loss (nats per byte)")
         style.count_axis(axes.xaxis)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        style.legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def brackets(path: pathlib.Path, found: Sequence[Bracket]) -> None:
@@ -44,7 +44,7 @@ def brackets(path: pathlib.Path, found: Sequence[Bracket]) -> None:
         axes.set(xscale="log", xlabel="learning rate over the rule's", ylabel="loss over the rule's − 1 (%)")
         axes.set_xticks([0.5, 1, 2], ["½", "1", "2"])
         axes.xaxis.set_minor_formatter(style.NullFormatter())
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        style.legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def noise(path: pathlib.Path, model: NoiseModel, budgets: Sequence[float]) -> None:
@@ -60,4 +60,4 @@ def noise(path: pathlib.Path, model: NoiseModel, budgets: Sequence[float]) -> No
         axes.set(xscale="log", xlabel="training compute C (FLOPs)", ylabel="seed sd of the loss (%)")
         axes.set_ylim(bottom=0)
         style.flops_axis(axes.xaxis)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        style.legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

@@ -76,4 +76,4 @@ def curves(path: pathlib.Path, made: PairedComparison, group: str, runs: Sequenc
         axes.axhline(entropy, color=style.GREY, ls="--", lw=1.0, label="frequencies of the targets alone")
         axes.set(xscale="log", xlabel="pairs trained on", ylabel="held-out nats per target")
         style.count_axis(axes.xaxis)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        style.legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))

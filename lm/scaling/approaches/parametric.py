@@ -24,6 +24,7 @@ from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 LACK = 1.5  # residuals over the seed noise above which a caution is given
+_BEYOND = 110.0  # factor beyond the sampled compute up to which lines go
 _CALIBRATION = 100  # simulated fits behind a profile's cut-off
 
 
@@ -120,7 +121,8 @@ def described(
         if exponent in flat:
             parameters[coefficient] = flat[exponent]
     a_counted, b_counted = path_exponents(made, cells)
-    n_line, d_line, loss_line = (line(made, cells, which) for which in ("log_n", "log_d", "log_loss"))
+    furthest = _BEYOND * float(cells.c.max())
+    n_line, d_line, loss_line = (line(made, cells, which, furthest) for which in ("log_n", "log_d", "log_loss"))
     own = {} if problem else law_error.exponents(law_error.inferred(made), cells, settings.level, settings.seed)
     lack, value = lack_of_fit(made, cells, noise), made.fit
     return Parametric(

@@ -43,7 +43,7 @@ def draw(path: pathlib.Path, made: TableAnalysis, fitted: Optional[Fitted] = Non
             if isinstance(made.hull, Hull):
                 _hull(panel, made.hull, name)
             if isinstance(made.isoflop, Isoflop):
-                _minima(panel, made.isoflop, name, furthest)
+                draw_minima(panel, made.isoflop, name, furthest)
                 _places(panel, made.isoflop_targets, name, 2, "", beyond=True)
             if fitted is not None and _allocates(made, fitted):
                 line = parametric.line(fitted.law, fitted.cells, f"log_{name}", furthest)
@@ -66,7 +66,7 @@ def _hull(axes: Any, made: Hull, name: str) -> None:
     axes.plot(ends, np.exp(at + slope * np.log(ends)), color=style.APPROACH_COLOURS[1], label=LABELS[1])
 
 
-def _minima(axes: Any, made: Isoflop, name: str, furthest: float) -> None:
+def draw_minima(axes: Any, made: Isoflop, name: str, furthest: float) -> None:
     """Draws the minimum of each budget, and a wide line through them; where there is none the minima carry the label."""
     line: Optional[Line] = getattr(made, f"{name}_line")
     draw_line(axes, line, LABELS[2], style.APPROACH_COLOURS[2], width=3.0, furthest=furthest, alpha=0.45)

@@ -60,8 +60,9 @@ class Cells:
         if answer is None:
             return NONE
         if isinstance(answer, Refusal):
-            self._notes.setdefault(f"refused ({answer.kind})", []).append(answer.reason)
-            return f"refused ({answer.kind})"
+            refused = f"refused ({answer.kind.replace('_', ' ')})"
+            self._notes.setdefault(refused, []).append(answer.reason)
+            return refused
         return number(answer.value)
 
     def interval(self, answer: Optional[Answer], number: Number = plain) -> str:

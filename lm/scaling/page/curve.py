@@ -63,4 +63,4 @@ def draw(path: pathlib.Path, made: LawFit, fitted: Fitted) -> None:
         if value is not np.log and np.all(loss > 0):
             axes.set_yscale("log")
             style.plain_axis(axes.yaxis)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        style.legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))

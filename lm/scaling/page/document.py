@@ -9,7 +9,7 @@ from typing import Union
 from lm.errors import UserError
 from lm.scaling.page import html
 from lm.scaling.page.provenance import Provenance
-from lm.scaling.words import scientific, si, typeset
+from lm.scaling.words import scientific, si
 
 KINDS = ("png", "svg")
 PAGE = "report.html"  # in a directory that `--report` names
@@ -110,7 +110,7 @@ def write(path: pathlib.Path, document: Document) -> Written:
         if old not in files:
             old.unlink(missing_ok=True)
     template = pathlib.Path(__file__).with_name("page.html")
-    html.save(page, template, folder, pictures, document=document, beside=folder.name, columns=_columns(document.made), typeset=typeset)
+    html.save(page, template, folder, pictures, document=document, beside=folder.name, columns=_columns(document.made))
     return Written(page, tuple(files))
 
 

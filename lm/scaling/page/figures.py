@@ -93,7 +93,7 @@ def hull(path: pathlib.Path, made: Hull, law: Optional[LawFit]) -> None:
         style.plain_axis(left.yaxis)
         for axes in (left, right):
             style.flops_axis(axes.xaxis)
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+            style.legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         style.counts(right.yaxis)
 
 
@@ -128,7 +128,7 @@ def surface(path: pathlib.Path, made: LawFit, law: Law) -> None:
             axes.plot(*zip(*path_of, strict=True), color=style.RED, lw=2, label="compute-optimal path")
         style.counts(axes.xaxis)
         style.counts(axes.yaxis)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        style.legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def residuals(path: pathlib.Path, law: LawFit, difference: bool = False) -> None:

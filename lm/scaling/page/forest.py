@@ -41,4 +41,4 @@ def draw(path: pathlib.Path, made: Sequence[Variant]) -> None:
         axes.tick_params(axis="y", labelsize=8.5, length=0)
         axes.grid(visible=False, axis="y")
         axes.set(ylim=(-0.6, count - 0.4), xlabel="exponent a of N* ~ C$^a$")
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
+        style.legend(axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)

@@ -6,6 +6,8 @@ from typing import Any
 
 import jinja2
 
+from lm.scaling.words import typeset
+
 
 def save(path: pathlib.Path, template: pathlib.Path, folder: pathlib.Path, pictures: list[dict[str, str]], **values: Any) -> pathlib.Path:
     """Renders a template into `path`, whole or not at all.
@@ -30,4 +32,5 @@ def _inline(path: pathlib.Path) -> str:
 def _template(path: pathlib.Path) -> jinja2.Template:
     loader = jinja2.FileSystemLoader([path.parent, pathlib.Path(__file__).parent])  # base.html and parts.html are in the second
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.globals["typeset"] = typeset
     return environment.get_template(path.name)

@@ -44,7 +44,7 @@ def plane(path: pathlib.Path, made: TablePlan, runs: Runs) -> None:
         axes.set(xlim=(min(n) / _MARGIN, max(n) * _MARGIN), ylim=(min(d) / _MARGIN, max(d) * _MARGIN))
         style.counts(axes.xaxis)
         style.counts(axes.yaxis)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        style.legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _smooth(curve: IsoLoss) -> tuple[np.ndarray, np.ndarray]:

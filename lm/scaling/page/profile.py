@@ -28,7 +28,7 @@ def draw_profiles(axes: Any, budgets: Sequence[IsoflopBudget]) -> None:
     style.counts(axes.xaxis)
     style.plain_axis(axes.yaxis)
     if count <= FEW:
-        axes.legend(title=label, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        style.legend(axes, title=label, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def draw_profile(axes: Any, budget: IsoflopBudget, colour: Any, size: float = 1.0) -> None:

@@ -64,6 +64,12 @@ def figure(path: pathlib.Path, width: float, height: float, columns: int = 1, sh
             plt.close(made)
 
 
+def legend(axes: Axes, **places: Any) -> None:
+    """Draws the legend of what has a label; nothing where nothing has one, of which matplotlib would warn on the terminal."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(**places)
+
+
 def colours(count: int) -> list:
     """Returns `count` colours along a perceptually even scale, without its lightest end."""
     scale = matplotlib.colormaps[SEQUENCE]

@@ -19,7 +19,7 @@ from lm.scaling.words import scientific, typeset
 
 SYMBOLS = "N: parameters, D: tokens, C: training FLOPs; * marks the compute-optimal value. 1k, 1M, 1B, 1T: 10³, 10⁶, 10⁹, 10¹²."
 STATISTICAL, OWN = "statistical", "with the law's own error"
-_OWN_SAID = (
+OWN_SAID = (
     "Statistical intervals suppose that the law is true. The others hold its own error too: a smooth function that is inferred from the "
     "residuals, of N and D for approach 3 and of C for the power laws of approach 2."
 )
@@ -115,7 +115,7 @@ def exponents(made: TableAnalysis, reasons: Reasons) -> Optional[Table]:
     if not rows:
         return None
     caption = cell.caption("Exponents of N* ~ C^a and D* ~ C^b.", column=True)
-    said = reasons.new([_OWN_SAID] if others else [])
+    said = reasons.new([OWN_SAID] if others else [])
     columns = ("approach", "exponent", "value", head, *(kind for kind, _ in others))
     return Table(columns, tuple(rows), caption, (*said, *cell.notes(), *further.notes()))
 
@@ -165,7 +165,7 @@ def allocations(made: tuple[Allocation, ...], caption: str, reasons: Reasons) ->
     head: tuple[str, ...] = ("C (FLOPs)", *(("intervals",) if own else ()), "N*", "D*", "loss", "D/N", "outside the table")
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    said = reasons.new([_OWN_SAID] if own else [])
+    said = reasons.new([OWN_SAID] if own else [])
     return [Table(head, tuple(rows), cell.caption(caption), (*said, *cell.notes(), *further.notes(), *reasons.new(far[-1:])))]
 
 
