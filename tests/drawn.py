@@ -1,4 +1,4 @@
-"""What stands where in a drawn figure."""
+"""These functions find the places of texts and legends in a drawn figure."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ def kept():
 
 
 def overlaps(figure):
-    """Pairs of texts of a drawn figure whose boxes share more than two pixels either way."""
+    """Returns the pairs of texts of a drawn figure whose boxes share more than two pixels either way."""
     beyond = set()  # labels of ticks outside the axes, which are not drawn
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         low, high = sorted(axis.get_view_interval())
@@ -34,12 +34,12 @@ def overlaps(figure):
 
 
 def shared(one, other, pixels=2):
-    """Whether two boxes share more than so many pixels either way."""
+    """Says whether two boxes share more than so many pixels either way."""
     common = Bbox.intersection(one, other)
     return common is not None and common.width > pixels and common.height > pixels
 
 
 def legends_inside(figure):
-    """The legends of a figure that lie over the data of its axes."""
+    """Returns the legends of a figure that lie over the data of its axes."""
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
     return [one for one in legends if any(shared(one.get_window_extent(), axes.get_window_extent()) for axes in figure.axes)]

@@ -83,7 +83,7 @@ def _losses(fitted: Sequence[Minimum], log_c: np.ndarray, settings: AnalysisSett
     if len(good) < LEAST_LOSSES:
         return [Refusal("too_few_points", f"{len(good)} lowest losses; a law of the loss needs {LEAST_LOSSES}")] * len(log_c)
     at = np.log([m.result.flops for m in good])
-    best = np.array([[m.result.loss_star.value for m in good]])  # type: ignore[union-attr]
+    best = np.array([[m.result.loss_star.value for m in good]])  # type: ignore[union-attr]  # `good` have one
     problem = _problem(good, "loss_star", settings)
     drawn = best if problem else np.stack([isoflop.draws_of(m).loss for m in good], axis=1)
     values = lowest_losses(at, np.concatenate([best, drawn]), log_c)

@@ -53,7 +53,7 @@ class Quality:
 
 
 def _duplicates(cells: Runs) -> Left:
-    """Of sizes within 1% of one another, all but the one whose compute is nearest to the budget."""
+    """Yields the sizes within 1% of another but for the one whose compute is nearest to the budget."""
     for budget, index in _budgets(cells):
         index = index[np.argsort(cells.n[index], kind="stable")]
         first = [0, *(1 + np.flatnonzero(np.diff(cells.log_n[index]) > NEAR)), len(index)]
@@ -94,7 +94,7 @@ def _outlier(cells: Runs) -> Left:
         i, value = found[worst]
         kept[i] = False
         what = f"{cells.run[i]}, N {cells.n[i]:.3g}, is {value:+.1%} off its neighbours, {apart[worst] / scale:.0f} standard deviations"
-        yield np.array([i]), f"budget {cells.budget[i]:.3g}: {what}"  # type: ignore[index]
+        yield np.array([i]), f"budget {cells.budget[i]:.3g}: {what}"  # type: ignore[index]  # profiles have budgets
 
 
 def _errors(cells: Runs, index: np.ndarray) -> list[tuple[int, float]]:

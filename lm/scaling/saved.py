@@ -181,7 +181,7 @@ def _described(objective: Objective) -> dict[str, Any]:
     name = next((name for name, one in OBJECTIVES.items() if one is type(objective)), "")
     if not name:
         raise UserError(f"{type(objective).__name__} is no objective of `--objective`, so that no saved fit can name it")
-    return {"name": name} | {field.name: getattr(objective, field.name) for field in dataclasses.fields(objective)}  # type: ignore[arg-type]
+    return {"name": name} | {field.name: getattr(objective, field.name) for field in dataclasses.fields(objective)}  # type: ignore[arg-type]  # all are dataclasses
 
 
 def _objective_of(described: dict[str, Any]) -> Objective:

@@ -85,9 +85,10 @@ Change = tuple[str, str, Runs, Answer]
 def _judged(changes: Iterator[Change], base: Answer, approach: int, rows: int) -> list[Variant]:
     found = [Variant(approach, "as chosen", "", rows, base, None, False)]
     for what, choice, runs, a in changes:
-        difference = a.value - base.value if isinstance(a, Estimate) and isinstance(base, Estimate) else None
-        known = isinstance(a, Estimate) and isinstance(base, Estimate) and base.low is not None
-        outside = known and not base.covers(a.value)  # type: ignore[union-attr]
+        difference, outside = None, False
+        if isinstance(a, Estimate) and isinstance(base, Estimate):
+            difference = a.value - base.value
+            outside = base.low is not None and not base.covers(a.value)
         found.append(Variant(approach, what, choice, len(runs), a, difference, outside))
     return found
 

@@ -70,7 +70,7 @@ def test_scan_is_unroll_and_remat_is_no_remat(name, unroll, remat):
 # A loss with ReLU has kinks, over which a difference is no slope.
 @pytest.mark.parametrize("name", [name for name in dict.fromkeys(case[0] for case in CASES) if FAMILIES[name].mlp.activation != "relu"])
 def test_the_gradient_of_every_weight_is_the_slope_of_the_loss(name):
-    """By a central difference along the gradient, with the values of the same program: nothing stops a gradient on its way."""
+    """The slope along the gradient is a central difference of the same program: nothing stops a gradient on its way."""
     params = params_of(FAMILIES[name])
     gradient = flatten(value_and_grad(name, False, "none")[1])
     lengths = {path: float(np.linalg.norm(leaf)) for path, leaf in gradient.items()}

@@ -77,7 +77,7 @@ def test_the_verb_mixture_reads_two_tables_and_refuses_shares_that_are_none(tmp_
     losses = ["index,loss"] + [f"{i},{loss}" for i, loss in enumerate(data.loss.tolist())]
     files = {
         "mix.csv": shares, "loss.csv": losses, "other.csv": [losses[0], *losses[:0:-1]], "nan.csv": [*losses[:3], "2,nan", *losses[4:]],
-        "few.csv": shares[:4], "negative.csv": [shares[0], "0,1.1,-0.2,0.1", *shares[2:]],
+        "few.csv": shares[:4], "few_losses.csv": losses[:4], "negative.csv": [shares[0], "0,1.1,-0.2,0.1", *shares[2:]],
     }  # fmt: skip
     for name, lines in files.items():
         (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
@@ -93,7 +93,7 @@ def test_the_verb_mixture_reads_two_tables_and_refuses_shares_that_are_none(tmp_
         ([mix, str(tmp_path / "other.csv"), *options], "'index'"),
         ([mix, loss, "--shares", "in*", "--loss", "loss"], "'in\\*'"),
         ([mix, str(tmp_path / "nan.csv"), *options], "mixture 3.*nan"),
-        ([str(tmp_path / "few.csv"), loss, *options], "4"),
+        ([str(tmp_path / "few.csv"), str(tmp_path / "few_losses.csv"), *options], "3 mixtures of 3 domains"),
         ([str(tmp_path / "negative.csv"), loss, *options], "mixture 1.*-0.2"),
     ):
         with pytest.raises(UserError, match=said):

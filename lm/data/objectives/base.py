@@ -201,7 +201,7 @@ class Objective:
     def targets_only(self) -> Self:
         """Returns the objective that makes the same pairs and predicts their targets alone."""
         # mypy sees the default above, which objectives on chunks override by a field; only a field can be True.
-        return dataclasses.replace(self, loss_on_inputs=False) if self.loss_on_inputs else self  # type: ignore[call-arg]
+        return dataclasses.replace(self, loss_on_inputs=False) if self.loss_on_inputs else self  # type: ignore[call-arg]  # see above
 
     # ---- prompts ----
 

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     table.json_argument(parser)
     table.column_arguments(parser)
     table.law_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    table.seed_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

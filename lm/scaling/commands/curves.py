@@ -28,10 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "steps of linear warm-up before the first row (default: as many as the first row's step)"
     parser.add_argument("--warmup", type=int, metavar="STEPS", help=text)
     table.json_argument(parser)
-    group = parser.add_argument_group("intervals")
-    group.add_argument("--draws", type=int, default=100, help="refits to blocks of residuals (default: %(default)s)")
-    group.add_argument("--level", type=float, default=0.8, help="confidence level of the intervals (default: %(default)s)")
-    group.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    table.draw_arguments(parser, 100, "refits to blocks of residuals")
 
 
 def run(args: argparse.Namespace) -> int:

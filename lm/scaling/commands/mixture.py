@@ -28,10 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "share of each domain, such as its tokens in the corpus, about which mixtures are tried (default: the mean of the runs)"
     parser.add_argument("--about", nargs="+", default=[], metavar="NAME=SHARE", help=text)
     table.json_argument(parser)
-    group = parser.add_argument_group("intervals")
-    group.add_argument("--draws", type=int, default=200, help="further functions that the runs also allow (default: %(default)s)")
-    group.add_argument("--level", type=float, default=0.8, help="confidence level of the intervals (default: %(default)s)")
-    group.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    table.draw_arguments(parser, 200, "further functions that the runs also allow")
 
 
 def run(args: argparse.Namespace) -> int:

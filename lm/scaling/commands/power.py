@@ -46,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sigma", type=float, help=text)
     text = "studies to simulate for the IsoFLOP minima (default: %(default)s)"
     group.add_argument("--studies", type=int, default=4000, help=text)
-    group.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    table.seed_argument(group)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--table", metavar="RUNS.csv", help=text)
     table.fix_argument(group)
     parser.add_argument("--level", type=float, help="confidence level of the intervals (default: that of the fit)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    table.seed_argument(parser)
     table.json_argument(parser)
     table.column_arguments(parser)
 

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fit", metavar="FIT.json", help="what `fit --save=FIT.json` wrote")
     table.table_argument(parser)
     parser.add_argument("--level", type=float, help="confidence level of the intervals of the rows (default: that of the fit)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    table.seed_argument(parser)
     table.json_argument(parser)
     table.column_arguments(parser)
 

@@ -72,10 +72,7 @@ def law_arguments(parser: argparse.ArgumentParser) -> None:
 
 def interval_arguments(parser: argparse.ArgumentParser, chosen: bool) -> None:
     """Adds the options of intervals that are read off draws; `chosen` adds the one that says how the draws are made."""
-    group = parser.add_argument_group("intervals")
-    group.add_argument("--draws", type=int, default=1000, help="bootstrap draws behind an interval (default: %(default)s)")
-    group.add_argument("--level", type=float, default=0.8, help="confidence level of the intervals (default: %(default)s)")
-    group.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    group = draw_arguments(parser, 1000, "bootstrap draws behind an interval")
     if chosen:
         text = f"how draws are made: {', '.join(RESAMPLINGS)} (default: noise if seeds measure it, runs if rows share one, else rows)"
         group.add_argument("--interval", default="measured", metavar="HOW", help=text)
@@ -128,6 +125,19 @@ def column_options(args: Optional[argparse.Namespace] = None) -> dict[str, Any]:
     column_arguments(parser)
     defaults = {name: value for name, value in vars(parser.parse_args([])).items() if name not in ("where", "drop_duplicates", "best")}
     return defaults if args is None else {name: getattr(args, name) for name in defaults}
+
+
+def draw_arguments(parser: argparse.ArgumentParser, draws: int, what: str) -> "argparse._ArgumentGroup":
+    """Adds the options of intervals by draws, and returns their group: `what` says what a draw is."""
+    group = parser.add_argument_group("intervals")
+    group.add_argument("--draws", type=int, default=draws, help=f"{what} (default: %(default)s)")
+    group.add_argument("--level", type=float, default=0.8, help="confidence level of the intervals (default: %(default)s)")
+    seed_argument(group)
+    return group
+
+
+def seed_argument(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
 
 
 def columns_as(args: argparse.Namespace, known: Mapping[str, Any], path: str) -> None:

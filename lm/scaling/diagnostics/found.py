@@ -1,4 +1,4 @@
-"""What a check finds: a Refusal where no number should stand, a Caution where one stands that needs care."""
+"""The findings of a check: a Refusal where no number should stand, a Caution where one stands that needs care."""
 
 from typing import Union
 

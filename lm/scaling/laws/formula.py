@@ -153,7 +153,7 @@ class LogFormula(Formula):
     """
 
     def log(self, p: Any, x: Any) -> Any:
-        """Returns Q at inputs `x.NAME` for parameters `p.NAME`."""
+        """Returns Q at inputs `x.NAME` for parameters `p.NAME`. Every law of this kind has its own."""
         raise NotImplementedError
 
     def loss(self, p: Any, x: Any) -> Any:

@@ -131,8 +131,8 @@ class Farseer(Formula):
         return jnp.exp(self.log(p, x))
 
 
-class RewardBestOfN(LogFormula):
-    """Gold reward R after best-of-n sampling by a proxy, against d, the square root of the divergence KL = log n - (n - 1) / n."""
+class Reward(LogFormula):
+    """Gold reward R of a policy, against d, the square root of its divergence KL from the first policy (Gao et al. 2022)."""
 
     parameters = ("alpha", "beta")
     inputs = ("d",)
@@ -141,6 +141,11 @@ class RewardBestOfN(LogFormula):
         (0.1,),
     )
     signed = ("alpha", "beta")
+
+
+class RewardBestOfN(Reward):
+    """Gold reward R after best-of-n sampling by a proxy, where KL = log n - (n - 1) / n."""
+
     equation = "R = d (alpha - beta d)"
     source = "Gao et al. 2022, best of n"
 
@@ -152,16 +157,9 @@ class RewardBestOfN(LogFormula):
         return {"d of the highest reward": peak, "highest reward": peak * (p.alpha - p.beta * peak)}
 
 
-class RewardRl(LogFormula):
-    """Gold reward R after reinforcement learning on a proxy, against d, the square root of the divergence from the first policy."""
+class RewardRl(Reward):
+    """Gold reward R after reinforcement learning on a proxy."""
 
-    parameters = ("alpha", "beta")
-    inputs = ("d",)
-    start = (
-        (0.5, 1.0),
-        (0.1,),
-    )
-    signed = ("alpha", "beta")
     equation = "R = d (alpha - beta ln d)"
     source = "Gao et al. 2022, reinforcement learning"
 

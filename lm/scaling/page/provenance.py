@@ -1,4 +1,4 @@
-"""Where the numbers of a page come from: the command, the file with its hash, the columns, and the version of the code."""
+"""A page says where its numbers come from: the command, the file with its hash, the columns, and the version of the code."""
 
 import dataclasses
 import datetime

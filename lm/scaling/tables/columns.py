@@ -50,7 +50,7 @@ class Columns:
 
 @result
 class ColumnRead:
-    """What a column was understood to be. `how` says what was done to its numbers, and `low` and `high` are their range."""
+    """The reading of a column. `how` says what was done to its numbers, and `low` and `high` are their range."""
 
     name: str
     column: str
