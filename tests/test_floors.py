@@ -64,6 +64,7 @@ ROOMS = [
     ("fits",),
     ("intervals",),
     ("fitted_law",),
+    ("law_error",),
     ("approaches",),
     (
         "allocation",
@@ -72,7 +73,6 @@ ROOMS = [
         "coverage",
         "diagnostics",
         "filters",
-        "law_error",
         "mixtures",
         "multiplier",
         "prediction",

@@ -9,22 +9,13 @@ from lm.scaling import diagnostics
 from lm.scaling.approaches import isoflop
 from lm.scaling.approaches.isoflop import MIN_BUDGETS, Minimum
 from lm.scaling.intervals import bootstrap
+from lm.scaling.law_error import WithError
 from lm.scaling.results import Answer, Caution, Refusal, result
 from lm.scaling.settings import AnalysisSettings
 
 LEAST_LOSSES = 4  # minima for the three parameters of the loss
 _GAMMA = (1e-3, 2.0)  # exponents among which the loss's is sought
 _PLACES, _ZOOMS = 41, 5
-
-
-@result
-class WithError:
-    """The compute-optimal N, D, loss and D / N at a C, with the law's own error in their intervals; no loss by approach 2's power laws."""
-
-    n: Answer
-    d: Answer
-    loss: Optional[Answer]
-    ratio: Answer
 
 
 @result

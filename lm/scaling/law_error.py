@@ -5,17 +5,26 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.scaling.allocation import WithError
 from lm.scaling.fits import frontier
 from lm.scaling.fitted_law import FittedLaw
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.discrepancy import Discrepancy, discrepancy
-from lm.scaling.results import Answer, Refusal
+from lm.scaling.results import Answer, Refusal, result
 from lm.scaling.runs import Runs
 
 METHOD = "law and its error"
 DRAWS = 1000
 _PLACES = 5  # values of C over the table's compute at which exponents are read
+
+
+@result
+class WithError:
+    """The compute-optimal N, D, loss and D / N at a C, with the law's own error in their intervals; no loss by approach 2's power laws."""
+
+    n: Answer
+    d: Answer
+    loss: Optional[Answer]
+    ratio: Answer
 
 
 def inferred(made: FittedLaw) -> Union[Discrepancy, Refusal, None]:

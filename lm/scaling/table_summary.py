@@ -7,10 +7,10 @@ from lm.scaling.results import Answer, Estimate, Refusal
 from lm.scaling.words import aligned, digits, folded, missing, said, short
 
 if TYPE_CHECKING:
-    from lm.scaling.allocation import WithError
     from lm.scaling.approaches.hull import Hull
     from lm.scaling.approaches.isoflop import Isoflop
     from lm.scaling.filters import FilterStep
+    from lm.scaling.law_error import WithError
     from lm.scaling.rolling import RollingOrigin
     from lm.scaling.sensitivity import Variant
     from lm.scaling.table_analysis import Allocation, LawFit, TableAnalysis

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Optional, Union
 
 from lm.scaling import table_summary
-from lm.scaling.allocation import Allocation, WithError
+from lm.scaling.allocation import Allocation
 from lm.scaling.approaches.hull import Hull
 from lm.scaling.approaches.isoflop import Isoflop
+from lm.scaling.law_error import WithError
 from lm.scaling.page import cells, document
 from lm.scaling.page.cells import Cells, Reasons
 from lm.scaling.page.document import Document, Figure, Section, Table, Text, Written
