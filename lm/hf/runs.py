@@ -160,7 +160,7 @@ def export_run(
     ids = to_write(config.model, tokenizer, origin.get("ids"))
     family = for_config(config.model, family, like=origin.get("family")).name
     save(directory, config.model, params, family=family, max_shard_bytes=max_shard_bytes, ids=ids)
-    _write_tokenizer(config.data.tokenizer, tokenizer, config.model, directory)
+    _write_tokenizer(config, tokenizer, directory)
     return found
 
 
@@ -177,13 +177,14 @@ def _at_hand(config: RunConfig, say: Log) -> Any:
     return build(chosen, [], config.data_dir)
 
 
-def _write_tokenizer(chosen: Any, tokenizer: Any, model: ModelConfig, directory: Path) -> None:
+def _write_tokenizer(config: RunConfig, tokenizer: Any, directory: Path) -> None:
     """Copies the files of a run's tokenizer, or writes what transformers needs beside its tokenizer.json to know the special tokens."""
     from lm.data.tokenizer import Bytes
 
-    beyond = model.vocab_size - Bytes.vocab_size
-    # ByT5's tokenizer makes the ids of bytes, and ends a text as an encoder's prompt ends; it numbers ids beyond them otherwise than we do.
-    if isinstance(chosen, ByteTokenizer) and model.architecture == "encoder_decoder" and (not beyond or chosen.sentinels):
+    chosen, beyond = config.data.tokenizer, config.model.vocab_size - Bytes.vocab_size
+    # ByT5's tokenizer makes the ids of bytes, and ends a text as an encoder's prompt ends; it numbers an objective's ids otherwise than we.
+    as_byt5 = isinstance(chosen, ByteTokenizer) and not config.data.objective.special_ids(tokenizer.own)
+    if as_byt5 and config.model.architecture == "encoder_decoder":
         with files.writing(directory / TOKENIZER_FILES[1], REMEDY):
             files.write_json(directory / TOKENIZER_FILES[1], {"tokenizer_class": "ByT5Tokenizer", "extra_ids": beyond})
     if tokenizer is None or not isinstance(chosen, HuggingFaceTokenizer):
