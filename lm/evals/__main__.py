@@ -148,7 +148,8 @@ def _measured(
         params, found = checkpoint.restore_params(workdir, target, step)
         result = make_evaluator(config, parts.model, parts.mesh, data)(params, "final")
     text = {"text": list(config.data.components[0].paths)} if named else {}
-    return {"step": found, "data": data.fingerprint, **text, "likelihood": config.likelihood, **result}
+    lost = {"lost_bytes": max(data.info["lost_bytes"].values())}
+    return {"step": found, "data": data.fingerprint, **text, "likelihood": config.likelihood, **result, **lost}
 
 
 def _named(config: RunConfig, original: RunConfig, saved: record.Record, folder: str) -> Any:

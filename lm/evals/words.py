@@ -6,13 +6,15 @@ from typing import Any
 def in_words(found: dict[str, Any], digits: int = 4) -> str:
     """Says an evaluator's result in one line: of whole documents per byte and token, of pairs per target and label."""
 
+    lost = f"; its tokens lose {found['lost_bytes']:.2%} of the text's bytes" if found.get("lost_bytes") else ""
+
     def nats(name: str, unit: str) -> str:
         return f"{found[name]:.{digits}f} {unit}"
 
     if "nats_per_byte" in found:
         per = (nats("nats_per_byte", "nats/byte"), nats("bits_per_byte", "bits/byte"), nats("nats_per_token", "nats/token"))
-        return f"{', '.join(per)} on {found['documents']:,} documents, {found['bytes']:,} bytes"
-    targets = f"{nats('nats_per_token', 'nats/target')} on {found['tokens']:,} targets in {found['rows']:,} rows"
+        return f"{', '.join(per)} on {found['documents']:,} documents, {found['bytes']:,} bytes{lost}"
+    targets = f"{nats('nats_per_token', 'nats/target')} on {found['tokens']:,} targets in {found['rows']:,} rows{lost}"
     if "label_nats" not in found:
         return targets
     return f"{targets}; {nats('label_nats', 'nats/label')}, {found['label_accuracy']:.1%} right, on {found['labels']:,} labels"

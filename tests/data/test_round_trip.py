@@ -13,6 +13,7 @@ from lm.data.info import info
 from lm.data.objectives.pairs import Pairs
 from lm.errors import UserError
 from lm.evals import evaluator
+from lm.evals.words import in_words
 from lm.train.config import RunConfig
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .\n"
@@ -108,3 +109,9 @@ def test_a_cache_of_an_earlier_version_is_measured(tmp_path, monkeypatch):
     opened = tokens.open_cache
     monkeypatch.setattr(tokens, "open_cache", lambda directory: dataclasses.replace(opened(directory), round_trip=None))
     assert tokens.prepare(corpus, "train", built, str(tmp_path), quiet).round_trip == first.round_trip
+
+
+def test_a_loss_of_text_is_said_beside_the_likelihood():
+    found = {"nats_per_token": 1.0, "tokens": 10, "rows": 2}
+    assert "0.25%" in in_words(found | {"lost_bytes": 0.0025})
+    assert in_words(found | {"lost_bytes": 0.0}) == in_words(found)
