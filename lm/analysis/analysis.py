@@ -79,10 +79,10 @@ class Analysis:
         for name in ("envelope", "isoflop", "parametric"):
             made = getattr(self, name)
             approaches[name] = _exponents(made)
-            if isinstance(made, Parametric):
-                approaches[name] |= {"a_counted": made.a_counted, "b_counted": made.b_counted}
-            if isinstance(made, (Isoflop, Parametric)):
-                approaches[name] |= {"a_with_error": made.a_with_error, "b_with_error": made.b_with_error}
+            kinds = {Isoflop: ("",), Parametric: ("", "_counted")}.get(type(made), ())
+            for kind in kinds:
+                fields = (f"{exponent}{kind}{ending}" for exponent in "ab" for ending in ("", "_with_error"))
+                approaches[name] |= {field: getattr(made, field) for field in fields}
         return results.encode(
             {
                 "exponents": approaches, "exponents_without_learning_rate_gaps": _exponents(self.isoflop_without_gaps),

@@ -4,12 +4,12 @@ from typing import Any, Optional
 
 from lm.scaling.words import aligned, answer, digits, short, si
 
-# rows of the table of exponents: key in "exponents", ending of the names of a and b there, whether the law's own error stands beside them
+# rows of the table of exponents: key in "exponents", and the ending of the names of a and b there
 APPROACHES = {
-    "1, envelope of curves": ("envelope", "", False),
-    "2, IsoFLOP minima": ("isoflop", "", True),
-    "3, law, C = k N D": ("parametric", "", False),
-    "3, law, C as counted": ("parametric", "_counted", True),
+    "1, envelope of curves": ("envelope", ""),
+    "2, IsoFLOP minima": ("isoflop", ""),
+    "3, law, C = k N D": ("parametric", ""),
+    "3, law, C as counted": ("parametric", "_counted"),
 }
 Json = Optional[dict[str, Any]]  # of an Estimate or a Refusal
 
@@ -30,11 +30,11 @@ def render(made: dict[str, Any]) -> str:
 def _exponents(found: dict[str, Any], reasons: "_Reasons") -> list[str]:
     """Returns a table of a and b by each approach with their intervals of both kinds."""
     rows, levels = [], set()
-    for name, (key, ending, both) in APPROACHES.items():
+    for name, (key, ending) in APPROACHES.items():
         made = found[key]
         a, b = (made if made.get("type") == "Refusal" else made[exponent + ending] for exponent in ("a", "b"))
         for exponent, value in (("a, b", a),) if a == b else (("a", a), ("b", b)):
-            own = made.get(f"{exponent}_with_error") if both else None
+            own = made.get(f"{exponent}{ending}_with_error")
             reasons.add(f"approach {name[0]}", value)
             levels |= {one["level"] for one in (value, own) if one and one["type"] == "Estimate" and one["low"] is not None}
             rows.append(["" if exponent == "b" else name, exponent, _number(value), _ends(value), _number(own, _ends(own))])

@@ -78,12 +78,9 @@ def exponents(analysis: Analysis, reasons: Reasons) -> Table:
 
 def _exponents(analysis: Analysis) -> list[Pair]:
     isoflop, parametric, adjusted = analysis.isoflop, analysis.parametric, analysis.isoflop_without_gaps
-    rows: list[Pair] = [_pair("1, envelope", analysis.envelope)]
-    own = (isoflop.a_with_error, isoflop.b_with_error) if isinstance(isoflop, Isoflop) else (None, None)
-    rows.append((*_pair("2, IsoFLOP", isoflop)[:3], *own))
-    rows.append(_pair("3, law, for C = k N D", parametric))
+    rows = [_pair("1, envelope", analysis.envelope), _pair("2, IsoFLOP", isoflop), _pair("3, law, for C = k N D", parametric)]
     if isinstance(parametric, Parametric) and isinstance(parametric.a_counted, Estimate):
-        counted = (parametric.a_counted, parametric.b_counted, parametric.a_with_error, parametric.b_with_error)
+        counted = (parametric.a_counted, parametric.b_counted, parametric.a_counted_with_error, parametric.b_counted_with_error)
         rows.append(("3, law, at C as counted", *counted))
     if isinstance(isoflop, Isoflop) and isinstance(isoflop.a_residual, Estimate):
         rows.append(("2, resampled residuals", isoflop.a_residual, isoflop.b_residual, None, None))
@@ -94,8 +91,9 @@ def _exponents(analysis: Analysis) -> list[Pair]:
 
 
 def _pair(name: str, made: Any) -> Pair:
-    a, b = (made, made) if isinstance(made, Refusal) else (made.a, made.b)
-    return name, a, b, None, None
+    if isinstance(made, Refusal):
+        return name, made, made, None, None
+    return name, made.a, made.b, getattr(made, "a_with_error", None), getattr(made, "b_with_error", None)
 
 
 def _methods(*answers: Optional[Answer]) -> str:

@@ -35,7 +35,7 @@ def inferred(made: FittedLaw) -> Union[Discrepancy, Refusal, None]:
     return discrepancy(made.fit)
 
 
-def exponents(own: Union[Discrepancy, Refusal, None], runs: Runs, level: float, seed: int = 0) -> dict[str, Answer]:
+def exponents(own: Union[Discrepancy, Refusal, None], runs: Runs, level: float, seed: int = 0, draws: int = DRAWS) -> dict[str, Answer]:
     """Returns a and b of N* ~ C^a, D* ~ C^b over the table's compute."""
     if own is None:
         return {}
@@ -43,7 +43,7 @@ def exponents(own: Union[Discrepancy, Refusal, None], runs: Runs, level: float, 
         return {"a": own, "b": own}
     log_c = np.linspace(runs.log_c.min(), runs.log_c.max(), _PLACES)
     slope = np.linalg.pinv(np.stack([np.ones_like(log_c), log_c], axis=1))[1]
-    path = own.path(frontier.cost_of(runs), log_c, DRAWS, seed)
+    path = own.path(frontier.cost_of(runs), log_c, draws, seed)
     pairs = {"a": (path.log_n, path.drawn_log_n), "b": (path.log_d, path.drawn_log_d)}
     return {name: bootstrap.estimate(float(best @ slope), drawn @ slope, level, METHOD) for name, (best, drawn) in pairs.items()}
 

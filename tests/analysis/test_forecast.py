@@ -142,6 +142,11 @@ def test_the_summary_holds_an_interval_or_a_refusal_for_every_exponent(whole):
     for approach in shown["exponents"].values():
         for answer in (approach["a"], approach["b"]):
             assert answer["type"] == "Refusal" or answer["low"] < answer["value"] < answer["high"] or answer["refused"]
+    for name, endings in (("isoflop", ("",)), ("parametric", ("", "_counted"))):
+        for ending in endings:
+            own = [shown["exponents"][name][f"{exponent}{ending}_with_error"] for exponent in "ab"]
+            assert all(answer["low"] < answer["value"] < answer["high"] for answer in own)
+    assert [one["factor"] for one in shown["recommended"]] == [10, 100]
     assert shown["exponents"]["envelope"]["a"]["kind"] == "too_few_points"
     assert len(shown["sigma"]) == 4
     assert shown["forecast"]["cells"] == 7

@@ -5,6 +5,7 @@ the scale of a cost that is nearly absolute. Intervals: parametric bootstrap (th
 without seeds the bootstrap over cells; beside them the residual bootstrap within budgets.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import Optional, Union
@@ -47,7 +48,7 @@ class Parametric:
     """The result of approach 3: the fitted law, and the exponents a and b of N* ~ C^a, D* ~ C^b that follow from it.
 
     `a` and `b` are beta / (alpha + beta) and its complement, as if C were k N D. `a_counted` and `b_counted` are the slopes of N* and D*
-    over the sampled budgets with C as counted, and the two `with_error` the same with the law's own error.
+    over the sampled budgets with C as counted. Those `with_error` are the same with the law's own error.
     """
 
     n_convention: str
@@ -75,6 +76,8 @@ class Parametric:
     cautions: tuple[Caution, ...]
     a_with_error: Optional[Answer] = None
     b_with_error: Optional[Answer] = None
+    a_counted_with_error: Optional[Answer] = None
+    b_counted_with_error: Optional[Answer] = None
 
 
 def fit_law(
@@ -123,7 +126,7 @@ def described(
     a_counted, b_counted = path_exponents(made, cells)
     furthest = _BEYOND * float(cells.c.max())
     n_line, d_line, loss_line = (line(made, cells, which, furthest) for which in ("log_n", "log_d", "log_loss"))
-    own = {} if problem else law_error.exponents(law_error.inferred(made), cells, settings.level, settings.seed)
+    own = {} if problem else _with_error(made, cells, settings)
     lack, value = lack_of_fit(made, cells, noise), made.fit
     return Parametric(
         n_convention=settings.n, c_convention=settings.c, objective=f"Huber({settings.delta:g}) on log loss", values=value.natural,
@@ -135,8 +138,19 @@ def described(
         residuals=_residuals(value, cells, noise), lack_of_fit=lack, objective_value=value.value, gradient=value.gradient,
         condition=value.condition, starts=value.starts, agreeing=value.agreeing, failed=lost_draws(made),
         cautions=value.cautions + _cautions(flat, lack) + tuple(check(made, a_counted)),
-        a_with_error=own.get("a"), b_with_error=own.get("b"),
+        **own,
     )  # fmt: skip
+
+
+def _with_error(made: FittedLaw, cells: Runs, settings: AnalysisSettings) -> dict[str, Answer]:
+    """Returns the exponents with the law's own error, for C = k N D and for C as counted."""
+    own, draws = law_error.inferred(made), min(law_error.DRAWS, settings.draws)
+    plain = dataclasses.replace(cells, inputs=dict(cells.inputs) | {"C": 6 * cells.n * cells.d}, counted=False)
+    found = {}
+    for ending, runs in (("", plain), ("_counted", cells)):
+        for name, answer in law_error.exponents(own, runs, settings.level, settings.seed, draws).items():
+            found[f"{name}{ending}_with_error"] = answer
+    return found
 
 
 def path_exponents(made: Union[FittedLaw, Refusal], cells: Runs) -> tuple[Answer, Answer]:
