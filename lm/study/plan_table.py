@@ -41,12 +41,12 @@ def _shape(p: Planned) -> str:
     return f"{p.shape['d_model']}x{p.shape['num_layers']}"
 
 
-def duration(seconds: float) -> str:
-    """Returns a time in the unit that suits it: '11.4s', '7.5min', '3.2h', '2.1d'."""
+def duration(seconds: float, space: str = "") -> str:
+    """Returns a time in the unit that suits it: '11.4s', '7.5min', '3.2h', '2.1d'; `space` stands between number and unit."""
     for limit, size, unit in ((100, 1, "s"), (6000, 60, "min"), (360_000, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / size:.1f}{unit}"
-    return f"{seconds / 86_400:,.1f}d"
+            return f"{seconds / size:.1f}{space}{unit}"
+    return f"{seconds / 86_400:,.1f}{space}d"
 
 
 def _count(value: float) -> str:
@@ -101,7 +101,9 @@ def _totals(plan: Plan, workers: int) -> str:
     model = f"C / {study.speed.flops_per_second:.2g} per second + {study.speed.per_token * 1e6:.3g} us a token"
     model += f" + {study.speed.per_cell:.3g} s a cell + {study.speed.per_shape:.3g} s a shape"
     cores = "1 core" if workers == 1 else f"{workers} cores"
-    said = f"{len(plan.planned)} cells of {shapes} compiled shapes, {total:.3g} FLOPs, about {duration(plan.seconds(workers))} on {cores}"
+    said = (
+        f"{len(plan.planned)} cells of {shapes} compiled shapes, {total:.3g} FLOPs, about {duration(plan.seconds(workers), ' ')} on {cores}"
+    )
     return _sentence(short(f"{said} ({model})"))
 
 
