@@ -11,8 +11,10 @@ from objective_cases import EOS, VOCABULARY, chunks, draws, ids, pairs_of
 
 from lm.data.objectives import bart, denoising
 from lm.data.objectives import config as C
+from lm.data.objectives.base import SpecialIds
 from lm.data.objectives.denoising import span_counts
 from lm.data.objectives.ragged import Ragged, group_before, join
+from lm.data.tokenizer import Bytes
 
 LENGTHS = st.lists(st.integers(2, 70), min_size=1, max_size=12)
 
@@ -289,3 +291,18 @@ def test_ragged_sums_within_groups(counts, groups):
     group = np.sort(np.random.default_rng(len(counts)).integers(0, groups, len(counts)))
     expected = [sum(counts[j] for j in range(i) if group[j] == group[i]) for i in range(len(counts))]
     assert group_before(np.asarray(counts), group).tolist() == expected
+
+
+def test_what_separates_the_parts_of_a_pair_is_in_no_row():
+    """A tokenizer without padding has no id for it below its own vocabulary, and a model needs none: an imported GPT-2 trains on pairs."""
+
+    class Unpadded(Bytes):
+        pad_id = Bytes.eos_id
+
+    tokenizer = C.Pairs().tokenizer(Unpadded())
+    assert tokenizer.separator_id == Bytes.vocab_size == C.Pairs().vocabulary(tokenizer)
+    documents = [np.append(part, EOS) for part in tokenizer.encode_batch(["ab\tc", "d\te"])]
+    text = Ragged(np.concatenate(documents), np.asarray([len(part) for part in documents]))
+    inputs, targets = C.Pairs().pairs(text, draws(2), SpecialIds(tokenizer, C.Pairs(), Bytes.vocab_size), np.arange(2))
+    a, b, c, d, e = (ord(letter) + 3 for letter in "abcde")
+    assert (inputs.values.tolist(), targets.values.tolist()) == ([a, b, EOS, d, EOS], [c, EOS, e, EOS])

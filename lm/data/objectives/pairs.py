@@ -38,6 +38,10 @@ class Pairs(Objective):
     def tokenizer(self, base: Tokenizer) -> Tokenizer:
         return PairTokenizer(base, self.separator)
 
+    def vocabulary(self, tokenizer: Tokenizer) -> int:
+        """Returns the vocabulary of the text's tokens: what stands between the parts is in the token cache alone, and in no row."""
+        return (tokenizer.base if isinstance(tokenizer, PairTokenizer) else tokenizer).vocab_size
+
     def require_options(self, chunk: int) -> None:
         if not self.separator:
             raise UserError("objective pairs needs a separator, such as a tab")
