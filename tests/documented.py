@@ -2,7 +2,7 @@
 
 A command is a line of a code block that begins with a program's name, or a span of code in a table. Where lines of a block begin with `$ `,
 those are the commands and the others are their output. A span of code in running text is a mention: its flags have to exist, and it is not
-run. A word in capitals, such as DIRECTORY, stands for what the reader has: such a command is parsed and not run.
+run. A word of NAMES, such as DIRECTORY, stands for what the reader has: such a command is parsed and not run.
 
 Comments of a page, which readers of the rendered page do not see, say more of the next block, or of the line that they stand in:
 
@@ -25,7 +25,8 @@ from typing import Optional
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("python", "make", "pip", "git", "srun", "mpirun", "gcloud", "source", "scancel", "head", "ls", "cp", "nvidia-smi")
 MARK = re.compile(r"<!-- *(not run|page not run|file|input|exit status|numbers within|numbers differ|output differs):? *(.*?) *-->")
-PLACEHOLDER = re.compile(r"(?<![A-Za-z_.])[A-Z][A-Z_]+(?![A-Za-z_=])|\.\.\.|(?<![\w.])I\b")
+NAMES = "DIRECTORY|DIR|FILE|CONFIG|NAME|PATH|ID|VERB|KEY|VALUE|STUDY_DIR|STUDY|RUN|JOB|TABLE|LOSS|HOST"
+PLACEHOLDER = re.compile(rf"(?<![A-Za-z_.])(?:{NAMES})(?![A-Za-z_=])|\.\.\.|=I\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,8 @@ class _Reader:
             self._note(line)
             if line.lstrip().startswith("```"):
                 end = next(i for i in range(number + 1, len(self._lines)) if self._lines[i].lstrip().startswith("```"))
-                yield from self._block(self._lines[number + 1 : end], number + 2)
+                named = line.strip().removeprefix("```")  # a language, such as python: no commands
+                yield from self._block([] if named and not self._marks.file else self._lines[number + 1 : end], number + 2)
                 number = end + 1
             elif line.startswith("    ") and (number == 0 or not self._lines[number - 1].strip()):
                 end = number

@@ -108,6 +108,15 @@ def test_next_cells_predict_what_refits_with_them_show(study):
     assert after / before == pytest.approx(made.shrinks_to, rel=3 * 0.058)
 
 
+def test_four_seeds_of_each_cell_halve_the_sd_that_next_cells_begin_from(study):
+    """The fit's points are cells, and the table's rows are runs."""
+    runs, surface, cost = study
+    frame = {"N": np.repeat(runs.n, 4), "D": np.repeat(runs.d, 4), "loss": np.repeat(runs.loss, 4), "seed": list(range(4)) * len(runs)}
+    seeds = from_frame(frame, Columns(seed="seed"))
+    one, four = (cells.next_cells(surface, table, cost, 1e20, 1e19, cells.Constant(SIGMA), most=1).sd for table in (runs, seeds))
+    assert four == pytest.approx(one / 2, rel=1e-6)
+
+
 def test_exchanges_beat_the_best_cell_repeated_and_more_compute_never_hurts(study):
     runs, surface, cost = study
     narrow = [cells.next_cells(surface, runs, cost, 1e20, extra, cells.Constant(SIGMA), most=4).shrinks_to for extra in (1e19, 1e20)]

@@ -100,7 +100,7 @@ def next_cells(
     log_n, log_d = candidates(fitted, cost, runs, extra_flops)
     log_x = log_inputs(fitted.law, cost, log_n, log_d)
     log_c = cost.log_flops_per_token(log_n) + log_d
-    measured = fitted.fit.points.log_x
+    measured = runs.log_x(fitted.law.inputs)  # seeds apart, whose cells the points of the fit are
     base = [part.sum(axis=0) for part in local.terms(measured, _sd(sigma, fitted, np.log(runs.c), measured))]
     now = float(variance(base[0], base[1], h))
     if not np.isfinite(now):
