@@ -62,9 +62,13 @@ def find(tokenizer: Any, path: str) -> tuple[str, str]:
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
     ends = [name for name in DOCUMENT_ENDS if name in special] or [name for name in PART_ENDS if name in special][:1]
     if len(ends) > 1:
-        raise UserError(f"{path} has several tokens that may end a document ({', '.join(ends)}): name one with data.tokenizer.eos_token")
+        advice = f"name one with --config.data.tokenizer.eos_token='{ends[0]}' (of an import: --eos_token='{ends[0]}')"
+        raise UserError(f"{path} has several tokens that may end a document, {' and '.join(ends)}: {advice}")
     if not ends:
-        raise UserError(f"{path} has no special token of a usual name that ends a document: name one with data.tokenizer.eos_token")
+        raise UserError(
+            f"{path} has no special token of a usual name that ends a document: name it with --config.data.tokenizer.eos_token (of an"
+            " import: --eos_token)"
+        )
     return ends[0], "its name"
 
 

@@ -312,7 +312,7 @@ class HuggingFace:
         spelling, source = (config.eos_token, "eos_token") if config.eos_token else end_of_text.find(self._tokenizer, config.path)
         implied = not config.eos_token and spelling == end_of_text.formerly(self._tokenizer)
         self.fingerprint = digest("huggingface", content, None if implied else spelling, *(["text alone"] if reached else []))
-        self.eos_id = self._named(spelling, "end-of-document token", "eos_token")
+        self.eos_id, self.eos_token = self._named(spelling, "end-of-document token", "eos_token"), f"{spelling}, from {source}"
         self.start_id = self._named(config.start_token, "first token", "start_token") if config.start_token else self.eos_id
         pad = self._find(self._pad_names)
         model = parsed["model"]
@@ -322,13 +322,13 @@ class HuggingFace:
         if self.eos_id in self.encode(spelling):
             raise UserError(
                 f"{config.path}: the text {spelling} yields the end-of-document id {self.eos_id} (from {source}): mark that token as"
-                " special in the file, or name another with data.tokenizer.eos_token"
+                " special in the file, or name another with --config.data.tokenizer.eos_token"
             )
 
     def _named(self, spelling: str, what: str, key: str) -> int:
         found = self._tokenizer.token_to_id(spelling)
         if found is None:
-            raise UserError(f"{self._path} has no {what} {spelling}; name one with data.tokenizer.{key}")
+            raise UserError(f"{self._path} has no {what} {spelling}; name one with --config.data.tokenizer.{key}")
         return found
 
     def spelling(self, i: int) -> str:

@@ -69,7 +69,8 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
         documents = corpus.split(split)
         if len(documents) == 0:
             raise UserError(f"the corpus has no {split} documents; give it more text")
-        log(f"tokenising {len(documents):,} {split} documents ({tokenizer.name})")
+        end = getattr(tokenizer, "eos_token", None)  # of a file, which does not say itself what ends a document
+        log(f"tokenising {len(documents):,} {split} documents ({tokenizer.name}{f'; each ends in {end}' if end else ''})")
         with new_directory(directory) as temporary:
             _write(temporary, fingerprint, documents, tokenizer)
     cache = open_cache(directory)

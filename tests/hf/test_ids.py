@@ -57,6 +57,7 @@ def test_files_beside_a_tokenizer_come_before_names(tmp_path):
     folder = tokenizer_of(tmp_path / "x", ["<a>", "<b>", "</s>"])
     named = built(folder)
     assert named.eos_id == 2
+    assert "</s>" in named.eos_token  # said where documents are made into tokens
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<b>"}}))
     assert built(folder).eos_id == 1
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 1]}))
