@@ -20,7 +20,7 @@ from lm import distributed, files
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.init_from import find, require_said
-from lm.train import record
+from lm.train import checks, record
 from lm.train.config import RunConfig
 from lm.usage import usage
 
@@ -147,9 +147,12 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(dry_run(config, init_from, Path(workdir) if workdir else None))
         return 0
     assert workdir is not None
-    from lm import runner  # imports jax
-
     with distributed.joined(hosts):
+        if distributed.count() == 1:  # what can be said before anything that takes long is imported
+            checks.check_config(config)
+            checks.check_workdir(config, Path(workdir))
+        from lm import runner  # imports jax
+
         log = functools.partial(print, flush=True) if distributed.is_first() else None
         first = distributed.is_first()
         done = runner.train_run(config, Path(workdir), init_from=init_from, profile=profile, log=log, table=first)

@@ -5,10 +5,9 @@ program.
 """
 
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from lm import config as config_lib
 from lm import distributed
@@ -16,12 +15,12 @@ from lm.data import pipeline
 from lm.data.config import DataConfig
 from lm.data.stream import TrainStream
 from lm.describe import describe
-from lm.errors import UserError
 from lm.evals.evaluator import make_evaluator
 from lm.init_from import find, require_tokenizer
 from lm.model.flops import ledger
 from lm.train import loop, record
 from lm.train.build import build, pipeline_of
+from lm.train.checks import check_config, check_workdir
 from lm.train.config import RunConfig
 from lm.train.derived import row_of, shape_of, total_steps
 from lm.train.feed import local_rows
@@ -60,7 +59,8 @@ def train_run(
         data allow. lm.train.loop.train says what interruptions raise.
     """
     workdir, say = Path(workdir), log or _silent
-    before = _check_workdir(config, workdir)
+    check_config(config)
+    before = check_workdir(config, workdir)
     found = distributed.first(lambda: find(init_from, config, workdir))
     source = record.Source(found) if found else None
     parts = build(config)
@@ -108,41 +108,3 @@ def _silent(line: str) -> None:
 def prepare_data(config: DataConfig, data_dir: str, log: Log) -> pipeline.Data:
     """Prepares the data set, or opens it where it is prepared already."""
     return pipeline.prepare(config, data_dir, log)
-
-
-def _check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
-    """Returns the record that is in the work directory, if any. This comes before anything costly.
-
-    Raises:
-      UserError: nothing can be written there, the record is another run's, or processes disagree about directory or configuration.
-    """
-    probe = workdir / ".writable"
-
-    def write() -> None:
-        with record.writing(workdir):
-            workdir.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-
-    def look() -> None:
-        if not probe.exists():
-            raise UserError(f"process {distributed.index()} does not see {workdir}: choose a directory that all hosts share")
-        if mine != firsts:
-            changes = "; ".join(config_lib.differences(firsts, mine)[:4])
-            raise UserError(f"process {distributed.index()} has another configuration than process 0 ({changes}): give all the same")
-
-    distributed.first(write)
-    mine = {**config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
-    mine = json.loads(json.dumps(mine))
-    firsts = distributed.first(lambda: mine)
-    distributed.each(look)
-    return distributed.first(lambda: _own_record(config, workdir, probe))
-
-
-def _own_record(config: RunConfig, workdir: Path, probe: Path) -> Optional[record.Record]:
-    """Returns the record in the work directory, if any; UserError for that of another run. Removes the probe."""
-    probe.unlink()
-    before = record.read(workdir)
-    if before is not None:
-        now: dict[str, Any] = {"experiment": config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
-        record.check_same(before, now | {"data": before["data"]}, workdir)
-    return before

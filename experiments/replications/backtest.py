@@ -12,9 +12,8 @@ from typing import Optional
 
 import numpy as np
 
-from experiments.replications import epoch, tables
+from experiments.replications import tables
 from lm.errors import UserError, run_cli
-from lm.scaling.backtest import backtest, text
 from lm.scaling.results import to_json
 from lm.scaling.runs import Columns, Runs, from_frame
 
@@ -24,6 +23,8 @@ UNIGRAM = 7.5  # nats, about the entropy of unigrams: Tao et al. print losses re
 
 def chinchilla(data: pathlib.Path) -> list[Runs]:
     """Reads the runs of Hoffmann et al. 2022 as three people digitised them."""
+    from experiments.replications import epoch
+
     isoflops = tables.read(data / "ml_scalefit_chinchilla" / "isoflops.csv")
     other = tables.read(data / "kyo_takano_llm" / "df.csv")
     return [
@@ -107,6 +108,8 @@ def main(argv: Optional[list[str]] = None) -> int:
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in FAMILIES]:
         raise UserError(f"unknown family {unknown[0]!r}: there are {', '.join(FAMILIES)}")
+    from lm.scaling.backtest import backtest, text
+
     found, families = [], {}
     for name in args.names or FAMILIES:
         folder, read = FAMILIES[name]

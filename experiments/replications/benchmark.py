@@ -6,19 +6,16 @@ gradient in one process, on a sample of the same problems, and its time is scale
 
 import argparse
 import time
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
-from scipy.optimize import minimize
 
 from lm.errors import run_cli
 from lm.scaling.commands import table
-from lm.scaling.fits import fit
-from lm.scaling.fits.objectives import HuberLog
-from lm.scaling.fitted_law import points_of
-from lm.scaling.intervals import bootstrap
-from lm.scaling.laws.law import Chinchilla
 from lm.scaling.runs import Runs
+
+if TYPE_CHECKING:
+    from lm.scaling.fits.fit import Fit
 
 LAW = np.array([477.8, 2143.4, 1.8172, 0.3473, 0.3672])
 STARTS = 5
@@ -45,6 +42,8 @@ class Timing(NamedTuple):
 
 def synthetic(count: int = 240, seed: int = 0) -> Runs:
     """Draws points of the law on the range of Epoch's table, with the spread of its residuals."""
+    from lm.scaling.intervals import bootstrap
+
     random = bootstrap.generator(seed, "benchmark")
     log_n = random.uniform(np.log(5e7), np.log(1.5e10), count)
     log_c = random.uniform(np.log(1e19), np.log(3e21), count)
@@ -57,6 +56,12 @@ def synthetic(count: int = 240, seed: int = 0) -> Runs:
 
 def measure(runs: Runs, resamples: int = 4000, sample: int = 100, seed: int = 0) -> Timing:
     """Times our fit, and scipy on `sample` problems of each kind (0 for none)."""
+    from lm.scaling.fits import fit
+    from lm.scaling.fits.objectives import HuberLog
+    from lm.scaling.fitted_law import points_of
+    from lm.scaling.intervals import bootstrap
+    from lm.scaling.laws.law import Chinchilla
+
     points = points_of(runs, Chinchilla())
     began, busy = time.perf_counter(), time.process_time()
     made = fit.fit(Chinchilla(), points, HuberLog())
@@ -71,7 +76,9 @@ def measure(runs: Runs, resamples: int = 4000, sample: int = 100, seed: int = 0)
     return timing if not sample else _with_scipy(timing, made, weights, ends.value, sample)
 
 
-def _with_scipy(timing: Timing, made: fit.Fit, weights: np.ndarray, value: np.ndarray, sample: int) -> Timing:
+def _with_scipy(timing: Timing, made: "Fit", weights: np.ndarray, value: np.ndarray, sample: int) -> Timing:
+    from lm.scaling.intervals import bootstrap
+
     log_n, log_d = made.points.log_x.T
     starts = made.law.starts(np.zeros(2))
     chosen = starts[bootstrap.generator(0, "benchmark starts").permutation(len(starts))[:sample]]
@@ -92,6 +99,10 @@ def _with_scipy(timing: Timing, made: fit.Fit, weights: np.ndarray, value: np.nd
 
 def _minimise(start: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray, weights: np.ndarray) -> float:
     """Returns the Huber sum where L-BFGS-B stops with tolerances that let it converge; coordinates are log A, log B, log E, alpha, beta."""
+    from scipy.optimize import minimize
+
+    from lm.scaling.fits.objectives import HuberLog
+
     delta = HuberLog().delta
 
     def total(theta: np.ndarray) -> tuple[float, np.ndarray]:

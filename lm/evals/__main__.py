@@ -17,7 +17,7 @@ from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.fields import count
 from lm.mesh import MeshConfig
-from lm.train import record
+from lm.train import record, sealed
 from lm.train.config import ExecutionConfig, RunConfig
 
 FREE = ("data.objective", "data.sequence_length", "data.components.0.", "evaluation.", "compute_dtype")  # what --config may set
@@ -85,6 +85,7 @@ def evaluate_loss(
         raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run, a study or lm.hf import wrote")
     original = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     config = _configured(original, text, overrides, documents_bytes, data_dir)
+    sealed.require(workdir, step)
     if not text:
         _require_data(workdir, config, saved)
     return {"run": saved["id"], **_measured(workdir, config, original, saved, step, documents_bytes)}

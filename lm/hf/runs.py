@@ -22,7 +22,7 @@ from lm.hf.families import for_config
 from lm.hf.files import CONFIG, REMEDY, TOKENIZER, TOKENIZER_FILES, copied, read_json
 from lm.hf.ids import SourceIds, of_source, to_write
 from lm.model.config import ModelConfig
-from lm.train import record
+from lm.train import record, sealed
 from lm.train.config import EvalConfig, RunConfig
 
 Log = Callable[[str], None]
@@ -47,9 +47,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
     Raises:
       UserError: `workdir` holds a run or another config.json, `load` refuses the model, or the tokenizer has ids beyond its vocabulary.
     """
-    from lm.train import checkpoint
-
-    if record.read(workdir) is not None or checkpoint.steps(workdir):
+    if record.read(workdir) is not None or sealed.steps(workdir):
         raise UserError(f"{workdir} holds a run already: choose another --workdir")
     if (workdir / CONFIG).exists():  # the model's own directory, as a rule: an import writes a file of that name
         raise UserError(f"{workdir} has a {CONFIG} already and is not a run: choose another --workdir")
@@ -140,6 +138,13 @@ def export_run(
     Returns:
       The step of the checkpoint.
     """
+    saved = record.read(workdir)
+    if saved is None:
+        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run, a study or an import wrote")
+    sealed.require(workdir, step)
+    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
+    for_config(config.model, family, like=record.origin(saved).get("family"))  # refuses a model that no family holds
+
     import jax
 
     from lm.mesh import MeshConfig
@@ -147,10 +152,6 @@ def export_run(
     from lm.sharding import make_mesh
     from lm.train import checkpoint
 
-    saved = record.read(workdir)
-    if saved is None:
-        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run, a study or an import wrote")
-    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     model = architectures.build(config.model)
     placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
     target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)

@@ -1,6 +1,7 @@
 """`python -m lm.infer RUN --prompt=TEXT`: continues a text with the model of a run, or fills its blanks."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -9,7 +10,7 @@ from lm import config as config_lib
 from lm.errors import UserError, run_cli
 from lm.fields import count
 from lm.mesh import MeshConfig
-from lm.train import record
+from lm.train import record, sealed
 from lm.train.config import RunConfig
 from lm.train.run_tokenizer import run_tokenizer
 
@@ -37,17 +38,29 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[list[str]] = None) -> int:
     args = parser().parse_args(argv)
-    if args.samples < 1 or args.max_tokens < 1:
-        raise UserError("--samples and --max_tokens must be 1 or more")
+    _check(args)
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
         raise UserError('the prompt is empty: give a text, such as --prompt="def "')
+    read_run(args.run, args.step)  # says what is wrong with it before jax is imported
     texts = continuations(
         args.run, prompt, _sampler(args), max_tokens=args.max_tokens, blank=args.blank, samples=args.samples, seed=args.seed,
         step=args.step, data_dir=args.data_dir,
     )  # fmt: skip
     print("\n\n---\n\n".join(texts))
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises UserError for a number that is out of range."""
+    for name in ("samples", "max_tokens", "top_k"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}={value}: give 1 or more")
+    if args.temperature is not None and not 0 < args.temperature < math.inf:
+        raise UserError(f"--temperature={args.temperature:g}: give a number above 0, or leave it out for greedy decoding")
+    if args.top_p is not None and not 0 < args.top_p <= 1:
+        raise UserError(f"--top_p={args.top_p:g}: give a probability above 0 and at most 1")
 
 
 def _sampler(args: argparse.Namespace) -> "Sampler":
@@ -59,6 +72,18 @@ def _sampler(args: argparse.Namespace) -> "Sampler":
     if args.top_p is not None:
         return TopP(args.top_p, temperature)
     return Greedy() if args.temperature is None else Temperature(temperature)
+
+
+def read_run(workdir: Path, step: Optional[int] = None) -> tuple[record.Record, RunConfig]:
+    """Returns the record and the configuration of a run that can continue a text; UserError for none, or for no such checkpoint."""
+    saved = record.read(workdir)
+    if saved is None:
+        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
+    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
+    if config.model.architecture == "encoder":
+        raise UserError(f"{workdir} holds an encoder-only model, which cannot continue a text: name a run of another architecture")
+    sealed.require(workdir, step)
+    return saved, config
 
 
 def continuations(
@@ -89,12 +114,7 @@ def continuations(
     Raises:
       UserError: run, checkpoint or tokenizer are missing or do not fit together, or the model is encoder-only.
     """
-    saved = record.read(workdir)
-    if saved is None:
-        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
-    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
-    if config.model.architecture == "encoder":
-        raise UserError(f"{workdir} holds an encoder-only model, which cannot continue a text: name a run of another architecture")
+    saved, config = read_run(workdir, step)
     tokenizer = run_tokenizer(config, data_dir or config.data_dir, saved["data"])
 
     import jax

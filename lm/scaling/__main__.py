@@ -4,9 +4,9 @@ import argparse
 import sys
 from typing import Optional
 
-from lm.errors import UserError, run_cli
+from lm.errors import run_cli
 from lm.scaling import compile_cache
-from lm.scaling.commands import backtest, chain, compare, curves, fit, mixture, plan, power, predict, score, tune
+from lm.scaling.commands import backtest, chain, compare, curves, fit, mixture, plan, power, predict, score, table, tune
 
 VERBS = {
     "fit": fit,
@@ -36,8 +36,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         verbs.choices[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
-    if getattr(args, "seed", 0) < 0:
-        raise UserError(f"--seed={args.seed}: give 0 or a positive whole number")
+    table.check(args)
     args.command = tuple(sys.argv[1:] if argv is None else argv)  # for what a page says of itself
     return VERBS[args.verb].run(args)
 

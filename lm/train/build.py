@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from lm.data.objectives.shape import longest_that_fits
-from lm.errors import UserError
 from lm.model import architectures
 from lm.model.execution import Execution, Pipeline
 from lm.model.kernels.choose import choose, platform_of
 from lm.model.mask import Mask
 from lm.rows import RowShape
 from lm.sharding import RULES, SEQUENCE_RULES, make_mesh
+from lm.train.checks import check_rows
 from lm.train.config import ExecutionConfig, RunConfig
 from lm.train.derived import row_of
 from lm.train.mesh_fit import check_mesh_fit
@@ -48,7 +47,7 @@ def build(config: RunConfig, devices: Optional[list] = None) -> BuiltRun:
       UserError: objective, model, mesh and execution do not fit each other.
     """
     row = row_of(config)
-    _check_rows(config, row)
+    check_rows(config, row)
     mesh = make_mesh(config.mesh, devices)
     check_mesh_fit(config, mesh)
     model = _model(config.model, execution_of(config.execution, mesh))
@@ -71,29 +70,6 @@ def execution_of(how: ExecutionConfig, mesh: Mesh) -> Execution:
 def pipeline_of(how: ExecutionConfig, stages: int) -> Optional[Pipeline]:
     """Returns the schedule of a run's pipeline, or None where the mesh has no stages."""
     return Pipeline(stages, how.pipeline_repeats, how.pipeline_micro_batches or stages) if stages > 1 else None
-
-
-def _check_rows(config: RunConfig, row: RowShape) -> None:
-    """Raises UserError for rows that the model cannot read, or whose targets it cannot predict."""
-    model, longest = config.model, max(row.length, row.encoder_length)
-    name, length = config.data.objective.name, f"data.sequence_length={config.data.sequence_length}"
-    if model.positions == "learned" and longest > model.max_length:
-        of = "" if longest == config.data.sequence_length else f", whose rows under objective {name} have {longest} positions,"
-        fits = longest_that_fits(config.data, model.architecture, model.max_length)
-        shorter = f"set --config.data.sequence_length={fits}, or for a new model" if fits else "for a new model set"
-        raise UserError(f"{length}{of} is beyond model.max_length={model.max_length}: {shorter} --config.model.max_length={longest}")
-    if not model.vocabulary_head:
-        raise UserError(f"objective {name} predicts tokens, and the model has no head for them: set --config.model.vocabulary_head=true")
-    heads = [output for output in model.outputs if output.per == "sequence"]
-    if row.sequences and (len(heads) != 1 or heads[0].labels < 2):
-        raise UserError(
-            f"objective {name} with next_sentence needs one output per sequence, of 2 labels, and model.outputs has {len(heads)}:"
-            " set --config.model.outputs.0.name=next_sentence, or --config.data.objective.next_sentence=false"
-        )
-    if "token_types" in row.fields and model.token_types == 1:
-        raise UserError(
-            f"objective {name} has 2 types of token and model.token_types=1: set --config.model.token_types=2, or 0 to tell none apart"
-        )
 
 
 def _attention_kernels(config: RunConfig, row: RowShape, mesh: Mesh) -> str:

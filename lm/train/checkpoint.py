@@ -9,7 +9,6 @@ Orbax checks neither content nor names: a flipped bit restores as a wrong weight
 are verified against the manifest, and names, shapes and dtypes against the target, before anything is read.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -21,9 +20,9 @@ import jax
 from lm import distributed
 from lm.errors import UserError
 from lm.train.record import write_json, writing
+from lm.train.sealed import manifest, path_of, sound, steps, verify
 from lm.types import Params, TrainState
 
-FOLDER = "checkpoints"
 Tree = dict[str, Any]
 
 
@@ -32,14 +31,6 @@ class Restored(NamedTuple):
 
     state: TrainState
     host: dict[str, Any]
-
-
-def steps(workdir: Path) -> list[int]:
-    """Returns the steps of the finished checkpoints, ascending."""
-    folder = workdir / FOLDER
-    if not folder.is_dir():
-        return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and (entry / "manifest.json").is_file())
 
 
 def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -> None:
@@ -52,7 +43,7 @@ def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -
       UserError: a full disk, or a directory that cannot be written.
     """
     step = int(jax.device_get(state.step))
-    final = _path(workdir, step)
+    final = path_of(workdir, step)
     temporary = final.with_name(final.name + ".tmp")
     tree = named_arrays(state)
     distributed.first(lambda: _begin(temporary, sum(leaf.nbytes for leaf in tree.values())))
@@ -67,7 +58,7 @@ def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -
         raise
     if distributed.is_first():
         for old in steps(workdir)[: -max(keep, 1)]:
-            shutil.rmtree(_path(workdir, old), ignore_errors=True)
+            shutil.rmtree(path_of(workdir, old), ignore_errors=True)
 
 
 def _begin(temporary: Path, needed: int) -> None:
@@ -82,7 +73,7 @@ def _begin(temporary: Path, needed: int) -> None:
 
 def _seal(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
     write_json(temporary / "meta.json", meta)
-    write_json(temporary / "manifest.json", _manifest(temporary))
+    write_json(temporary / "manifest.json", manifest(temporary))
     with writing(final):
         if final.exists():  # a damaged checkpoint of this step: the run fell back to an older one
             shutil.rmtree(final)
@@ -111,7 +102,7 @@ def _newest_sound(workdir: Path, log: Callable[[str], None]) -> Optional[int]:
         damage = verify(workdir, step)
         if damage is None:
             return step
-        log(f"checkpoint {_path(workdir, step)} is damaged ({damage}); trying the one before it")
+        log(f"checkpoint {path_of(workdir, step)} is damaged ({damage}); trying the one before it")
     return None
 
 
@@ -124,41 +115,10 @@ def restore_params(workdir: Path, target: Params, step: Optional[int] = None) ->
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it is of another model.
     """
-    found = distributed.first(lambda: _sound(workdir, step))
+    found = distributed.first(lambda: sound(workdir, step))
     wanted = {f"params/{name}": leaf for name, leaf in named_arrays(target).items()}
     tree = _read(workdir, found, wanted)
     return jax.tree.unflatten(jax.tree.structure(target), list(tree.values())), found
-
-
-def _sound(workdir: Path, step: Optional[int]) -> int:
-    """Returns this step, or that of the newest sound checkpoint; UserError if it is not there or damaged."""
-    if step is not None and step not in steps(workdir):
-        raise UserError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps(workdir))) or 'none'}")
-    damages = []
-    for candidate in [step] if step is not None else reversed(steps(workdir)):
-        damage = verify(workdir, candidate)
-        if damage is None:
-            return candidate
-        damages.append(f"{_path(workdir, candidate)} is damaged ({damage})")
-    if damages:
-        raise UserError("; ".join(damages) + ": train again")
-    raise UserError(f"{workdir} has no checkpoint: train it first, or name another run")
-
-
-def verify(workdir: Path, step: int) -> Optional[str]:
-    """Returns None for a sound checkpoint, else a phrase that says what is wrong with which file."""
-    folder = _path(workdir, step)
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        found = _manifest(folder)
-    except (OSError, ValueError) as error:
-        return f"manifest.json: {error}"
-    for name in sorted(set(manifest) | set(found)):
-        if name not in found:
-            return f"{name} is missing"
-        if manifest.get(name) != found[name]:
-            return f"{name} has changed"
-    return None
 
 
 def named_arrays(tree: Any) -> Tree:
@@ -169,12 +129,8 @@ def named_arrays(tree: Any) -> Tree:
     return named
 
 
-def _path(workdir: Path, step: int) -> Path:
-    return workdir / FOLDER / f"{step:08d}"
-
-
 def _meta(workdir: Path, step: int) -> dict[str, Any]:
-    return json.loads((_path(workdir, step) / "meta.json").read_text(encoding="utf-8"))
+    return json.loads((path_of(workdir, step) / "meta.json").read_text(encoding="utf-8"))
 
 
 def _signature(tree: Tree) -> dict[str, str]:
@@ -189,20 +145,10 @@ def _read(workdir: Path, step: int, target: Tree) -> Tree:
     for name in sorted(names, key=lambda name: (not name.startswith("params/"), name)):
         if stored.get(name) != wanted.get(name):
             raise UserError(
-                f"checkpoint {_path(workdir, step)} is of another model: {name} is {stored.get(name, 'absent')} there"
+                f"checkpoint {path_of(workdir, step)} is of another model: {name} is {stored.get(name, 'absent')} there"
                 f" and {wanted.get(name, 'absent')} here; use the configuration that made it"
             )
-    return _orbax_restore(_path(workdir, step) / "state", target)
-
-
-def _manifest(folder: Path) -> dict[str, list]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json")
-    return {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in files}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _orbax_restore(path_of(workdir, step) / "state", target)
 
 
 def _require_space(folder: Path, needed: int) -> None:

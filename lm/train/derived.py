@@ -1,6 +1,7 @@
-"""Values derived from a run's configuration: rows, steps, the step's scalars, and the shape by which runs share compiled programs."""
+"""Values derived from a run's configuration: rows, steps, scalars, and the shape by which programs are shared (imports no jax)."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from lm.errors import UserError
 from lm.optim.schedules import warmup_steps
 from lm.rows import RowShape
 from lm.train.config import CheckpointConfig, EvalConfig, LogConfig, RunConfig
-from lm.types import Hyper
+
+if TYPE_CHECKING:
+    from lm.types import Hyper
 
 
 def row_of(config: RunConfig) -> RowShape:
@@ -37,8 +40,10 @@ def total_steps(config: RunConfig) -> int:
     return steps
 
 
-def hyper_of(config: RunConfig) -> Hyper:
+def hyper_of(config: RunConfig) -> "Hyper":
     """Returns the run's scalars, as numpy values of the types that the step takes."""
+    from lm.types import Hyper  # imports jax
+
     steps = total_steps(config)
     warmup = warmup_steps(config.optim.warmup_fraction, config.optim.warmup_tokens, steps, tokens_per_step(config))
     return Hyper(

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lm import distributed
 from lm.errors import UserError
 from lm.optim.schedules import is_decayed, rate_ratio
-from lm.train import checkpoint, environment, pretrained, record
+from lm.train import checkpoint, environment, pretrained, record, sealed
 from lm.train.config import MEASURE, RunConfig
 from lm.train.derived import hyper_of, row_of, shape_of, tokens_per_step, total_steps
 from lm.train.eval_steps import evaluation_steps
@@ -85,7 +85,7 @@ def train(
         now = record.new(config, facts, environment.environment(attention_backend=attention_backend, devices=devices))
         changes = record.check_same(before, now, workdir) if before else []
         if before is None and checkpoints:  # they are of an unknown run, and a later resume would take them
-            raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or delete {workdir / checkpoint.FOLDER}")
+            raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or delete {workdir / sealed.FOLDER}")
         if before and before["status"] in ("completed", "diverged"):
             return before
         run = Run(config, workdir, stream, program, facts, source, evaluate, frozen, now, log, profiler)

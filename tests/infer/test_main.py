@@ -21,7 +21,7 @@ MODEL = ModelConfig(vocab_size=259, d_model=8, num_layers=1, attention=Attention
 
 
 def write_run(workdir, config, fingerprint="bytes3"):
-    workdir.mkdir()
+    workdir.mkdir(exist_ok=True)
     data = {"fingerprint": "f", "tokenizer": {"name": "bytes", "vocab_size": 259, "fingerprint": fingerprint}}
     parts = {"experiment": config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
     record.write(workdir, {"schema": record.SCHEMA, "id": "x", "status": "completed", "data": data, **parts})
@@ -77,6 +77,9 @@ def test_bad_runs(tmp_path):
     write_run(tmp_path / "untrained", RunConfig(model=MODEL))
     with pytest.raises(UserError, match="no checkpoint"):
         main([str(tmp_path / "untrained"), "--prompt=a"])
+    for name in ("other", "moved"):
+        (tmp_path / name / "checkpoints" / "00000001").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "00000001" / "manifest.json").write_text("{}")
     write_run(tmp_path / "other", RunConfig(model=MODEL), fingerprint="another")
     with pytest.raises(UserError, match="bytes tokenizer"):
         main([str(tmp_path / "other"), "--prompt=a"])

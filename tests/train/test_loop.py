@@ -10,7 +10,7 @@ import pytest
 
 from lm import files
 from lm.errors import UserError
-from lm.train import checkpoint, metrics, record
+from lm.train import checkpoint, metrics, record, sealed
 from lm.train.loop import train
 from tests.train.conftest import CONFIG, FACTS
 from tests.train.stub import StubStream
@@ -229,7 +229,7 @@ def test_a_change_of_execution_is_recorded(tmp_path, program):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, program, straight):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, program, BrokenStream(at=18, error=KeyboardInterrupt), with_checkpoints(7))
-    data = max((tmp_path / checkpoint.FOLDER / "00000014" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    data = max((tmp_path / sealed.FOLDER / "00000014" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1  # one bit
     data.write_bytes(content)

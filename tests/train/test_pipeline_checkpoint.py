@@ -11,7 +11,7 @@ from lm import runner
 from lm.config import apply_overrides
 from lm.describe import describe
 from lm.evals.__main__ import evaluate_loss
-from lm.train import checkpoint, metrics
+from lm.train import checkpoint, metrics, sealed
 from lm.train.build import build, execution_of
 from lm.train.config import RunConfig
 from lm.train.layer_order import layer_order
@@ -56,7 +56,7 @@ def straight(configs, tmp_path_factory):
 
 def arrays(workdir):
     """Shapes and dtypes of the newest checkpoint by name."""
-    meta = json.loads((max((workdir / checkpoint.FOLDER).iterdir()) / "meta.json").read_text())
+    meta = json.loads((max((workdir / sealed.FOLDER).iterdir()) / "meta.json").read_text())
     return meta["arrays"]
 
 

@@ -25,17 +25,12 @@ def prepare(component: Component, data_dir: str, log: Callable[[str], object] = 
 
     Raises UserError for an unknown corpus, for text that cannot be used, and where `data_dir` cannot be written.
     """
-    if component.chain is not None and component.corpus != "word_chain":
-        raise UserError(
-            f"the corpus {component.corpus} takes no chain; set --config.data.components.0.corpus=word_chain or leave out the chain"
-        )
+    check(component)
     if component.corpus == "word_chain":
-        _no_paths(component)
         return _word_chain.prepare(component.chain or WordChain())
     if component.corpus.startswith("tfds:"):
         from lm.data.corpora import prepared
 
-        _no_paths(component)
         return prepared.prepare(component.corpus.removeprefix("tfds:"), data_dir, log)
     directory = _directory(component, data_dir)
     known = _corpus.load(directory)
@@ -45,24 +40,44 @@ def prepare(component: Component, data_dir: str, log: Callable[[str], object] = 
     return corpus
 
 
+def check(component: Component) -> None:
+    """Raises UserError for an unknown corpus, and for options that it does not have."""
+    name = component.corpus
+    if name not in NAMES and not name.startswith("tfds:"):
+        near = difflib.get_close_matches(name, NAMES, 1)
+        hint = f"did you mean {near[0]}?" if near else "choose python_sources, text_files, word_chain or tfds:NAME[/CONFIG]"
+        raise UserError(f"unknown corpus {name!r}; {hint}")
+    if component.chain is not None and name != "word_chain":
+        raise UserError(f"the corpus {name} takes no chain; set --config.data.components.0.corpus=word_chain or leave out the chain")
+    if name != "text_files" and (component.paths or component.field is not None or component.lines):
+        raise UserError(
+            f"the corpus {name} takes no paths, field or lines; leave them out, or set --config.data.components.0.corpus=text_files"
+        )
+
+
+def check_files(component: Component, data_dir: str) -> None:
+    """Raises UserError for files that are not there and whose corpus is not prepared; reads no text."""
+    if component.corpus != "text_files" or _corpus.load(_directory(component, data_dir)) is not None:
+        return
+    from lm.data.corpora import readers
+
+    absent = [path for path in component.paths if not pathlib.Path(path).expanduser().exists()]
+    readers.expand(absent, lambda line: None)  # some may be patterns
+
+
 def _directory(component: Component, data_dir: str) -> pathlib.Path:
     if component.corpus == "python_sources":
         from lm.data.corpora import python_sources
 
-        _no_paths(component)
         return pathlib.Path(data_dir, "corpora", "python_sources", python_sources.VERSION)
     if component.corpus == "text_files":
         from lm.data.corpora import text_files
 
         key = text_files.key(component.paths, component.field, component.lines)
         return pathlib.Path(data_dir, "corpora", "text_files", f"{key}-{text_files.VERSION}")
-    if component.corpus.startswith("tfds:"):
-        from lm.data.corpora import prepared
+    from lm.data.corpora import prepared
 
-        return prepared.record_path(component.corpus.removeprefix("tfds:"), data_dir)
-    near = difflib.get_close_matches(component.corpus, NAMES, 1)
-    hint = f"did you mean {near[0]}?" if near else "choose python_sources, text_files, word_chain or tfds:NAME[/CONFIG]"
-    raise UserError(f"unknown corpus {component.corpus!r}; {hint}")
+    return prepared.record_path(component.corpus.removeprefix("tfds:"), data_dir)
 
 
 def _write(component: Component, temporary: str, log: Callable[[str], object]) -> dict:
@@ -116,11 +131,3 @@ def _require_unchanged(directory: pathlib.Path, component: Component) -> None:
     path = text_files.added(stamps, component.paths)
     if path:
         raise UserError(f"{path} has come since its corpus was prepared; take it away, or delete {directory} to prepare another corpus")
-
-
-def _no_paths(component: Component) -> None:
-    if component.paths or component.field is not None or component.lines:
-        raise UserError(
-            f"the corpus {component.corpus} takes no paths, field or lines; leave them out, or set"
-            " --config.data.components.0.corpus=text_files"
-        )

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import sparse
 
 from lm.data.splitmix import GOLDEN, mix
 
@@ -52,6 +51,8 @@ def clusters(texts: Sequence[str], by_words: bool = False) -> np.ndarray:
         few = np.asarray([i for i, text in enumerate(texts) if len(_lines(text)) < FEW_LINES], np.int64)
         if len(few):
             pairs = np.concatenate([pairs, few[_pairs(word_signatures([texts[i] for i in few.tolist()]), WORD_THRESHOLD)]])
+    from scipy import sparse  # takes a while to import
+
     edges = sparse.coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(texts), len(texts)))
     _, label = sparse.csgraph.connected_components(edges, directed=False)
     _, first = np.unique(label, return_index=True)

@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     approaches = tuple(args.approach or ((2, 3) if args.budget else (3,)))
     if 3 not in approaches and (args.profile or args.likelihood or args.rolling or args.save):
         raise UserError("--profile, --likelihood, --rolling and --save are of a law: add 3 to --approach")
+    if args.quality and not args.budget:
+        raise UserError("--quality is of IsoFLOP profiles: name the column of planned budgets with --budget=COLUMN")
     if args.params_also and not args.sensitivity:
         raise UserError("--params-also names further conventions of N for --sensitivity: add it")
     table.check_report(args)

@@ -32,9 +32,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    settings = table.settings_of(args)
+    table.check_intervals(args)
     table.check_report(args)
     runs = table.table_of(args)
+    settings = table.settings_of(args)
     from lm.scaling.planning import table_plan, text
 
     fixed = table.numbers_of("--fix", args.fix)

@@ -210,6 +210,32 @@ def numbers_of(option: str, pairs: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raises a UserError for a file that is not there or an option out of its range, before what takes long is imported."""
+    if getattr(args, "seed", 0) < 0:
+        raise UserError(f"--seed={args.seed}: give 0 or a positive whole number")
+    saved = getattr(args, "fit", None)
+    if saved is not None and not pathlib.Path(saved).is_file():
+        raise UserError(f"no file {saved}: save a fit with `fit RUNS.csv --save={saved}`")
+    files = [getattr(args, name, None) for name in ("csv", "a", "b", "losses", "table")]
+    for name in ("tables", "curves", "predict"):
+        files += getattr(args, name, [])
+    files += [path for paths in getattr(args, "held_out", []) for path in paths]
+    for path in filter(None, files):
+        formats.require(path)
+    positive_flops("--target", getattr(args, "target", []))
+    if hasattr(args, "delta"):
+        check_objective(args)
+
+
+def check_objective(args: argparse.Namespace) -> None:
+    """Raises a UserError for a setting of an objective that is out of its range."""
+    if not 0 < args.delta < float("inf"):
+        raise UserError(f"--delta={args.delta:g}: give a positive number, such as 1e-3")
+    if not 0 < args.quantile < 1:
+        raise UserError(f"--quantile={args.quantile:g}: give a number between 0 and 1, such as .5")
+
+
 def check_level(level: float) -> None:
     """Raises a UserError for a confidence level that is none."""
     if not 0 < level < 1:
@@ -232,10 +258,7 @@ def law_of(args: argparse.Namespace) -> "Law":
 
 def objective_of(args: argparse.Namespace) -> "Objective":
     """Returns the objective that the arguments name."""
-    if not 0 < args.delta < float("inf"):
-        raise UserError(f"--delta={args.delta:g}: give a positive number, such as 1e-3")
-    if not 0 < args.quantile < 1:
-        raise UserError(f"--quantile={args.quantile:g}: give a number between 0 and 1, such as .5")
+    check_objective(args)
     from lm.scaling.fits import objectives
 
     if args.objective == "huber":

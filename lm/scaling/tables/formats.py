@@ -51,6 +51,15 @@ class RawTable:
         return f"{self.source}, row {self.lines[i]}"
 
 
+def require(path: Union[str, pathlib.Path]) -> None:
+    """Raises a UserError where no file is."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it, such as {path / 'runs.csv'}")
+    if not path.is_file():
+        raise UserError(f"no file {path}: give the path of a table, such as runs.csv (.tsv, .jsonl, .json, .parquet and .xlsx serve too)")
+
+
 def read(path: Union[str, pathlib.Path]) -> RawTable:
     """Reads a table of runs from a file.
 
@@ -58,10 +67,7 @@ def read(path: Union[str, pathlib.Path]) -> RawTable:
       UserError: there is no such file, its kind is unknown, or a row does not fit the header; the line of the row is named.
     """
     path = pathlib.Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file in it, such as {path / 'runs.csv'}")
-    if not path.is_file():
-        raise UserError(f"no file {path}: give the path of a table, such as runs.csv (.tsv, .jsonl, .json, .parquet and .xlsx serve too)")
+    require(path)
     data = path.read_bytes()
     kind, packed = path.suffix.lower(), data
     if kind == ".gz":

@@ -1,0 +1,87 @@
+"""Checks of a run before anything costly: its configuration and its work directory (imports no jax)."""
+
+import json
+from pathlib import Path
+from typing import Any, Optional
+
+from lm import config as config_lib
+from lm import distributed
+from lm.data import corpora
+from lm.data.objectives.shape import longest_that_fits
+from lm.errors import UserError
+from lm.model import refusals
+from lm.rows import RowShape
+from lm.train import record
+from lm.train.config import RunConfig
+from lm.train.derived import row_of, total_steps
+
+
+def check_config(config: RunConfig) -> None:
+    """Raises UserError, in one line, for a configuration that no run can have, whatever the devices and the text."""
+    refusals.check(config.model)
+    check_rows(config, row_of(config))
+    total_steps(config)
+    for component in config.data.components:
+        corpora.check(component)
+        corpora.check_files(component, config.data_dir)
+
+
+def check_rows(config: RunConfig, row: RowShape) -> None:
+    """Raises UserError for rows that the model cannot read, or whose targets it cannot predict."""
+    model, longest = config.model, max(row.length, row.encoder_length)
+    name, length = config.data.objective.name, f"data.sequence_length={config.data.sequence_length}"
+    if model.positions == "learned" and longest > model.max_length:
+        of = "" if longest == config.data.sequence_length else f", whose rows under objective {name} have {longest} positions,"
+        fits = longest_that_fits(config.data, model.architecture, model.max_length)
+        shorter = f"set --config.data.sequence_length={fits}, or for a new model" if fits else "for a new model set"
+        raise UserError(f"{length}{of} is beyond model.max_length={model.max_length}: {shorter} --config.model.max_length={longest}")
+    if not model.vocabulary_head:
+        raise UserError(f"objective {name} predicts tokens, and the model has no head for them: set --config.model.vocabulary_head=true")
+    heads = [output for output in model.outputs if output.per == "sequence"]
+    if row.sequences and (len(heads) != 1 or heads[0].labels < 2):
+        raise UserError(
+            f"objective {name} with next_sentence needs one output per sequence, of 2 labels, and model.outputs has {len(heads)}:"
+            " set --config.model.outputs.0.name=next_sentence, or --config.data.objective.next_sentence=false"
+        )
+    if "token_types" in row.fields and model.token_types == 1:
+        raise UserError(
+            f"objective {name} has 2 types of token and model.token_types=1: set --config.model.token_types=2, or 0 to tell none apart"
+        )
+
+
+def check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
+    """Returns the record that is in the work directory, if any. This comes before anything costly.
+
+    Raises:
+      UserError: nothing can be written there, the record is another run's, or processes disagree about directory or configuration.
+    """
+    probe = workdir / ".writable"
+
+    def write() -> None:
+        with record.writing(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+
+    def look() -> None:
+        if not probe.exists():
+            raise UserError(f"process {distributed.index()} does not see {workdir}: choose a directory that all hosts share")
+        if mine != firsts:
+            changes = "; ".join(config_lib.differences(firsts, mine)[:4])
+            raise UserError(f"process {distributed.index()} has another configuration than process 0 ({changes}): give all the same")
+
+    distributed.first(write)
+    mine = {**config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
+    mine = json.loads(json.dumps(mine))
+    firsts = distributed.first(lambda: mine)
+    distributed.each(look)
+    return distributed.first(lambda: _own_record(config, workdir, probe))
+
+
+def _own_record(config: RunConfig, workdir: Path, probe: Path) -> Optional[record.Record]:
+    """Returns the record in the work directory, if any; UserError for that of another run. Removes the probe."""
+    probe.unlink()
+    before = record.read(workdir)
+    if before is not None:
+        now: dict[str, Any] = {"experiment": config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
+        record.check_same(before, now | {"data": before["data"]}, workdir)
+    return before
