@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal, Optional, Union
 
 from lm.data.objectives.config import NextToken, Objective
-from lm.data.tokenizer import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
+from lm.data.tokenizer import ByteTokenizer, HuggingFaceTokenizer, SentencePieceFile, SentencePieceTokenizer, TiktokenFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DataConfig:
     """The text of a run, its tokens, how they are packed into rows, and what is predicted of them."""
 
     components: tuple[Component, ...] = (Component(),)
-    tokenizer: Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer] = ByteTokenizer()
+    tokenizer: Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer, SentencePieceFile, TiktokenFile] = ByteTokenizer()
     sequence_length: int = 128  # tokens of text per row
     packing: Literal["concatenate", "best_fit"] = "concatenate"  # documents cut at row ends, or whole documents and padding (best_fit)
     unique_tokens: Optional[int] = None  # train on the first documents, in a fixed shuffled order, that hold this many tokens; none: all

@@ -1,4 +1,4 @@
-"""Text to token ids and back: bytes, SentencePiece trained on the corpus, or a Hugging Face `tokenizer.json`.
+"""Text to token ids and back: bytes, SentencePiece trained on the corpus, or the file of a tokenizer that is there.
 
 Text never yields a control id (padding, end of document, mask), whatever it spells: only the pipeline places them.
 """
@@ -14,9 +14,11 @@ from typing import Any, ClassVar, Literal, Optional, Protocol, SupportsInt, Unio
 
 import numpy as np
 
-from lm.data import end_of_text, own_ids
+from lm.data import end_of_text, own_ids, rank_file
 from lm.data.own_ids import OwnIds
+from lm.data.piece_file import PieceFile
 from lm.data.store import digest, new_directory, shuffled
+from lm.data.token_ids import checked, utf8
 from lm.errors import UserError
 
 Log = Callable[[str], None]
@@ -53,7 +55,29 @@ class HuggingFaceTokenizer:
     start_token: Optional[str] = None  # spelling of the token that a decoder reads first; none: the end-of-document token
 
 
-Config = Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer]
+@dataclasses.dataclass(frozen=True)
+class SentencePieceFile:
+    """A SentencePiece model that is there, such as T5's spiece.model or Llama's tokenizer.model, with its own normalisation and ids."""
+
+    name: ClassVar[str] = "sentencepiece_file"
+    path: str = ""  # the file
+    extra_ids: int = 0  # sentinels <extra_id_N> above its pieces (T5: 100)
+    eos_token: Optional[str] = None  # spelling of the end-of-document token; none: the model's own end
+    start_token: Optional[str] = None  # spelling of the token that a decoder reads first; none: the end-of-document token
+
+
+@dataclasses.dataclass(frozen=True)
+class TiktokenFile:
+    """A file of tiktoken's ranks, such as cl100k_base.tiktoken."""
+
+    name: ClassVar[str] = "tiktoken"
+    path: str = ""  # the file
+    encoding: Optional[Literal["gpt2", "p50k_base", "cl100k_base", "o200k_base", "llama3", "qwen"]] = None  # none: that of as many ranks
+    eos_token: Optional[str] = None  # spelling of the end-of-document token; none: the encoding's
+    start_token: Optional[str] = None  # spelling of the token that a decoder reads first; none: the end-of-document token
+
+
+Config = Union[ByteTokenizer, SentencePieceTokenizer, HuggingFaceTokenizer, SentencePieceFile, TiktokenFile]
 
 
 @runtime_checkable
@@ -86,22 +110,11 @@ def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = prin
         return SentencePiece(_trained(config, corpora, data_dir, log))
     if isinstance(config, HuggingFaceTokenizer):
         return HuggingFace(config)
+    if isinstance(config, SentencePieceFile):
+        return PieceFile(config.path, config.extra_ids, config.eos_token, config.start_token)
+    if isinstance(config, TiktokenFile):
+        return Tiktoken(config)
     return Bytes(config.sentinels, start_token=config.start_token)
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(f"text is not Unicode (lone surrogate at character {error.start}); read the file as UTF-8") from error
-
-
-def _checked(ids: Union[np.ndarray, Iterable[SupportsInt]], vocab_size: int) -> np.ndarray:
-    array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
-    outside = array[(array < 0) | (array >= vocab_size)]
-    if outside.size:
-        raise UserError(f"token id {outside[0]} is outside the tokenizer's vocabulary of {vocab_size}; was the text made with another one?")
-    return array
 
 
 class Bytes:
@@ -126,13 +139,13 @@ class Bytes:
             self.fingerprint = digest("bytes3", sentinels)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(_utf8(text), np.uint8).astype(np.int32) + 3
+        return np.frombuffer(utf8(text), np.uint8).astype(np.int32) + 3
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
-        array = _checked(ids, self.vocab_size)
+        array = checked(ids, self.vocab_size)
         written = (array[array >= 3] - 3).astype(np.uint8).tobytes()
         for number in range(min(len(self.own.sentinels), 11)):
             written = written.replace(bytes([255 - number]), f"<extra_id_{number}>".encode())
@@ -178,11 +191,11 @@ class SentencePiece:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        escaped = [_utf8(escape(text)).decode() for text in texts]
+        escaped = [utf8(escape(text)).decode() for text in texts]
         return [np.asarray(ids, np.int32) for ids in self._processor.encode(escaped, num_threads=os.cpu_count() or 1)]
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
-        array = _checked(ids, self.vocab_size)
+        array = checked(ids, self.vocab_size)
         return unescape(self._processor.decode(array[array >= self._controls].tolist()))
 
 
@@ -250,7 +263,7 @@ def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
             if taken * len(corpora) >= limit:
                 break
             text = split[int(i)]
-            taken += len(_utf8(text))
+            taken += len(utf8(text))
             for start in range(0, len(text), 4000):
                 # The trainer drops a whole slice for U+2585 or NUL, its own signs; encoding falls back to their bytes.
                 yield escape(text[start : start + 4000]).replace("\u2585", "").replace("\x00", "")
@@ -261,7 +274,7 @@ def read_tokenizer_json(path: str) -> tuple[bytes, Any]:
     try:
         with open(path, "rb") as file:
             content = file.read()
-        return content, _from_json(content.decode("utf-8"))
+        return content, from_json(content.decode("utf-8"))
     except OSError as error:
         raise UserError(f"data.tokenizer.path={path!r}: {error.strerror or error}; give a tokenizer.json") from error
     except Exception as error:  # the library raises bare Exception on a file it cannot parse
@@ -282,12 +295,13 @@ def _of_text(tokenizer: Any, content: Mapping[str, Any], vocabulary: Mapping[str
     probes = {name: tokenizer.encode(f"{name} a{name}", add_special_tokens=False).ids for name in reserved}
     if not any(vocabulary[name] in ids for name, ids in probes.items()):
         return tokenizer, False
-    encoder = _from_json(own_ids.text_alone(content, reserved))
+    encoder = from_json(own_ids.text_alone(content, reserved))
     encoder.encode_special_tokens = True
     return encoder, True
 
 
-def _from_json(text: str) -> Any:
+def from_json(text: str) -> Any:
+    """Returns the tokenizer of the `tokenizers` library that a tokenizer.json describes."""
     import tokenizers
 
     tokenizer = tokenizers.Tokenizer.from_str(text)
@@ -303,8 +317,11 @@ class HuggingFace:
     _pad_names = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>")
     _mask_names = ("<mask>", "[MASK]", "<|mask|>")
 
-    def __init__(self, config: HuggingFaceTokenizer):
-        content, self._tokenizer = read_tokenizer_json(config.path)
+    def __init__(self, config: HuggingFaceTokenizer, content: Optional[bytes] = None):
+        if content is None:
+            content, self._tokenizer = read_tokenizer_json(config.path)
+        else:
+            self._tokenizer = from_json(content.decode())
         self._path, parsed = config.path, json.loads(content)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
@@ -348,9 +365,19 @@ class HuggingFace:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         for text in texts:
-            _utf8(text)
+            utf8(text)
         return [np.asarray(encoding.ids, np.int32) for encoding in self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
-        array = _checked(ids, self.vocab_size)
+        array = checked(ids, self.vocab_size)
         return self._tokenizer.decode(array[~np.isin(array, self._control_ids)].tolist(), skip_special_tokens=False)
+
+
+class Tiktoken(HuggingFace):
+    """A file of tiktoken's ranks. It is lossless."""
+
+    name = "tiktoken"
+
+    def __init__(self, config: TiktokenFile):
+        text, end = rank_file.as_tokenizer_json(config.path, config.encoding)
+        super().__init__(HuggingFaceTokenizer(config.path, config.eos_token or end, config.start_token), text.encode())

@@ -11,6 +11,7 @@ from lm.hf.convert import MAX_SHARD_BYTES
 from lm.hf.families import FAMILIES
 from lm.hf.files import TOKENIZER
 from lm.hf.runs import export_run, import_run
+from lm.hf.tokenizer_files import PIECES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,8 +46,9 @@ def main(argv: Optional[list[str]] = None) -> int:
         config = import_run(args.directory, args.workdir, eos_token=args.eos_token, say=print)
         kind = config.model.architecture
         print(f"imported {'an' if kind[0] == 'e' else 'a'} {kind} of {config.model.num_layers} layers into {args.workdir}")
-        if not isinstance(config.data.tokenizer, ByteTokenizer) and not (args.workdir / TOKENIZER).is_file():
-            print(f"{args.directory} has no {TOKENIZER}: the run cannot read or write text until the model is imported with one")
+        if not isinstance(config.data.tokenizer, ByteTokenizer) and not Path(getattr(config.data.tokenizer, "path", "")).is_file():
+            names = ", ".join((TOKENIZER, *PIECES, "*.tiktoken"))
+            print(f"{args.directory} has no tokenizer ({names}): the run cannot read or write text until the model is imported with one")
         return 0
     if args.max_shard_bytes < 1:
         raise UserError("--max_shard_bytes must be 1 or more")

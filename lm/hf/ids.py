@@ -2,32 +2,32 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from lm.data import end_of_text
+from lm.data.config import ByteTokenizer
 from lm.data.own_ids import around
-from lm.data.tokenizer import Bytes, Tokenizer, read_tokenizer_json
+from lm.data.tokenizer import Bytes, Tokenizer
 from lm.errors import UserError
-from lm.hf import options
+from lm.hf import options, tokenizer_files
 from lm.hf.files import CONFIG, GENERATION, TOKENIZER, TOKENIZER_FILES, read_json
 from lm.model.config import ModelConfig
 
 Keys = dict[str, Any]
+BYTE_SENTINELS = 100  # of ByT5 (Xue et al. 2022, section 3.1)
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceIds:
     """The ids of a model's special tokens, from its files.
 
-    `eos_token` and `start_token` spell the tokens that end a document and that a decoder reads first, for the run's tokenizer. `stops` end
-    a text, the end of document first among them. `first` is what a decoder's stream begins with, and `before` and `after` what the
-    model's own tokenizer puts around a text. `config` and `generation` are keys that an export writes back. `notes` are lines for the
-    user: what was decided, and what disagrees.
+    `tokenizer` is that of the directory, with the spellings of the tokens that end a document and that a decoder reads first; None if it
+    has none. `stops` end a text, the end of document first among them. `first` is what a decoder's stream begins with, and `before` and
+    `after` what the model's own tokenizer puts around a text. `config` and `generation` are keys that an export writes back. `notes` are
+    lines for the user: what was decided, and what disagrees.
     """
 
-    eos_token: Optional[str] = None
-    start_token: Optional[str] = None
-    is_bytes: bool = False  # its tokenizer is ByT5's: bytes, as those here
+    tokenizer: Union[tokenizer_files.FileTokenizer, ByteTokenizer, None] = None
     stops: tuple[int, ...] = ()
     first: tuple[int, ...] = ()
     before: tuple[int, ...] = ()
@@ -59,17 +59,18 @@ def of_source(folder: Path, model: ModelConfig, eos_token: Optional[str] = None)
     config = {key: value for key, value in values.items() if key.endswith("_token_id")}
     old = {} if model.architecture == "encoder" else {key: values[key] for key in sorted(options.GENERATION) if values.get(key) is not None}
     generation = read_json(file) if file.is_file() else old
-    if not (folder / TOKENIZER).is_file():
+    chosen = tokenizer_files.find(folder, values)
+    if chosen is None:
         return _without_file(folder, model, config, generation)
-    _, library = read_tokenizer_json(str(folder / TOKENIZER))
+    library = tokenizer_files.library(chosen, model)
     if eos_token is None:
-        eos_token, source = end_of_text.find(library, str(folder / TOKENIZER))
+        eos_token, source = end_of_text.find(library, chosen.path)
         others = [value for _, value in end_of_text.declared(folder) if isinstance(value, int) and library.id_to_token(value) is not None]
         stops, notes = tuple(dict.fromkeys([library.token_to_id(eos_token), *others])), _disagreements(folder, library)
     else:
         found, source, notes = library.token_to_id(eos_token), "--eos_token", []
         if found is None:
-            raise UserError(f"{folder / TOKENIZER} has no token {eos_token!r}: name another with --eos_token")
+            raise UserError(f"{chosen.path} has no token {eos_token!r}: name another with --eos_token")
         stops, config, generation = (found,), {**config, "eos_token_id": found}, {**generation, "eos_token_id": found}
     ends = " or ".join(f"{library.id_to_token(i)} ({i})" for i in stops)
     notes.insert(0, f"a text ends at {ends}; documents end in the first, which is from {source}")
@@ -79,7 +80,8 @@ def of_source(folder: Path, model: ModelConfig, eos_token: Optional[str] = None)
     forced = generation.get("forced_bos_token_id") if model.architecture == "encoder_decoder" else None
     first = (start,) if forced is None else (start, forced)
     spelled = None if start == stops[0] else library.id_to_token(start)
-    return SourceIds(eos_token, spelled, False, stops, first, before, after, config, generation, tuple(notes))
+    chosen = dataclasses.replace(chosen, eos_token=eos_token, start_token=spelled)
+    return SourceIds(chosen, stops, first, before, after, config, generation, tuple(notes))
 
 
 def _without_file(folder: Path, model: ModelConfig, config: Keys, generation: Keys) -> SourceIds:
@@ -89,8 +91,9 @@ def _without_file(folder: Path, model: ModelConfig, config: Keys, generation: Ke
     if not file.is_file() or read_json(file).get("tokenizer_class") != "ByT5Tokenizer":
         return SourceIds(stops=stops, config=config, generation=generation)
     start = config.get("decoder_start_token_id", generation.get("decoder_start_token_id"))
-    first, spelled = ((Bytes.pad_id,), "pad") if start == Bytes.pad_id else ((Bytes.eos_id,), None)
-    return SourceIds(None, spelled, True, stops, first, (), (Bytes.eos_id,), config, generation, ("its tokenizer is bytes, as ByT5's is",))
+    first = Bytes.pad_id if start == Bytes.pad_id else Bytes.eos_id
+    chosen = ByteTokenizer(sentinels=BYTE_SENTINELS, start_token="pad" if first == Bytes.pad_id else None)
+    return SourceIds(chosen, stops, (first,), (), (Bytes.eos_id,), config, generation, ("its tokenizer is bytes, as ByT5's is",))
 
 
 def _disagreements(folder: Path, library: Any) -> list[str]:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from lm import config as config_lib
 from lm import files
@@ -21,12 +21,12 @@ from lm.hf.convert import MAX_SHARD_BYTES, Params, load, save
 from lm.hf.families import for_config
 from lm.hf.files import CONFIG, REMEDY, TOKENIZER, TOKENIZER_FILES, copied, read_json
 from lm.hf.ids import SourceIds, of_source, to_write
+from lm.hf.tokenizer_files import moved
 from lm.model.config import ModelConfig
 from lm.train import record, sealed
 from lm.train.config import EvalConfig, RunConfig
 
 Log = Callable[[str], None]
-BYTE_SENTINELS = 100  # of ByT5 (Xue et al. 2022, section 3.1)
 LONGEST = 1024  # length of the rows of an imported run, unless its model has fewer positions
 
 
@@ -57,7 +57,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
     tokenizer = _tokenizer(directory, model, ids)
     with record.writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES if ids.is_bytes or (directory / TOKENIZER).is_file() else ():
+    for name in _files(ids):
         copied(directory, workdir, name)
     data = _data(workdir, model, ids)
     evaluation = EvalConfig(stride=min(EvalConfig().stride, data.sequence_length))
@@ -72,27 +72,30 @@ def _tokenizer(directory: Path, model: ModelConfig, ids: SourceIds) -> dict[str,
     """Returns the record's entry of the tokenizer. Without a tokenizer its fingerprint is None, which no tokenizer has."""
     from lm.data.tokenizer import build
 
-    path, chosen = directory / TOKENIZER, _chosen(directory, ids)
-    if not ids.is_bytes and not path.is_file():
-        return {"name": chosen.name, "vocab_size": None, "fingerprint": None}
-    found = build(chosen, [], "")
+    if ids.tokenizer is None:
+        return {"name": HuggingFaceTokenizer.name, "vocab_size": None, "fingerprint": None}
+    path, found = getattr(ids.tokenizer, "path", directory), build(ids.tokenizer, [], "")
     if found.vocab_size > model.vocab_size:
         there, here = found.vocab_size - 1, model.vocab_size
         raise UserError(f"{path} has ids up to {there} and the model has a vocabulary of {here}: it is not the tokenizer of this model")
     return {"name": found.name, "vocab_size": found.vocab_size, "fingerprint": found.fingerprint}
 
 
-def _chosen(folder: Path, ids: SourceIds) -> Union[ByteTokenizer, HuggingFaceTokenizer]:
-    if ids.is_bytes:
-        return ByteTokenizer(sentinels=BYTE_SENTINELS, start_token="pad" if ids.start_token else None)
-    return HuggingFaceTokenizer(str(folder / TOKENIZER), ids.eos_token, ids.start_token)
+def _files(ids: SourceIds) -> tuple[str, ...]:
+    """Returns the names of the files that are copied beside a run's weights."""
+    if ids.tokenizer is None:
+        return ()
+    own = () if isinstance(ids.tokenizer, ByteTokenizer) else (Path(ids.tokenizer.path).name,)
+    return (*own, *TOKENIZER_FILES[1:])
 
 
 def _data(workdir: Path, model: ModelConfig, ids: SourceIds) -> DataConfig:
     """Returns data on which the model could train on: an objective of its architecture, and rows that its positions reach."""
     masked = MaskedLM(next_sentence=any(output.name == "next_sentence" for output in model.outputs))
     objective: Any = {"encoder_decoder": PrefixLM(), "encoder": masked}.get(model.architecture, NextToken())
-    data = DataConfig(tokenizer=_chosen(workdir, ids), objective=objective, sequence_length=min(model.max_length, LONGEST))
+    chosen = ids.tokenizer or HuggingFaceTokenizer(TOKENIZER)
+    chosen = chosen if isinstance(chosen, ByteTokenizer) else moved(chosen, workdir)
+    data = DataConfig(tokenizer=chosen, objective=objective, sequence_length=min(model.max_length, LONGEST))
     fits = longest_that_fits(data, model.architecture, model.max_length) if model.positions == "learned" else None
     return dataclasses.replace(data, sequence_length=fits or data.sequence_length)
 
@@ -172,7 +175,7 @@ def _at_hand(config: RunConfig, say: Log) -> Any:
     chosen = config.data.tokenizer
     if isinstance(chosen, SentencePieceTokenizer):
         return SentencePiece  # all that are trained here have the same special tokens
-    if isinstance(chosen, HuggingFaceTokenizer) and not Path(chosen.path).is_file():
+    if not isinstance(chosen, ByteTokenizer) and not Path(chosen.path).is_file():
         say(f"the run's tokenizer {chosen.path} is not there: the export has neither it nor its ids")
         return None
     return build(chosen, [], config.data_dir)
@@ -188,9 +191,13 @@ def _write_tokenizer(config: RunConfig, tokenizer: Any, directory: Path) -> None
     if as_byt5 and config.model.architecture == "encoder_decoder":
         with files.writing(directory / TOKENIZER_FILES[1], REMEDY):
             files.write_json(directory / TOKENIZER_FILES[1], {"tokenizer_class": "ByT5Tokenizer", "extra_ids": beyond})
-    if tokenizer is None or not isinstance(chosen, HuggingFaceTokenizer):
+    if tokenizer is None or isinstance(chosen, (ByteTokenizer, SentencePieceTokenizer)):
         return
     folder = Path(chosen.path).parent
+    if not isinstance(chosen, HuggingFaceTokenizer):
+        for name in (Path(chosen.path).name, *TOKENIZER_FILES[1:]):
+            copied(folder, directory, name)
+        return
     with files.writing(directory / TOKENIZER, REMEDY):
         files.write_text(directory / TOKENIZER, Path(chosen.path).read_text(encoding="utf-8"))
     found = [copied(folder, directory, name) for name in TOKENIZER_FILES[1:]]

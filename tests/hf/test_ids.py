@@ -81,7 +81,7 @@ def test_several_ids_end_a_text_and_the_first_of_config_a_document(tmp_path):
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
     folder = source(tmp_path, "llama", ids, {"eos_token_id": [2, 1], "top_p": 0.9})
     found = of_source(folder, model_of("llama")[0])
-    assert (found.eos_token, found.start_token, found.stops, found.first) == ("<e>", "<s>", (1, 2), (0,))
+    assert (found.tokenizer.eos_token, found.tokenizer.start_token, found.stops, found.first) == ("<e>", "<s>", (1, 2), (0,))
     assert not any("disagree" in note for note in found.notes)
     only = of_source(folder, model_of("llama")[0], "</s>")
     assert (only.stops, only.config["eos_token_id"], only.generation["eos_token_id"]) == ((2,), 2, 2)
@@ -115,13 +115,13 @@ def test_an_imported_model_begins_as_its_own_tokenizer_and_files_say(tmp_path):
     t5 = source(tmp_path, "t5", {"decoder_start_token_id": 0, "eos_token_id": 2}, template="$A </s>")
     model = model_of("t5")[0]
     ids = of_source(t5, model)
-    assert (ids.first, ids.before, ids.after, ids.start_token) == ((0,), (), (2,), "<s>")
+    assert (ids.first, ids.before, ids.after, ids.tokenizer.start_token) == ((0,), (), (2,), "<s>")
     read = SpecialIds(built(t5, eos_token="</s>", start_token="<s>"), SpanCorruption(), model.vocab_size)
     assert as_imported("ab", read, "encoder_decoder", ids.recorded()) == [3, 4, 2]
     special = ["<s>", "<e>", "</s>"]
     llama = tokenizer_of(edited(tmp_path / "l", "llama", config={"bos_token_id": 1, "eos_token_id": 2}), special, template="<s> $A")
     ids = of_source(llama, model_of("llama")[0])
-    assert (ids.first, ids.before, ids.start_token) == ((0,), (0,), "<s>")  # what transformers' tokenizer puts before a prompt
+    assert (ids.first, ids.before, ids.tokenizer.start_token) == ((0,), (0,), "<s>")  # what transformers' tokenizer puts before a prompt
     read = SpecialIds(built(llama, eos_token="</s>", start_token="<s>"), NextToken(), 19)
     assert as_imported("ab", read, "decoder", ids.recorded()) == prompt_ids("ab", read, "decoder") == [0, 3, 4]
     bart = tokenizer_of(edited(tmp_path / "b", "bart", config={"forced_bos_token_id": 0}), ["<s>", "<pad>", "</s>"], template="<s> $A </s>")
