@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -101,6 +102,10 @@ def test_imported_weights_train_on_in_their_directory_or_in_another(source, tmp_
     assert (again["init_from"]["run"], again["init_from"]["step"]) == (done["id"], 1)
     require_weights(third, source)
     assert runner.train_run(config, third, init_from=str(other)) == again  # done already
+    shutil.rmtree(third / checkpoint.FOLDER)  # as if it had been killed before its first checkpoint
+    record.write(third, again | {"status": "running"})
+    assert runner.train_run(config, third, init_from=str(other))["final"] == again["final"]
+    require_weights(third, source)
     lines = []
     inside = runner.train_run(config, run, log=lines.append, table=True)
     assert any(inside["id"] in line for line in lines)  # said before it began
@@ -108,18 +113,24 @@ def test_imported_weights_train_on_in_their_directory_or_in_another(source, tmp_
     require_weights(run, source)
     random = config_lib.identity(config, fingerprint=done["data"]["fingerprint"])
     assert len({random, done["id"], again["id"], inside["id"]}) == 4
+    require_other_weights_refused(config, run, other, third)
+    export_run(third, tmp_path / "out")
+    assert ids_of(tmp_path / "out") == ids_of(source)
+
+
+def require_other_weights_refused(config, run, other, third):
+    """Asserts that a run goes on with those that it began with alone; `third` began with those of `other`, and `run` was imported."""
     with pytest.raises(UserError, match=f"--init_from={other}"):
         runner.train_run(config, third)
-    with pytest.raises(UserError, match=str(other)):  # another run's
+    with pytest.raises(UserError, match=str(other)):
         runner.train_run(config, third, init_from=str(run))
     with pytest.raises(UserError, match=r"imported.*--workdir"):
         runner.train_run(config, run, init_from=str(other))
-    export_run(third, tmp_path / "out")
-    keys = json.loads((source / "config.json").read_text())
-    written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert {key: written.get(key) for key in keys if key.endswith("_token_id")} == {
-        key: value for key, value in keys.items() if key.endswith("_token_id")
-    }
+
+
+def ids_of(folder):
+    values = json.loads((folder / "config.json").read_text())
+    return {key: value for key, value in values.items() if key.endswith("_token_id")}
 
 
 def test_a_resumed_run_keeps_the_step_that_it_began_with(source, tmp_path):
