@@ -11,6 +11,7 @@ from experiments import stamp
 from lm import files
 from lm.analysis import oracle, summary
 from lm.errors import UserError
+from lm.scaling.words import short
 from lm.study import directory, gate, records
 from lm.study import status as status_lib
 from lm.study.rows import read_json, read_rows
@@ -95,7 +96,7 @@ class GridResults:
         """Prints the results, and a line on stderr for each failed check; returns 1 where there is one."""
         print(json.dumps(fitted, indent=1) if as_json else summary.render(fitted), flush=True)
         for failure in fitted["failures"]:
-            print(f"check failed: {failure}", file=sys.stderr)
+            print(f"check failed: {short(failure)}", file=sys.stderr)
         return 1 if fitted["failures"] else 0
 
     def _report(self, fitted: dict[str, Any]) -> None:

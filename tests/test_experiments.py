@@ -68,7 +68,7 @@ def made(monkeypatch):
 def test_results_are_made_once_and_again_when_a_run_changes(study, made, capsys):
     assert study.do("all", as_json=True) == 1
     captured = capsys.readouterr()
-    assert captured.err == "check failed: 5e+11 FLOPs: no minimum\n"
+    assert captured.err == "check failed: 5e11 FLOPs: no minimum\n"
     assert json.loads(captured.out)["study"] == "small"
     assert made == {"forecast": 1, "fit": 1, "page": 1}
     study.do("all", as_json=True)

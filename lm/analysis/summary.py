@@ -19,7 +19,7 @@ def render(made: dict[str, Any]) -> str:
     reasons = _Reasons()
     exponents, recommended = _exponents(made["exponents"], reasons), _recommended(made["recommended"], reasons)
     lines = [f"{made['study']}: N* ~ C^a, D* ~ C^b", *exponents, *recommended, *reasons.lines()]
-    lines += [f"  sigma at C {float(budget):.3g}: {answer(sigma, percent=True)}" for budget, sigma in made["sigma"].items()]
+    lines += _sigma(made["sigma"])
     lines.append(f"  forecast: {_forecast(made['forecast'])}")
     lines += _oracle(made["oracle"]) if "oracle" in made else []
     lines += [f"  excluded: {_words(item)}" for item in made["excluded"]]
@@ -62,6 +62,14 @@ def _recommended(found: list[dict[str, Any]], reasons: "_Reasons") -> list[str]:
 
 def _method(value: dict[str, Any]) -> str:
     return value.get("method", "none")
+
+
+def _sigma(found: dict[str, Any]) -> list[str]:
+    """Returns a line for each budget; one for all where they are refused for one reason."""
+    said = {budget: answer(sigma, percent=True) for budget, sigma in found.items()}
+    if len(set(said.values())) == 1 and next(iter(found.values()))["type"] == "Refusal":
+        return [f"  sigma: {next(iter(said.values()))}"]
+    return [f"  sigma at C {float(budget):.3g}: {text}" for budget, text in said.items()]
 
 
 class _Reasons:

@@ -34,7 +34,12 @@ def recommended(analysis: Analysis, reasons: Reasons) -> Optional[Table]:
         shown = (counts.both(one.n, cells.count), counts.both(one.d, cells.count), ratio, loss.both(one.loss, cells.four))
         rows.append((f"{one.factor:g}", scientific(one.flops), *shown))
     head = ("times the largest budget", "C (FLOPs)", "parameters N*", "tokens D*", "D*/N*", "loss of one run (nats per byte)")
-    return Table(head, tuple(rows), "What to train next.", (*_basis(found), *counts.notes(), *loss.notes()))
+    shaken = (
+        ("Not every budget has a clear minimum (below), so that these numbers may move.",)
+        if analysis.failures and any(one.by for one in found)
+        else ()
+    )
+    return Table(head, tuple(rows), "What to train next.", (*_basis(found), *shaken, *counts.notes(), *loss.notes()))
 
 
 def _basis(found: Sequence[Recommendation]) -> tuple[str, ...]:
@@ -72,7 +77,8 @@ def exponents(analysis: Analysis, reasons: Reasons) -> Table:
     head = ("approach", f"a, {STATISTICAL}", f"a, {OWN}", f"b, {STATISTICAL}", f"b, {OWN}", "intervals by")
     level = next((answer.level for _, *pair in _exponents(analysis) for answer in pair if isinstance(answer, Estimate)), None)
     caption = "Exponents of N* ~ C^a and D* ~ C^b." + ("" if level is None else f" In parentheses: {level:.0%} intervals.")
-    said = reasons.new([table_page.OWN_SAID])
+    both = any(isinstance(one, Estimate) for row in _exponents(analysis) for one in row[3:])
+    said = reasons.new([table_page.OWN_SAID] if both else [])
     return Table(head, tuple(rows), caption, (*said, *a.notes(), *b.notes(), *own.notes()))
 
 
@@ -268,6 +274,6 @@ def headline(analysis: Analysis) -> list[str]:
         lines.append(line)
     if analysis.checks:
         passed = sum(check.passed for check in analysis.checks)
-        line = f"{passed} of {len(analysis.checks)} budgets have a clear minimum: two sizes on each side rise above it "
-        lines.append(line + "by more than twice the seed noise.")
+        line = "Budgets with a clear minimum, above which two sizes on each side rise by more than twice the seed noise: "
+        lines.append(f"{line}{passed} of {len(analysis.checks)}.")
     return lines

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 
 from lm.analysis.analysis import Analysis
 from lm.analysis.envelope import Envelope
+from lm.analysis.recommend import Recommendation
 from lm.analysis.score import Score
 from lm.report.figures import laws, runs, support
 from lm.scaling.approaches.isoflop import Isoflop
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.intervals.noise import NoiseModel
-from lm.scaling.results import Refusal
+from lm.scaling.results import Estimate, Refusal
 from lm.study.rows import Row
 
 CAPTIONS = {
@@ -43,20 +44,28 @@ CAPTIONS = {
 def draw(folder: pathlib.Path, rows: Sequence[Row], analysis: Analysis) -> list[dict[str, str]]:
     """Draws the figures that the analysis supports into `folder`; returns the name and caption of each."""
     drawn = []
-    for name, make in _figures(rows, analysis).items():
+    for name, make in figures(rows, analysis).items():
         make(folder / name)
         drawn.append({"name": name, "caption": CAPTIONS[name]})
     return drawn
 
 
-def _figures(rows: Sequence[Row], analysis: Analysis) -> dict[str, Callable[[pathlib.Path], None]]:
+def _allocates(isoflop: Isoflop, recommended: Sequence[Recommendation]) -> bool:
+    """Says whether there is an N* or D* to draw."""
+    answers = [*(answer for b in isoflop.budgets for answer in (b.n_star, b.d_star)), *(one.n for one in recommended)]
+    return any(isinstance(answer, Estimate) for answer in answers)
+
+
+def figures(rows: Sequence[Row], analysis: Analysis) -> dict[str, Callable[[pathlib.Path], None]]:
+    """Returns what draws each figure that the analysis supports."""
     isoflop, parametric, envelope = analysis.isoflop, analysis.parametric, analysis.envelope
     found: dict[str, Callable[[pathlib.Path], None]] = {}
     if runs.curves(rows):
         found["loss_curves"] = lambda path: runs.loss_curves(path, rows)
     if isinstance(isoflop, Isoflop):
-        surface = parametric if isinstance(parametric, Parametric) else None
         found["isoflop_profiles"] = lambda path: runs.isoflop_profiles(path, isoflop)
+    if isinstance(isoflop, Isoflop) and _allocates(isoflop, analysis.recommended):
+        surface = parametric if isinstance(parametric, Parametric) else None
         staircase = envelope if isinstance(envelope, Envelope) else None
         found["allocation"] = lambda path: laws.allocation(path, staircase, isoflop, surface, analysis.recommended)
     if isinstance(parametric, Parametric):

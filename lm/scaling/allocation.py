@@ -63,7 +63,7 @@ def by_minima(fitted: Sequence[Minimum], flops: Sequence[float], settings: Analy
 def _line(fitted: Sequence[Minimum], which: str, log_c: np.ndarray, settings: AnalysisSettings) -> list[Answer]:
     good = isoflop.with_minimum(fitted, which)
     if len(good) < MIN_BUDGETS:
-        return [Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; a line needs {MIN_BUDGETS}")] * len(log_c)
+        return [Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; a power law needs {MIN_BUDGETS}")] * len(log_c)
     best, drawn = isoflop.extrapolate(good, which, log_c, settings.regression)
     problem, values = _problem(good, which, settings), zip(np.exp(best).tolist(), np.exp(drawn).T, strict=True)
     return [bootstrap.estimate(value, column, settings.level, _method(good), problem) for value, column in values]

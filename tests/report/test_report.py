@@ -15,6 +15,7 @@ import small_study
 
 from lm import files, report
 from lm.analysis import analysis
+from lm.report import pictures
 from lm.report.figures import laws
 from lm.report.pictures import CAPTIONS
 from lm.scaling.page import cells
@@ -206,6 +207,17 @@ def test_a_figure_without_anything_to_name_is_drawn_without_a_warning(finished, 
         laws.conventions(tmp_path / "conventions", [dataclasses.replace(first, isoflop_a=refused, parametric_a=refused), *rest[:1]])
         bare = dataclasses.replace(fitted.isoflop, budgets=(), n_line=None, d_line=None)
         laws.allocation(tmp_path / "allocation", None, bare, None)
+
+
+def test_a_figure_without_anything_to_show_is_left_out(finished):
+    root, fitted, *_ = finished
+    rows, why = read_rows(root), Refusal("edge", "no minimum")
+    budgets = tuple(dataclasses.replace(b, n_star=why, d_star=why) for b in fitted.isoflop.budgets)
+    isoflop = dataclasses.replace(fitted.isoflop, budgets=budgets, n_line=None, d_line=None)
+    bare = dataclasses.replace(fitted, isoflop=isoflop, recommended=())
+    assert set(pictures.figures(rows, fitted)) - set(pictures.figures(rows, bare)) == {"allocation"}
+    without = [dataclasses.replace(row, curve=()) for row in rows]
+    assert set(pictures.figures(rows, fitted)) - set(pictures.figures(without, fitted)) == {"loss_curves"}
 
 
 def test_published_slopes_go_through_the_middle_of_the_minima(finished, tmp_path):

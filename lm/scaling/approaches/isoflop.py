@@ -295,7 +295,7 @@ def _exponent(fitted: Sequence[Minimum], which: str, residual: bool, settings: A
     """Returns the slope of the regression with the interval of its draws: a for "n_star", b for "d_star"."""
     good = with_minimum(fitted, which)
     if len(good) < MIN_BUDGETS:
-        return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; an exponent needs {MIN_BUDGETS}")
+        return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; a power law needs {MIN_BUDGETS}")
     _, best, drawn = regress(good, which, residual, settings.regression)
     method = RESIDUAL if residual or good[0].parametric is None else PARAMETRIC
     return bootstrap.estimate(best[1], drawn[:, 1], settings.level, method, interval_problem(good, which, residual, settings))
@@ -329,7 +329,7 @@ def _measured(
     parts = {"n_star": ("n_star",), "d_star": ("d_star",), "ratio": ("d_star", "n_star")}[which]
     good = [m for m in fitted if all(isinstance(getattr(m.result, part), Estimate) for part in parts)]
     if len(good) < MIN_BUDGETS:
-        return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; an exponent needs {MIN_BUDGETS}")
+        return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; a power law needs {MIN_BUDGETS}")
     for part in parts:
         if (problem := interval_problem(good, part, False, settings)) is not None:
             return problem
