@@ -107,7 +107,7 @@ def make_mesh(config: MeshConfig, devices: Optional[list] = None) -> Mesh:
     if wrong:
         raise UserError(f"mesh.{wrong[0]}={sizes[wrong[0]]} must be 1 or more (only mesh.data may be -1: the remaining devices)")
     if sizes["expert"] > 1:
-        raise UserError(f"mesh.expert={sizes['expert']} must be 1: no model has experts yet")
+        raise UserError(f"mesh.expert={sizes['expert']} must be 1, as no model has experts yet: set --config.mesh.expert=1")
     others = math.prod(size for axis, size in sizes.items() if axis != "data")
     if sizes["data"] == -1:
         sizes["data"] = max(len(devices) // others, 1)

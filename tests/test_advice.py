@@ -21,7 +21,7 @@ ROOTS = "data|model|optim|mesh|execution|evaluation|checkpoint|log"
 FLAGS = re.compile(rf"--config\.((?:{ROOTS}|train_|batch_)[\w.]*)")
 PASTED = re.compile(r"--config\.([\w.]+=[\w.]*\w)")
 PATHS = set(fields._paths(RunConfig, ""))
-BARE = re.compile(rf"(?:set|or|lower|raise|use) ({ROOTS})\.[a-z_]+")
+BARE = re.compile(rf"(?:set|or|lower|raise|use|change|in|correct|make) ({ROOTS})\.[a-z_]+")
 
 
 def texts():

@@ -95,7 +95,9 @@ def read(path: str) -> tuple[bytes, Any]:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise UserError(f"data.tokenizer.path={path!r}: {error.strerror or error}; give a SentencePiece model") from error
+        raise UserError(
+            f"data.tokenizer.path={path!r}: {error.strerror or error}; name a SentencePiece model with --config.data.tokenizer.path"
+        ) from error
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         pieces = range(processor.get_piece_size())

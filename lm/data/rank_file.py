@@ -94,7 +94,9 @@ def read(path: str) -> dict[bytes, int]:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise UserError(f"data.tokenizer.path={path!r}: {error.strerror or error}; give a file of tiktoken's ranks") from error
+        raise UserError(
+            f"data.tokenizer.path={path!r}: {error.strerror or error}; name a file of ranks with --config.data.tokenizer.path"
+        ) from error
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(content.splitlines(), 1):
         parts = line.split()

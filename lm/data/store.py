@@ -40,7 +40,7 @@ def shuffled(count: int, *key: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[None]:
-    with files.writing(path, "free space there or choose another directory with data_dir"):
+    with files.writing(path, "free space there or choose another --config.data_dir"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         yield
 

@@ -250,7 +250,7 @@ def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
     except RuntimeError as error:
         reason = str(error).split("]")[-1].split(" Increase")[0].strip() or str(error)
         raise UserError(
-            f"SentencePiece cannot train {config.vocab_size} pieces on this corpus ({reason}); change data.tokenizer.vocab_size"
+            f"SentencePiece cannot train {config.vocab_size} pieces on this corpus ({reason}); change --config.data.tokenizer.vocab_size"
         ) from error
     return model.getvalue()
 
@@ -276,7 +276,9 @@ def read_tokenizer_json(path: str) -> tuple[bytes, Any]:
             content = file.read()
         return content, from_json(content.decode("utf-8"))
     except OSError as error:
-        raise UserError(f"data.tokenizer.path={path!r}: {error.strerror or error}; give a tokenizer.json") from error
+        raise UserError(
+            f"data.tokenizer.path={path!r}: {error.strerror or error}; name a tokenizer.json with --config.data.tokenizer.path"
+        ) from error
     except Exception as error:  # the library raises bare Exception on a file it cannot parse
         raise UserError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
 

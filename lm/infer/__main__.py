@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     text = "Continues a text, or fills its blanks, with the model of a checkpoint of a run. Decoding is greedy by default."
+    text += " --config.data.objective=NAME prompts as another objective than the run's does."
     top = argparse.ArgumentParser(prog="python -m lm.infer", description=text)
     top.add_argument("run", type=Path, help="work directory of the run")
     top.add_argument("--prompt", help="text to continue (default: standard input)")
@@ -37,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    args = parser().parse_args(argv)
+    args, rest = parser().parse_known_args(argv)
+    wrong = next((word for word in rest if not word.startswith("--config.data.objective")), None)
+    if wrong is not None:
+        raise UserError(f"{wrong} is not a flag: --help lists them")
     _check(args)
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
@@ -45,7 +50,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     read_run(args.run, args.step)  # says what is wrong with it before jax is imported
     texts = continuations(
         args.run, prompt, _sampler(args), max_tokens=args.max_tokens, blank=args.blank, samples=args.samples, seed=args.seed,
-        step=args.step, data_dir=args.data_dir,
+        step=args.step, data_dir=args.data_dir, overrides=[word.removeprefix("--config.") for word in rest],
     )  # fmt: skip
     print("\n\n---\n\n".join(texts))
     return 0
@@ -97,6 +102,7 @@ def continuations(
     seed: int = 0,
     step: Optional[int] = None,
     data_dir: Optional[str] = None,
+    overrides: Sequence[str] = (),
 ) -> list[str]:
     """Returns `samples` texts that the model of a run writes. They begin with the prompt if the objective continues it.
 
@@ -110,12 +116,18 @@ def continuations(
       seed: the seed of the draws.
       step: the step of the checkpoint (default: the newest).
       data_dir: the directory of the tokenizer (default: that of the run's record).
+      overrides: settings "data.objective...=value" of the objective whose prompts the model knows (default: the run's).
 
     Raises:
       UserError: run, checkpoint or tokenizer are missing or do not fit together, or the model is encoder-only.
     """
     saved, config = read_run(workdir, step)
     tokenizer = run_tokenizer(config, data_dir or config.data_dir, saved["data"])
+
+    if overrides:
+        config = config_lib.apply_overrides(config, list(overrides))
+        tokenizer = config.data.objective.tokenizer(getattr(tokenizer, "base", tokenizer))
+        config.data.objective.require_vocabulary(tokenizer, config.model.vocab_size, config.data.sequence_length)
 
     import jax
 

@@ -50,8 +50,9 @@ class Pipeline:
         groups = self.repeats * self.stages
         if layers % groups:
             raise UserError(
-                f"{layers} layers cannot be split into {self.repeats} groups for each of {self.stages} stages: make model.num_layers"
-                f" (and model.encoder_layers) a multiple of {groups}, or change --config.mesh.stage or --config.execution.pipeline_repeats"
+                f"{layers} layers cannot be split into {self.repeats} groups for each of {self.stages} stages: make"
+                f" --config.model.num_layers (and --config.model.encoder_layers) a multiple of {groups}, or change --config.mesh.stage or"
+                " --config.execution.pipeline_repeats"
             )
         return self.repeats, self.stages, layers // groups
 

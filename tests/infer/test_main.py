@@ -64,6 +64,9 @@ def test_it_samples(run, capsys):
         (["--prompt=a", "--step=5"], "step 5.*3, 7"),
         (["--prompt=a", "--temperature=0"], "temperature=0"),
         (["--prompt=a", "--max_tokens=0"], "--max_tokens"),
+        (["--prompt=a", "--foo=1"], "--foo"),
+        (["--prompt=a _", "--blank=_"], "--config.data.objective=span_corruption"),
+        (["--prompt=a _", "--blank=_", "--config.data.objective=span_corruption"], r"259 .*100.*vocab_size=359"),
     ],
 )
 def test_bad_arguments(run, arguments, message):

@@ -81,7 +81,9 @@ def write(builder_class: Callable, directory: str, **arguments) -> dict:
     try:
         builder.download_and_prepare(download_config=settings)
     except RuntimeError as error:  # what array_record raises on a write error
-        raise UserError(f"cannot write the corpus under {directory}: {_cause(error)}; free space or choose another data_dir") from error
+        raise UserError(
+            f"cannot write the corpus under {directory}: {_cause(error)}; free space or choose another --config.data_dir"
+        ) from error
     for path in pathlib.Path(builder.data_dir).iterdir():
         path.rename(os.path.join(directory, path.name))
     shutil.rmtree(build)

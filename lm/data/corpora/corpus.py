@@ -101,7 +101,7 @@ def prepare(directory: pathlib.Path, write: Callable[[str], dict], log: Callable
         for stale in directory.parent.glob(directory.name + ".tmp*"):
             shutil.rmtree(stale, ignore_errors=True)
         if directory.is_dir():  # shards without a record were not made here
-            raise UserError(f"{directory} holds something that is not a corpus; delete it or choose another data_dir")
+            raise UserError(f"{directory} holds something that is not a corpus; delete it or choose another --config.data_dir")
         with new_directory(str(directory)) as temporary:
             record = write(temporary)
             write_json(os.path.join(temporary, RECORD), record)
@@ -132,7 +132,7 @@ def _alone(directory: pathlib.Path, log: Callable[[str], object]) -> Iterator[No
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = (directory.parent / f".{directory.name}.lock").open("w")
     except OSError as error:
-        raise UserError(f"cannot write {directory.parent}: {error.strerror}; choose another directory with data_dir") from error
+        raise UserError(f"cannot write {directory.parent}: {error.strerror}; choose another --config.data_dir") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

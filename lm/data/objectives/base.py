@@ -212,7 +212,10 @@ class Objective:
 
     def blank(self, number: int, ids: "SpecialIds") -> int:
         """Returns the id of a blank in the inputs, numbered from 0. Raises UserError if there is none."""
-        raise UserError(f"objective {self.name} has no id for blank {number + 1} of the prompt: give fewer, or leave --blank out")
+        raise UserError(
+            f"objective {self.name} has no id for blank {number + 1} of the prompt: give fewer, leave --blank out, or name an"
+            " objective that fills it, such as --config.data.objective=span_corruption"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ def refusals(config: ModelConfig) -> Refusals:
     labels = {f"{i}.labels": output.labels for i, output in enumerate(config.outputs)}
     return [
         *sizes_of("model.outputs", labels),
-        (config.tied_head and headless, "model.tied_head without model.vocabulary_head: there is no head to tie"),
+        (config.tied_head and headless, "model.tied_head without model.vocabulary_head: set --config.model.tied_head=false"),
         (
             parts and headless,
             "model.head_bias and head_transform are parts of the vocabulary's head:"

@@ -73,16 +73,24 @@ def refusals(config: ModelConfig) -> Refusals:
         (config.num_layers < 1, f"model.num_layers={config.num_layers}: give 1 or more"),
         (layers is not None and layers < 1, f"model.encoder_layers={layers}: give 1 or more, or --config.model.architecture=decoder"),
         (alone, f"model.{given} belongs to architecture=encoder_decoder and this is {config.architecture}"),
-        (other_depth, f"model.encoder_layers={layers}: shared_stacks are one stack, of num_layers={config.num_layers}"),
+        (
+            other_depth,
+            f"model.encoder_layers={layers}: shared_stacks have num_layers={config.num_layers}: set --config.model.encoder_layers=none",
+        ),
         (
             config.shared_stacks and config.attention.window is not None,
-            "model.shared_stacks and attention.window do not go together: an encoder's window is two-sided",
+            "model.shared_stacks and attention.window do not go together (an encoder's window is two-sided):"
+            " set --config.model.shared_stacks=false",
         ),
         (
             both and joined,
-            "model.attention.documents=joined is for one stream: an encoder-decoder's texts find their encoder's by segment",
+            "model.attention.documents=joined is for one stream, and an encoder-decoder has two:"
+            " set --config.model.attention.documents=isolated",
         ),
-        (config.parallel_residual and both, "model.parallel_residual knows no cross-attention: choose another architecture"),
+        (
+            config.parallel_residual and both,
+            "model.parallel_residual knows no cross-attention: set --config.model.parallel_residual=false, or another architecture",
+        ),
         (
             config.parallel_residual and config.norm_placement != "pre",
             "model.parallel_residual goes with --config.model.norm_placement=pre",
