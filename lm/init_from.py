@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
+from lm.data.config import SentencePieceFile, SentencePieceTokenizer
+from lm.data.tokenizer import build
 from lm.errors import UserError
 from lm.hf.families import effective
 from lm.model.config import ModelConfig
@@ -120,8 +122,22 @@ def require_tokenizer(source: Optional[Source], tokenizer: Any) -> None:
         return
     theirs = saved["data"]["tokenizer"]["fingerprint"]  # None: imported without one
     base = getattr(tokenizer, "base", tokenizer)
-    if theirs is not None and theirs != _config(saved).data.objective.tokenizer(base).fingerprint:
-        raise UserError(
-            f"--init_from={source.workdir} was trained with another tokenizer ({saved['data']['tokenizer']['name']}), whose ids mean other"
-            " text: set --config.data.tokenizer as there"
-        )
+    config = _config(saved)
+    if theirs is None or theirs == config.data.objective.tokenizer(base).fingerprint:
+        return
+    file = _trained_pieces(config, theirs)
+    advice = "--config.data.tokenizer as there"
+    if file is not None:
+        advice = f"--config.data.tokenizer=sentencepiece_file --config.data.tokenizer.path={file}"
+    raise UserError(f"--init_from={source.workdir} was trained with another tokenizer, whose ids mean other text: set {advice}")
+
+
+def _trained_pieces(config: RunConfig, fingerprint: str) -> Optional[Path]:
+    """Returns the file of the SentencePiece model that a run trained on its text, if it is still there."""
+    if not isinstance(config.data.tokenizer, SentencePieceTokenizer):
+        return None
+    for file in sorted(Path(config.data_dir).glob("tokenizers/*/tokenizer.model")):
+        found = build(SentencePieceFile(str(file)), [], config.data_dir)
+        if config.data.objective.tokenizer(found).fingerprint == fingerprint:
+            return file
+    return None

@@ -17,6 +17,7 @@ import numpy as np
 from lm.data import end_of_text, own_ids, rank_file
 from lm.data.own_ids import OwnIds
 from lm.data.piece_file import PieceFile
+from lm.data.piece_file import read as read_piece_file
 from lm.data.store import digest, new_directory, shuffled
 from lm.data.token_ids import checked, utf8
 from lm.errors import UserError
@@ -111,7 +112,7 @@ def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = prin
     if isinstance(config, HuggingFaceTokenizer):
         return HuggingFace(config)
     if isinstance(config, SentencePieceFile):
-        return PieceFile(config.path, config.extra_ids, config.eos_token, config.start_token)
+        return _of_piece_file(config)
     if isinstance(config, TiktokenFile):
         return Tiktoken(config)
     return Bytes(config.sentinels, start_token=config.start_token)
@@ -197,6 +198,15 @@ class SentencePiece:
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         array = checked(ids, self.vocab_size)
         return unescape(self._processor.decode(array[array >= self._controls].tolist()))
+
+
+def _of_piece_file(config: SentencePieceFile) -> Tokenizer:
+    """Returns the tokenizer of a SentencePiece model. One that a run trained here is that run's tokenizer, so that others may train on."""
+    if config == SentencePieceFile(path=config.path):
+        content, processor = read_piece_file(config.path)
+        if processor.bos_id() < 0 and tuple(processor.id_to_piece(i) for i in range(4)) == ("<pad>", "</s>", "<unk>", "<mask>"):
+            return SentencePiece(content)
+    return PieceFile(config.path, config.extra_ids, config.eos_token, config.start_token)
 
 
 def _trained(config: SentencePieceTokenizer, corpora: Sequence[Any], data_dir: str, log: Log) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lm.data import tokenizer
-from lm.data.config import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
+from lm.data.config import ByteTokenizer, HuggingFaceTokenizer, SentencePieceFile, SentencePieceTokenizer
 from lm.errors import UserError
 
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -113,6 +113,16 @@ def test_training_is_deterministic_and_cached(corpus, tmp_path):
     assert one.vocab_size == 400
     other = tokenizer.build(config, [Corpus(TRAINING[:15], fingerprint="other")], str(tmp_path / "one"), lines.append)
     assert other.fingerprint != one.fingerprint
+
+
+def test_a_model_that_was_trained_here_is_read_back_as_itself(corpus, tmp_path):
+    """Runs that begin with the weights of one that trained it name its file, and have that run's tokens."""
+    trained = tokenizer.build(SentencePieceTokenizer(vocab_size=400), [corpus], str(tmp_path), quiet)
+    (path,) = tmp_path.glob("tokenizers/*/tokenizer.model")
+    read = tokenizer.build(SentencePieceFile(path=str(path)), [], "", quiet)
+    assert read.fingerprint == trained.fingerprint
+    for written in SPECIAL:
+        np.testing.assert_array_equal(read.encode(written), trained.encode(written))
 
 
 def test_training_reads_no_more_than_its_share(tmp_path):
