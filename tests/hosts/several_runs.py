@@ -6,6 +6,7 @@ directory is copied in the end). Each run says in one line of JSON how it ended;
 
 import collections
 import contextlib
+import functools
 import json
 import shutil
 import sys
@@ -32,11 +33,11 @@ def full_disk(workdir, after):
 def main():
     runs = json.loads(Path(sys.argv[1]).read_text())
     with distributed.joined(distributed.settings(parse(sys.argv[2:]).values)):
+        log = functools.partial(print, "log:", flush=True) if distributed.is_first() else None  # one: a data set is opened once for each
         for run in runs:
             workdir = Path(run["workdir"])
             is_full = "full_disk" in run and distributed.is_first()
             with full_disk(workdir, run["full_disk"]) if is_full else contextlib.nullcontext():
-                log = (lambda line: print("log:", line, flush=True)) if distributed.is_first() else None
                 try:
                     record = runner.train_run(config.from_dict(RunConfig, run["config"]), workdir, log=log)
                     print(json.dumps(record["status"]), flush=True)

@@ -32,8 +32,8 @@ PADDING = 32  # points are padded to a multiple of this: the first point is repe
 SMALL = 1e-5  # scaled gradient at which a lane has converged: a Newton step would lower its objective by 5e-11 of it
 ROUGH = (40, 1e-7)  # iterations and tolerance of phase 1
 EXACT = (100, 1e-13)  # of phase 2
-# A fit is many thousand steps of one program: it is optimised at the level of XLA's own default, whatever XLA_FLAGS say.
-_OPTIONS = {"xla_backend_optimization_level": 3}
+# A fit is many thousand steps of one program: it is optimised whatever XLA_FLAGS say. Level 3 takes longer to compile and no less to run.
+_OPTIONS = {"xla_backend_optimization_level": 2}
 
 
 class Minima(NamedTuple):
@@ -180,10 +180,11 @@ def in_chunks(model: Callable[..., Any]) -> Callable[..., Any]:
 def _majorised(law: Law, objective: Objective, y: Any, w: Any, x: Any, free: Any, theta: Any) -> tuple[Any, Any, Any]:
     """Returns objective, gradient and Gauss-Newton matrix of the quadratic that touches the objective from above."""
 
-    def residual(at: Any) -> Any:
-        return objective.residual(law.log_loss(at, x), y)
+    def residual(at: Any) -> tuple[Any, Any]:
+        r = objective.residual(law.log_loss(at, x), y)
+        return r, r
 
-    r, slope = residual(theta), jax.jacfwd(residual)(theta)
+    slope, r = jax.jacfwd(residual, has_aux=True)(theta)
     pull = w * objective.pull(r)
     hessian = (slope * pull[:, None]).T @ slope
     return jnp.sum(w * objective.cost(r)), free * (slope.T @ (pull * r)), _constrain(hessian, free)
