@@ -39,6 +39,7 @@ class Place:
     programs: Path  # folder of its python
     installs: bool  # whether commands that install anything are run
     tables: Optional[Path]  # the public tables
+    without: Optional[str] = None  # pattern of commands that are left out
 
     def run(self, command: str, limit: float) -> tuple[int, str]:
         """Returns a command's exit status and its output, errors among it."""
@@ -60,6 +61,8 @@ class Place:
             return piece.marks.not_run
         if piece.is_template:
             return "a word is to be filled in"
+        if self.without and re.search(self.without, piece.text):
+            return "left out by --without"
         if BY_INSTALLATION.match(piece.text) and not self.installs:
             return "installs, and --use names an environment"
         if missing := [source for _, source in piece.marks.inputs if self.tables is None or not (self.tables / source).is_file()]:
@@ -139,6 +142,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser.add_argument("pages", nargs="*", help="pages, such as docs/scaling.md (default: all)")
     parser.add_argument("--use", type=Path, metavar="VENV", help="an environment that is there; what installs anything is then not run")
     parser.add_argument("--data", type=Path, default=os.environ.get("SCALING_DATA"), help="folder of the public tables")
+    parser.add_argument("--without", metavar="PATTERN", help="a regular expression: commands in which it is found are left out")
     parser.add_argument("--limit", type=float, default=7200.0, help="seconds for each command (default: %(default)s)")
     args = parser.parse_args(argv)
     chosen = [page for page in documented.pages() if not args.pages or page.relative_to(ROOT).as_posix() in args.pages]
@@ -149,7 +153,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         subprocess.run(("git", "clone", "--quiet", str(ROOT), str(root)), check=True)
         programs = (args.use.absolute() if args.use else root / ".venv") / "bin"
         data = None if args.data is None else Path(args.data).resolve()
-        return all_of(chosen, Place(root, programs, args.use is None, data), args.limit)
+        return all_of(chosen, Place(root, programs, args.use is None, data, args.without), args.limit)
 
 
 def all_of(pages: list[Path], place: Place, limit: float) -> int:
