@@ -8,8 +8,8 @@ import sys
 import time
 from typing import Optional
 
-from experiments.replications import papers, published_numbers
-from lm.errors import run_cli
+from experiments.replications import papers, published_numbers, sources
+from lm.errors import UserError, run_cli
 from lm.scaling import compile_cache
 from lm.scaling.results import to_json
 
@@ -31,15 +31,30 @@ def parse(argv: Optional[list[str]]) -> argparse.Namespace:
         metavar="DIR",
         help="folder of the public tables, a folder for each source (see docs/replications.md)",
     )
+    parser.add_argument(
+        "--published",
+        type=pathlib.Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="clones of the authors' repositories, or files in them: their tables are converted into the folder of --data first",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser.parse_args(argv)
 
 
 def main(argv: Optional[list[str]] = None) -> int:
     args = parse(argv)
+    if args.published and args.data is None:
+        raise UserError("--published needs --data=DIR, the folder into which the tables are converted")
+    for line in sources.convert(args.published, args.data) if args.published else ():
+        print(line, file=sys.stderr)
     present, left_out = papers.chosen(args.names, args.data)
     for paper in left_out:
         print(f"left out: {papers.absent(paper, paper.missing(args.data), args.data)}", file=sys.stderr)
+    if left_out:
+        free = "" if args.data else f"; {' and '.join(paper.name for paper in present)} need none"
+        print(f"{papers.HOW}{free}", file=sys.stderr)
     made = []
     for paper in present:
         begin = time.perf_counter()

@@ -5,12 +5,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Optional
 
+from experiments.replications.sources import SOURCES
 from lm.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """One paper, a module of this package. `folders` hold its data, under --data; SOURCES says where each is public."""
+    """One paper, a module of this package. `folders` hold its data, under --data; `sources` says where each is public."""
 
     name: str
     title: str
@@ -22,21 +23,7 @@ class Paper:
         return [folder for folder in self.folders if data is None or not (data / folder).is_dir()]
 
 
-SOURCES = {
-    "chinchilla_tables": "tables 3, A3 and A9 of arXiv 2203.15556, typed as CSV",
-    "epoch_chinchilla": "data/svg_extracted_data.csv of github.com/epoch-research/analyzing-chinchilla",
-    "porian": "data/summary_df*.pickle.xz of github.com/formll/resolving-scaling-law-discrepancies, as CSV",
-    "gemstones": "wandb_dfs/ of github.com/mcleish7/gemstone-scaling-laws, as CSV",
-    "datablations": "utils/parametric_fit.ipynb of github.com/huggingface/datablations, as CSV",
-    "olmo_ladder": "src/scripts/paper/data of github.com/allenai/OLMo-ladder, as CSV",
-    "multi_power_law": "loss_curve_repo of github.com/thu-yao-01-luo/MultiPowerLaw, as {25,100,400}M_SCHEDULE.csv",
-    "regmix": "data/ of github.com/sail-sg/regmix, as published",
-    "clark_routing": "last rows of data/curves.csv.gz of github.com/google-deepmind/scaling_laws_for_routing",
-    "scaling_with_vocab": "exp_data.csv of github.com/sail-sg/scaling-with-vocab",
-    "step_law": "data/dense_lr_bs_loss.csv of github.com/step-law/steplaw",
-    "nanochat_isoflop": "dev/LOG.md of github.com/karpathy/nanochat, as CSV",
-}
-
+HOW = "git clone it, and --published CLONE ... --data=DIR converts the tables of clones into DIR"
 PAPERS = {
     paper.name: paper
     for paper in (
@@ -71,12 +58,11 @@ def chosen(names: Sequence[str], data: Optional[pathlib.Path]) -> tuple[list[Pap
     picked = [PAPERS[name] for name in dict.fromkeys(names or PAPERS)]
     for paper in picked if names else ():
         if lacking := paper.missing(data):
-            raise UserError(absent(paper, lacking, data))
+            raise UserError(f"{absent(paper, lacking, data)}; {HOW}")
     return [paper for paper in picked if not paper.missing(data)], [paper for paper in picked if paper.missing(data)]
 
 
 def absent(paper: Paper, lacking: Sequence[str], data: Optional[pathlib.Path]) -> str:
-    """Returns a line that names the folders that a paper lacks and where their data is public."""
+    """Returns a line that names the folders that a paper lacks and where they are public."""
     where = "DIR" if data is None else str(data)
-    needs = " and ".join(f"{where}/{folder} ({SOURCES[folder]})" for folder in lacking)
-    return f"{paper.name} needs {needs}" + ("; name DIR with --data" if data is None else "")
+    return f"{paper.name} needs " + " and ".join(f"{where}/{folder} ({SOURCES[folder].where})" for folder in lacking)

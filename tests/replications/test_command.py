@@ -59,7 +59,7 @@ def test_without_names_what_has_data_runs_and_the_rest_is_named_with_its_source(
     captured = capsys.readouterr()
     assert captured.out.endswith("7 of 7 checks passed\n")
     assert captured.err.startswith("left out: olmo needs ")
-    assert "olmo_ladder (src/scripts/paper/data of github.com/allenai/OLMo-ladder" in captured.err
+    assert "olmo_ladder (src/scripts/paper/data/ladder-runs of github.com/allenai/OLMo-ladder" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_rules_of_a_check():
 
 def test_every_paper_names_where_its_data_is_public():
     named = {folder for paper in papers.PAPERS.values() for folder in paper.folders}
-    assert named == set(papers.SOURCES)
+    assert named == set(papers.SOURCES) - {"kyo_takano_llm", "ml_scalefit_chinchilla"}  # those of the backtest alone
     for paper in papers.PAPERS.values():
         module = __import__(f"experiments.replications.{paper.name}", fromlist=["run"])
         assert paper.name == module.NAME
