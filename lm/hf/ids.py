@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from lm.data import end_of_text
-from lm.data.config import ByteTokenizer
+from lm.data.config import ByteTokenizer, HuggingFaceTokenizer
 from lm.data.own_ids import around
 from lm.data.tokenizer import Bytes, Tokenizer
 from lm.errors import UserError
@@ -74,7 +74,8 @@ def of_source(folder: Path, model: ModelConfig, eos_token: Optional[str] = None)
         stops, config, generation = (found,), {**config, "eos_token_id": found}, {**generation, "eos_token_id": found}
     ends = " or ".join(f"{library.id_to_token(i)} ({i})" for i in stops)
     notes.insert(0, f"a text ends at {ends}; documents end in the first, which is from {source}")
-    before, after = around(library)
+    bos = config.get("bos_token_id") if model.architecture == "decoder" else None
+    before, after = _around(folder, library, chosen, bos)
     start = _start(library, model, {**generation, **config}, before)
     start = stops[0] if start is None else start
     forced = generation.get("forced_bos_token_id") if model.architecture == "encoder_decoder" else None
@@ -113,6 +114,29 @@ def _disagreements(folder: Path, library: Any) -> list[str]:
     return lines
 
 
+def _around(folder: Path, library: Any, chosen: tokenizer_files.FileTokenizer, bos: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns what transformers puts before and after a text: what tokenizer_config.json asks for, or else the tokenizer's own template.
+
+    Without either, a text is taken to begin with `bos`, the id that config.json names for a decoder.
+    """
+    file = folder / TOKENIZER_FILES[1]
+    flags = read_json(file) if file.is_file() else {}
+    if not isinstance(chosen, HuggingFaceTokenizer) or not flags.keys() & {"add_bos_token", "add_eos_token"}:
+        known = not isinstance(chosen, HuggingFaceTokenizer) or library.post_processor is not None
+        return around(library) if known or not _is_token(library, bos) else ((bos,), ())
+
+    def asked(name: str) -> tuple[int, ...]:
+        token = flags.get(f"{name}_token")
+        found = library.token_to_id(token["content"] if isinstance(token, dict) else token or "")
+        return (found,) if flags.get(f"add_{name}_token") and found is not None else ()
+
+    return asked("bos"), asked("eos")
+
+
+def _is_token(library: Any, i: Any) -> bool:
+    return type(i) is int and i >= 0 and library.id_to_token(i) is not None
+
+
 def _start(library: Any, model: ModelConfig, keys: Keys, before: tuple[int, ...]) -> Optional[int]:
     """Returns the id that a decoder reads first: what its tokenizer puts before a text, or what its files name."""
     if model.architecture == "encoder":
@@ -121,7 +145,7 @@ def _start(library: Any, model: ModelConfig, keys: Keys, before: tuple[int, ...]
         named = [keys.get("decoder_start_token_id"), keys.get("bos_token_id")]
     else:
         named = [*before[-1:], keys.get("bos_token_id")]
-    return next((i for i in named if type(i) is int and i >= 0 and library.id_to_token(i) is not None), None)
+    return next((i for i in named if _is_token(library, i)), None)
 
 
 def to_write(model: ModelConfig, tokenizer: Optional[Tokenizer], source: Optional[Keys]) -> tuple[Keys, Keys]:

@@ -38,7 +38,7 @@ def as_imported(text: str, ids: SpecialIds, architecture: str, source: Mapping[s
     encoded = ids.tokenizer.encode(text).tolist()
     if architecture == "encoder_decoder":
         return [*source["before"], *encoded, *source["after"]]
-    return [*(source["before"] or [ids.start]), *encoded]  # what would end the text is left out
+    return [*source["before"], *encoded] or [ids.start]  # what would end the text is left out
 
 
 def written(found: Sequence[int], ids: SpecialIds, after: Sequence[int] = ()) -> str:
