@@ -115,22 +115,18 @@ def _disagreements(folder: Path, library: Any) -> list[str]:
 
 
 def _around(folder: Path, library: Any, chosen: tokenizer_files.FileTokenizer, bos: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns what transformers puts before and after a text: what tokenizer_config.json asks for, or else the tokenizer's own template.
+    """Returns what a model's own tokenizer puts before and after a text, as its template says.
 
-    Without either, a text is taken to begin with `bos`, the id that config.json names for a decoder.
+    A tokenizer.json without a template puts the token there that tokenizer_config.json asks for, or else `bos`, the id that config.json
+    names for a decoder.
     """
+    if not isinstance(chosen, HuggingFaceTokenizer) or library.post_processor is not None:
+        return around(library)
     file = folder / TOKENIZER_FILES[1]
     flags = read_json(file) if file.is_file() else {}
-    if not isinstance(chosen, HuggingFaceTokenizer) or not flags.keys() & {"add_bos_token", "add_eos_token"}:
-        known = not isinstance(chosen, HuggingFaceTokenizer) or library.post_processor is not None
-        return around(library) if known or not _is_token(library, bos) else ((bos,), ())
-
-    def asked(name: str) -> tuple[int, ...]:
-        token = flags.get(f"{name}_token")
-        found = library.token_to_id(token["content"] if isinstance(token, dict) else token or "")
-        return (found,) if flags.get(f"add_{name}_token") and found is not None else ()
-
-    return asked("bos"), asked("eos")
+    token = flags.get("bos_token")
+    named = library.token_to_id(token["content"] if isinstance(token, dict) else token) if token else bos
+    return ((named,) if flags.get("add_bos_token", bos is not None) and _is_token(library, named) else ()), ()
 
 
 def _is_token(library: Any, i: Any) -> bool:

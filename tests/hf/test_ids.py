@@ -124,11 +124,16 @@ def test_an_imported_model_begins_as_its_own_tokenizer_and_files_say(tmp_path):
     assert (ids.first, ids.before, ids.tokenizer.start_token) == ((0,), (0,), "<s>")  # what transformers' tokenizer puts before a prompt
     read = SpecialIds(built(llama, eos_token="</s>", start_token="<s>"), NextToken(), 19)
     assert as_imported("ab", read, "decoder", ids.recorded()) == prompt_ids("ab", read, "decoder") == [0, 3, 4]
-    (llama / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": False, "bos_token": "<s>"}))  # before the template
+    (llama / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": False}))  # which transformers 5 passes over
+    assert of_source(llama, model_of("llama")[0]).before == (0,)
+    tokenizer_of(llama, special, template="$A")
     bare = of_source(llama, model_of("llama")[0])
-    assert (bare.before, bare.after) == ((), ())
-    assert as_imported("ab", read, "decoder", bare.recorded()) == [3, 4]
-    (llama / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "bos_token": {"content": "<e>"}}))
+    assert (bare.before, bare.first, as_imported("ab", read, "decoder", bare.recorded())) == ((), (1,), [3, 4])
+    tokenizer_of(llama, special)  # no template: the flag decides, or else config.json
+    assert of_source(llama, model_of("llama")[0]).before == ()
+    (llama / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "bos_token": {"content": "<s>"}}))
+    assert of_source(llama, model_of("llama")[0]).before == (0,)
+    (llama / "tokenizer_config.json").unlink()
     assert of_source(llama, model_of("llama")[0]).before == (1,)
     bart = tokenizer_of(edited(tmp_path / "b", "bart", config={"forced_bos_token_id": 0}), ["<s>", "<pad>", "</s>"], template="<s> $A </s>")
     assert of_source(bart, model_of("bart")[0]).first == (2, 0)
