@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=pathlib.Path, default=DATA_DIR, help="folder of prepared data (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: one per core)")
     parser.add_argument(
-        "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_run)"
+        "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_cell)"
     )
     parser.add_argument(
         "--from-start", action="store_true", help="with retry: train failed cells from their start, without their checkpoints"

@@ -174,7 +174,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser.add_argument("study_dir", type=pathlib.Path, help="the directory that `python -m experiments NAME plan` wrote")
     parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: one per core)")
     parser.add_argument(
-        "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_run)"
+        "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_cell)"
     )
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does

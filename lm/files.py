@@ -5,13 +5,16 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 
 AnyPath = Union[str, os.PathLike[str]]
+T = TypeVar("T")
+RETRY_SECONDS = (0.2, 1.0, 3.0)  # before reading is tried again: a file server that restarts answers soon
 SHIPPED = ("configs", "experiments")  # folders beside lm that a command line may name files of, from any directory
 
 
@@ -45,6 +48,31 @@ def writing(path: AnyPath, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+def reading(path: AnyPath, action: Callable[[], T], pauses: Iterable[float] = RETRY_SECONDS) -> T:
+    """Returns the result of an action that reads `path`, tried again after pauses while the system cannot read (EIO, ESTALE, EACCES).
+
+    Raises:
+      FileNotFoundError: the system can read, and there is nothing.
+      UserError: it could not read at any try.
+    """
+    for pause in pauses:
+        try:
+            return action()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            time.sleep(pause)
+    try:
+        return action()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {one_line(error)}; this says nothing of what it holds, and nothing was changed: mend the file system,"
+            " then run the same command again"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -21,10 +21,10 @@ from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.init_from import find, require_said
 from lm.train import checks, record
-from lm.train.config import RunConfig
+from lm.train.config import FALL_BACK, FallBack, RunConfig
 from lm.usage import usage
 
-WITH_VALUE = ("config", "workdir", "init_from", "profile", *distributed.FLAGS)
+WITH_VALUE = ("config", "workdir", "init_from", "fall_back", "profile", *distributed.FLAGS)
 SWITCHES = ("help", "print_config", "dry_run")
 
 
@@ -122,6 +122,13 @@ def profile_steps(text: Optional[str]) -> Optional[tuple[int, int]]:
     return int(first), int(last)
 
 
+def how_to_fall_back(text: Optional[str]) -> Optional[FallBack]:
+    """Parses what to do where the newest checkpoint is not sound; None refuses."""
+    if text is not None and text not in FALL_BACK:
+        raise UserError(f"--fall_back={text}: give one of {', '.join(FALL_BACK)}")
+    return next((word for word in FALL_BACK if word == text), None)
+
+
 def main(argv: Optional[list[str]] = None) -> int:
     """Runs the command with these arguments (default: those of the process) and returns its exit status."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
@@ -138,6 +145,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(json.dumps(config_lib.to_dict(config), indent=1))
         return 0
     workdir = arguments.values.get("workdir")
+    fall_back = how_to_fall_back(arguments.values.get("fall_back"))
     if workdir is None and "dry_run" not in arguments.switches:
         raise UserError("--workdir is missing: name the directory for the run's record, metrics and checkpoints")
     init_from = arguments.values.get("init_from")
@@ -155,7 +163,7 @@ def main(argv: Optional[list[str]] = None) -> int:
 
         log = functools.partial(print, flush=True) if distributed.is_first() else None
         first = distributed.is_first()
-        done = runner.train_run(config, Path(workdir), init_from=init_from, profile=profile, log=log, table=first)
+        done = runner.train_run(config, Path(workdir), init_from=init_from, profile=profile, log=log, table=first, fall_back=fall_back)
         return report(done, Path(workdir)) if distributed.is_first() else int(done["status"] != "completed")
 
 

@@ -21,7 +21,7 @@ from lm.model.flops import ledger
 from lm.train import loop, record
 from lm.train.build import build, pipeline_of
 from lm.train.checks import check_config, check_workdir
-from lm.train.config import RunConfig
+from lm.train.config import FallBack, RunConfig
 from lm.train.derived import row_of, shape_of, total_steps
 from lm.train.feed import local_rows
 from lm.train.program import compile_program
@@ -40,6 +40,7 @@ def train_run(
     profile: Optional[tuple[int, int]] = None,
     log: Optional[Log] = None,
     table: bool = False,
+    fall_back: Optional[FallBack] = None,
 ) -> record.Record:
     """Trains a run in `workdir`, or continues it.
 
@@ -50,6 +51,7 @@ def train_run(
       profile: the steps [a, b) of which a profiler trace is written.
       log: the function that prints a line (default: silent).
       table: whether to print the parameters before the first step.
+      fall_back: what to do where the newest checkpoint is not sound (lm.train.checkpoint.restore); None refuses.
 
     Returns:
       The run's record, which is also in run.json.
@@ -82,8 +84,13 @@ def train_run(
     program = shared_program(shape_of(config), parts.model, parts.mesh)
     return loop.train(
         config, workdir, stream, program, facts=facts, source=source, evaluate=evaluate, attention_backend=parts.attention, log=log,
-        profile=profile,
+        profile=profile, fall_back=fall_back,
     )  # fmt: skip
+
+
+def train_cell(config: RunConfig, workdir: Path) -> record.Record:
+    """Trains a cell of a study. Beside damaged checkpoints it goes on from an older one, or from the start: the results are the same."""
+    return train_run(config, workdir, fall_back="nothing")
 
 
 def facts_of(config: RunConfig, data: pipeline.Data, first_weights: Mapping[str, str]) -> record.Facts:

@@ -20,6 +20,8 @@ Trains one configuration, or continues an interrupted run of the same configurat
   --config=FILE.py[:NAME]  the configuration: what get_config(NAME) of this file returns, or a .json file (--print_config writes one)
   --workdir=DIR            directory of the run's record, metrics and checkpoints
   --init_from=RUN          begins with the weights of another run, trained or imported, in a work directory of its own
+  --fall_back=older        where the newest checkpoint is damaged: sets it aside and goes on from an older one; --fall_back=nothing
+                           does so from the start too, where none is sound (default: stops)
   --config.KEY=VALUE       sets one value of the configuration, in any order; the keys are listed below
   --print_config           prints the resulting configuration as JSON and exits
   --dry_run                prints parameters, FLOPs, steps and memory, and exits

@@ -212,7 +212,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     )
     parser.add_argument("--parent", type=int, default=None, metavar="PID", help="process that starts this one; end soon after it")
     parser.add_argument(
-        "--train", default="lm.runner:train_run", metavar="MODULE:FUNCTION", help="training function (default: %(default)s)"
+        "--train", default="lm.runner:train_cell", metavar="MODULE:FUNCTION", help="training function (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     directory.open_study(args.study_dir)

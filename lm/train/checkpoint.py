@@ -1,28 +1,41 @@
-"""Checkpoints: arrays written by Orbax under their names, sealed by a manifest, and restored newest first.
+"""Checkpoints: arrays written by Orbax under their names, sealed by a manifest, read back before they count, and restored when sound.
 
-    checkpoints/000120/state/          the arrays, written by Orbax under their paths ("params/embed/embedding", "opt_state/1/mu/..."),
-                                       stacked weights in the order of their layers (lm.train.layer_order)
-    checkpoints/000120/meta.json       the step, every array's shape and dtype, and what the host carries between steps
-    checkpoints/000120/manifest.json   size and SHA-256 of every file; written last, before the directory gets its name
+    checkpoints/00000120/state/          the arrays, written by Orbax under their paths ("params/embed/embedding", "opt_state/1/mu/..."),
+                                         stacked weights in the order of their layers (lm.train.layer_order)
+    checkpoints/00000120/meta.json       the step, every array's shape and dtype, and what the host carries between steps
+    checkpoints/00000120/manifest.json   checksums of every file and array (lm.train.manifest); last, before the directory gets its name
+    checkpoints/00000120.aside           a checkpoint that was damaged or of another model when a run went on without it
+    checkpoints/00000120.tmp             one that is being written or removed; a kill may leave it, and the next save removes it
 
 Orbax checks neither content nor names: a flipped bit restores as a wrong weight, and a restore without a target reorders keys. So files
-are verified against the manifest, and names, shapes and dtypes against the target, before anything is read.
+are verified against the manifest, and names, shapes and dtypes against the target, before anything is read; and the values after.
+
+`python -m lm.train.checkpoint verify DIR` names every damage.
 """
 
+import argparse
+import contextlib
+import functools
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import jax
+import numpy as np
 
-from lm import distributed
-from lm.errors import UserError
+from lm import distributed, files
+from lm.errors import UserError, one_line, run_cli
+from lm.train import manifest
+from lm.train.config import FallBack
 from lm.train.record import write_json, writing
-from lm.train.sealed import manifest, path_of, sound, steps, verify
+from lm.train.sealed import FOLDER, fault_of, meta_of, misfit_of, path_of, set_aside, sound, steps
 from lm.types import Params, TrainState
 
+BATCH_BYTES = 1 << 28  # arrays that are read back together
+CHUNK_BYTES = 1 << 26  # of an array in its file: what a device reads at least, to get its part
 Tree = dict[str, Any]
 
 
@@ -33,81 +46,134 @@ class Restored(NamedTuple):
     host: dict[str, Any]
 
 
-def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int) -> None:
-    """Writes the checkpoint of `state.step` and removes all but the newest `keep`.
+# ---- saving -----------------------------------------------------------------------------------------------------------------
+
+
+def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int, known: Collection[int] = ()) -> None:
+    """Writes the checkpoint of `state.step`, reads it back, and then removes all but the newest `keep`.
 
     The directory gets its final name when everything in it is on disk, so a kill leaves the earlier checkpoints as they were.
     Of several processes each writes the parts that it holds, and the first all else.
 
+    Args:
+      workdir: the work directory.
+      state: arrays of devices or of the host.
+      host: JSON values that an exact resume needs.
+      keep: the newest checkpoints to keep.
+      known: steps of checkpoints that this process wrote or verified. All others are verified before they are removed.
+
     Raises:
-      UserError: a full disk, or a directory that cannot be written.
+      UserError: a full disk, a directory that cannot be written, or one that gives back other values than were written.
     """
     step = int(jax.device_get(state.step))
     final = path_of(workdir, step)
     temporary = final.with_name(final.name + ".tmp")
     tree = named_arrays(state)
+    meta: dict[str, Any] = {"step": step, "arrays": _signature(tree), "host": host}
     distributed.first(lambda: _begin(temporary, sum(leaf.nbytes for leaf in tree.values())))
     try:
         with writing(final):
             _orbax_save(temporary / "state", tree)
-        meta = {"step": step, "arrays": _signature(tree), "host": host}
-        distributed.first(lambda: _seal(temporary, final, meta))
+        distributed.first(lambda: _seal(temporary, final, meta, tree))
     except BaseException:
         if distributed.is_first():  # others may still write to it
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     if distributed.is_first():
-        for old in steps(workdir)[: -max(keep, 1)]:
-            shutil.rmtree(path_of(workdir, old), ignore_errors=True)
+        _prune(workdir, max(keep, 1), {step, *known}, meta["arrays"])
 
 
 def _begin(temporary: Path, needed: int) -> None:
     with writing(temporary):
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        for stale in temporary.parent.glob("*.tmp"):
-            shutil.rmtree(stale)
+        for stale in temporary.parent.iterdir():
+            if re.fullmatch(r"\d+\.tmp", stale.name):
+                shutil.rmtree(stale)
     _require_space(temporary.parent, needed)
     with writing(temporary):
         temporary.mkdir()
 
 
-def _seal(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
+def _seal(temporary: Path, final: Path, meta: dict[str, Any], tree: Tree) -> None:
+    digests = {name: manifest.digest(leaf) for name, leaf in tree.items() if _is_readable(leaf)}
     write_json(temporary / "meta.json", meta)
-    write_json(temporary / "manifest.json", manifest(temporary))
     with writing(final):
-        if final.exists():  # a damaged checkpoint of this step: the run fell back to an older one
-            shutil.rmtree(final)
+        manifest.seal(temporary, digests)
+        lost = manifest.damages(temporary) or ([] if distributed.count() > 1 else _lost_values(temporary, digests))
+        if lost:
+            raise OSError(None, f"what was written reads otherwise ({lost[0]})")
+        if final.exists():
+            set_aside(final)
         temporary.rename(final)
+        manifest.flush(final.parent)
 
 
-def restore(workdir: Path, target: TrainState, log: Callable[[str], None] = print) -> Optional[Restored]:
-    """Restores the newest sound checkpoint, in the shapes, dtypes and shardings of `target`; None when there is none.
+def _prune(workdir: Path, keep: int, known: set[int], arrays: dict[str, str]) -> None:
+    """Removes all checkpoints but the newest. What is not sound is set aside; imported weights, which are step 0, stay."""
+    for old in steps(workdir)[:-keep]:
+        with contextlib.suppress(OSError, UserError):  # one that cannot be read or moved now stays
+            if old in known or fault_of(workdir, old, arrays) is None:
+                removed = path_of(workdir, old).rename(path_of(workdir, old).with_suffix(".tmp"))  # a kill must not leave half of one
+                shutil.rmtree(removed, ignore_errors=True)
+            elif old:
+                set_aside(path_of(workdir, old))
 
-    A damaged checkpoint is named through `log` and the one before it is taken.
+
+# ---- restoring --------------------------------------------------------------------------------------------------------------
+
+
+def restore(
+    workdir: Path,
+    target: TrainState,
+    log: Callable[[str], None] = print,
+    *,
+    fall_back: Optional[FallBack] = None,
+    first: int = 0,
+) -> Optional[Restored]:
+    """Restores the newest checkpoint, in the shapes, dtypes and shardings of `target`; None when there is none.
+
+    Args:
+      workdir: the work directory.
+      target: the state with abstract arrays.
+      log: prints a line for each checkpoint that is set aside.
+      fall_back: what to do where the newest is damaged or of another model: refuse (None), go on from an "older" one that is sound, or
+        from "nothing" where none is. What is not sound is then set aside under another name.
+      first: the first step whose checkpoint may be restored.
 
     Raises:
-      UserError: a sound checkpoint that is of another model.
+      UserError: a checkpoint that cannot be read, or one that is not sound and none to fall back to. Nothing has been changed then.
     """
-    step = distributed.first(lambda: _newest_sound(workdir, log))
+    step = distributed.first(lambda: _newest(workdir, _signature(named_arrays(target)), log, fall_back, first))
     if step is None:
         return None
     tree = _read(workdir, step, named_arrays(target))
     leaves = [tree[name] for name in named_arrays(target)]
     state = jax.tree.unflatten(jax.tree.structure(target), leaves)
-    return Restored(state, _meta(workdir, step)["host"])
+    return Restored(state, meta_of(workdir, step)["host"])
 
 
-def _newest_sound(workdir: Path, log: Callable[[str], None]) -> Optional[int]:
-    for step in reversed(steps(workdir)):
-        damage = verify(workdir, step)
-        if damage is None:
-            return step
-        log(f"checkpoint {path_of(workdir, step)} is damaged ({damage}); trying the one before it")
-    return None
+def _newest(workdir: Path, arrays: dict[str, str], log: Callable[[str], None], fall_back: Optional[FallBack], first: int) -> Optional[int]:
+    faults: dict[int, str] = {}
+    sound = None
+    for step in reversed([step for step in steps(workdir) if step >= first]):
+        fault = fault_of(workdir, step, arrays)
+        if fault is None:
+            sound = step
+            break
+        faults[step] = fault
+    if faults and (fall_back is None or (sound is None and fall_back != "nothing")):
+        said = "; ".join(f"checkpoint {path_of(workdir, step)} {fault}" for step, fault in faults.items())
+        how = f"--fall_back=older to go on from step {sound}" if sound is not None else "--fall_back=nothing to train from the start"
+        raise UserError(f"{said}: restore it, or add {how}; what is not sound is then set aside, not deleted")
+    onward = "the start" if sound is None else f"step {sound}"
+    for step, fault in faults.items():
+        place = set_aside(path_of(workdir, step))
+        log(f"checkpoint {path_of(workdir, step)} {fault}: set aside as {place.name}; going on from {onward}")
+    return sound
 
 
 def restore_params(workdir: Path, target: Params, step: Optional[int] = None) -> tuple[Params, int]:
-    """Restores the parameters of one checkpoint (default: the newest sound one), placed as `target` is.
+    """Restores the parameters of one checkpoint (default: the newest), placed as `target` is.
 
     Returns:
       (parameters, step).
@@ -129,26 +195,56 @@ def named_arrays(tree: Any) -> Tree:
     return named
 
 
-def _meta(workdir: Path, step: int) -> dict[str, Any]:
-    return json.loads((path_of(workdir, step) / "meta.json").read_text(encoding="utf-8"))
-
-
 def _signature(tree: Tree) -> dict[str, str]:
     return {name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for name, leaf in tree.items()}
 
 
 def _read(workdir: Path, step: int, target: Tree) -> Tree:
-    """Reads the arrays that `target` names; names, shapes and dtypes are checked first."""
-    stored, wanted = _meta(workdir, step)["arrays"], _signature(target)
-    groups = {name.partition("/")[0] for name in wanted}
-    names = set(wanted) | {name for name in stored if name.partition("/")[0] in groups}
-    for name in sorted(names, key=lambda name: (not name.startswith("params/"), name)):
-        if stored.get(name) != wanted.get(name):
-            raise UserError(
-                f"checkpoint {path_of(workdir, step)} is of another model: {name} is {stored.get(name, 'absent')} there"
-                f" and {wanted.get(name, 'absent')} here; use the configuration that made it"
-            )
-    return _orbax_restore(path_of(workdir, step) / "state", target)
+    """Reads the arrays that `target` names; names, shapes and dtypes are checked first, and values after."""
+    folder = path_of(workdir, step)
+    misfit = misfit_of(meta_of(workdir, step)["arrays"], _signature(target))
+    if misfit is not None:
+        raise UserError(f"checkpoint {folder} {misfit}; use the configuration that made it")
+    digests = files.reading(folder, lambda: manifest.read(folder))["arrays"]
+
+    def read() -> Tree:
+        tree = _orbax_restore(folder / "state", target)
+        wrong = manifest.differing(((name, np.asarray(leaf)) for name, leaf in tree.items() if _is_readable(leaf)), digests)
+        if wrong is not None:  # its files are sound
+            raise OSError(None, f"{wrong} has other values than were saved")
+        return tree
+
+    return files.reading(folder, read)
+
+
+def _is_readable(leaf: Any) -> bool:
+    """Returns whether this process holds the whole array."""
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+
+
+def _lost_values(folder: Path, digests: dict[str, str]) -> list[str]:
+    """Returns a phrase for each array of a sealed folder whose values are not those of its digest."""
+    shapes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["arrays"]
+    lost = []
+    for names in _batches(digests, shapes):
+        tree = _orbax_restore(folder / "state", dict.fromkeys(names, np.ndarray))
+        lost += [f"{name} has other values than were saved" for name in names if manifest.digest(tree[name]) != digests[name]]
+    return lost
+
+
+def _batches(names: Iterable[str], shapes: dict[str, str]) -> Iterator[list[str]]:
+    """Yields names in groups whose arrays have about BATCH_BYTES together."""
+    batch: list[str] = []
+    size = 0
+    for name in names:
+        batch.append(name)
+        sizes = re.findall(r"\d+", shapes[name].partition("[")[2])
+        size += 4 * functools.reduce(lambda a, b: a * int(b), sizes, 1)
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -157,20 +253,83 @@ def _require_space(folder: Path, needed: int) -> None:
         raise UserError(f"{folder} has {free:,} bytes free and a checkpoint needs {2 * needed:,}: free space, then run it again")
 
 
+# ---- Orbax ------------------------------------------------------------------------------------------------------------------
+
+
 def _orbax_save(path: Path, tree: Tree) -> None:
     import orbax.checkpoint as ocp  # takes a second to import
 
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree))
-    except ValueError as error:  # Orbax reports what TensorStore could not write so
-        raise OSError(None, " ".join(str(error).split())[:200]) from error
+    how = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in tree}
+    with _orbax_errors(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree, save_args=how))
 
 
 def _orbax_restore(path: Path, target: Tree) -> Tree:
+    """Reads the arrays that `target` names, as the abstract array there says or, where it is the type np.ndarray, on the host."""
     import orbax.checkpoint as ocp
 
-    arguments = ocp.checkpoint_utils.construct_restore_args(target)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    if all(leaf is np.ndarray for leaf in target.values()):
+        arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in target}
+        target = dict.fromkeys(target, 0)
+    else:
+        arguments = ocp.checkpoint_utils.construct_restore_args(target)
+    with _orbax_errors(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         tree = checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(item=target, restore_args=arguments, partial_restore=True))
     return {name: tree[name] for name in target}
+
+
+@contextlib.contextmanager
+def _orbax_errors() -> Iterator[None]:
+    """Raises the many kinds of errors with which Orbax and TensorStore report what they cannot read or write as OSErrors."""
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        raise OSError(None, one_line(error)[:200]) from error
+
+
+# ---- the command ------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    """Runs the command and returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lm.train.checkpoint", description="Looks after the checkpoints of a run.")
+    verbs = parser.add_subparsers(required=True, metavar="verify")
+    about = f"Reads every checkpoint of a work directory, its {FOLDER}, or one checkpoint in it, and compares its files and arrays with"
+    about += " what was written: a line for each that is sound, and for each damage. The exit status is 0 if all are sound, 1 if one is"
+    about += " damaged, and 2 if one cannot be read or there is none."
+    verify = verbs.add_parser("verify", help="name every damage", description=about)
+    verify.add_argument("directory", type=Path, metavar="DIR", help=f"work directory, its {FOLDER}, or one checkpoint")
+    return max(map(_report, _folders(parser.parse_args(argv).directory)))
+
+
+def _folders(place: Path) -> list[Path]:
+    """Returns the checkpoints that a command line's directory means."""
+    for folder in (place / FOLDER, place):
+        found = sorted(path for path in folder.iterdir() if path.name.isdecimal()) if folder.is_dir() else []
+        if found:
+            return found
+    if (place / manifest.FILE).exists() or (place.name.isdecimal() and place.is_dir()):
+        return [place]
+    raise UserError(f"{place} holds no checkpoint: name a work directory, its {FOLDER}, or one checkpoint")
+
+
+def _report(folder: Path) -> int:
+    """Prints what was found of a checkpoint and returns the status for it."""
+    try:
+        lost = files.reading(folder, lambda: manifest.damages(folder))
+        content = {} if lost else manifest.read(folder)
+        lost = lost or files.reading(folder, lambda: _lost_values(folder, content["arrays"]))
+    except UserError as error:
+        print(f"{folder}: {error}")
+        return 2
+    for line in lost:
+        print(f"{folder}: {line}")
+    if not lost:
+        size, arrays = sum(size for size, _ in content["files"].values()), len(content["arrays"])
+        values = f"{arrays} arrays" if arrays else "no checksums of arrays in its format"
+        print(f"{folder}: sound ({len(content['files'])} files, {values}, {size:,} bytes)")
+    return int(bool(lost))
+
+
+if __name__ == "__main__":
+    run_cli(main)

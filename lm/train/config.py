@@ -1,13 +1,15 @@
 """A run's whole configuration (imports no jax)."""
 
 import dataclasses
-from typing import Literal, Optional
+from typing import Literal, Optional, get_args
 
 from lm.data.config import DataConfig
 from lm.mesh import MeshConfig
 from lm.model.config import AttentionKernel, ContextForm, ModelConfig
 from lm.optim.config import OptimConfig
 
+FallBack = Literal["older", "nothing"]  # what a run may go on from where its newest checkpoint is not sound
+FALL_BACK: tuple[FallBack, ...] = get_args(FallBack)
 Likelihood = Literal["text", "pairs"]
 MEASURE: dict[Likelihood, str] = {"text": "nats_per_byte", "pairs": "nats_per_token"}  # the number by which an evaluation is judged
 EXECUTION = {"part": "execution"}  # metadata of a field that says how a run is carried out and is no part of its identity

@@ -22,14 +22,14 @@ from lm import distributed
 from lm.errors import UserError
 from lm.optim.schedules import is_decayed, rate_ratio
 from lm.train import checkpoint, environment, pretrained, record, sealed
-from lm.train.config import MEASURE, RunConfig
+from lm.train.config import MEASURE, FallBack, RunConfig
 from lm.train.derived import hyper_of, row_of, shape_of, tokens_per_step, total_steps
 from lm.train.eval_steps import evaluation_steps
 from lm.train.feed import Stream, put, to_device, wait_on_virtual_devices
 from lm.train.metrics import Diverged, StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.program import Program
-from lm.train.progress import Log, Progress
+from lm.train.progress import Log, Progress, warn
 from lm.train.record import Facts, Record, Source
 from lm.train.signals import Stop
 from lm.types import Batch, Hyper, Params, TrainState
@@ -50,6 +50,7 @@ def train(
     attention_backend: str = "xla",
     log: Optional[Log] = None,
     profile: Optional[tuple[int, int]] = None,
+    fall_back: Optional[FallBack] = None,
 ) -> Record:
     """Trains `config` to its end in `workdir`, from the newest checkpoint there. A completed or diverged run is not trained again.
 
@@ -65,6 +66,7 @@ def train(
       attention_backend: the name of the attention kernel, for the record.
       log: prints a line (default: silent).
       profile: the steps [a, b) of which a profiler trace is written.
+      fall_back: what to do where the newest checkpoint is not sound (lm.train.checkpoint.restore); None refuses.
 
     Returns:
       The record, which is also in run.json.
@@ -88,7 +90,7 @@ def train(
             raise UserError(f"{workdir} holds checkpoints and no {record.FILE}: restore it, or delete {workdir / sealed.FOLDER}")
         if before and before["status"] in ("completed", "diverged"):
             return before
-        run = Run(config, workdir, stream, program, facts, source, evaluate, frozen, now, log, profiler)
+        run = Run(config, workdir, stream, program, facts, source, evaluate, frozen, now, log, profiler, fall_back)
         with contextlib.closing(run):
             run.begin(before, changes)
             with run.end_recorded():
@@ -113,6 +115,7 @@ class Run:
     record: Record
     log: Optional[Log]
     profiler: Profiler
+    fall_back: Optional[FallBack] = None
     step: int = 0  # steps dispatched
     saved: int = -1  # step of the newest checkpoint
     counted: tuple[int, int] = (0, 0)  # steps whose document tokens are counted, and these tokens
@@ -135,8 +138,9 @@ class Run:
         self.device_hyper = jax.tree.map(self.on_device, self.hyper)
         self.record["seconds"]["compile"] = self.program.compile_seconds
         self.record |= pretrained.provenance(before, self.source)
-        is_old, say = distributed.first(lambda: pretrained.has_training_state(before, self.workdir)), self.log or (lambda line: None)
-        restored = checkpoint.restore(self.workdir, self.program.layers.stored, say) if is_old else None
+        own = 1 if before and "imported" in before else 0  # imported weights are the checkpoint of step 0
+        how: dict[str, Any] = {"fall_back": self.fall_back, "first": own}
+        restored = checkpoint.restore(self.workdir, self.program.layers.stored, self.log or warn, **how) if before else None
         host: dict[str, Any] = {}
         if restored is None:
             initial = wait_on_virtual_devices(self.program.mesh, self.program.init(self.device_hyper.seed))
@@ -275,7 +279,7 @@ class Run:
 
     def save(self) -> None:
         """Writes a checkpoint of this step, with the host's values that an exact resume needs."""
-        if self.saved == self.step:
+        if self.step in (0, self.saved):  # what has made no step begins anew the same
             return
         with self.timed("checkpoint"):
             host = {"metrics": self.metrics.carried(), "curve": self.record["curve"], "seconds": self.record["seconds"]}

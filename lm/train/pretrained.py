@@ -11,11 +11,6 @@ from lm.train.record import Record, Source
 from lm.types import TrainState
 
 
-def has_training_state(before: Optional[Record], workdir: Path) -> bool:
-    """Says whether there may be a state to restore: not before the first run, nor while imported weights are all there is."""
-    return before is not None and not ("imported" in before and checkpoint.steps(workdir) == [0])
-
-
 def provenance(before: Optional[Record], source: Optional[Source]) -> dict[str, Any]:
     """Returns the fields of the record that say where the first weights are from."""
     if source is not None:

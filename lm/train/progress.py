@@ -9,6 +9,11 @@ Log = Callable[[str], None]
 SECONDS_PER_LINE = 10.0
 
 
+def warn(line: str) -> None:
+    """Prints a line that a silent run must show too."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Progress:
     """A display of steps, tokens/s, loss and time left: a tqdm bar on stderr on a terminal, lines to `log` elsewhere."""
 

@@ -118,7 +118,7 @@ def read(workdir: Path) -> Optional[Record]:
     """Reads the record in a work directory; None without one, and UserError when the file is no record of this schema."""
     path = workdir / FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(files.reading(path, lambda: path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:

@@ -1,16 +1,20 @@
 """Checkpoints: every bit comes back, under its name; damage and misfits are found."""
 
 import dataclasses
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from lm.errors import UserError
-from lm.train import checkpoint
+from lm.train import checkpoint, manifest, sealed
 from lm.train.placement import abstract_state
 from tests.train.conftest import CONFIG
 from tests.train.stub import StubModel
+
+FORMAT_1 = Path(__file__).parent / "format_1"  # written by release 0.5
 
 
 @pytest.fixture
@@ -68,22 +72,123 @@ def test_damage_is_named_and_not_restored(saved, program, harm):
         middle = len(content) // 2
         content[middle : middle + 64] = bytes(64) if harm == "zero" else bytes([content[middle] ^ 1]) + content[middle + 1 : middle + 64]
         path.write_bytes(content)
+    with pytest.raises(UserError, match=path.name):
+        checkpoint.restore(workdir, program.abstract)
+    assert checkpoint.steps(workdir) == [0]
     said = []
-    assert checkpoint.restore(workdir, program.abstract, said.append) is None
+    assert checkpoint.restore(workdir, program.abstract, said.append, fall_back="nothing") is None
     assert path.name in said[0]
+    assert [entry.name for entry in (workdir / "checkpoints").iterdir()] == ["00000000.aside"]
+
+
+def test_damage_keeps_weights_from_being_read(saved, program):
+    workdir, _ = saved
+    largest(workdir).unlink()
     with pytest.raises(UserError, match="damaged"):
         checkpoint.restore_params(workdir, program.abstract.params)
 
 
+def unreadable(path):
+    """Puts a file in the place of another that the system cannot read: EIO. Returns what mends that."""
+    kept = path.rename(path.with_name("kept"))
+    path.symlink_to("/proc/self/mem")
+    return lambda: kept.rename(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "meta.json", "state/_METADATA"])
+def test_an_error_of_reading_is_no_damage(saved, program, monkeypatch, name):
+    workdir, _ = saved
+    mend, pauses = unreadable(workdir / "checkpoints" / "00000000" / name), []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with pytest.raises(UserError, match="Input/output error"):
+        checkpoint.restore(workdir, program.abstract, fall_back="nothing")
+    assert (len(pauses), checkpoint.steps(workdir)) == (3, [0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: mend())
+    assert checkpoint.restore(workdir, program.abstract) is not None
+
+
+def test_a_directory_that_cannot_be_listed_is_no_empty_one(tmp_path, program, monkeypatch):
+    (tmp_path / "checkpoints").symlink_to("checkpoints")  # ELOOP
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(UserError, match="symbolic links"):
+        checkpoint.restore(tmp_path, program.abstract, fall_back="nothing")
+
+
+def test_every_byte_of_a_manifest_counts(saved):
+    workdir, _ = saved
+    path = workdir / "checkpoints" / "00000000" / "manifest.json"
+    content = path.read_bytes()
+    for place in {*range(0, len(content), 97), len(content) - 1}:
+        path.write_bytes(content[:place] + content[place + 1 :])
+        assert sealed.verify(workdir, 0), place
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert sealed.verify(workdir, 0), place
+    path.write_bytes(content)
+    assert not sealed.verify(workdir, 0)
+
+
+def test_values_are_compared_with_those_that_were_saved(saved, program, monkeypatch, capsys):
+    """The files are sound and give other values than the digest of one array is of, as if Orbax had written or read them wrongly."""
+    workdir, state = saved
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    folder = workdir / "checkpoints" / "00000000"
+    arrays = {name: manifest.digest(leaf) for name, leaf in checkpoint.named_arrays(state).items()}
+    manifest.seal(folder, arrays | {"params/norm/scale": arrays["params/embed/table"]})
+    assert not sealed.verify(workdir, 0)
+    with pytest.raises(UserError, match="params/norm/scale"):
+        checkpoint.restore(workdir, program.abstract, fall_back="nothing")
+    assert checkpoint.main(["verify", str(workdir)]) == 1
+    assert "params/norm/scale" in capsys.readouterr().out
+
+
+def test_the_command_names_every_damage(saved, monkeypatch, capsys):
+    workdir, _ = saved
+    folder = workdir / "checkpoints" / "00000000"
+    for place in (workdir, folder.parent, folder):
+        assert checkpoint.main(["verify", str(place)]) == 0
+        assert str(folder) in capsys.readouterr().out
+    (folder / "state" / "more").touch()
+    (folder / "meta.json").unlink()
+    assert checkpoint.main(["verify", str(workdir)]) == 1
+    said = capsys.readouterr().out
+    assert "state/more" in said
+    assert "meta.json" in said
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    unreadable(folder / "state" / "_METADATA")
+    assert checkpoint.main(["verify", str(workdir)]) == 2
+    with pytest.raises(UserError):
+        checkpoint.main(["verify", str(workdir / "none")])
+
+
+def test_only_what_is_sound_is_removed(saved, program):
+    """A run that knows none of the older checkpoints removes the sound ones, as far as they are more than it keeps."""
+    workdir, state = saved
+    for step in (1, 2, 3):
+        checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(step)), {}, keep=4)
+    largest(workdir, 2).unlink()
+    checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(4)), {}, keep=1)
+    assert checkpoint.steps(workdir) == [4]
+    assert [path.name for path in (workdir / "checkpoints").glob("*.aside")] == ["00000002.aside"]
+
+
+def test_a_checkpoint_of_the_first_format_is_restored(program):
+    restored = checkpoint.restore(FORMAT_1, program.abstract)
+    assert restored.host == {"note": [0.1, 1e-30]}
+    values = {name: np.asarray(leaf, np.float64).sum() for name, leaf in checkpoint.named_arrays(restored.state).items()}
+    assert values["params/blocks/up"] == pytest.approx(0.47755423735361546, abs=1e-12)
+    assert values["params/norm/scale"] == 8
+    assert checkpoint.main(["verify", str(FORMAT_1)]) == 0
+
+
 def test_an_unfinished_checkpoint_is_invisible_and_swept(saved, program):
     workdir, state = saved
-    torn = workdir / "checkpoints" / "00000007"
+    torn = workdir / "checkpoints" / "00000008.tmp"
     torn.mkdir()
-    (torn.parent / "00000008.tmp").mkdir()
+    (torn.parent / "mine.tmp").mkdir()
     assert checkpoint.steps(workdir) == [0]
     checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(7)), {}, keep=2)
     assert checkpoint.steps(workdir) == [0, 7]
-    assert not list(torn.parent.glob("*.tmp"))
+    assert [path.name for path in torn.parent.glob("*.tmp")] == ["mine.tmp"]
 
 
 def test_another_model_is_refused_by_the_name_of_a_weight(saved, program, mesh):

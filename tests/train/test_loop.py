@@ -233,10 +233,29 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, program, str
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1  # one bit
     data.write_bytes(content)
+    with pytest.raises(UserError, match=r"00000014 is damaged.*--fall_back=older"):
+        run(tmp_path, program, config=with_checkpoints(7))
+    assert checkpoint.steps(tmp_path) == [7, 14]
     said = []
-    found = run(tmp_path, program, config=with_checkpoints(7), log=said.append)
+    found = run(tmp_path, program, config=with_checkpoints(7), log=said.append, fall_back="older")
     assert any("00000014 is damaged" in line and "has changed" in line for line in said)
+    assert (tmp_path / sealed.FOLDER / "00000014.aside" / "manifest.json").is_file()
     assert found["resumes"][0]["step"] == 7
+    assert_same_run(tmp_path, found, straight, program)
+
+
+def test_where_no_checkpoint_is_sound_a_flag_begins_anew(tmp_path, program, straight):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, program, BrokenStream(at=18, error=KeyboardInterrupt), with_checkpoints(7))
+    for step in (7, 14):
+        (tmp_path / sealed.FOLDER / f"{step:08d}" / "meta.json").unlink()
+    for flag in (None, "older"):
+        with pytest.raises(UserError, match=r"00000014 .*00000007 .*--fall_back=nothing"):
+            run(tmp_path, program, config=with_checkpoints(7), fall_back=flag)
+    found = run(tmp_path, program, config=with_checkpoints(7), fall_back="nothing")
+    assert found["resumes"] == []
+    assert checkpoint.steps(tmp_path) == [21, 24]  # the newest that it wrote, not those of the highest number
+    assert sorted(path.name for path in (tmp_path / sealed.FOLDER).glob("*.aside")) == ["00000007.aside", "00000014.aside"]
     assert_same_run(tmp_path, found, straight, program)
 
 
