@@ -90,16 +90,14 @@ def differences(shown: tuple[str, ...], came: str, tolerance: Optional[float]) -
 
 
 def same(shown: str, came: str, tolerance: Optional[float]) -> bool:
-    """Returns whether two lines are the same but for their numbers, and these are near enough."""
-    if shown.endswith("..."):
-        pattern = re.escape(shown.removesuffix("...").rstrip())
-        words, count = re.sub(NUMBER, "#", shown.removesuffix("...").rstrip()), len(re.findall(NUMBER, shown))
-        if not re.sub(NUMBER, "#", came).startswith(words) or not pattern:
-            return False
-        return near(re.findall(NUMBER, shown), re.findall(NUMBER, came)[:count], tolerance)
-    if re.sub(NUMBER, "#", shown) != re.sub(NUMBER, "#", came):
+    """Returns whether two lines are the same but for their numbers, and these are near enough; `...` at the end stands for any rest."""
+    begins = shown.endswith("...")
+    shown = shown.removesuffix("...").rstrip()
+    words, numbers = re.sub(NUMBER, "#", shown), re.findall(NUMBER, shown)
+    found = re.sub(NUMBER, "#", came)
+    if found != words and not (begins and found.startswith(words)):
         return False
-    return near(re.findall(NUMBER, shown), re.findall(NUMBER, came), tolerance)
+    return near(numbers, re.findall(NUMBER, came)[: len(numbers)], tolerance)
 
 
 def near(shown: list[str], came: list[str], tolerance: Optional[float]) -> bool:
@@ -161,9 +159,10 @@ def all_of(pages: list[Path], place: Place, limit: float) -> int:
     done: set[str] = set()
     counts = collections.Counter[str]()
     for piece in (piece for page in pages for piece in documented.pieces(page)):
-        if piece.kind == "mention" or (piece.text in done and piece.shown is None):
+        words = piece.text if piece.kind == "file" else " ".join(piece.words)  # without the comment
+        if piece.kind == "mention" or (words in done and piece.shown is None):
             continue
-        done.add(piece.text)
+        done.add(words)
         said, wrong = follow(piece, place, limit)
         result = "WRONG" if wrong else "--" if said.startswith("not run") else "ok"
         counts[result] += 1
