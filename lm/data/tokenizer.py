@@ -293,16 +293,16 @@ def read_tokenizer_json(path: str) -> tuple[bytes, Any]:
         raise UserError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
 
 
-def _of_text(tokenizer: Any, content: Mapping[str, Any], vocabulary: Mapping[str, int]) -> tuple[Any, bool]:
+def _of_text(tokenizer: Any, content: Mapping[str, Any], vocabulary: Mapping[str, int], end: str) -> tuple[Any, bool]:
     """Returns (a tokenizer that makes no reserved token of text, whether `tokenizer` itself would make one).
 
-    Reserved are special tokens and the signs of objectives. The library's option for special tokens leaves alone those that are pieces of
-    the model too, as T5's </s> is.
+    Reserved are special tokens, the signs of objectives, and the end of a document if it is an added token. The library's option for
+    special tokens leaves alone those that are pieces of the model too, as T5's </s> is.
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # special spellings in text are text
-    special = {token["content"] for token in content.get("added_tokens") or [] if token["special"]}
+    special = {token["content"] for token in content.get("added_tokens") or [] if token["special"] or token["content"] == end}
     reserved = special | own_ids.spellings(vocabulary)
     probes = {name: tokenizer.encode(f"{name} a{name}", add_special_tokens=False).ids for name in reserved}
     if not any(vocabulary[name] in ids for name, ids in probes.items()):
@@ -337,10 +337,9 @@ class HuggingFace:
         self._path, parsed = config.path, json.loads(content)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
-        self._encoder, reached = _of_text(self._tokenizer, parsed, vocabulary)
         spelling, source = (config.eos_token, "eos_token") if config.eos_token else end_of_text.find(self._tokenizer, config.path)
         implied = not config.eos_token and spelling == end_of_text.formerly(self._tokenizer)
-        self.fingerprint = digest("huggingface", content, None if implied else spelling, *(["text alone"] if reached else []))
+        self._encoder, reached = _of_text(self._tokenizer, parsed, vocabulary, spelling)
         self.eos_id, self.eos_token = self._named(spelling, "end-of-document token", "eos_token"), f"{spelling}, from {source}"
         self.start_id = self._named(config.start_token, "first token", "start_token") if config.start_token else self.eos_id
         pad = self._find(self._pad_names)
@@ -348,6 +347,8 @@ class HuggingFace:
         self.unk_id = model.get("unk_id") if model.get("unk_token") is None else self._tokenizer.token_to_id(model["unk_token"])
         self.pad_id, self.mask_id = self.eos_id if pad is None else pad, self._find(self._mask_names)
         self.own = own_ids.find(vocabulary, self.mask_id, own_ids.around(self._tokenizer))
+        as_before = not reached and not self.own.recorded()  # as before text was kept from special tokens, and objectives used a file's own
+        self.fingerprint = digest("huggingface", content, None if implied else spelling, *([] if as_before else ["own ids"]))
         if self.eos_id in self.encode(spelling):
             raise UserError(
                 f"{config.path}: the text {spelling} yields the end-of-document id {self.eos_id} (from {source}): mark that token as"

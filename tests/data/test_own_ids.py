@@ -86,8 +86,16 @@ def test_files_whose_text_yields_no_reserved_id_keep_their_fingerprint(tmp_path)
     model = {"type": "BPE", "vocab": {"a": 0, "</s>": 1}, "merges": []}
     path = file(tmp_path / "plain.json", model, [("</s>", 1)])
     assert read(path).fingerprint == tokenizer.digest("huggingface", path.read_bytes(), None)
-    path = unigram(tmp_path / "t5.json")
-    assert read(path).fingerprint != tokenizer.digest("huggingface", path.read_bytes(), None)
+    for make in (unigram, words, merges):  # their text or the ids that objectives use are not what they were
+        path = make(tmp_path / "other.json")
+        assert read(path).fingerprint != tokenizer.digest("huggingface", path.read_bytes(), None)
+
+
+def test_an_end_that_is_named_and_not_special_stays_out_of_text(tmp_path):
+    model = {"type": "BPE", "vocab": {"<": 0, "e": 1, ">": 2, "</s>": 3}, "merges": []}
+    path = file(tmp_path / "plain.json", model, [("</s>", 3)], [("<e>", 4)])
+    ordinary, end = read(path), read(path, eos_token="<e>")
+    assert (ordinary.encode("<e>").tolist(), end.encode("<e>").tolist(), end.eos_id) == ([4], [0, 1, 2], 4)
 
 
 def test_own_ids_are_found_by_their_spellings(tmp_path):
