@@ -148,6 +148,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     fall_back = how_to_fall_back(arguments.values.get("fall_back"))
     if workdir is None and "dry_run" not in arguments.switches:
         raise UserError("--workdir is missing: name the directory for the run's record, metrics and checkpoints")
+    checks.check_config(config)  # what can be said before anything that takes long is imported
     init_from = arguments.values.get("init_from")
     if init_from is None and workdir is not None:
         require_said(config, Path(workdir), Path(spec.partition(":")[0]))
@@ -156,15 +157,19 @@ def main(argv: Optional[list[str]] = None) -> int:
         return 0
     assert workdir is not None
     with distributed.joined(hosts):
-        if distributed.count() == 1:  # what can be said before anything that takes long is imported
-            checks.check_config(config)
-            checks.check_workdir(config, Path(workdir))
-        from lm import runner  # imports jax
+        return train(config, Path(workdir), init_from=init_from, profile=profile, fall_back=fall_back)
 
-        log = functools.partial(print, flush=True) if distributed.is_first() else None
-        first = distributed.is_first()
-        done = runner.train_run(config, Path(workdir), init_from=init_from, profile=profile, log=log, table=first, fall_back=fall_back)
-        return report(done, Path(workdir)) if distributed.is_first() else int(done["status"] != "completed")
+
+def train(config: RunConfig, workdir: Path, **how: Any) -> int:
+    """Trains a run as one of the processes that have joined, reports its end, and returns the command's exit status."""
+    if distributed.count() == 1:
+        checks.check_files(config)
+        checks.check_workdir(config, workdir)
+    from lm import runner  # imports jax
+
+    first = distributed.is_first()
+    done = runner.train_run(config, workdir, log=functools.partial(print, flush=True) if first else None, table=first, **how)
+    return report(done, workdir) if first else int(done["status"] != "completed")
 
 
 def dry_run(config: RunConfig, init_from: Optional[str], workdir: Optional[Path]) -> str:

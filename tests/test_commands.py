@@ -44,6 +44,7 @@ WRONG += [
     )
 ]
 WRONG += [[*TINY, "--workdir=w", "--config.data.components.0.corpus=nothing"]]
+WRONG += [[*TINY, "--dry_run", "--config.train_tokens=10"]]
 WRONG += [[*TINY, "--workdir=w", "--config.data.components.0.corpus=text_files", "--config.data.components.0.paths=nothing.txt"]]
 WRONG += [["lm.infer", "nothing", "--prompt=a"], ["lm.infer", "nothing", "--prompt=a", "--top_k=0"], ["lm.infer", "nothing", "--prompt="]]
 WRONG += [["lm.evals", "loss", "nothing"], ["lm.hf", "import", "nothing", "--workdir=w"], ["lm.hf", "export", "nothing", "out"]]

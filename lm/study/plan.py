@@ -12,6 +12,7 @@ from lm.optim.schedules import warmup_steps
 from lm.study import naming
 from lm.study.cell import Cell, Plannable
 from lm.study.study import GridCell
+from lm.train import checks
 
 PROCESS_BYTES = 450e6  # memory of a worker before it holds a model: interpreter, jax, the compiler
 
@@ -155,6 +156,10 @@ def _refusals(study: Plannable, cell: Cell, warmup: int, data: dict[str, Any]) -
     if cell.steps < 1:
         yield f"the budget does not pay for one step of {cell.tokens_per_step} tokens; raise the budget, or lower the batch or the size"
         return
+    try:
+        checks.check_config(config)
+    except UserError as error:  # which would end the study when a worker came to the cell
+        yield str(error)
     if warmup >= cell.steps:
         yield f"the learning-rate warm-up of {warmup} steps is as long as the run of {cell.steps}; lower base.optim.warmup_fraction"
     if cell.steps < study.limits.min_steps:

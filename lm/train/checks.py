@@ -23,6 +23,11 @@ def check_config(config: RunConfig) -> None:
     total_steps(config)
     for component in config.data.components:
         corpora.check(component)
+
+
+def check_files(config: RunConfig) -> None:
+    """Raises UserError for files of text that are not there and not prepared; reads none."""
+    for component in config.data.components:
         corpora.check_files(component, config.data_dir)
 
 

@@ -11,6 +11,7 @@ from lm import config as config_lib
 from lm.errors import UserError
 from lm.scaling.words import si
 from lm.study import directory, plan, plan_table
+from lm.study.comparison import Variant
 from lm.study.rows import read_rows
 from lm.study.rules import PowerOfTwoBatch
 from lm.study.study import Budget
@@ -79,6 +80,21 @@ def test_cells_without_meaning_are_refused_with_one_line_each():
     assert "data.allow_epochs" in lines[0]
     epochs = dataclasses.replace(base, data=dataclasses.replace(base.data, allow_epochs=True))
     assert _refusals({"tokens_per_epoch": 1_000_000}, base=epochs, budgets=(Budget(2e11, (2, 8)),)) == []
+
+
+def test_what_would_end_a_worker_is_refused():
+    """Options of a model that contradict each other, and a corpus that nobody knows: before the first cell trains."""
+    base = small_study.small().base
+    attention = dataclasses.replace(base.model.attention, num_heads=2, num_kv_heads=3)
+    corpus = dataclasses.replace(base.data.components[0], corpus="nothing")
+    variants = {
+        "num_kv_heads": dataclasses.replace(base, model=dataclasses.replace(base.model, attention=attention)),
+        "nothing": dataclasses.replace(base, data=dataclasses.replace(base.data, components=(corpus,))),
+    }
+    for word, config in variants.items():
+        config = dataclasses.replace(config, train_tokens=10_000_000, batch_size=8)
+        study = small_study.comparison(variants=(Variant("group", "one", config),), published=None)
+        assert any(word in refusal for refusal in plan.make(study, small_study.DATA).refusals)
 
 
 def test_tokens_that_lose_text_are_refused():
