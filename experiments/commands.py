@@ -19,7 +19,7 @@ from lm import files
 from lm.data import info as data_info
 from lm.errors import UserError
 from lm.preflight.topologies import Topology
-from lm.study import directory, gate, locks, plan, plan_table
+from lm.study import directory, gate, leases, naming, plan, plan_table
 from lm.study import status as status_lib
 from lm.study.comparison import Comparison
 from lm.study.study import Study
@@ -44,6 +44,7 @@ def load(name: str) -> AnyStudy:
     study = _defined(name)
     if not isinstance(study, (Study, Comparison)):
         raise UserError(f"{name}: its function get_study() must return a lm.study.study.Study or a lm.study.comparison.Comparison")
+    naming.require_safe(study.name, f"{name}: the study's name")
     return study
 
 
@@ -144,7 +145,7 @@ class Commands:
     def _reset(self, from_start: bool) -> int:
         """Makes the failed cells free to train again and returns how many there were."""
         cells = directory.open_study(self.root)["cells"]
-        freed = locks.retry(self.root, [cell["id"] for cell in cells], from_start=from_start)
+        freed = leases.retry(self.root, [cell["id"] for cell in cells], from_start=from_start)
         self._say(f"{len(freed)} failed cells are trained again" if freed else "no cell has failed; `run` trains those that are missing")
         forecast = gate.read_forecast(self.root)
         if forecast is not None and any(cell["stage"] == 0 for cell in cells if cell["id"] in freed):

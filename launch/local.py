@@ -21,12 +21,12 @@ from typing import Optional
 import lm
 from launch.view import View
 from lm.errors import UserError, run_cli
-from lm.study import directory, locks, records
+from lm.study import directory, leases, records
 from lm.study import status as status_lib
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 10.0  # between SIGTERM and SIGKILL
-MAX_DEATHS = 3  # workers that may die one after another with no cell finished in between
+MAX_DEATHS = 3  # deaths in a row, for each worker, with no cell finished in between; so many of one cell's workers make it a failed one
 
 
 @dataclasses.dataclass
@@ -73,7 +73,7 @@ class LocalWorkers:
         """
         study = directory.open_study(root)
         cells = [cell["id"] for cell in study["cells"]]
-        locks.clear_stale(root, cells)
+        leases.clear_stale(root, cells)
         known: dict[str, status_lib.CellStatus] = {}
         state = status_lib.read_status(root, study, known)
         view = view or View(sys.stdout)
@@ -90,17 +90,26 @@ class LocalWorkers:
                     break
                 deaths = 0 if state.finished > finished else deaths
                 finished = state.finished
+                self._kill_silent(root, [c.cell["id"] for c in state.cells if c.state not in records.FINISHED], team)
                 deaths += self._tend(root, team)
-                if deaths >= MAX_DEATHS:
+                if deaths > MAX_DEATHS * len(team):
                     raise UserError(f"{deaths} workers in a row were killed ({_last_words(team)}): if memory ran out, lower --workers")
                 time.sleep(POLL_SECONDS)
                 state = status_lib.read_status(root, study, known)
                 view.update(state)
         finally:
             _stop(team)
-            locks.clear_stale(root, cells)  # a worker that is interrupted just as it claims, or has to be killed, leaves its claim
+            leases.clear_stale(root, cells)  # a worker that is interrupted just as it claims, or has to be killed, leaves its claim
             view.close()
         return state
+
+    def _kill_silent(self, root: pathlib.Path, cells: list[str], team: list[_Worker]) -> None:
+        """Kills workers that hold a cell but have no heartbeat, such as stopped ones; `_tend` replaces them."""
+        silent = leases.silent(root, cells)
+        for worker in team:
+            if worker.process.pid in silent and worker.process.poll() is None:
+                worker.process.kill()
+                worker.process.wait()
 
     def _tend(self, root: pathlib.Path, team: list[_Worker]) -> int:
         """Starts missing workers and returns how many had died; raises UserError for one that ended with an error."""

@@ -50,7 +50,7 @@ def train(config, workdir):
     """Writes run.json as lm.runner does, with one line of metrics on the way."""
     count = ledger(config.model, row_shape(config.data, config.model.architecture))
     steps = config.train_tokens // (config.batch_size * config.data.sequence_length)
-    record = {"schema": 1, "id": workdir.name, "status": "running", "reason": None}
+    record = {"schema": 1, "id": workdir.parent.name, "status": "running", "reason": None}
     files.write_json(workdir / "run.json", record)
     with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": steps // 2, "loss": 2.0}) + "\n")

@@ -20,7 +20,7 @@ from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.model.flops import ledger
 from lm.scaling import results
-from lm.study import directory, gate, plan, status, worker
+from lm.study import directory, gate, leases, plan, records, status, worker
 
 ROOT = pathlib.Path(__file__).parent.parent
 VERBS = ("plan", "run", "retry", "status", "forecast", "fit", "report")
@@ -78,7 +78,7 @@ def test_results_are_made_once_and_again_when_a_run_changes(study, made, capsys)
     path = next(study.root.glob("cells/*/run.json"))
     record = json.loads(path.read_text(encoding="utf-8"))
     record["final"]["nats_per_byte"] *= 1.02
-    path.write_text(json.dumps(record), encoding="utf-8")
+    path.write_text(json.dumps(records.sealed(record, 1)), encoding="utf-8")
     assert study.do("fit", as_json=True) == 1
     assert made == {"forecast": 1, "fit": 2, "page": 1}
     study.do("report")
@@ -169,9 +169,8 @@ def test_failed_cells_are_told_and_trained_again(trio, monkeypatch):
     cells = directory.open_study(study.root)["cells"]
     folders = [study.root / "cells" / cell["id"] for cell in cells[:3]]
     monkeypatch.setenv("FAKE_RAISE", "32")
-    worker.run_cell(
-        study.root, directory.open_study(study.root), cells[0], fake_train.train, lambda line: None
-    )  # before it measured anything
+    lease = leases.claim(study.root, cells[0]["id"])
+    worker.run_cell(study.root, directory.open_study(study.root), cells[0], lease, fake_train.train, lambda line: None)
     monkeypatch.delenv("FAKE_RAISE")
     (folders[1] / "run.json").write_text('{"torn', encoding="utf-8")
     (folders[2] / "checkpoints" / "1").mkdir(parents=True)
@@ -293,3 +292,11 @@ def test_five_architectures_have_the_parameters_of_table_2(path):
     assert 0 < blocks["half the layers"] - blocks["language model"] <= 0.6 * cross
     assert len(study.cells()) == 30
     assert all(study.published.of(v.group, v.name) for v in study.variants)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "..", ""])
+def test_a_study_whose_name_is_no_folder_is_refused(tmp_path, name):
+    path = tmp_path / "study.py"
+    path.write_text(f"import small_study\ndef get_study():\n    return small_study.small(name={name!r})\n", encoding="utf-8")
+    with pytest.raises(UserError, match="name"):
+        commands.load(str(path))

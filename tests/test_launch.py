@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import pathlib
 import random
@@ -19,7 +20,7 @@ from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
 from lm.errors import UserError
-from lm.study import directory, gate, locks
+from lm.study import directory, gate, leases, records
 from lm.study import status as status_lib
 from lm.study.rows import read_rows
 
@@ -50,6 +51,12 @@ def _wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _held(root):
+    """The processes that hold a cell, or died while they did."""
+    claims = [json.loads(path.read_text()) for path in root.glob("cells/*/claims/[0-9]*") if path.stat().st_size]
+    return [claim for claim in claims if claim["pid"]]
 
 
 def _results(root):
@@ -97,7 +104,7 @@ def test_killed_at_random_moments_a_study_ends_with_the_same_results(straight, t
     gate.write_forecast(root, {"losses": {}}, [])
     _run(root)
     assert _results(root) == _results(straight[0])
-    assert not list(root.glob("cells/*/claim"))
+    assert not _held(root)
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
@@ -109,10 +116,9 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
     class Assassin(View):
         def update(self, state):
             super().update(state)
-            held = [path for path in root.glob("cells/*/claim") if (owner := locks.holder(path)) and not killed]
-            if held and (owner := locks.holder(held[0])):
-                os.kill(owner["pid"], signal.SIGKILL)
-                killed.append(owner["pid"])
+            if not killed and (held := _held(root)):
+                os.kill(held[0]["pid"], signal.SIGKILL)
+                killed.append(held[0]["pid"])
 
     state = LocalWorkers(None, small_study.TRAIN).run(root, lambda: False, Assassin(io.StringIO()))
     assert killed
@@ -151,7 +157,7 @@ def test_workers_do_not_outlive_a_killed_launcher(tmp_path, monkeypatch):
     launcher.kill()
     launcher.wait()
     _wait_for(lambda: not status_lib.read_status(root).count("running"))
-    assert locks.clear_stale(root, [c["id"] for c in directory.open_study(root)["cells"]]) == 1
+    assert leases.clear_stale(root, [c["id"] for c in directory.open_study(root)["cells"]]) == 0  # it gave its claim back
 
 
 def test_an_interrupt_gives_the_claims_back(tmp_path, monkeypatch):
@@ -164,7 +170,7 @@ def test_an_interrupt_gives_the_claims_back(tmp_path, monkeypatch):
     _, message = launcher.communicate(timeout=120)
     assert launcher.returncode == 130
     assert "the same command continues" in message
-    assert not list(root.glob("cells/*/claim"))
+    assert not _held(root)
 
 
 def test_a_worker_that_had_to_be_killed_leaves_no_claim(tmp_path, monkeypatch):
@@ -181,7 +187,7 @@ def test_a_worker_that_had_to_be_killed_leaves_no_claim(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         LocalWorkers(1, small_study.TRAIN).run(root, lambda: False, Interrupt(io.StringIO()))
-    assert not list(root.glob("cells/*/claim"))
+    assert not _held(root)
 
 
 class _Terminal(io.StringIO):
@@ -210,9 +216,10 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     root = tmp_path / "s"
     study = small_study.planned(root)
     running, failed = study["cells"][0], study["cells"][1]
-    assert locks.claim(root, running["id"])
-    (root / "cells" / running["id"] / "metrics.jsonl").write_text(f'{{"step": {running["steps"] // 2}, "loss": 2.5}}\n{{"st')
-    files.write_json(root / "cells" / failed["id"] / "run.json", {"status": "diverged", "reason": "loss is not finite"})
+    folder = leases.claim(root, running["id"]).begin()
+    (folder / "metrics.jsonl").write_text(f'{{"step": {running["steps"] // 2}, "loss": 2.5}}\n{{"st')
+    diverged = records.sealed({"status": "diverged", "reason": "loss is not finite"}, 1)
+    files.write_json(root / "cells" / failed["id"] / "run.json", diverged)
     text = status_lib.render(status_lib.read_status(root), root, "retry")
     assert f"running  cell {running['id']}" in text
     assert f"50% of {running['steps']:,} steps, training loss 2.500" in text

@@ -2,8 +2,8 @@
 
 study.json             definition, data, cells; never rewritten
 cells/ID/config.json   the whole configuration of one run
-cells/ID/              beside it the run's claim, run.json (its record), metrics.jsonl and checkpoints, written by a worker;
-                       failures.txt, if it failed, with every traceback
+cells/ID/claims/       who trained it, and epoch-N/ beside it, where it is trained (lm.study.leases)
+cells/ID/              run.json (its record), metrics.jsonl and checkpoints, when it has ended; failures.txt, if it failed, with tracebacks
 forecast.json          written once, before the first cell of stage 1 (lm.study.gate)
 cache/                 compiled executables
 logs/                  a log for each worker
@@ -21,7 +21,8 @@ from lm import config as config_lib
 from lm import files
 from lm.errors import UserError
 from lm.study.plan import Plan
-from lm.study.rows import read_json
+from lm.study.records import CLAIMS
+from lm.study.rows import read_study, require_local
 from lm.train.environment import git_revision
 
 SCHEMA = 1
@@ -41,24 +42,32 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
     """
     if plan.refusals:
         raise UserError(f"the plan is refused: {plan.refusals[0]}" + _and_more(len(plan.refusals) - 1))
+    require_local(root)
     new = _content(plan, root, data_dir)
     if (root / "study.json").exists():
         old = open_study(root)
         _check_same(old, new, root)
+        _write_cells(plan, root)
         return old
     if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
         raise UserError(f"{root} is not empty and holds no study: choose another directory with --dir")
-    for planned in plan.planned:
-        folder = root / "cells" / planned.id
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(folder / "config.json", config_lib.to_dict(planned.cell.config))
+    _write_cells(plan, root)
     files.write_json(root / "study.json", new)  # last: its presence says that the rest is complete
     return new
 
 
+def _write_cells(plan: Plan, root: pathlib.Path) -> None:
+    """Writes the folders of cells that are not there: all of a new study, and those that were removed of an old one."""
+    for planned in plan.planned:
+        folder = root / "cells" / planned.id
+        if not (folder / "config.json").exists():
+            (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+            files.write_json(folder / "config.json", config_lib.to_dict(planned.cell.config))
+
+
 def open_study(root: pathlib.Path) -> dict[str, Any]:
     """Returns the content of study.json. Raises UserError when there is none, or when another version of this program wrote it."""
-    study = read_json(root / "study.json", f"{root} holds no study: `python -m experiments NAME plan` makes one")
+    study = read_study(root)
     if study.get("schema") != SCHEMA:
         raise UserError(f"{root} has schema {study.get('schema')}, and this program reads {SCHEMA}: choose another directory with --dir")
     return study

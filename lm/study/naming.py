@@ -1,10 +1,19 @@
 """Names of a study's cells for people, made from the cells' entries in study.json (imports no jax)."""
 
+import re
 from typing import Any
 
+from lm.errors import UserError
 from lm.study.comparison import ROLE
 
 Entry = dict[str, Any]
+SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a name that is a folder's, inside the one it is put in
+
+
+def require_safe(name: Any, what: str) -> None:
+    """Raises UserError for a name that is no folder's inside the one it is put in, such as ../x."""
+    if not isinstance(name, str) or not SAFE.fullmatch(name):
+        raise UserError(f"{what} {name!r} has to be a folder's name: letters, digits and _ . -, with no . or - at its start")
 
 
 def words(cell: Entry) -> str:

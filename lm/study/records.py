@@ -1,19 +1,21 @@
-"""The record of a cell's run, `cells/ID/run.json`, and what makes a failed cell trainable again (imports no jax).
+"""The record of a finished cell, `cells/ID/run.json`, and its seal (imports no jax).
 
-A failed cell keeps its record, which says why, until it is reset. `cells/ID/failures.txt` keeps every failure with its traceback.
+The seal is {"epoch", "sha256"}: which lease the record was committed under (lm.study.leases), and the hash of the rest. A record whose hash
+differs was altered and is believed by nobody. A failed cell keeps its record, which says why, until it is trained again.
+`cells/ID/failures.txt` keeps every failure with its traceback.
 """
 
 import datetime
+import hashlib
 import json
 import pathlib
-import shutil
 import traceback
 from typing import Any
 
-from lm import files
-
 FINISHED = ("completed", "diverged", "failed")  # states in run.json after which no worker takes a cell, until a failed one is reset
+FILE = "run.json"
 CHECKPOINTS = "checkpoints"
+CLAIMS = "claims"  # of a cell that only records with a seal are believed of; directories before version 0.6 have none until a claim
 FAILURES = "failures.txt"
 
 
@@ -24,43 +26,50 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     the checkpoints are of.
     """
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         lost = (folder / CHECKPOINTS).is_dir() and any((folder / CHECKPOINTS).iterdir())
         return {"status": "failed", "reason": f"{folder / CHECKPOINTS} has no run.json beside it"} if lost else {}
     except ValueError as error:  # no JSON, or no UTF-8
-        return {"status": "failed", "reason": f"{folder / 'run.json'} cannot be read: {error}"}
+        return {"status": "failed", "reason": f"{folder / FILE} cannot be read: {error}"}
     if not isinstance(record, dict):
-        return {"status": "failed", "reason": f"{folder / 'run.json'} holds no JSON object"}
+        return {"status": "failed", "reason": f"{folder / FILE} holds no JSON object"}
+    if record.get("status") in FINISHED and (folder / CLAIMS).is_dir() and record != sealed(record, _epoch(record)):
+        return {"status": "failed", "reason": f"{folder / FILE} was changed after its run, or is of another program: its checksum differs"}
     return record
 
 
-def record_failure(folder: pathlib.Path, cell: dict[str, Any], error: BaseException) -> None:
-    """Writes a run.json with status "failed" that keeps what the run had recorded, and adds the traceback to failures.txt.
+def is_finished(folder: pathlib.Path) -> bool:
+    """Says whether a cell's record has an end: completed, diverged or failed."""
+    return read(folder).get("status") in FINISHED
 
-    Fits leave such runs out.
-    """
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+def is_begun(record: dict[str, Any]) -> bool:
+    """Says whether a record is of a run that had begun, and can go on from its checkpoints."""
+    return {"experiment", "execution", "data"} <= record.keys()
+
+
+def sealed(record: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """Returns a record with the seal of the lease under which it is committed."""
+    content = {key: value for key, value in record.items() if key != "seal"}
+    return content | {"seal": {"epoch": epoch, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}}
+
+
+def _epoch(record: dict[str, Any]) -> Any:
+    return seal.get("epoch") if isinstance(seal := record.get("seal"), dict) else None
+
+
+def failed(workdir: pathlib.Path, cell: dict[str, Any], reason: str) -> dict[str, Any]:
+    """Returns a record with status "failed" that keeps what the run in `workdir` had recorded. Fits leave such runs out."""
+    record = read(workdir)
+    if "id" not in record:
+        record = {"schema": 1, "id": cell["id"], "final": None, "curve": [], "steps": cell["steps"]}
+    return record | {"status": "failed", "reason": reason}
+
+
+def reason_of(folder: pathlib.Path, error: BaseException) -> str:
+    """Returns an error as one line, and adds its traceback to the cell's failures.txt."""
     with open(folder / FAILURES, "a", encoding="utf-8") as file:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         file.write(f"{now}\n{''.join(traceback.format_exception(error))}\n")
-    record = read(folder)
-    if "id" not in record:
-        record = {"schema": 1, "id": cell["id"], "final": None, "curve": [], "steps": cell["steps"]}
-    files.write_json(folder / "run.json", record | {"status": "failed", "reason": reason})
-
-
-def reset(folder: pathlib.Path, *, from_start: bool) -> None:
-    """Makes a failed cell one that workers take: its run goes on from its newest checkpoint, or from its start.
-
-    Args:
-        folder: the cell's folder, which no worker holds
-        from_start: remove the checkpoints; without readable records they are removed in any case
-    """
-    record = read(folder)
-    if not from_start and {"experiment", "execution", "data"} <= record.keys():
-        files.write_json(folder / "run.json", record | {"status": "running", "reason": None})
-        return
-    if (folder / CHECKPOINTS).exists():
-        shutil.rmtree(folder / CHECKPOINTS)
-    (folder / "run.json").unlink(missing_ok=True)  # last: until then the cell is a failed one
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

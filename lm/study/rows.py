@@ -9,11 +9,13 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
 from lm.errors import UserError
 from lm.study import records
+from lm.study.naming import require_safe
 from lm.train.config import MEASURE
 
 CONVENTIONS = ("6nd", "matmul_full", "matmul_causal")
@@ -85,8 +87,26 @@ class Row:
 def read_rows(study_dir: str | pathlib.Path) -> list[Row]:
     """Returns every cell of a study in planned order, with what its run has measured so far. Raises UserError on a broken directory."""
     root = pathlib.Path(study_dir)
-    study = read_json(root / "study.json", f"{root} holds no study: run `python -m experiments NAME plan` first")
-    return [_row(root, cell) for cell in study["cells"]]
+    return [_row(root, cell) for cell in read_study(root)["cells"]]
+
+
+def read_study(root: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of study.json. Raises UserError when there is none, or when it lists no cells whose ids are names of folders."""
+    require_local(root)
+    path = root / "study.json"
+    study = read_json(path, f"{root} holds no study: `python -m experiments NAME plan` makes one")
+    cells = study.get("cells")
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise UserError(f"{path} lists no cells: restore it, or plan in another directory with --dir")
+    for cell in cells:
+        require_safe(cell.get("id"), f"{path}: the cell id")
+    return study
+
+
+def require_local(root: pathlib.Path) -> None:
+    """Raises UserError for an address such as gs://bucket/study: workers need a directory, in which a link is made by one of them alone."""
+    if re.match(r"[a-z0-9]+:/", str(root)):
+        raise UserError(f"{root} is no directory: a study needs one on a file system with hard links, such as a local one or NFS")
 
 
 def one_likelihood(rows: Sequence[Row]) -> str:
@@ -101,11 +121,14 @@ def one_likelihood(rows: Sequence[Row]) -> str:
 def read_json(path: pathlib.Path, missing: str) -> dict[str, Any]:
     """Returns the JSON object in a file. Raises UserError: `missing` when there is no file, one that names the file when it is broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(missing) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it, or delete it to have it made again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object: restore it, or delete it to have it made again")
+    return value
 
 
 def _row(root: pathlib.Path, cell: dict[str, Any]) -> Row:

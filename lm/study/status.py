@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from lm.errors import UserError
-from lm.study import directory, locks, naming, records
+from lm.study import directory, leases, naming, records
 from lm.train.config import MEASURE
 
 UNITS = {"text": "nats/byte", "pairs": "nats/target"}  # the unit of the held-out loss, by the run's likelihood
@@ -158,9 +158,9 @@ def _cell_status(root: pathlib.Path, cell: dict[str, Any]) -> CellStatus:
         loss = (run.get("final") or {}).get(MEASURE[likelihood])
         done = float(run["status"] != "failed")
         return CellStatus(cell, run["status"], done, loss, run.get("reason"), seconds, UNITS[likelihood])
-    if locks.holder(folder / "claim") is None:
+    if (owner := leases.holder(folder)) is None:
         return CellStatus(cell, "pending", 0.0, None, None, 0.0)
-    last = _last_metrics(folder / "metrics.jsonl")
+    last = _last_metrics(leases.workdir(folder, owner["epoch"]) / "metrics.jsonl")
     progress = min(1.0, last.get("step", 0) / max(cell["steps"], 1))
     return CellStatus(cell, "running", progress, last.get("loss"), None, 0.0)
 

@@ -9,7 +9,6 @@ import argparse
 import collections
 import dataclasses
 import importlib
-import json
 import os
 import pathlib
 import shutil
@@ -23,11 +22,12 @@ from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
 from lm.errors import UserError, run_cli
-from lm.study import directory, gate, locks, records
+from lm.study import directory, gate, leases, machine, records
 from lm.study.rows import read_json
 from lm.train.config import RunConfig
 
 POLL_SECONDS = 0.3
+MAX_DEATHS = 3  # workers that may be killed one after another while they train a cell, with no checkpoint in between
 
 
 class Train(Protocol):
@@ -43,7 +43,7 @@ def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str]) -> li
     for cell in study["cells"]:
         if cell["id"] in finished:
             continue
-        if locks.is_finished(root, cell["id"]):
+        if records.is_finished(root / "cells" / cell["id"]):
             finished.add(cell["id"])
         elif stages.setdefault(cell["stage"], gate.is_open(root, cell["stage"])):
             cells.append(cell)
@@ -55,7 +55,7 @@ def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[s
 
     So one worker compiles each executable, and others read it from the cache when they come to help. Longer cells go first.
     """
-    held = {cell["id"] for cell in cells if locks.holder(locks.claim_path(root, cell["id"])) is not None}
+    held = {cell["id"] for cell in cells if leases.holder(root / "cells" / cell["id"]) is not None}
     busy = {cell["shape_key"] for cell in cells if cell["id"] in held}
     work: dict[str, float] = collections.defaultdict(float)  # seconds of free cells, by shape
     for cell in cells:
@@ -84,10 +84,10 @@ def work(root: pathlib.Path, train: Train, *, follow: bool = False, log: Callabl
     shape_key, trained = None, 0
     while True:
         cells = pending(root, study, finished)
-        cell = next((c for c in order(root, cells, shape_key) if locks.claim(root, c["id"])), None)
-        if cell is not None:
-            with _Heartbeat(root, cell["id"]):
-                run_cell(root, study, cell, train, log)
+        lease = next(filter(None, (leases.claim(root, c["id"]) for c in order(root, cells, shape_key))), None)
+        if lease is not None:
+            cell = next(c for c in cells if c["id"] == lease.cell.name)
+            run_cell(root, study, cell, lease, train, log)
             shape_key, trained = cell["shape_key"], trained + 1
         elif follow and len(finished) < len(study["cells"]):
             time.sleep(POLL_SECONDS)
@@ -95,54 +95,82 @@ def work(root: pathlib.Path, train: Train, *, follow: bool = False, log: Callabl
             return trained
 
 
-def run_cell(root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], train: Train, log: Callable[[str], None]) -> None:
-    """Trains a claimed cell and gives the claim back.
+def run_cell(
+    root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], lease: leases.Lease, train: Train, log: Callable[[str], None]
+) -> None:
+    """Trains a claimed cell, commits its record and gives the claim back. A cell that another took over meanwhile is left to it.
 
     An error of the cell (out of memory, say) is recorded in its run.json. UserError and OSError are faults of the environment: raised.
     """
-    folder = root / "cells" / cell["id"]
+    start = time.monotonic()
     try:
-        config = config_lib.from_dict(RunConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        if config_lib.identity(config, fingerprint=study["fingerprint"]) != cell["id"]:
-            raise UserError(f"{folder / 'config.json'} is not the run that was planned: restore it, or plan in another directory")
-        start = time.monotonic()
-        try:
-            train(config, folder)
-        except (UserError, OSError):
-            raise  # a fault of the disk, the data or the installation
-        except Exception as error:  # a fault of this cell alone: it is recorded, and the others go on
-            log(traceback.format_exc())
-            records.record_failure(folder, cell, error)
-        _check_record(folder, cell)
+        with _Heartbeat(lease, log):
+            lease.commit(_trained(root, study, cell, lease, train, log))
         log(f"cell {cell['id']} finished after {time.monotonic() - start:.1f} s")
+    except (leases.Lost, UserError, OSError, KeyboardInterrupt, SystemExit) as error:
+        if not isinstance(error, leases.Lost) and not lease.is_lost():
+            raise  # a fault of the disk, the data or the installation, or a signal
+        log(f"cell {cell['id']} is left to another worker: this one had no heartbeat for too long")
     finally:
-        locks.release(root, cell["id"])
+        lease.give_back()
 
 
-def _check_record(folder: pathlib.Path, cell: dict[str, Any]) -> None:
-    """Raises UserError unless the training function left the record of this run, on the data that the study was planned on."""
-    path = folder / "run.json"
+def _trained(
+    root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], lease: leases.Lease, train: Train, log: Callable[[str], None]
+) -> dict[str, Any]:
+    """Trains a claimed cell and returns the record of its end."""
+    path = lease.cell / "config.json"
+    if not path.exists():
+        again = f"`python -m experiments {study['name']} retry` writes it and trains the cell"
+        return records.failed(lease.workdir, cell, f"{path} is missing: {again}")
+    config = config_lib.from_dict(RunConfig, read_json(path, f"{path} is missing"))
+    if config_lib.identity(config, fingerprint=study["fingerprint"]) != cell["id"]:
+        raise UserError(
+            f"{path} is not the run that was planned: delete it, and `python -m experiments {study['name']} plan` writes it as it was"
+        )
+    workdir = lease.begin()
+    if lease.deaths >= MAX_DEATHS:
+        why = f"its worker died {lease.deaths} times in the same place, killed from outside (memory ran out?)"
+        return records.failed(workdir, cell, why)
+    try:
+        train(config, workdir)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # a fault of this cell alone: it is recorded, and the others go on
+        log(traceback.format_exc())
+        return records.failed(workdir, cell, records.reason_of(lease.cell, error))
+    return _checked(workdir, cell)
+
+
+def _checked(workdir: pathlib.Path, cell: dict[str, Any]) -> dict[str, Any]:
+    """Returns the record that the training function left; UserError unless it is of this run, on the data that the study was planned on."""
+    path = workdir / records.FILE
     record = read_json(path, f"cell {cell['id']} ended without {path}: this is a fault of the training function")
     if record.get("status") not in records.FINISHED:
         raise UserError(f"cell {cell['id']} ended with status {record.get('status')}: this is a fault of the training function")
     if record.get("id") != cell["id"]:
-        path.unlink()
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they are the other run's: this cell must not go on from them
+        shutil.rmtree(workdir)  # it is the other run's: this cell must not go on from it
         raise UserError(
             f"the data have changed since the study was planned: cell {cell['id']} became run {record.get('id')}; restore the data"
         )
+    return record
 
 
 class _Heartbeat:
-    """Touches a claim while its cell trains."""
+    """Renews a lease while its cell trains, and stops the training when the lease is lost."""
 
-    def __init__(self, root: pathlib.Path, cell_id: str):
-        self._root, self._id, self._stop = root, cell_id, threading.Event()
+    def __init__(self, lease: leases.Lease, log: Callable[[str], None]):
+        self._lease, self._log, self._stop = lease, log, threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def _beat(self) -> None:
-        while not self._stop.wait(locks.HEARTBEAT_SECONDS):
-            locks.heartbeat(self._root, self._id)
+        while not self._stop.wait(leases.HEARTBEAT_SECONDS):
+            try:
+                if not self._lease.renew():
+                    return _interrupt()
+            except OSError as error:  # of the file server, such as ESTALE: it may be back before the lease runs out
+                left = self._lease.until - machine.clock()
+                self._log(f"no heartbeat of cell {self._lease.cell.name} ({error.strerror}); its lease ends in {left:.0f} s")
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -150,6 +178,12 @@ class _Heartbeat:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+
+def _interrupt() -> None:
+    """Stops what the main thread trains, as SIGTERM does, unless that would end the process."""
+    if callable(signal.getsignal(signal.SIGTERM)):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def pin(cores: set[int]) -> None:
@@ -179,6 +213,7 @@ def end_with(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
+        leases.give_back_all()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -216,6 +251,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     )
     args = parser.parse_args(argv)
     directory.open_study(args.study_dir)
+    machine.require_clock(args.study_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.cores is not None:
         pin(_cores(args.cores))

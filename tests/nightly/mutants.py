@@ -221,9 +221,9 @@ MUTANTS = (
     ),
     Mutant(
         "a claim of a living process is taken over",
-        "lm/study/locks.py",
-        "if is_finished(study_dir, cell_id) or holder(path) is not None:",
-        "if is_finished(study_dir, cell_id):",
+        "lm/study/leases.py",
+        "if _holder(cell, last) is not None:",
+        "if False:",
         ("tests/study",),
     ),
 )

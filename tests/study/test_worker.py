@@ -2,13 +2,17 @@
 
 import itertools
 import json
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import fake_train
 import pytest
 import small_study
 
 from lm.errors import UserError
-from lm.study import gate, locks, records, worker
+from lm.study import gate, leases, machine, records, worker
 from lm.study.rows import read_rows
 
 
@@ -39,12 +43,12 @@ def test_the_second_stage_waits_for_the_forecast(root):
     gate.write_forecast(root, {}, [])
     assert _work(root) == 3
     assert all(row.completed for row in read_rows(root))
-    assert not list(root.glob("cells/*/claim"))
+    assert not [path for path in root.glob("cells/*/claims/*") if path.stat().st_size]
 
 
 def test_shapes_are_trained_one_after_another_longest_first(root):
     seen = []
-    _work(root, lambda config, folder: (seen.append(folder.name), fake_train.train(config, folder)))
+    _work(root, lambda config, folder: (seen.append(folder.parent.name), fake_train.train(config, folder)))
     cells = {cell["id"]: cell for cell in json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"]}
     keys = [cells[name]["shape_key"] for name in seen]
     assert len(set(keys)) == 1 + sum(a != b for a, b in itertools.pairwise(keys))
@@ -56,7 +60,7 @@ def test_a_second_worker_takes_a_shape_of_its_own_while_there_is_one(root):
     cells = json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"]
     open_cells = [cell for cell in cells if cell["stage"] == 0]
     first = next(worker.order(root, open_cells, None))
-    assert locks.claim(root, first["id"])  # by this process, which stands for another worker
+    assert leases.claim(root, first["id"])  # by this process, which stands for another worker
     assert next(worker.order(root, open_cells, None))["shape_key"] != first["shape_key"]
     same = [cell for cell in open_cells if cell["shape_key"] == first["shape_key"]]
     assert next(worker.order(root, same, None))["id"] != first["id"]  # nothing else left: it helps
@@ -74,7 +78,7 @@ def test_a_cell_that_fails_or_diverges_is_recorded_and_stops_no_other(root, monk
     assert rows[48].completed
     assert _work(root) == 0  # neither is tried again
     monkeypatch.delenv("FAKE_RAISE")
-    assert locks.retry(root, [row.id for row in rows.values()], from_start=False) == [rows[24].id]  # what diverged would do so again
+    assert leases.retry(root, [row.id for row in rows.values()], from_start=False) == [rows[24].id]  # what diverged would do so again
     assert _work(root) == 1
     assert next(row for row in read_rows(root) if row.id == rows[24].id).completed
     assert "asked to raise" in (root / "cells" / rows[24].id / "failures.txt").read_text(encoding="utf-8")
@@ -85,15 +89,19 @@ def test_a_failed_run_goes_on_from_its_checkpoints_or_from_its_start(root, from_
     cell = json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"][0]
     folder = root / "cells" / cell["id"]
     begun = {"id": cell["id"], "experiment": {}, "execution": {}, "data": {}, "curve": [{"step": 5}]}
-    (folder / "run.json").write_text(json.dumps(begun | {"status": "failed", "reason": "out of memory"}), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps(records.sealed(begun | {"status": "failed", "reason": "out of memory"}, 1)))
     (folder / "checkpoints" / "5").mkdir(parents=True)
-    assert not locks.claim(root, cell["id"])
-    assert locks.retry(root, [cell["id"]], from_start=from_start) == [cell["id"]]
-    assert (folder / "checkpoints" / "5").exists() != from_start
-    assert records.read(folder) == ({} if from_start else begun | {"status": "running", "reason": None})
-    assert locks.claim(root, cell["id"])  # by this process: a second one that retries leaves it alone
-    records.record_failure(folder, cell, ValueError("again"))
-    assert locks.retry(root, [cell["id"]], from_start=from_start) == []
+    (folder / "checkpoints" / "5" / "manifest.json").write_text("{}")
+    assert not leases.claim(root, cell["id"])
+    assert leases.retry(root, [cell["id"]], from_start=from_start) == [cell["id"]]
+    assert records.read(folder) == {}
+    lease = leases.claim(root, cell["id"])  # by this process: a second one that retries leaves it alone
+    workdir = lease.begin()
+    assert (workdir / "checkpoints" / "5" / "manifest.json").exists() != from_start
+    assert (workdir / "run.json").exists() != from_start
+    assert leases.retry(root, [cell["id"]], from_start=from_start) == []
+    lease.commit(records.failed(workdir, cell, records.reason_of(folder, ValueError("again"))))
+    assert records.read(folder)["reason"] == "ValueError: again"
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("the data are gone"), KeyboardInterrupt()])
@@ -104,7 +112,7 @@ def test_a_fault_of_the_environment_is_no_result(root, error):
 
     with pytest.raises(type(error)):
         _work(root, train)
-    assert not list(root.glob("cells/*/claim"))
+    assert not [path for path in root.glob("cells/*/claims/*") if path.stat().st_size]
     assert {row.status for row in read_rows(root)} == {"pending"}
     assert _work(root) == 16
 
@@ -126,7 +134,7 @@ def test_data_that_changed_after_planning_are_refused(root):
 
     with pytest.raises(UserError, match="another run"):
         _work(root, train)
-    assert not list(root.glob("cells/*/checkpoints"))
+    assert not list(root.glob("cells/**/checkpoints"))
     assert {row.status for row in read_rows(root)} == {"pending"}
 
 
@@ -141,6 +149,93 @@ def test_any_order_of_work_gives_the_same_results(root, tmp_path):
         cell = next(c for c in json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"] if c["id"] == row.id)
         if row.stage == 0:
             study = json.loads((tmp_path / "other" / "study.json").read_text(encoding="utf-8"))
-            worker.run_cell(tmp_path / "other", study, cell, fake_train.train, _silent)
+            lease = leases.claim(tmp_path / "other", cell["id"])
+            worker.run_cell(tmp_path / "other", study, cell, lease, fake_train.train, _silent)
     _work(root)
     assert _losses(root) == _losses(tmp_path / "other")
+
+
+def test_a_cell_that_kills_its_workers_fails_and_the_others_go_on(root):
+    cell = json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"][0]
+    for epoch in range(1, worker.MAX_DEATHS + 1):
+        dead = machine.process() | {"born": "0", "checkpoint": -1}
+        (root / "cells" / cell["id"] / "claims" / f"{epoch:06d}").write_text(json.dumps(dead))
+    assert _work(root) == 16
+    rows = {row.id: row for row in read_rows(root)}
+    assert rows[cell["id"]].status == "failed"
+    assert "3 times" in rows[cell["id"]].reason
+    assert sum(row.completed for row in rows.values()) == 15
+    assert leases.retry(root, [cell["id"]], from_start=False) == [cell["id"]]
+    assert _work(root) == 1  # whose dead workers are forgotten
+    assert sum(row.completed for row in read_rows(root)) == 16
+
+
+def test_a_folder_that_was_removed_is_written_and_trained_again(root):
+    study = json.loads((root / "study.json").read_text(encoding="utf-8"))
+    removed = study["cells"][0]["id"]
+    shutil.rmtree(root / "cells" / removed)
+    assert _work(root) == 16
+    row = next(row for row in read_rows(root) if row.id == removed)
+    assert row.status == "failed"
+    assert "retry" in row.reason
+    assert small_study.planned(root) == study
+    assert leases.retry(root, [removed], from_start=False) == [removed]
+    assert _work(root) == 1
+
+
+def test_a_worker_whose_cell_another_took_goes_on_with_the_next(root):
+    """It is noticed by the heartbeat, which stops the training; a fault of the file server ends no heartbeat."""
+    code = """
+import pathlib, signal, sys, time
+from lm.study import leases, worker
+leases.HEARTBEAT_SECONDS = 0.02
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+trained, said, root = [], [], pathlib.Path(sys.argv[1])
+def train(config, folder):
+    if not trained:
+        trained.append(folder.parent)
+        claims, away = folder.parent / "claims", folder.parent / "away"
+        claims.rename(away)
+        claims.symlink_to(claims)  # a loop: no file in it can be named
+        while not said:
+            time.sleep(0.01)
+        claims.unlink()
+        away.rename(claims)
+        lease = leases._take(folder.parent, 2)  # stands for another machine that saw no heartbeat
+        time.sleep(60)
+    raise ValueError("this one ends")
+def log(line):
+    said.append(line)
+    print(line.splitlines()[-1])
+print(worker.work(root, train, log=log), trained[0].name)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, timeout=60, check=True)
+    lines = done.stdout.splitlines()
+    assert "no heartbeat" in lines[0]
+    assert sum("left to another worker" in line for line in lines) == 1
+    count, taken = lines[-1].split()
+    rows = {row.id: row for row in read_rows(root)}
+    assert (int(count), rows[taken].status) == (16, "pending")
+    assert sum(row.status == "failed" for row in rows.values()) == 15
+
+
+@pytest.mark.parametrize("name", ["../x", "../../x", "", ".", "a/b", None, 7])
+def test_a_cell_id_that_is_no_folder_in_the_study_is_refused(root, name):
+    study = json.loads((root / "study.json").read_text(encoding="utf-8"))
+    study["cells"][0]["id"] = name
+    (root / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    for read in (_work, read_rows):
+        with pytest.raises(UserError, match="cell id"):
+            read(root)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 1, "cells": 3}', '{"schema": 1, "cells": ["x"]}'])
+def test_a_study_that_lists_no_cells_is_refused(root, content):
+    (root / "study.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"study\.json"):
+        _work(root)
+
+
+def test_an_address_of_a_store_is_refused():
+    with pytest.raises(UserError, match="gs:/bucket/study"):
+        _work(pathlib.Path("gs://bucket/study"))

@@ -1,0 +1,350 @@
+"""Leases let one worker at a time train a cell, and keep one that lost its lease from touching the cell (imports no jax).
+
+    cells/ID/claims/000007    the claim of epoch 7: which process its worker is, touched as a heartbeat, emptied when it is given back
+    cells/ID/epoch-000007/    the folder in which that worker trains
+    cells/ID/run.json         the result, linked from there once; it names the epoch
+
+A worker takes a cell by creating the claim of the next epoch. Only one of several can: a hard link is made or fails as a whole, on POSIX
+file systems and on NFS, and no lock is needed. Claims are never removed, so the numbers only grow. The newest counts. It is stale when its
+process is gone (same machine) or its heartbeat is older than `STALE_SECONDS` by the file server's clock; then anyone may take the next.
+
+A worker that was paused past its lease writes into the folder of its own epoch, which nobody reads any more. It cannot end the cell, since
+it checks its lease by a clock of its own before, and since the result is created once.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from typing import Any, Optional
+
+from lm import files
+from lm.errors import UserError
+from lm.study import machine, records
+
+LEASE_SECONDS = 90.0  # what a worker may rely on after a heartbeat, by its own clock
+STALE_SECONDS = 120.0  # what others wait for the next heartbeat: longer, so that a worker stops before another begins
+HEARTBEAT_SECONDS = 10.0
+CLAIMS = records.CLAIMS
+EPOCH = "epoch-"
+KEPT = ("config.json", CLAIMS, records.FAILURES)  # what is in a cell's folder from the plan on; the rest is of a run
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_held: set["Lease"] = set()
+
+
+class Lost(Exception):
+    """The worker has no lease on its cell any more."""
+
+
+@dataclasses.dataclass(eq=False)
+class Lease:
+    """This process's hold on a cell, for one epoch.
+
+    `cell` is the cell's folder. `deaths` counts the workers before this one that ended without a word and without a checkpoint. `until` is
+    when the lease runs out, by `machine.clock`. `lost` says that the cell is another's or was removed.
+    """
+
+    cell: pathlib.Path
+    epoch: int
+    deaths: int
+    until: float
+    lost: bool = False
+
+    @property
+    def claim(self) -> pathlib.Path:
+        return _claim(self.cell, self.epoch)
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The folder of this epoch, in which the cell is trained."""
+        return workdir(self.cell, self.epoch)
+
+    def renew(self) -> bool:
+        """Says that the worker is alive. Returns False when the lease is lost. Raises OSError when the file server does not answer."""
+        began = machine.clock()
+        try:
+            os.utime(self.claim)
+            self.lost = self.lost or newest(self.cell) != self.epoch
+        except FileNotFoundError:
+            self.lost = True
+        if not self.lost:
+            self.until = began + LEASE_SECONDS
+        return not self.lost
+
+    def is_lost(self) -> bool:
+        """Says whether another worker has taken or ended the cell; False when nobody can tell."""
+        try:
+            return not self.renew() or records.is_finished(self.cell)
+        except OSError:
+            return self.lost
+
+    def begin(self) -> pathlib.Path:
+        """Makes the folder of this epoch from what the last one left, and returns it.
+
+        Files are copied, not moved, so that a worker that lost its lease cannot write into them. Those of checkpoints never change and are
+        linked.
+        """
+        old = [folder for folder in _epochs(self.cell) if folder.name < self.workdir.name]
+        source, building = old[-1] if old else self.cell, self.workdir.with_suffix(".tmp")
+
+        def copy(path: str, target: str) -> None:
+            if pathlib.Path(path).parent == source:  # a file such as metrics.jsonl, which grows
+                shutil.copy2(path, target)
+            else:
+                os.link(path, target)
+
+        for attempt in range(3):
+            shutil.rmtree(building, ignore_errors=True)
+            try:
+                shutil.copytree(source, building, ignore=_left_out, copy_function=copy)
+                break
+            except shutil.Error as error:  # something vanished: the worker before this one is not as dead as it seemed
+                if attempt == 2:
+                    raise OSError(f"cannot copy {source}: {error.args[0][0][2]}") from error
+        building.rename(self.workdir)
+        for folder in old:
+            shutil.rmtree(folder, ignore_errors=True)
+        _clear(self.cell)
+        return self.workdir
+
+    def commit(self, record: dict[str, Any]) -> None:
+        """Makes a finished run's record the cell's result, once and as a whole. Raises Lost when the lease has run out."""
+        if not self.renew() or machine.clock() >= self.until:
+            raise Lost(f"the lease of epoch {self.epoch} ran out")
+        self.workdir.mkdir(exist_ok=True)
+        sealed = self.workdir / "result.json"
+        files.write_json(sealed, records.sealed(record, self.epoch))
+        if machine.clock() >= self.until or not _link(sealed, self.cell / records.FILE):
+            raise Lost(f"the lease of epoch {self.epoch} ran out, or the cell has ended")
+        settle(self.cell)
+
+    def give_back(self) -> None:
+        """Frees the cell for others, if it is held still."""
+        _held.discard(self)
+        _empty(self.claim)
+
+
+def claim(study_dir: pathlib.Path, cell_id: str) -> Optional[Lease]:
+    """Takes a cell for this process. Returns None when the cell is finished or another living process holds it.
+
+    Raises: UserError on a file system that has no hard links, or when the heartbeat of another machine lies in the future.
+    """
+    cell = study_dir / "cells" / cell_id
+    if records.is_finished(cell):
+        settle(cell)  # its worker may have been killed before it did
+        return None
+    last = newest(cell)
+    if _holder(cell, last) is not None:
+        _require_past(cell, last)
+        return None
+    lease = _take(cell, last + 1)
+    if lease is not None and records.is_finished(cell):  # by another worker, since the look above
+        lease.give_back()
+        return None
+    return lease
+
+
+def holder(cell: pathlib.Path) -> Optional[dict[str, Any]]:
+    """Returns the living process that holds a cell, with its epoch; None when the newest claim is given back, stale or unreadable."""
+    return _holder(cell, newest(cell))
+
+
+def _holder(cell: pathlib.Path, epoch: int) -> Optional[dict[str, Any]]:
+    owner = _owner(_claim(cell, epoch))
+    if owner is None or machine.is_gone(owner):
+        return None
+    return owner | {"epoch": epoch} if _age(cell, epoch) < STALE_SECONDS else None
+
+
+def newest(cell: pathlib.Path) -> int:
+    """Returns the newest epoch of a cell; 0 when nobody has ever claimed it."""
+    return max(_claimed(cell), default=0)
+
+
+def workdir(cell: pathlib.Path, epoch: int) -> pathlib.Path:
+    """Returns the folder in which the worker of an epoch trains."""
+    return cell / f"{EPOCH}{epoch:06d}"
+
+
+def clear_stale(study_dir: pathlib.Path, cell_ids: list[str]) -> int:
+    """Gives back the claims of this machine's processes that are gone, and returns how many there were."""
+    freed = 0
+    for cell in (study_dir / "cells" / cell_id for cell_id in cell_ids):
+        path = _claim(cell, newest(cell))
+        owner = _owner(path)
+        if owner is not None and machine.is_gone(owner):
+            _empty(path)
+            freed += 1
+    return freed
+
+
+def silent(study_dir: pathlib.Path, cell_ids: list[str]) -> set[int]:
+    """Returns the numbers of this machine's processes that live and hold a cell, but have no heartbeat."""
+    found = set()
+    for cell in (study_dir / "cells" / cell_id for cell_id in cell_ids):
+        epoch = newest(cell)
+        owner = _owner(_claim(cell, epoch))
+        if owner is not None and machine.is_here(owner) and not machine.is_gone(owner) and _age(cell, epoch) >= STALE_SECONDS:
+            found.add(owner["pid"])
+    return found
+
+
+def give_back_all() -> None:
+    """Frees all cells that this process holds."""
+    for lease in list(_held):
+        lease.give_back()
+
+
+def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool) -> list[str]:
+    """Makes failed cells free again and returns their ids. One that a living process holds is left to it.
+
+    Args:
+        study_dir: the study's directory
+        cell_ids: the cells to look at
+        from_start: train them from their start, not from their newest checkpoint; without readable records they are in any case
+    """
+    freed = []
+    for cell_id in cell_ids:
+        cell = study_dir / "cells" / cell_id
+        last = newest(cell)
+        if records.read(cell).get("status") != "failed" or _holder(cell, last) is not None:
+            continue
+        lease = _take(cell, last + 1)
+        if lease is None:
+            continue
+        record = records.read(cell)
+        if record.get("status") == "failed":
+            if from_start or not records.is_begun(record):
+                for folder in _epochs(cell):
+                    shutil.rmtree(folder)
+                _clear(cell)
+            else:
+                lease.begin()
+            for epoch in _claimed(cell):
+                _empty(_claim(cell, epoch))  # forgets the workers that died
+            freed.append(cell_id)
+        lease.give_back()
+    return freed
+
+
+def settle(cell: pathlib.Path) -> None:
+    """Moves what the worker of a finished cell left from the folder of its epoch into the cell's folder."""
+    folders = _epochs(cell)
+    if not folders:
+        return
+    epoch = records.read(cell).get("seal", {}).get("epoch", 0)
+    source = workdir(cell, epoch) if workdir(cell, epoch) in folders else folders[-1]
+    for path in source.iterdir():
+        if path.name not in (records.FILE, "result.json", ".lock", *KEPT):
+            with contextlib.suppress(OSError):  # another process does the same
+                _remove(cell / path.name)
+                path.rename(cell / path.name)
+    for folder in cell.glob(f"{EPOCH}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take(cell: pathlib.Path, epoch: int) -> Optional[Lease]:
+    """Creates the claim of an epoch, which follows the one that was judged; None when another process does so first."""
+    (cell / CLAIMS).mkdir(parents=True, exist_ok=True)
+    began, saved = machine.clock(), _newest_checkpoint(cell)
+    path = _claim(cell, epoch)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix=".new-", dir=path.parent) as file:
+        os.fchmod(file.fileno(), 0o644)
+        json.dump(machine.process() | {"checkpoint": saved, "time": time.time()}, file)
+        file.flush()
+        if not _link(pathlib.Path(file.name), path):
+            return None
+    before = [_owner(_claim(cell, number)) for number in _claimed(cell) if number < epoch]
+    deaths = sum(owner is not None and owner.get("checkpoint") == saved for owner in before)
+    lease = Lease(cell, epoch, deaths, began + LEASE_SECONDS)
+    _held.add(lease)
+    return lease
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> bool:
+    """Makes a file exist under a second name; returns False when that name is taken."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return os.stat(source).st_nlink > 1  # NFS: made, and the answer was lost
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        raise UserError(f"cannot link {target}: workers need a file system with hard links, such as a local one or NFS") from error
+    return True
+
+
+def _claim(cell: pathlib.Path, epoch: int) -> pathlib.Path:
+    return cell / CLAIMS / f"{epoch:06d}"
+
+
+def _claimed(cell: pathlib.Path) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(cell / CLAIMS) if name.isdecimal()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _owner(path: pathlib.Path) -> Optional[dict[str, Any]]:
+    """Returns a claim's content; None when it is absent, given back, or nothing that this program wrote."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) and "born" in owner else None
+
+
+def _age(cell: pathlib.Path, epoch: int) -> float:
+    """Returns the seconds since the last heartbeat of an epoch, both ends by the file server's clock."""
+    try:
+        stamp = _claim(cell, epoch).stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+    return machine.server_time(cell.parent.parent) - stamp
+
+
+def _require_past(cell: pathlib.Path, epoch: int) -> None:
+    """Raises UserError for a heartbeat in the future: the file system stamps files by clocks of its clients, and they differ."""
+    if (ahead := -_age(cell, epoch)) > machine.MAX_SKEW_SECONDS:
+        host = (_owner(_claim(cell, epoch)) or {}).get("host")
+        raise UserError(f"{_claim(cell, epoch)}: the heartbeat of {host} lies {ahead:.0f} s in the future: set the clocks of both (NTP)")
+
+
+def _epochs(cell: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in cell.glob(f"{EPOCH}*") if path.name.removeprefix(EPOCH).isdecimal())
+
+
+def _newest_checkpoint(cell: pathlib.Path) -> int:
+    folder = [cell, *_epochs(cell)][-1] / records.CHECKPOINTS
+    names = [path.parent.name for path in folder.glob("*/manifest.json")]
+    return max((int(name) for name in names if name.isdecimal()), default=-1)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Returns what is no part of a run, or unfinished."""
+    del folder
+    return {name for name in names if name in (*KEPT, ".lock", "claim") or name.startswith(EPOCH) or name.endswith(".tmp")}
+
+
+def _clear(cell: pathlib.Path) -> None:
+    """Removes a run from a cell's folder; its record goes last, since checkpoints without one are of nobody knows which run."""
+    entries = [path for path in cell.iterdir() if path.name not in KEPT and not path.name.startswith(EPOCH)]
+    for path in sorted(entries, key=lambda path: path.name == records.FILE):
+        _remove(path)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _empty(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):  # it stays until it is stale
+        os.truncate(path, 0)

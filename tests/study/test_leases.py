@@ -1,0 +1,199 @@
+"""Leases: one holder at a time, none after its process is gone, and no result of a worker whose lease ran out."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lm import files
+from lm.errors import UserError
+from lm.study import leases, machine, records
+
+CELLS = [f"cell{i:02d}" for i in range(40)]
+DONE = {"id": "cell00", "status": "completed", "reason": None}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for cell in CELLS:
+        (tmp_path / "cells" / cell).mkdir(parents=True)
+    return tmp_path
+
+
+def _forge(root, epoch=1, **changes):
+    """Writes the claim of a process that never was, or of another machine."""
+    path = root / "cells" / "cell00" / "claims" / f"{epoch:06d}"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(machine.process() | {"born": "0", "checkpoint": -1} | changes), encoding="utf-8")
+    return path
+
+
+def _silence(lease):
+    """Makes a lease look as after a pause of its worker, to the worker and to others."""
+    lease.until = machine.clock()
+    os.utime(lease.claim, (0, time.time() - leases.STALE_SECONDS - 1))
+
+
+def test_processes_that_race_share_the_cells_out(root):
+    code = (
+        "import sys, pathlib; from lm.study import leases; root = pathlib.Path(sys.argv[1]); sys.stdin.read(1)\n"
+        "print(*[c for c in sys.argv[2:] if leases.claim(root, c)], flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(root), *CELLS]
+    racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for racer in racers:
+        racer.stdin.write("go")
+        racer.stdin.flush()
+    taken = [racer.stdout.readline().split() for racer in racers]
+    assert sorted(cell for cells in taken for cell in cells) == CELLS
+    assert not leases.claim(root, CELLS[0])  # all racers are alive still
+    for racer in racers:
+        racer.kill()
+        racer.wait()
+        racer.stdin.close()
+        racer.stdout.close()
+    assert leases.clear_stale(root, CELLS) == len(CELLS)
+    assert leases.claim(root, CELLS[0]).epoch == 2
+
+
+def test_a_claim_is_given_back_and_its_number_never_used_again(root):
+    first = leases.claim(root, "cell00")
+    assert not leases.claim(root, "cell00")
+    first.give_back()
+    second = leases.claim(root, "cell00")
+    assert (first.epoch, second.epoch) == (1, 2)
+    first.give_back()  # of an epoch that is over
+    assert leases.holder(second.cell)["epoch"] == 2
+
+
+@pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"boot": "another"}, {"namespace": "pid:[1]"}])
+def test_a_process_of_another_machine_boot_or_container_is_believed_while_its_heart_beats(root, other):
+    """Its number says nothing here: a container beside this one has the same name and other processes."""
+    path = _forge(root, **other)
+    assert not leases.claim(root, "cell00")
+    os.utime(path, (0, time.time() - leases.STALE_SECONDS - 1))
+    assert leases.claim(root, "cell00")
+
+
+def test_a_process_number_used_again_is_another_process(root):
+    _forge(root)
+    assert leases.claim(root, "cell00").epoch == 2
+
+
+@pytest.mark.parametrize("content", [b'{"pid": 12', b"[]", b'"x"', b"\xff\xfe", b"", b'{"pid": "x"}'])
+def test_a_claim_that_nobody_can_read_is_stale(root, content):
+    _forge(root).write_bytes(content)
+    assert leases.claim(root, "cell00").epoch == 2
+
+
+@pytest.mark.parametrize(("status", "free"), [("running", True), ("completed", False), ("diverged", False), ("failed", False)])
+def test_what_is_finished_is_never_claimed_again(root, status, free):
+    files.write_json(root / "cells" / "cell00" / "run.json", {"status": status})
+    assert (leases.claim(root, "cell00") is not None) is free
+
+
+def _save(workdir):
+    (workdir / "checkpoints" / "5").mkdir(parents=True)
+    (workdir / "checkpoints" / "5" / "manifest.json").write_text("{}")
+    files.write_json(workdir / "run.json", {"status": "running"})
+
+
+@pytest.fixture
+def rivals(root):
+    """The leases of a worker that was paused past its lease, with its metrics open, and of one that took the cell and began."""
+    paused = leases.claim(root, "cell00")
+    _save(paused.begin())
+    with open(paused.workdir / "metrics.jsonl", "w") as metrics:
+        _silence(paused)
+        other = leases.claim(root, "cell00")
+        other.begin()
+        metrics.write("late")
+    return paused, other
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(rivals):
+    paused, other = rivals
+    assert (other.workdir / "checkpoints" / "5" / "manifest.json").exists()
+    assert (other.workdir / "metrics.jsonl").read_text() == ""
+    assert not paused.workdir.exists()
+    assert not paused.renew()
+    with pytest.raises(leases.Lost):
+        paused.commit(DONE)
+    paused.give_back()
+    assert leases.holder(other.cell)["epoch"] == 2
+
+
+def test_a_result_is_committed_once_and_names_its_epoch(rivals):
+    paused, other = rivals
+    other.commit(DONE)
+    record = records.read(other.cell)
+    assert (record["status"], record["seal"]["epoch"]) == ("completed", 2)
+    assert sorted(path.name for path in other.cell.iterdir()) == ["checkpoints", "claims", "metrics.jsonl", "run.json"]
+    for lease in (paused, other):
+        with pytest.raises(leases.Lost):
+            lease.commit(DONE)
+    assert records.read(other.cell) == record
+
+
+def test_a_lease_that_ran_out_is_regained_while_nobody_has_taken_it(root):
+    lease = leases.claim(root, "cell00")
+    lease.begin()
+    _silence(lease)
+    assert lease.renew()  # the worker woke before anyone looked
+    assert leases.holder(lease.cell)
+    lease.commit(DONE)
+
+
+def test_a_living_process_without_a_heartbeat_loses_its_cell(root):
+    """It was stopped (SIGSTOP), and the launcher learns which it is."""
+    lease = leases.claim(root, "cell00")
+    assert leases.silent(root, CELLS) == set()
+    _silence(lease)
+    assert leases.silent(root, CELLS) == {os.getpid()}
+    assert leases.claim(root, "cell00").epoch == 2
+
+
+def test_an_unsealed_or_altered_record_is_not_believed(root):
+    lease = leases.claim(root, "cell00")
+    lease.begin()
+    lease.commit(DONE | {"final": {"nats_per_byte": 1.25}})
+    path = lease.cell / "run.json"
+    whole = path.read_text()
+    assert records.read(lease.cell)["status"] == "completed"
+    for text in (whole.replace("1.25", "1.24"), json.dumps(DONE), "[]", '"x"', whole.replace('"epoch"', '"epok"')):
+        path.write_text(text)
+        assert records.read(lease.cell)["status"] == "failed"
+        assert str(path) in records.read(lease.cell)["reason"]
+    path.write_bytes(b"\xff\xfe")
+    assert records.read(lease.cell)["status"] == "failed"
+    lease.give_back()
+    assert leases.retry(root, ["cell00"], from_start=False) == ["cell00"]
+    assert leases.claim(root, "cell00")
+
+
+def test_clocks_that_differ_are_refused(root, monkeypatch):
+    machine.require_clock(root)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 200)
+    with pytest.raises(UserError, match="200 s ahead"):
+        machine.require_clock(root)
+    assert leases.claim(root, "cell00")
+    assert not leases.claim(root, "cell00")  # ages are by the file server's clock alone
+    path = _forge(root, epoch=2, host="elsewhere")
+    os.utime(path, (now + 200, now + 200))  # a file system that believes its clients
+    with pytest.raises(UserError, match="elsewhere"):
+        leases.claim(root, "cell00")
+
+
+def test_workers_that_die_in_one_place_are_counted(root):
+    for epoch in (1, 2):
+        _forge(root, epoch)
+    lease = leases.claim(root, "cell00")
+    assert lease.deaths == 2
+    (lease.begin() / "checkpoints" / "7").mkdir(parents=True)
+    (lease.workdir / "checkpoints" / "7" / "manifest.json").write_text("{}")
+    _silence(lease)
+    assert leases.claim(root, "cell00").deaths == 0  # the cell got on meanwhile
