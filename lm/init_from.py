@@ -13,7 +13,7 @@ from lm.data.tokenizer import build
 from lm.errors import UserError
 from lm.hf.families import effective
 from lm.model.config import ModelConfig
-from lm.train import record
+from lm.train import record, sealed
 from lm.train.config import RunConfig
 from lm.train.record import Source
 
@@ -72,9 +72,7 @@ def require_said(config: RunConfig, workdir: Path, file: Path) -> None:
 
 
 def _recorded(folder: Path, saved: record.Record) -> dict[str, Any]:
-    from lm.train import checkpoint
-
-    steps = checkpoint.steps(folder)
+    steps = sealed.steps(folder)
     if not steps:
         raise UserError(f"--init_from={folder} has no checkpoint: train it first, or name another run")
     kept = {key: value for key, value in record.origin(saved).items() if key in ("ids", "family")}

@@ -23,7 +23,7 @@ from lm.infer.__main__ import continuations
 from lm.infer.sampling import Greedy
 from lm.init_from import find, require_tokenizer
 from lm.model.weights import flatten
-from lm.train import checkpoint, record
+from lm.train import checkpoint, record, sealed
 from lm.train.config import RunConfig
 
 
@@ -102,7 +102,7 @@ def test_imported_weights_train_on_in_their_directory_or_in_another(source, tmp_
     assert (again["init_from"]["run"], again["init_from"]["step"]) == (done["id"], 1)
     require_weights(third, source)
     assert runner.train_run(config, third, init_from=str(other)) == again  # done already
-    shutil.rmtree(third / checkpoint.FOLDER)  # as if it had been killed before its first checkpoint
+    shutil.rmtree(third / sealed.FOLDER)  # as if it had been killed before its first checkpoint
     record.write(third, again | {"status": "running"})
     assert runner.train_run(config, third, init_from=str(other))["final"] == again["final"]
     require_weights(third, source)
