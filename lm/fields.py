@@ -227,15 +227,18 @@ def wrong_type(path: str, hint: Any, value: Any, nearest: Sequence[str] = ()) ->
     return UserError(f"{path} takes {describe(hint)}, not {value!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-def unknown_key(path: str, root: type) -> UserError:
-    """Returns the error for an unknown key. It names the nearest valid key, by the spelling of the whole path or of its last name."""
+def unknown_key(path: str, root: type, flag: str = "") -> UserError:
+    """Returns the error for an unknown key. It names the nearest valid key, by the spelling of the whole path or of its last name.
+
+    `flag` is what stands before a key where it is written as a flag.
+    """
     known, last = list(_paths(root, "")), path.rpartition(".")[2]
     ends = [key.rpartition(".")[2] for key in known]
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.8)
     if not near and (end := difflib.get_close_matches(last, ends, n=1, cutoff=0.6)):
         near = difflib.get_close_matches(path, [key for key, e in zip(known, ends, strict=True) if e == end[0]], n=1, cutoff=0.0)
     near = near or difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-    return UserError(f"unknown key {path!r}; the nearest valid key is {near[0]!r}")
+    return UserError(f"unknown key {flag + path!r}; the nearest valid key is {flag + near[0]!r}")
 
 
 def _paths(cls: type, prefix: str) -> Iterator[str]:

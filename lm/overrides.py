@@ -38,7 +38,7 @@ def apply_overrides(config: T, overrides: list[str]) -> T:
     tree = fields.plain_fields(config)
     for path, equals, text in sorted(items, key=lambda item: item[0].count(".")):  # strategies come before their fields
         if not equals:
-            raise UserError(f"{path} needs a value: {path}=...")
+            raise UserError(f"--config.{path} needs a value: --config.{path}=...")
         tree = _assigned(tree, type(config), path.split("."), text, path, type(config))
     return fields.build(type(config), tree, "", type(config))
 
@@ -57,7 +57,7 @@ def _assigned(old: Any, hint: Any, parts: list[str], text: str, path: str, root:
         new = _assigned(old[index] if index < len(old) else None, hints[index], parts[1:], text, path, root)
         return [*old[:index], new, *old[index + 1 :]]
     if not fields.is_group(hint):
-        raise fields.unknown_key(path, root)
+        raise fields.unknown_key(path, root, "--config.")
     options = fields.alternatives(hint)
     if old is None and len(options) > 1:
         raise UserError(f"{here} is none; choose one of {', '.join(option.name for option in options)} before {path}")
@@ -74,7 +74,7 @@ def _not_a_field(path: str, here: str, key: str, cls: Any, options: tuple, root:
         return UserError(
             f"{path} is a field of {' and '.join(owners)}, but {here} is {cls.name}; set --config.{here}={owners[0]} or drop {key}"
         )
-    return fields.unknown_key(path, root)
+    return fields.unknown_key(path, root, "--config.")
 
 
 def _parsed(old: Any, hint: Any, text: str, path: str, root: type) -> Any:

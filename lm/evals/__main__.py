@@ -20,7 +20,14 @@ from lm.mesh import MeshConfig
 from lm.train import record, sealed
 from lm.train.config import ExecutionConfig, RunConfig
 
-FREE = ("data.objective", "data.sequence_length", "data.components.0.", "evaluation.", "compute_dtype")  # what --config may set
+FREE = (
+    "data.objective",
+    "data.packing",
+    "data.sequence_length",
+    "data.components.0.",
+    "evaluation.",
+    "compute_dtype",
+)  # what --config may set
 
 
 def parser() -> argparse.ArgumentParser:

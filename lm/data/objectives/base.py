@@ -101,8 +101,11 @@ class Objective:
         needed = self.vocabulary(tokenizer)
         if needed > vocab_size:
             text = tokenizer.vocab_size
-            ids = f"{text} ids" + (f" and objective {self.name} needs {needed - text} more" if needed > text else "")
-            raise UserError(f"the tokenizer has {ids} but the model a vocabulary of {vocab_size}; set --config.model.vocab_size={needed}")
+            more, other = (f" and objective {self.name} needs {needed - text} more", "objective") if needed > text else ("", "tokenizer")
+            raise UserError(
+                f"the tokenizer has {text} ids{more} but the model a vocabulary of {vocab_size};"
+                f" set --config.model.vocab_size={needed} for a new model, or take another {other}"
+            )
 
     @property
     def token_key(self) -> tuple[str, ...]:
