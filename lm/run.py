@@ -163,7 +163,7 @@ def main(argv: Optional[list[str]] = None) -> int:
 def train(config: RunConfig, workdir: Path, **how: Any) -> int:
     """Trains a run as one of the processes that have joined, reports its end, and returns the command's exit status."""
     if distributed.count() == 1:
-        checks.check_files(config)
+        checks.check_text(config)
         checks.check_workdir(config, workdir)
     from lm import runner  # imports jax
 

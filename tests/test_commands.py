@@ -61,6 +61,7 @@ WRONG += [["lm.scaling", "fit", "table.csv", f"--{option}"] for option in ("law=
 WRONG += [
     ["lm.scaling", "fit", "table.csv", f"--{option}"] for option in ("loss=nothing", "save=table.csv", "quality=all", "no_such_flag=1")
 ]
+WRONG += [["lm.scaling", "fit", "table.csv", "--between", "Q", "1", "2"]]
 
 
 def python(*arguments, cwd=ROOT):

@@ -6,7 +6,8 @@ from typing import Any, Optional
 
 from lm import config as config_lib
 from lm import distributed
-from lm.data import corpora
+from lm.data import corpora, info
+from lm.data.mixture import require_unique
 from lm.data.objectives.shape import longest_that_fits
 from lm.errors import UserError
 from lm.model import refusals
@@ -25,10 +26,13 @@ def check_config(config: RunConfig) -> None:
         corpora.check(component)
 
 
-def check_files(config: RunConfig) -> None:
-    """Raises UserError for files of text that are not there and not prepared; reads none."""
+def check_text(config: RunConfig) -> None:
+    """Raises UserError for files of text that are not there, or for fewer prepared tokens than the run needs; reads no text."""
     for component in config.data.components:
         corpora.check_files(component, config.data_dir)
+    prepared = info.info(config.data, config.data_dir)
+    if prepared is not None:
+        require_unique(config.data, total_steps(config) * config.batch_size, prepared["rows_per_epoch"])
 
 
 def check_rows(config: RunConfig, row: RowShape) -> None:

@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     table.check_report(args)
     _check_save(args)
     runs = _table_of(args)
+    if strange := [name for name, _, _ in args.between if name not in runs.inputs]:
+        raise UserError(f"--between {strange[0]}: no input {strange[0]!r} to filter by: there are {', '.join(runs.inputs)}")
     settings = dataclasses.replace(
         table.settings_of(args), approaches=approaches, curve=args.curve, regression=args.regression, filters=filters_of(args),
         targets=table.positive_flops("--target", args.target), profiles=tuple(args.profile), likelihood=args.likelihood,
