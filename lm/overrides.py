@@ -71,8 +71,9 @@ def _assigned(old: Any, hint: Any, parts: list[str], text: str, path: str, root:
 def _not_a_field(path: str, here: str, key: str, cls: Any, options: tuple, root: type) -> UserError:
     owners = [option.name for option in options if key in fields.of(option)]
     if owners:
+        others = f" (or {', '.join(owners[1:])})" if owners[1:] else ""
         return UserError(
-            f"{path} is a field of {' and '.join(owners)}, but {here} is {cls.name}; set --config.{here}={owners[0]} or drop {key}"
+            f"{path} is a field of {' and '.join(owners)}, but {here} is {cls.name}; set --config.{here}={owners[0]}{others} or drop {key}"
         )
     return fields.unknown_key(path, root, "--config.")
 

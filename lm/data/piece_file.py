@@ -7,7 +7,7 @@ import numpy as np
 
 from lm.data import own_ids
 from lm.data.store import digest
-from lm.data.token_ids import checked, utf8
+from lm.data.token_ids import checked, read_file, utf8, wrong_file
 from lm.errors import UserError
 
 _CONTROL = 3  # the type of pieces, in a SentencePiece model, that text does not yield
@@ -91,13 +91,7 @@ def read(path: str) -> tuple[bytes, Any]:
     """Returns (content, processor) of a SentencePiece model, whose sentinels text does not yield; UserError if the file is none."""
     import sentencepiece
 
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise UserError(
-            f"data.tokenizer.path={path!r}: {error.strerror or error}; name a SentencePiece model with --config.data.tokenizer.path"
-        ) from error
+    content = read_file(path, "sentencepiece_file")
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         pieces = range(processor.get_piece_size())
@@ -105,7 +99,7 @@ def read(path: str) -> tuple[bytes, Any]:
             processor = sentencepiece.SentencePieceProcessor(model_proto=_with_control_sentinels(content))
         return content, processor
     except Exception as error:  # SentencePiece and protobuf raise their own
-        raise UserError(f"{path} is not a SentencePiece model: {' '.join(str(error).split())[:120]}") from error
+        raise wrong_file(path, "sentencepiece_file", content, error) from error
 
 
 def _with_control_sentinels(content: bytes) -> bytes:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Optional
 
+from lm.data.token_ids import read_file, wrong_file
 from lm.errors import UserError
 
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -90,13 +91,7 @@ def as_tokenizer_json(path: str, encoding: Optional[str]) -> tuple[str, str]:
 
 def read(path: str) -> dict[bytes, int]:
     """Returns the rank of each token. Raises UserError for a line that holds none, naming it, and where a byte has no token."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise UserError(
-            f"data.tokenizer.path={path!r}: {error.strerror or error}; name a file of ranks with --config.data.tokenizer.path"
-        ) from error
+    content = read_file(path, "tiktoken")
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(content.splitlines(), 1):
         parts = line.split()
@@ -106,13 +101,13 @@ def read(path: str) -> dict[bytes, int]:
             token, rank = base64.b64decode(parts[0], validate=True), int(parts[1])
         except (ValueError, IndexError):
             shown = line[:40].decode("utf-8", errors="replace")
-            raise UserError(f"{path}, line {number}: {shown!r} is no token in base64 and its rank") from None
+            raise wrong_file(path, "tiktoken", content, f"line {number}, {shown!r}, is no token in base64 and its rank") from None
         ranks[token] = rank
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
-        raise UserError(f"{path} is no file of tiktoken's ranks: {len(missing)} bytes have no token, such as {missing[0]}")
+        raise wrong_file(path, "tiktoken", content, f"{len(missing)} bytes have no token, such as {missing[0]}")
     if len({*ranks.values()}) < len(ranks):
-        raise UserError(f"{path} is no file of tiktoken's ranks: two tokens have one rank")
+        raise wrong_file(path, "tiktoken", content, "two tokens have one rank")
     return ranks
 
 

@@ -19,7 +19,7 @@ from lm.data.own_ids import OwnIds
 from lm.data.piece_file import PieceFile
 from lm.data.piece_file import read as read_piece_file
 from lm.data.store import digest, new_directory, shuffled
-from lm.data.token_ids import checked, utf8
+from lm.data.token_ids import checked, read_file, utf8, wrong_file
 from lm.errors import UserError
 
 Log = Callable[[str], None]
@@ -281,16 +281,11 @@ def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
 
 def read_tokenizer_json(path: str) -> tuple[bytes, Any]:
     """Returns (content, tokenizer of the `tokenizers` library) of a tokenizer.json; UserError if it is none."""
+    content = read_file(path, "huggingface")
     try:
-        with open(path, "rb") as file:
-            content = file.read()
         return content, from_json(content.decode("utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"data.tokenizer.path={path!r}: {error.strerror or error}; name a tokenizer.json with --config.data.tokenizer.path"
-        ) from error
     except Exception as error:  # the library raises bare Exception on a file it cannot parse
-        raise UserError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
+        raise wrong_file(path, "huggingface", content, error) from error
 
 
 def _of_text(tokenizer: Any, content: Mapping[str, Any], vocabulary: Mapping[str, int], end: str) -> tuple[Any, bool]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.data import rank_file, tokenizer
-from lm.data.config import SentencePieceFile, TiktokenFile
+from lm.data.config import HuggingFaceTokenizer, SentencePieceFile, TiktokenFile
 from lm.data.objectives import config as C
 from lm.data.token_ids import utf8
 from lm.errors import UserError
@@ -155,7 +155,7 @@ def test_a_published_encoding_is_known_by_its_number_of_ranks(ranks, tmp_path, m
         assert each.end in each.special
 
 
-def test_files_that_are_no_ranks_are_refused_in_one_line(ranks, tmp_path):
+def test_files_that_are_no_ranks_are_refused_in_one_line(ranks, t5, tmp_path):
     (tmp_path / "odd").write_text("IQ== 0\nnot base64\n")
     (tmp_path / "few").write_text("IQ== 0\n")
     for config, match in [
@@ -168,6 +168,17 @@ def test_files_that_are_no_ranks_are_refused_in_one_line(ranks, tmp_path):
         with pytest.raises(UserError, match=match) as caught:
             build(config)
         assert "\n" not in str(caught.value)
+    for kind, path in (
+        (HuggingFaceTokenizer, ranks),
+        (TiktokenFile, t5),
+        (SentencePieceFile, ranks),
+    ):  # of another kind: the error says which
+        with pytest.raises(UserError, match=f"--config.data.tokenizer={'tiktoken' if path == ranks else 'sentencepiece_file'}$"):
+            build(kind(path))
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
+    for kind in (TiktokenFile, SentencePieceFile):
+        with pytest.raises(UserError, match=r"--config\.data\.tokenizer=huggingface$"):
+            build(kind(str(tmp_path / "tokenizer.json")))
     with pytest.raises(UserError, match="character 1"):
         utf8("a\ud800")
     assert np.array_equal(read_ranks(ranks).encode_batch(["a", "b"])[1], read_ranks(ranks).encode("b"))
