@@ -1,10 +1,12 @@
 """Recommends the models to train beyond the study: N*, D* and the loss to expect at 10 and 100 times the largest budget.
 
-The backtest over public tables says who answers (docs/backtest.md). N* and D* are those of approach 2 whose exponent may drift; where the
-minima give none, those of approach 3 with the law's own error. The loss is that of one run of this N* and D*, predicted as the forecast of
-the largest budget is: with seed noise, the draws of the parameters and the law's own error in its interval.
+`python -m experiments.replications.few_budgets` says who answers (docs/backtest.md). N* is that of approach 2 whose exponent may drift;
+where the minima give none, that of approach 3 with the law's own error. D* is what C pays for at N*. The loss is that of one run of this N*
+and D*, predicted as the forecast of the largest budget is: with seed noise, the draws of the parameters and the law's own error in its
+interval.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -23,14 +25,13 @@ from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 FACTORS = (10.0, 100.0)  # times the largest budget
-Split = tuple[Answer, Answer]  # N* and D*
 
 
 @result
 class Recommendation:
     """The model to train at C = `flops`, `factor` times the largest budget, and its loss in nats per byte.
 
-    `by` is the approach that N* and D* come from, 2 or 3, None where both refuse; `minima` and `law` are all that each of them says.
+    `by` is the approach that N* comes from, 2 or 3, None where both refuse; `minima` and `law` are all that each of them says.
     """
 
     factor: float
@@ -49,17 +50,19 @@ def recommend(
     cells: Runs,
     noise: Union[NoiseModel, Refusal],
     settings: AnalysisSettings,
+    factors: Sequence[float] = FACTORS,
 ) -> tuple[Recommendation, ...]:
-    """Returns the models to train at FACTORS times the largest budget, by the minima of approach 2 and the law of approach 3."""
+    """Returns the models to train at `factors` times the largest budget, by the minima of approach 2 and the law of approach 3."""
     largest, planned = _largest(cells, settings)
-    flops = [factor * largest for factor in FACTORS]
+    flops = [factor * largest for factor in factors]
     second: Sequence[Union[Allocation, Refusal]]
     second = [minima] * len(flops) if isinstance(minima, Refusal) else by_minima(minima, flops, settings)
     sampled = (float(cells.c.min()), float(cells.c.max()))
     found = []
-    for factor, c, two in zip(FACTORS, flops, second, strict=True):
+    for factor, c, two in zip(factors, flops, second, strict=True):
         three = law if isinstance(law, Refusal) else optimum.best(law, frontier.cost_of(cells), c, sampled)
-        by, (n, d) = _split({2: _own(two), 3: _own(three)})
+        by, n = _size({2: _own(two), 3: _own(three)})
+        d = _tokens(n, frontier.cost_of(cells), c)
         loss = _loss(n, d, two, law, cells, noise, math.log(factor * planned), settings)
         found.append(Recommendation(factor, c, n, d, loss, by, two, three))
     return tuple(found)
@@ -73,25 +76,33 @@ def _largest(cells: Runs, settings: AnalysisSettings) -> tuple[float, float]:
     return counted, planned
 
 
-def _own(at: Union[Allocation, Refusal]) -> Split:
-    """Returns N* and D* with the law's own error where it is inferred, and without it where it is not."""
+def _own(at: Union[Allocation, Refusal]) -> Answer:
+    """Returns N* with the law's own error where it is inferred, and without it where it is not."""
     if isinstance(at, Refusal):
-        return at, at
-    own = at.with_error
-    return (own.n, own.d) if own is not None and isinstance(own.n, Estimate) and isinstance(own.d, Estimate) else (at.n, at.d)
+        return at
+    return at.with_error.n if at.with_error is not None and isinstance(at.with_error.n, Estimate) else at.n
 
 
-def _split(options: dict[int, Split]) -> tuple[Optional[int], Split]:
-    """Returns the first approach whose N* and D* have intervals, else the first that has numbers, else why there are none."""
-    numbers = {by: pair for by, pair in options.items() if all(isinstance(answer, Estimate) for answer in pair)}
-    whole = {by: pair for by, pair in numbers.items() if all(isinstance(answer, Estimate) and answer.low is not None for answer in pair)}
-    for by, pair in (*whole.items(), *numbers.items()):
-        return by, pair
-    reasons = {by: next(answer for answer in pair if isinstance(answer, Refusal)) for by, pair in options.items()}
+def _size(options: dict[int, Answer]) -> tuple[Optional[int], Answer]:
+    """Returns the N* of the first approach that has an interval, else of the first that has a number, else why there is none."""
+    numbers = {by: answer for by, answer in options.items() if isinstance(answer, Estimate)}
+    whole = {by: answer for by, answer in numbers.items() if answer.low is not None}
+    for by, answer in (*whole.items(), *numbers.items()):
+        return by, answer
+    reasons = {by: answer for by, answer in options.items() if isinstance(answer, Refusal)}
     if reasons[2].reason == reasons[3].reason:
-        return None, (reasons[2], reasons[2])
-    refusal = Refusal(reasons[2].kind, "; ".join(f"approach {by}: {one.reason}" for by, one in reasons.items()))
-    return None, (refusal, refusal)
+        return None, reasons[2]
+    return None, Refusal(reasons[2].kind, "; ".join(f"approach {by}: {one.reason}" for by, one in reasons.items()))
+
+
+def _tokens(n: Answer, cost: frontier.Cost, flops: float) -> Answer:
+    """Returns the tokens that C pays for at N, whose interval is that of N turned round."""
+    if isinstance(n, Refusal):
+        return n
+    paid = [None if size is None else flops / math.exp(cost.log_flops_per_token(np.log(size))) for size in (n.value, n.high, n.low)]
+    value, low, high = paid
+    assert value is not None
+    return dataclasses.replace(n, value=value, low=low, high=high)
 
 
 def _loss(

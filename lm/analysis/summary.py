@@ -56,7 +56,7 @@ def _recommended(found: list[dict[str, Any]], reasons: "_Reasons") -> list[str]:
         rows.append([f"{one['factor']:g} times the largest budget", f"{one['flops']:.3g}", *counts, loss])
     head = ["to train next, at", "C", "N*", "D*", "loss of one run"]
     by = next((one for one in found if one["by"]), None)
-    methods = [] if by is None else [f"N* and D* by approach {by['by']} ({_method(by['n'])}), loss by {_method(by['loss'])}"]
+    methods = [] if by is None else [f"N* by approach {by['by']} ({_method(by['n'])}); loss by {_method(by['loss'])}"]
     return [*aligned(head, rows, left=(0,)), *(f"    {method}" for method in methods)]
 
 

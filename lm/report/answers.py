@@ -51,9 +51,10 @@ def _basis(found: Sequence[Recommendation]) -> tuple[str, ...]:
     method, loss = (answer.method if isinstance(answer, Estimate) else "refused" for answer in (one.n, one.loss))
     largest = scientific(one.flops / one.factor)
     return (
-        f"In parentheses: {level}. N* and D* are by approach {one.by} ({method}). The loss is of one run of this size, by {loss}.",
-        f"Nothing was trained beyond {largest} FLOPs: what the law is off by there is inferred from what it is off by below, and from few "
-        "budgets such intervals hold less often than they say (docs/backtest.md). A run in between tests them.",
+        f"In parentheses: {level}. N* is by approach {one.by} ({method}), and D* what C pays for at N*. The loss is of one run of "
+        f"this size, by {loss}.",
+        f"Nothing was trained beyond {largest} FLOPs. On public tables cut to three to five budgets such intervals held N* in 88% to "
+        "100% of the cases up to a hundred times above, and the lowest loss in 70% to 100% (docs/backtest.md). A run between tests them.",
     )
 
 

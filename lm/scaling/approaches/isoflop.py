@@ -5,7 +5,8 @@ minimum along log N and D* that along log D: where the sizes of a budget differ 
 intervals stand side by side: parametric (the fitted parabola plus seed noise sigma(C), itself drawn from its own uncertainty) and
 residual (the parabola plus resampled residuals of the same budget, inflated for the fitted coefficients). Without seeds the residual one
 stands alone: it covers 79% of simulated studies at a nominal 80%, 91% at 95% (`python -m tests.nightly.coverage`). Both suppose a power
-law; beside them stand exponents and optima whose power law has an error of its own (`intervals.drift`).
+law; beside them stand exponents and optima by the sizes about each minimum alone (`near`), whose power law has an error of its own
+(`intervals.drift`): that is what the backtest measures.
 
 Cells are not resampled: a budget of seven loses its minimum in 37-50% of such draws. A draw whose parabola opens downwards, or has its
 minimum outside the sampled sizes, counts as lost, and its minimum stands at the end of the grid towards which its parabola falls.
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
-from lm.scaling.approaches import curves
+from lm.scaling.approaches import curves, near
 from lm.scaling.approaches.curves import Curve
 from lm.scaling.approaches.profiles import Profile
 from lm.scaling.intervals import bootstrap, drift
@@ -28,7 +29,7 @@ from lm.scaling.runs import Runs
 from lm.scaling.settings import AnalysisSettings
 
 PARAMETRIC, RESIDUAL = "parametric bootstrap", "residual bootstrap"
-DRIFTING = "minima and a drifting exponent"
+DRIFTING = "the optimum near the lowest loss of each budget, with a drifting exponent"
 MIN_BUDGETS = 3
 NEAR = 0.01  # relative distance of two sizes below which no curve runs through both
 _LEAST_SD = 1e-3  # of log N*: a budget whose draws agree better weighs no more than this
@@ -239,7 +240,10 @@ def fit_isoflop(
     a, b = (_exponent(fitted, which, False, settings) for which in ("n_star", "d_star"))
     a_residual, b_residual = (_exponent(fitted, which, True, settings) for which in ("n_star", "d_star"))
     lines = [_line(fitted, which, settings) for which in ("n_star", "d_star")]
-    own = [_exponent_with_error(fitted, which, settings) for which in ("n_star", "d_star")]
+    own = [
+        value if isinstance(value, Refusal) else _exponent_with_error(fitted, which, settings)
+        for value, which in ((a, "n_star"), (b, "d_star"))
+    ]
     head = (settings.n, settings.c, budgets, a, b, a_residual, b_residual)
     return Isoflop(*head, lines[0], lines[1], own[0], own[1]), fitted
 
@@ -303,42 +307,40 @@ def _exponent(fitted: Sequence[Minimum], which: str, residual: bool, settings: A
 
 def _exponent_with_error(fitted: Sequence[Minimum], which: str, settings: AnalysisSettings) -> Answer:
     """Returns the slope over the budgets where the exponent may drift (`intervals.drift`)."""
-    measured = _measured(fitted, which, settings)
-    if isinstance(measured, Refusal):
-        return measured
-    value, sd = drift.exponent(*measured)
+    shown = _shown(fitted, which)
+    if isinstance(shown, Refusal):
+        return shown
+    value, sd = drift.exponent(*shown)
     reach = _reach(settings.level) * sd
     return Estimate(value, value - reach, value + reach, settings.level, DRIFTING)
 
 
 def extrapolate_with_error(fitted: Sequence[Minimum], which: str, log_c: np.ndarray, settings: AnalysisSettings) -> list[Answer]:
     """Extrapolates N* ("n_star"), D* ("d_star") or D* / N* ("ratio") to log C [m] where the exponent may drift."""
-    measured = _measured(fitted, which, settings)
-    if isinstance(measured, Refusal):
-        return [measured] * len(log_c)
-    mean, sd = drift.extrapolate(*measured, log_c)
+    shown = _shown(fitted, which)
+    if isinstance(shown, Refusal):
+        return [shown] * len(log_c)
+    mean, sd = drift.extrapolate(*shown, log_c)
     reach = np.exp(_reach(settings.level) * sd)
     ends = zip(np.exp(mean).tolist(), reach.tolist(), strict=True)
     return [Estimate(value, value / factor, value * factor, settings.level, DRIFTING) for value, factor in ends]
 
 
-def _measured(
-    fitted: Sequence[Minimum], which: str, settings: AnalysisSettings
-) -> Union[tuple[np.ndarray, np.ndarray, np.ndarray], Refusal]:
-    """Returns log C of the budgets with a minimum, its logarithm there, and the standard deviation of that by the draws."""
-    parts = {"n_star": ("n_star",), "d_star": ("d_star",), "ratio": ("d_star", "n_star")}[which]
-    good = [m for m in fitted if all(isinstance(getattr(m.result, part), Estimate) for part in parts)]
-    if len(good) < MIN_BUDGETS:
-        return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; a power law needs {MIN_BUDGETS}")
-    for part in parts:
-        if (problem := interval_problem(good, part, False, settings)) is not None:
-            return problem
-    drawn = [draws_of(m) for m in good]
-    columns = {"n_star": [d.log_n for d in drawn], "d_star": [d.log_d for d in drawn], "ratio": [d.log_d - d.log_n for d in drawn]}
-    values = {part: np.log([getattr(m.result, part).value for m in good]) for part in parts}
-    low, high = bootstrap.quantiles(np.stack(columns[which], axis=1), settings.level)
-    best = values["d_star"] - values["n_star"] if which == "ratio" else values[which]
-    return np.log([m.result.flops for m in good]), best, (high - low) / (2 * _reach(settings.level))
+def _shown(fitted: Sequence[Minimum], which: str) -> Union[tuple[np.ndarray, np.ndarray, np.ndarray], Refusal]:
+    """Returns log C of the budgets that show an optimum near their lowest loss, its logarithm, and the standard deviation of that."""
+    found = []
+    for budget in (m.result for m in fitted):
+        log_loss = np.log(budget.loss)
+        columns = {"n_star": budget.n, "d_star": budget.tokens}
+        parts = [near.lowest(np.log(columns[name]), log_loss) for name in (("d_star", "n_star") if which == "ratio" else (which,))]
+        known = [part for part in parts if part is not None]
+        if len(known) == len(parts):  # the errors of N* and D* are opposite where C is fixed
+            centre = known[0][0] - known[1][0] if which == "ratio" else known[0][0]
+            found.append((np.log(budget.flops), centre, sum(sd for _, sd in known)))
+    if len(found) < MIN_BUDGETS:
+        return Refusal("too_few_points", f"{len(found)} budgets show an optimum near their lowest loss; a power law needs {MIN_BUDGETS}")
+    log_c, at, sd = np.array(found).T
+    return log_c, at, sd
 
 
 def _reach(level: float) -> float:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from lm.scaling.approaches import near
 from lm.scaling.backtest.below import Below
 from lm.scaling.backtest.methods import R, student
 from lm.scaling.fits.frontier import allocates
@@ -13,11 +14,7 @@ from lm.scaling.intervals import bootstrap, drift
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Runs
 
-WINDOW = math.log(6.0)  # sizes up to this factor from the minimum make its parabola
-SIZES = 5  # the fewest that make one
-MOST_SD = 0.5  # of log N*: a budget that shows less does not show its optimum
 BUDGETS = 3  # optima that have to lie below a cut
-_LEAST_SD = 3e-4  # of log loss about the parabola
 
 
 class Optima(NamedTuple):
@@ -36,33 +33,10 @@ def shown(runs: Runs) -> Optima:
     found = []
     for budget in sorted(set([] if runs.budget is None else runs.budget.tolist())):
         here = runs.take(runs.budget == budget)
-        one = _minimum(here.log_n, here.log_loss)
+        one = near.lowest(here.log_n, here.log_loss)
         if one is not None:
             found.append((math.log(budget), *one))
     return Optima(*np.array(found).reshape(-1, 3).T)
-
-
-def _minimum(log_n: np.ndarray, log_loss: np.ndarray) -> Optional[tuple[float, float]]:
-    """Returns log N* and its standard deviation; None where a budget shows none."""
-    sizes, index = np.unique(np.round(log_n, 9), return_inverse=True)
-    if len(sizes) < SIZES:
-        return None
-    loss = np.bincount(index, log_loss) / np.bincount(index)
-    at, sd = float(sizes[np.argmin(loss)]), math.inf
-    for _ in range(3):  # the window follows the minimum
-        near = np.sort(np.argsort(np.abs(sizes - at), kind="stable")[: max(SIZES, int(np.sum(np.abs(sizes - at) <= WINDOW)))])
-        u = sizes[near] - at
-        design = np.stack([np.ones_like(u), u, u * u], axis=1)
-        coefficients = np.linalg.lstsq(design, loss[near], rcond=None)[0]
-        _, slope, bend = coefficients
-        if bend <= 0 or not u.min() < -slope / (2 * bend) < u.max():
-            return None
-        free = max(len(u) - 3, 1)
-        variance = max(float(np.sum((loss[near] - design @ coefficients) ** 2)) / free, _LEAST_SD**2)
-        gradient = np.array([0.0, -1 / (2 * bend), slope / (2 * bend**2)])
-        sd = math.sqrt(variance * float(gradient @ np.linalg.inv(design.T @ design) @ gradient))
-        at += float(-slope / (2 * bend))
-    return (at, sd) if sd <= MOST_SD else None
 
 
 def law(known: Below, optima: Optima, log_c: np.ndarray) -> Optional[np.ndarray]:
