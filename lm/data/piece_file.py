@@ -1,5 +1,6 @@
 """A SentencePiece model that is there, such as T5's spiece.model or Llama's tokenizer.model, as a tokenizer (imports no jax)."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional, SupportsInt, Union
 
@@ -74,17 +75,17 @@ class PieceFile:
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [np.asarray(ids, np.int32) for ids in self._processor.encode([utf8(text).decode() for text in texts], num_threads=1)]
 
+    @functools.cached_property
+    def _control(self) -> np.ndarray:
+        return np.asarray([self.is_control(i) for i in range(self.vocab_size)], bool)
+
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
-        hidden = {self.eos_id, self.start_id, self.pad_id, self.mask_id}
-        parts: list[str] = []
-        run: list[int] = []
-        for i in [*(int(i) for i in checked(ids, self.vocab_size) if i not in hidden), None]:
-            if i is not None and not self.is_control(i):
-                run.append(i)
-                continue
-            parts += [self._processor.decode(run)] + ([] if i is None else [self.spelling(i)])
-            run = []
-        return "".join(parts)
+        array = checked(ids, self.vocab_size)
+        hidden = [i for i in {self.eos_id, self.start_id, self.pad_id, self.mask_id} if i is not None]
+        array = array[~np.isin(array, hidden)]
+        at = np.flatnonzero(self._control[array])
+        runs = np.split(array, np.sort(np.concatenate([at, at + 1])))  # text, then a control id, then text, ...
+        return "".join(self.spelling(int(run[0])) if i % 2 else self._processor.decode(run.tolist()) for i, run in enumerate(runs))
 
 
 def read(path: str) -> tuple[bytes, Any]:
