@@ -80,7 +80,7 @@ class LocalWorkers:
         view.start(state)
         team: list[_Worker] = []
         try:
-            deaths, finished = 0, state.finished
+            deaths, finished, looked = 0, state.finished, time.monotonic()
             while state.finished < len(state.cells):
                 if (
                     not state.forecast
@@ -90,7 +90,9 @@ class LocalWorkers:
                     break
                 deaths = 0 if state.finished > finished else deaths
                 finished = state.finished
-                self._kill_silent(root, [c.cell["id"] for c in state.cells if c.state not in records.FINISHED], team)
+                if time.monotonic() - looked > leases.HEARTBEAT_SECONDS:
+                    looked = time.monotonic()
+                    self._kill_silent(root, [c.cell["id"] for c in state.cells if c.state not in records.FINISHED], team)
                 deaths += self._tend(root, team)
                 if deaths > MAX_DEATHS * len(team):
                     raise UserError(f"{deaths} workers in a row were killed ({_last_words(team)}): if memory ran out, lower --workers")

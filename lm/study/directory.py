@@ -26,6 +26,8 @@ from lm.study.rows import read_study, require_local
 from lm.train.environment import git_revision
 
 SCHEMA = 1
+FIELDS = {"name", "definition", "fingerprint", "data", "data_dir", "cells"}
+CELL_FIELDS = {"id", "role", "stage", "seed", "shape_key", "params", "flops", "tokens", "steps", "seconds"}
 
 
 def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, Any]:
@@ -70,6 +72,9 @@ def open_study(root: pathlib.Path) -> dict[str, Any]:
     study = read_study(root)
     if study.get("schema") != SCHEMA:
         raise UserError(f"{root} has schema {study.get('schema')}, and this program reads {SCHEMA}: choose another directory with --dir")
+    missing = [*(FIELDS - study.keys()), *(f"{name} of a cell" for cell in study.get("cells", ()) for name in CELL_FIELDS - cell.keys())]
+    if missing:
+        raise UserError(f"{root / 'study.json'} lacks {min(missing)}: restore it, or plan in another directory with --dir")
     return study
 
 

@@ -93,10 +93,10 @@ class Lease:
         source, building = old[-1] if old else self.cell, self.workdir.with_suffix(".tmp")
 
         def copy(path: str, target: str) -> None:
-            if pathlib.Path(path).parent == source:  # a file such as metrics.jsonl, which grows
-                shutil.copy2(path, target)
-            else:
-                os.link(path, target)
+            if pathlib.Path(path).parent != source:  # not one such as metrics.jsonl, which grows
+                with contextlib.suppress(OSError):  # of another user, say
+                    return os.link(path, target)
+            shutil.copy2(path, target)
 
         for attempt in range(3):
             shutil.rmtree(building, ignore_errors=True)
@@ -136,7 +136,6 @@ def claim(study_dir: pathlib.Path, cell_id: str) -> Optional[Lease]:
     """
     cell = study_dir / "cells" / cell_id
     if records.is_finished(cell):
-        settle(cell)  # its worker may have been killed before it did
         return None
     last = newest(cell)
     if _holder(cell, last) is not None:
@@ -233,17 +232,17 @@ def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool) -> 
 
 
 def settle(cell: pathlib.Path) -> None:
-    """Moves what the worker of a finished cell left from the folder of its epoch into the cell's folder."""
-    folders = _epochs(cell)
-    if not folders:
-        return
-    epoch = records.read(cell).get("seal", {}).get("epoch", 0)
-    source = workdir(cell, epoch) if workdir(cell, epoch) in folders else folders[-1]
-    for path in source.iterdir():
-        if path.name not in (records.FILE, "result.json", ".lock", *KEPT):
-            with contextlib.suppress(OSError):  # another process does the same
-                _remove(cell / path.name)
-                path.rename(cell / path.name)
+    """Moves what the worker of a finished cell left into the cell's folder. Any process may, also several at a time.
+
+    It is in the folder of the epoch that committed, or of a later one, whose worker had copied that; earlier ones are of lost leases.
+    """
+    epoch = records.epoch_of(records.read(cell))
+    for source in (folder for folder in _epochs(cell) if folder >= workdir(cell, epoch)):
+        for path in source.iterdir():
+            target = cell / path.name
+            if path.name not in (records.FILE, "result.json", ".lock", *KEPT) and not target.exists():
+                with contextlib.suppress(FileNotFoundError):  # another process does the same
+                    path.rename(target)
     for folder in cell.glob(f"{EPOCH}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -294,7 +293,7 @@ def _owner(path: pathlib.Path) -> Optional[dict[str, Any]]:
     """Returns a claim's content; None when it is absent, given back, or nothing that this program wrote."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
     return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) and "born" in owner else None
 

@@ -1,7 +1,7 @@
 """The record of a finished cell, `cells/ID/run.json`, and its seal (imports no jax).
 
-The seal is {"epoch", "sha256"}: which lease the record was committed under (lm.study.leases), and the hash of the rest. A record whose hash
-differs was altered and is believed by nobody. A failed cell keeps its record, which says why, until it is trained again.
+The seal is {"epoch", "sha256"}: which lease the record was committed under (lm.study.leases), and the hash of that and of the rest. A
+record whose hash differs was altered and is believed by nobody. A failed cell keeps its record, which says why, until it is trained again.
 `cells/ID/failures.txt` keeps every failure with its traceback.
 """
 
@@ -18,6 +18,10 @@ CHECKPOINTS = "checkpoints"
 CLAIMS = "claims"  # of a cell that only records with a seal are believed of; directories before version 0.6 have none until a claim
 FAILURES = "failures.txt"
 
+KINDS = {"status": str, "likelihood": str, "curve": list} | dict.fromkeys(
+    ("final", "tokens", "flops", "parameters", "seconds", "seal"), dict
+)
+
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the record in a cell's folder; {} while its run has not begun.
@@ -30,13 +34,19 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     except FileNotFoundError:
         lost = (folder / CHECKPOINTS).is_dir() and any((folder / CHECKPOINTS).iterdir())
         return {"status": "failed", "reason": f"{folder / CHECKPOINTS} has no run.json beside it"} if lost else {}
-    except ValueError as error:  # no JSON, or no UTF-8
-        return {"status": "failed", "reason": f"{folder / FILE} cannot be read: {error}"}
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
+        return _unbelieved(folder, f"cannot be read: {error}")
     if not isinstance(record, dict):
-        return {"status": "failed", "reason": f"{folder / FILE} holds no JSON object"}
-    if record.get("status") in FINISHED and (folder / CLAIMS).is_dir() and record != sealed(record, _epoch(record)):
-        return {"status": "failed", "reason": f"{folder / FILE} was changed after its run, or is of another program: its checksum differs"}
+        return _unbelieved(folder, "holds no JSON object")
+    if wrong := [name for name, kind in KINDS.items() if not isinstance(record.get(name), (kind, type(None)))]:
+        return _unbelieved(folder, f"is no record of a run: its {wrong[0]} is a {type(record[wrong[0]]).__name__}")
+    if record.get("status") in FINISHED and (folder / CLAIMS).is_dir() and record != sealed(record, epoch_of(record)):
+        return _unbelieved(folder, "was changed after its run, or is of another program: its checksum differs")
     return record
+
+
+def _unbelieved(folder: pathlib.Path, why: str) -> dict[str, Any]:
+    return {"status": "failed", "reason": f"{folder / FILE} {why}"}
 
 
 def is_finished(folder: pathlib.Path) -> bool:
@@ -52,11 +62,14 @@ def is_begun(record: dict[str, Any]) -> bool:
 def sealed(record: dict[str, Any], epoch: int) -> dict[str, Any]:
     """Returns a record with the seal of the lease under which it is committed."""
     content = {key: value for key, value in record.items() if key != "seal"}
-    return content | {"seal": {"epoch": epoch, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}}
+    digest = hashlib.sha256(json.dumps([epoch, content], sort_keys=True).encode()).hexdigest()
+    return content | {"seal": {"epoch": epoch, "sha256": digest}}
 
 
-def _epoch(record: dict[str, Any]) -> Any:
-    return seal.get("epoch") if isinstance(seal := record.get("seal"), dict) else None
+def epoch_of(record: dict[str, Any]) -> int:
+    """Returns the epoch under which a record was committed; 0 for one without a seal."""
+    epoch = (record.get("seal") or {}).get("epoch")
+    return epoch if isinstance(epoch, int) else 0
 
 
 def failed(workdir: pathlib.Path, cell: dict[str, Any], reason: str) -> dict[str, Any]:

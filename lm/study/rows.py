@@ -124,7 +124,7 @@ def read_json(path: pathlib.Path, missing: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(missing) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         raise UserError(f"{path} is not valid JSON ({error}): restore it, or delete it to have it made again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object: restore it, or delete it to have it made again")

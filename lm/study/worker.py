@@ -44,6 +44,7 @@ def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str]) -> li
         if cell["id"] in finished:
             continue
         if records.is_finished(root / "cells" / cell["id"]):
+            leases.settle(root / "cells" / cell["id"])  # its worker may have been killed before it did
             finished.add(cell["id"])
         elif stages.setdefault(cell["stage"], gate.is_open(root, cell["stage"])):
             cells.append(cell)

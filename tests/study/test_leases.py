@@ -136,6 +136,11 @@ def test_a_result_is_committed_once_and_names_its_epoch(rivals):
         with pytest.raises(leases.Lost):
             lease.commit(DONE)
     assert records.read(other.cell) == record
+    _save(paused.workdir)  # what a worker that wakes still later makes is swept away, and takes the place of nothing
+    (other.cell / "checkpoints" / "6").mkdir()
+    leases.settle(other.cell)
+    assert not paused.workdir.exists()
+    assert (other.cell / "checkpoints" / "6").exists()
 
 
 def test_a_lease_that_ran_out_is_regained_while_nobody_has_taken_it(root):
@@ -163,7 +168,15 @@ def test_an_unsealed_or_altered_record_is_not_believed(root):
     path = lease.cell / "run.json"
     whole = path.read_text()
     assert records.read(lease.cell)["status"] == "completed"
-    for text in (whole.replace("1.25", "1.24"), json.dumps(DONE), "[]", '"x"', whole.replace('"epoch"', '"epok"')):
+    for text in (
+        whole.replace("1.25", "1.24"),
+        json.dumps(DONE),
+        "[]",
+        '"x"',
+        "[" * 100_000,
+        '{"final": 3}',
+        whole.replace('"epoch": 1', '"epoch": 2'),
+    ):
         path.write_text(text)
         assert records.read(lease.cell)["status"] == "failed"
         assert str(path) in records.read(lease.cell)["reason"]
