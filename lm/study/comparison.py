@@ -84,11 +84,19 @@ class Comparison:
         return self.variants[0].config
 
     def cells(self) -> tuple[VariantCell, ...]:
-        """Returns every variant under every seed. Raises UserError for variants of one name, or that read different text."""
+        """Returns every variant under every seed.
+
+        Raises: UserError for variants of one name, that read different text, or whose held-out losses are of text and not of pairs.
+        """
         names = [(v.group, v.name) for v in self.variants]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"study {self.name}: variant {twice[0][1]} of group {twice[0][0]} is there twice; rename one")
         for v in self.variants:
+            if v.config.likelihood != "pairs":
+                raise UserError(
+                    f"study {self.name}: variant {v.name} learns by objective {v.config.data.objective.name}, whose losses are of whole text;"
+                    " a comparison is judged by those of pairs: give an objective such as prefix_lm or denoising, or make a Study of each"
+                )
             if changed := config_lib.differences(_text(self.base), _text(v.config)):
                 raise UserError(
                     f"study {self.name}: variant {v.name} reads other text than {names[0][1]} ({changed[0]}); give all the same data"

@@ -84,7 +84,7 @@ def test_cells_without_meaning_are_refused_with_one_line_each():
 
 def test_what_would_end_a_worker_is_refused():
     """Options of a model that contradict each other, and a corpus that nobody knows: before the first cell trains."""
-    base = small_study.small().base
+    base = small_study.comparison().base
     attention = dataclasses.replace(base.model.attention, num_heads=2, num_kv_heads=3)
     corpus = dataclasses.replace(base.data.components[0], corpus="nothing")
     variants = {
@@ -92,9 +92,11 @@ def test_what_would_end_a_worker_is_refused():
         "nothing": dataclasses.replace(base, data=dataclasses.replace(base.data, components=(corpus,))),
     }
     for word, config in variants.items():
-        config = dataclasses.replace(config, train_tokens=10_000_000, batch_size=8)
         study = small_study.comparison(variants=(Variant("group", "one", config),), published=None)
         assert any(word in refusal for refusal in plan.make(study, small_study.DATA).refusals)
+    text = small_study.small().base  # whose losses have no entropy of targets to be held against
+    with pytest.raises(UserError, match="next_token"):
+        plan.make(small_study.comparison(variants=(Variant("group", "one", text),), published=None), small_study.DATA)
 
 
 def test_tokens_that_lose_text_are_refused():
