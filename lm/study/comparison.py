@@ -93,9 +93,10 @@ class Comparison:
             raise UserError(f"study {self.name}: variant {twice[0][1]} of group {twice[0][0]} is there twice; rename one")
         for v in self.variants:
             if v.config.likelihood != "pairs":
+                learns = f"variant {v.name} learns by objective {v.config.data.objective.name}, whose losses are of whole text"
                 raise UserError(
-                    f"study {self.name}: variant {v.name} learns by objective {v.config.data.objective.name}, whose losses are of whole text;"
-                    " a comparison is judged by those of pairs: give an objective such as prefix_lm or denoising, or make a Study of each"
+                    f"study {self.name}: {learns}; a comparison is judged by those of pairs: give an objective such as prefix_lm or"
+                    " denoising, or make a Study of each"
                 )
             if changed := config_lib.differences(_text(self.base), _text(v.config)):
                 raise UserError(
