@@ -12,15 +12,17 @@ and a window's result does not depend on its batch: the loss is the same whateve
 """
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Optional, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Optional, Protocol, Union
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
 
 from lm.data.objectives.next_token import inputs_of
 from lm.errors import UserError
@@ -32,6 +34,7 @@ from lm.train.program import compiler_options
 from lm.types import Batch, Params
 
 ROWS = 16  # windows per call of the compiled function, rounded up to what devices and pipelines divide
+HELD = 1 << 22  # tokens in windows (84 MB) that stay on the devices between evaluations; those of more text are made anew for each
 
 
 class Documents(Protocol):
@@ -104,12 +107,20 @@ def span_and_stride(config: EvalConfig, length: int, tokens_per_byte: float) -> 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Subset:
-    """Windows on the devices, in calls of equal size, with their counts."""
+    """Windows in calls of equal size, on the devices or, of long text, made one after the other, with their counts."""
 
-    calls: list[Batch]
+    calls: Union[list[Batch], Callable[[], Iterator[Batch]]]
     tokens: int
     bytes: int
     documents: int
+
+    def groups(self) -> Iterator[list[Batch]]:
+        """Yields the calls, those together that may be on the devices at once."""
+        if isinstance(self.calls, list):
+            yield self.calls
+            return
+        for call in self.calls():
+            yield [call]
 
 
 class LossEvaluator:
@@ -133,7 +144,8 @@ class LossEvaluator:
 
     def __call__(self, params: Params, which: str) -> dict[str, float]:
         subset = self._subset(which)
-        nats = sum(float(np.sum(found, dtype=np.float64)) for found in results(self._score, params, subset.calls, self._mesh))
+        found = (each for group in subset.groups() for each in results(self._score, params, group, self._mesh))
+        nats = sum(float(np.sum(each, dtype=np.float64)) for each in found)
         per_byte = nats / subset.bytes
         return {
             "nats_per_token": nats / subset.tokens,
@@ -166,14 +178,29 @@ class LossEvaluator:
     def _make_subset(self, budget: int) -> _Subset:
         split, length = self._data.validation, self._config.data.sequence_length
         chosen = choose(np.asarray(split.byte_counts), budget, self._longest)
-        parts, tokens = [], 0
-        for i in chosen:
+        sizes = [len(split[int(i)]) for i in chosen]
+        cuts = [span_and_stride(self._config.evaluation, length, n / int(split.byte_counts[i])) for n, i in zip(sizes, chosen, strict=True)]
+        count = sum(1 + max(0, -(-(n - span) // stride)) for n, (span, stride) in zip(sizes, cuts, strict=True))
+        is_long = count * length > HELD
+        make = functools.partial(self._calls, chosen, cuts, is_long)
+        return _Subset(make if is_long else list(make()), sum(sizes), int(np.asarray(split.byte_counts)[chosen].sum()), len(chosen))
+
+    def _calls(self, chosen: np.ndarray, cuts: Sequence[tuple[int, int]], show: bool) -> Iterator[Batch]:
+        """Yields the windows of documents, a call's at a time; `show` draws how far it is."""
+        split, length, waiting = self._data.validation, self._config.data.sequence_length, []
+        for i, (span, stride) in tqdm(
+            list(zip(chosen, cuts, strict=True)), "evaluating", unit=" documents", disable=None if show else True
+        ):
             document = np.asarray(split[int(i)], np.int32)
-            span, stride = span_and_stride(self._config.evaluation, length, len(document) / int(split.byte_counts[i]))
-            parts.append(windows(document, self._data.tokenizer.start_id, length, span, stride))
-            tokens += len(document)
-        calls = [jax.tree.map(lambda x: put(x, self._sharding), call) for call in in_calls(parts, self._rows)]
-        return _Subset(calls, tokens, int(np.asarray(split.byte_counts)[chosen].sum()), len(chosen))
+            waiting.append(windows(document, self._data.tokenizer.start_id, length, span, stride))
+            if sum(len(part.tokens) for part in waiting) > self._rows:
+                *full, last = in_calls(waiting, self._rows, fill=False)
+                waiting = [last]
+                yield from map(self._put, full)
+        yield from map(self._put, in_calls(waiting, self._rows))
+
+    def _put(self, call: Batch) -> Batch:
+        return jax.tree.map(lambda x: put(x, self._sharding), call)
 
 
 def compile_score(score: Callable[[Params, Batch], Any], model: Any, mesh: Mesh, batch: Batch) -> Any:
@@ -193,14 +220,14 @@ def results(score: Any, params: Params, calls: Sequence[Batch], mesh: Mesh) -> l
     return jax.device_get([wait_on_virtual_devices(mesh, score(params, call)) for call in calls])
 
 
-def in_calls(parts: Sequence[Batch], rows: int) -> list[Batch]:
-    """Returns all rows, `rows` at a time; the last call is filled up with copies of its first row that score nothing."""
+def in_calls(parts: Sequence[Batch], rows: int, *, fill: bool = True) -> list[Batch]:
+    """Returns all rows, `rows` at a time. With `fill` the last call is filled up with copies of its first row that score nothing."""
     whole = jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
     calls = []
     for start in range(0, len(whole.tokens), rows):
         call = jax.tree.map(lambda x, start=start: x[start : start + rows], whole)
         missing = rows - len(call.tokens)
-        if missing:
+        if missing and fill:
             call = jax.tree.map(lambda x, n=missing: np.concatenate([x, np.repeat(x[:1], n, axis=0)]), call)
             call.weights[rows - missing :] = 0.0
             if call.label_weights is not None:

@@ -11,7 +11,8 @@ import pytest
 
 from lm.data.config import DataConfig
 from lm.errors import UserError
-from lm.evals.loss import LossEvaluator, choose, span_and_stride, windows
+from lm.evals import loss
+from lm.evals.loss import LossEvaluator, choose, results, span_and_stride, windows
 from lm.losses import negative_log_likelihood
 from lm.mesh import MeshConfig
 from lm.sharding import make_mesh
@@ -107,6 +108,19 @@ def test_the_number_does_not_depend_on_batch_size_or_mesh(params, expected):
         found = evaluate(params, **options)
         assert found.pop("nats") == pytest.approx(expected["nats"], rel=1e-6)
         assert {k: found[k] for k in ("tokens", "bytes", "documents")} == {k: expected[k] for k in ("tokens", "bytes", "documents")}
+
+
+def test_windows_of_long_text_are_made_as_they_are_scored(params, evaluator, expected, monkeypatch):
+    monkeypatch.setattr(loss, "HELD", 0)
+    sizes = []
+    monkeypatch.setattr(loss, "results", lambda score, params, calls, mesh: sizes.append(len(calls)) or results(score, params, calls, mesh))
+    evaluator._subsets.clear()
+    try:
+        assert evaluator(params, "final") == expected == evaluator(params, "final")
+    finally:
+        evaluator._subsets.clear()
+    assert set(sizes) == {1}
+    assert len(sizes) >= 4
 
 
 def test_the_number_does_not_depend_on_packing(params, expected):
