@@ -24,7 +24,7 @@ def tiny() -> RunConfig:
 
     python -m lm.run --config=configs/decoder.py:tiny --workdir=runs/tiny
 
-    Hardware: two CPU cores. Time: 37 s of processor time, 10 of them compilation; the first run also prepares the text, 20 s once.
+    Hardware: two CPU cores. Time: 40 s of processor time, 10 of them compilation; the first run also prepares the text, 20 s once.
     Held-out loss to expect: 1.63 nats/byte (2.35 bits/byte), with the text of JAX 0.10.2's dependencies.
     """
     return RunConfig(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Optional
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("python", "make", "pip", "git", "srun", "mpirun", "gcloud", "source", "scancel", "head", "ls", "cp", "nvidia-smi")
+PROGRAMS = ("python", "python3", "make", "pip", "git", "srun", "mpirun", "gcloud", "source", "scancel", "head", "ls", "cp", "nvidia-smi")
 MARK = re.compile(r"<!-- *(not run|page not run|file|input|exit status|numbers within|numbers differ|output differs):? *(.*?) *-->")
 NAMES = "DIRECTORY|DIR|FILE|CONFIG|NAME|PATH|ID|VERB|KEY|VALUE|STUDY_DIR|STUDY|RUN|JOB|TABLE|LOSS|HOST"
 PLACEHOLDER = re.compile(rf"(?<![A-Za-z_.])(?:{NAMES})(?![A-Za-z_=])|\.\.\.|=I\b")
