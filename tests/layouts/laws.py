@@ -82,8 +82,6 @@ class Found:
     losses: list[float]
     gradient: dict[str, np.ndarray]  # of the first step
     params: dict[str, np.ndarray]  # after the last
-    text: str  # of the compiled step
-    memory: Any
 
 
 def run(name: str, layout: Layout, devices: int = 8) -> Found:
@@ -104,7 +102,7 @@ def run(name: str, layout: Layout, devices: int = 8) -> Found:
         losses.append(float(np.asarray(scalars)[0, low.scalars.index("loss")]))
         if step == 0:
             gradient = host(now.opt_state)
-    return Found(losses, gradient, host(now.params), compiled.as_text(), compiled.memory_analysis())
+    return Found(losses, gradient, host(now.params))
 
 
 def to_layout(model: Model, params: Params) -> Params:
