@@ -26,7 +26,7 @@ HELP = [
 ]
 HELP += [["lm.evals"], ["lm.evals", "loss"], ["lm.hf"], ["lm.hf", "import"], ["lm.hf", "export"], ["lm.scaling"]]
 HELP += [["lm.scaling", verb] for verb in scaling.VERBS]
-HELP += [["experiments.replications.benchmark"], ["experiments.replications.backtest"]]
+HELP += [["experiments.replications." + name] for name in ("benchmark", "backtest", "few_budgets")]
 
 # What people type wrong, in an empty directory: unknown words, missing arguments, files that are not there, numbers out of range.
 TINY = ["lm.run", "--config=configs/decoder.py:tiny"]
