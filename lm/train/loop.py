@@ -31,6 +31,7 @@ from lm.train.profiler import Profiler
 from lm.train.program import Program
 from lm.train.progress import Log, Progress, warn
 from lm.train.record import Facts, Record, Source
+from lm.train.saving import Saver
 from lm.train.signals import Stop
 from lm.types import Batch, Hyper, Params, TrainState
 
@@ -117,7 +118,6 @@ class Run:
     profiler: Profiler
     fall_back: Optional[FallBack] = None
     step: int = 0  # steps dispatched
-    saved: int = -1  # step of the newest checkpoint
     counted: tuple[int, int] = (0, 0)  # steps whose document tokens are counted, and these tokens
 
     # set by begin()
@@ -125,6 +125,7 @@ class Run:
     device_hyper: Hyper = dataclasses.field(init=False)
     metrics: StepMetrics = dataclasses.field(init=False)
     progress: Progress = dataclasses.field(init=False)
+    saver: Saver = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.total = total_steps(self.config)
@@ -138,16 +139,14 @@ class Run:
         self.device_hyper = jax.tree.map(self.on_device, self.hyper)
         self.record["seconds"]["compile"] = self.program.compile_seconds
         self.record |= pretrained.provenance(before, self.source)
-        own = 1 if before and "imported" in before else 0  # imported weights are the checkpoint of step 0
-        how: dict[str, Any] = {"fall_back": self.fall_back, "first": own}
-        restored = checkpoint.restore(self.workdir, self.program.layers.stored, self.log or warn, **how) if before else None
+        restored = self.restored(before) if before is not None else None
         host: dict[str, Any] = {}
         if restored is None:
             initial = wait_on_virtual_devices(self.program.mesh, self.program.init(self.device_hyper.seed))
             self.state = pretrained.first_state(initial, self.program.layers, before, self.source, self.workdir)
         else:
             self.state, host = self.program.layers.read(restored.state), restored.host
-            self.step = self.saved = int(jax.device_get(self.state.step))
+            self.step = int(jax.device_get(self.state.step))
             self.record |= {"curve": host["curve"], "seconds": host["seconds"]}
             self.record["resumes"] = [*(before or {}).get("resumes", []), {"step": self.step, "execution": changes}]
         file = open_log(self.workdir, self.step, tensorboard=self.config.log.tensorboard)
@@ -156,9 +155,18 @@ class Run:
         self.metrics = StepMetrics(file, self.program.scalars, every, self.total, per_step, **host.get("metrics", {}))
         self.progress = Progress(self.total, per_step, self.step, self.log)
         self.closing.callback(self.progress.close)
+        how = self.config.checkpoint
+        newest = None if restored is None else self.step
+        self.saver = Saver(self.workdir, how.keep, newest, 60 * how.patience_minutes, self.progress.say if self.log else warn)
+        self.closing.callback(self.saver.leave)
         if restored is not None:
             self.progress.say(f"continuing {self.workdir} from step {self.step:,}" + "".join(f"; {change}" for change in changes))
         self.write_record()
+
+    def restored(self, before: Record) -> Optional[checkpoint.Restored]:
+        """Restores the newest checkpoint of this run; imported weights, which are that of step 0, are no state of it."""
+        stored, first = self.program.layers.stored, 1 if "imported" in before else 0
+        return checkpoint.restore(self.workdir, stored, self.log or warn, fall_back=self.fall_back, first=first)
 
     @contextlib.contextmanager
     def end_recorded(self) -> Iterator[None]:
@@ -177,6 +185,7 @@ class Run:
             raise
 
     def finish(self, status: str, reason: Optional[str]) -> None:
+        self.metrics.flush()
         self.record |= {"status": status, "reason": reason}
         self.write_record()
 
@@ -204,6 +213,7 @@ class Run:
         self.save()  # before the last evaluation, whose failure must not cost the training
         self.evaluate_curve()
         self.evaluate_final()
+        self.require_saved()
 
     def advance(self, batches: Iterator[Batch], cut: int, stop: Stop) -> None:
         """Dispatches the steps up to `cut`, or up to a signal, and reads their metrics."""
@@ -217,6 +227,7 @@ class Run:
                 self.in_flight.append((self.step, count, results))
                 self.step += count
                 self.read_metrics(leave=1)
+                self.look_at_saves()
             self.read_metrics(leave=0)
 
     def read_metrics(self, leave: int) -> None:
@@ -232,7 +243,7 @@ class Run:
 
     def save_and_leave(self, stop: Stop) -> None:
         """Saves the state and ends the process as the signal asks."""
-        self.save()
+        self.require_saved()
         self.record["reason"] = f"interrupted at step {self.step}"
         self.write_record()
         self.progress.say(f"stopped at step {self.step:,} of {self.total:,}; the same command continues from there")
@@ -278,14 +289,34 @@ class Run:
         return found
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, with the host's values that an exact resume needs."""
-        if self.step in (0, self.saved):  # what has made no step begins anew the same
+        """Begins to write a checkpoint of this step, with the host's values that an exact resume needs, and run.json after it."""
+        if self.step in (0, self.saver.step):  # what has made no step begins anew the same
             return
         with self.timed("checkpoint"):
-            host = {"metrics": self.metrics.carried(), "curve": self.record["curve"], "seconds": self.record["seconds"]}
-            checkpoint.save(self.workdir, self.program.layers.write(self.state), host, keep=self.config.checkpoint.keep)
-            self.saved = self.step
-        self.write_record()
+            try:
+                distributed.first(self.metrics.flush)  # a run that goes on from here does not write their lines again
+            except (UserError, OSError) as error:
+                self.saver.failed(self.step, error)
+            else:
+                host = {"metrics": self.metrics.carried(), "curve": self.record["curve"], "seconds": self.record["seconds"]}
+                self.count()
+                self.saver.begin(self.step, self.program.layers.write(self.state), host, self.record)
+        self.look_at_saves()
+
+    def require_saved(self) -> None:
+        """Writes a checkpoint of this step, unless there is one, and waits for it; UserError if it cannot be written."""
+        self.save()
+        with self.timed("checkpoint"):
+            self.saver.wait()
+        self.save()  # again, if that failed
+        if self.step:
+            self.saver.require(self.step)
+
+    def look_at_saves(self) -> None:
+        """Says in the metrics whether checkpoints are written."""
+        self.saver.poll()
+        failing: dict[str, float] = {"checkpoint_failures": self.saver.failures, "checkpoint_age_seconds": round(self.saver.age)}
+        self.metrics.alarms = failing if self.saver.failures else {}
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -300,6 +331,12 @@ class Run:
 
     def write_record(self) -> None:
         """Brings the counts up to this step and replaces run.json."""
+        self.saver.wait()  # which replaces it too
+        self.count()
+        record.write(self.workdir, self.record)
+
+    def count(self) -> None:
+        """Brings the counts of the record up to this step."""
         text_tokens, rows, row = self.step * tokens_per_step(self.config), self.step * self.config.batch_size, row_of(self.config)
         before, document = self.counted  # packed rows have to be read to be counted, so each is counted once
         document += self.stream.document_tokens(before, self.step)
@@ -319,4 +356,3 @@ class Run:
                 "xla": None if xla is None else xla * self.program.mesh.size * self.step,
             },
         }
-        record.write(self.workdir, self.record)

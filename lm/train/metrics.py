@@ -1,6 +1,8 @@
 """Training metrics: `metrics.jsonl` (one line per logged step) and TensorBoard event files."""
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from lm import distributed, files
+from lm.errors import UserError
 from lm.train.record import jsonable, writing
 
 FILE = "metrics.jsonl"
@@ -47,15 +50,24 @@ class MetricsLog:
         kept = [row for row in read(workdir) if row["step"] <= step]
         with writing(path):
             files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 closed by close()
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._unwritten = b""  # lines for which there was no room
         self._path, self._events = path, _events(workdir, step) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends one row: `step`, and numbers or (per layer) lists of numbers by name."""
+        """Appends one row: `step`, and numbers or (per layer) lists of numbers by name. While the disk takes none, rows wait in memory."""
+        self._unwritten += (json.dumps(jsonable(row), allow_nan=False) + "\n").encode()
+        with contextlib.suppress(UserError):
+            self.flush()
         with writing(self._path):
-            self._file.write(json.dumps(jsonable(row), allow_nan=False) + "\n")
             if self._events is not None:
                 self._write_events(row)
+
+    def flush(self) -> None:
+        """Writes the rows that wait; UserError if the disk takes none."""
+        with writing(self._path):
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._file, self._unwritten) :]
 
     def _write_events(self, row: dict[str, Any]) -> None:
         assert self._events is not None
@@ -69,8 +81,10 @@ class MetricsLog:
                 self._events.add_scalar(name if "/" in name else f"train/{name}", value, row["step"])
 
     def close(self) -> None:
+        with contextlib.suppress(UserError):  # a run whose end counts has flushed them
+            self.flush()
+        os.close(self._file)
         with writing(self._path):
-            self._file.close()
             if self._events is not None:
                 self._events.close()
 
@@ -80,6 +94,9 @@ class Silence:
 
     def write(self, row: dict[str, Any]) -> None:
         del row
+
+    def flush(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -115,6 +132,7 @@ class StepMetrics:
         self._log, self._every, self._total, self._tokens = log, every, total_steps, tokens_per_step
         self._column = {name: i for i, name in enumerate(names)}
         self._pending = [list(row) for row in pending]
+        self.alarms: dict[str, float] = {}  # what lines say beside the scalars while something is wrong
         self.loss_tokens = loss_tokens  # sum of the targets' weights
         self._clock = time.monotonic()
         self._since = 0  # steps since the clock was read
@@ -122,6 +140,10 @@ class StepMetrics:
     def carried(self) -> dict[str, Any]:
         """Returns the arguments with which a later process continues."""
         return {"pending": self._pending, "loss_tokens": self.loss_tokens}
+
+    def flush(self) -> None:
+        """Writes lines that wait for room; UserError if there is none."""
+        self._log.flush()
 
     def add(self, first: int, count: int, scalars: np.ndarray, vectors: dict[str, np.ndarray]) -> float:
         """Adds the `count` steps after `first`, rows of `scalars` [K, names] and `vectors`; returns the last loss.
@@ -156,5 +178,5 @@ class StepMetrics:
         row["learning_rate"] = float(values[-1, self._column["learning_rate"]])
         now = time.monotonic()
         row["tokens_per_second"] = round(self._since * self._tokens / max(now - self._clock, 1e-9))
-        self._log.write(row | vectors)
+        self._log.write(row | self.alarms | vectors)
         self._pending, self._clock, self._since = [], now, 0

@@ -1,5 +1,6 @@
 """The progress of a run on the screen: a bar on a terminal, plain lines elsewhere, nothing without a log."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -10,8 +11,9 @@ SECONDS_PER_LINE = 10.0
 
 
 def warn(line: str) -> None:
-    """Prints a line that a silent run must show too."""
-    print(line, file=sys.stderr, flush=True)
+    """Prints a line that a silent run must show too; one that cannot be shown ends no run."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -36,13 +38,18 @@ class Progress:
         elif self._log is not None and (now - self._printed >= SECONDS_PER_LINE or step == self._total):
             self._printed = now
             left = (self._total - step) * self._tokens / max(rate, 1e-9)
-            self._log(f"step {step:,}/{self._total:,}  loss {loss:.4f}  {rate:,.0f} tokens/s  {_duration(left)} left")
+            self._print(f"step {step:,}/{self._total:,}  loss {loss:.4f}  {rate:,.0f} tokens/s  {_duration(left)} left")
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         elif self._log is not None:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        assert self._log is not None
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe takes the line, not the run
             self._log(line)
 
     def close(self) -> None:

@@ -1,0 +1,129 @@
+"""Saves a run's state beside training, and lets a run train on while its disk is full or fails.
+
+The state is copied to the host's memory, and a thread writes the copy: training waits for a save only when the next one is due. Several
+processes save in step with each other instead, because Orbax's barriers and those of lm.distributed are counted in the order in which
+every process meets them.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import jax
+import numpy as np
+
+from lm import distributed
+from lm.errors import UserError, one_line
+from lm.train import checkpoint, record
+from lm.types import TrainState
+
+
+class Saver:
+    """The saves of a run. `newest` is the step of the newest checkpoint that is on disk and was read back.
+
+    Args:
+      workdir: the work directory.
+      keep: the newest checkpoints to keep.
+      newest: the step that the run goes on from; None at its start.
+      patience: seconds without a new checkpoint after which a save that fails ends the run.
+      alarm: prints a line.
+    """
+
+    def __init__(self, workdir: Path, keep: int, newest: Optional[int], patience: float, alarm: Callable[[str], None]):
+        self.newest = newest
+        self.failures = 0  # saves in a row that failed
+        self._workdir, self._keep, self._patience, self._alarm = workdir, keep, patience, alarm
+        self._known = set() if newest is None else {newest}
+        self._since = time.monotonic()
+        self._step: Optional[int] = None  # of the save under way
+        self._thread: Optional[threading.Thread] = None
+        self._error: Optional[BaseException] = None
+
+    @property
+    def step(self) -> Optional[int]:
+        """The step of the save under way or, without one, of the newest checkpoint."""
+        return self.newest if self._step is None else self._step
+
+    @property
+    def age(self) -> float:
+        """Seconds since there was a new checkpoint, or since the run began or went on."""
+        return time.monotonic() - self._since
+
+    def begin(self, step: int, state: TrainState, host: dict[str, Any], run_record: Optional[record.Record] = None) -> None:
+        """Begins to write a checkpoint, and run.json after it; waits first for the save under way.
+
+        Raises:
+          UserError: the save before this failed, and the newest checkpoint is older than `patience`.
+        """
+        self.wait()
+        self._step, self._error = step, None
+        host, run_record = record.jsonable(host), record.jsonable(run_record)  # training changes both
+        if distributed.count() > 1:
+            self._write(state, host, run_record)
+            self._end()
+            return
+        copy = jax.tree.map(lambda leaf: np.array(leaf), state)
+        self._thread = threading.Thread(target=self._write, args=(copy, host, run_record), daemon=True)
+        self._thread.start()
+
+    def _write(self, state: TrainState, host: dict[str, Any], run_record: Optional[record.Record]) -> None:
+        try:
+            checkpoint.save(self._workdir, state, host, keep=self._keep, known=self._known)
+            if run_record is not None:
+                record.write(self._workdir, run_record)
+        except BaseException as error:  # raised or told by the thread that trains
+            self._error = error
+
+    def poll(self) -> None:
+        """Takes note of a save that has ended; raises as `wait` does."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the save under way.
+
+        Raises:
+          UserError: it failed, and the newest checkpoint is older than `patience`.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            self._end()
+
+    def failed(self, step: int, error: BaseException) -> None:
+        """Takes note that a save failed; raises as `wait` does, and any error that is not one of the disk."""
+        if not isinstance(error, (UserError, OSError)):
+            raise error
+        if distributed.count() > 1 and not isinstance(error, distributed.AgreedError):  # the others do not know of it
+            raise error
+        self.failures += 1
+        line = f"the checkpoint of step {step} was not written: {one_line(error)}"
+        newest = "there is none" if self.newest is None else f"the newest is of step {self.newest}"
+        if distributed.first(lambda: self.age > self._patience):
+            raise type(error)(f"{line} (for {self.age / 60:.0f} minutes, which is more than checkpoint.patience_minutes)") from error
+        self._alarm(f"ALARM: {line}; {newest}, and training goes on for {(self._patience - self.age) / 60:.0f} minutes without a new one")
+
+    def leave(self) -> None:
+        """Waits for the save under way, when the run ends for another reason than its outcome."""
+        with contextlib.suppress(UserError, OSError):
+            self.wait()
+
+    def require(self, step: int) -> None:
+        """Raises UserError unless the checkpoint of this step is on disk."""
+        self.wait()
+        if self.newest != step:
+            raise UserError(f"the checkpoint of step {step} was not written: {one_line(self._error) if self._error else 'no save'}")
+
+    def _end(self) -> None:
+        step, self._step = self._step, None
+        assert step is not None
+        if self._error is not None:
+            self.failed(step, self._error)
+            return
+        if self.failures:
+            self._alarm(f"checkpoints are written again: step {step}")
+        self.newest, self.failures, self._since = step, 0, time.monotonic()
+        self._known.add(step)
