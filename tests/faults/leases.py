@@ -1,0 +1,99 @@
+"""Stops, wakes and kills workers at random while they share a study, and compares the results with those of an undisturbed one.
+
+    python tests/faults/leases.py [--faults=40]
+
+Three workers train cells of .3 s with leases of .8 s. Every fault is a signal: SIGKILL, or SIGSTOP for longer than a
+lease and then SIGCONT. Exits non-zero when a result differs, a record has no seal, or anything of an epoch is left. 20 s.
+"""
+
+import argparse
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import small_study  # noqa: E402 from tests/
+
+from lm.study import leases, records  # noqa: E402
+from lm.study.rows import read_rows  # noqa: E402
+
+LEASE, STALE = 0.8, 1.2  # seconds
+WORKER = f"""
+import pathlib, signal, sys, fake_train
+from lm.study import leases, worker
+leases.LEASE_SECONDS, leases.STALE_SECONDS, leases.HEARTBEAT_SECONDS, worker.MAX_DEATHS = {LEASE}, {STALE}, 0.1, 1000
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+worker.work(pathlib.Path(sys.argv[1]), fake_train.train, follow=True)
+"""
+
+
+def start(root: pathlib.Path, seconds: float) -> subprocess.Popen:
+    path = os.pathsep.join(sys.path[:2])
+    with open(root / "worker.log", "a") as log:
+        environment = os.environ | {"PYTHONPATH": path, "FAKE_SECONDS": str(seconds)}
+        return subprocess.Popen([sys.executable, "-c", WORKER, str(root)], stdout=log, stderr=log, env=environment)
+
+
+def disturb(root: pathlib.Path, faults: int, rng: random.Random) -> dict[str, int]:
+    """Trains the study with three workers and returns how many faults of each kind they met."""
+    team, woken = [start(root, 0.3) for _ in range(3)], {}
+    met = {"killed": 0, "stopped and woken": 0}
+    ended = [path.stem for path in root.glob("cells/*")]
+    while not all(records.is_finished(root / "cells" / name) for name in ended):
+        time.sleep(rng.uniform(0.05, 0.4))
+        for worker in [worker for worker, moment in woken.items() if time.monotonic() > moment]:
+            worker.send_signal(signal.SIGCONT)
+            del woken[worker]
+        team = [worker if worker.poll() is None else start(root, 0.3) for worker in team]
+        worker = rng.choice(team)
+        if sum(met.values()) >= faults or worker in woken:
+            continue
+        if rng.random() < 0.3:
+            worker.kill()
+            met["killed"] += 1
+        else:
+            worker.send_signal(signal.SIGSTOP)
+            woken[worker] = time.monotonic() + STALE * rng.uniform(0.5, 2.5)
+            met["stopped and woken"] += 1
+    for worker in team:
+        worker.send_signal(signal.SIGCONT)  # those that sleep still find their cells ended by others
+    time.sleep(1.0)
+    for worker in team:
+        worker.kill()
+        worker.wait()
+    return met
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faults", type=int, default=40, help="at most so many, while the study lasts (default: %(default)s)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        roots = [pathlib.Path(folder) / name for name in ("straight", "disturbed")]
+        for root in roots:
+            small_study.planned(root, budgets=small_study.small().budgets[:2])
+        leases.STALE_SECONDS = STALE
+        disturb(roots[0], 0, random.Random(0))
+        met = disturb(roots[1], args.faults, random.Random(1))
+        straight, rows = ({row.id: (row.status, row.loss) for row in read_rows(root)} for root in roots)
+        found = [f"cell {name}: {straight[name]} -> {rows[name]}" for name in rows if rows[name] != straight[name]]
+        found += [f"left behind: {path}" for path in roots[1].glob("cells/*/epoch-*")]
+        epochs = [records.epoch_of(records.read(path)) for path in roots[1].glob("cells/*")]
+        found += [] if all(epochs) else ["a record without a seal"]
+        lost = (roots[1] / "worker.log").read_text().count("left to another worker")
+        tracebacks = (roots[1] / "worker.log").read_text().count("Traceback")
+        found += [(roots[1] / "worker.log").read_text()[-3000:]] if tracebacks else []
+    print(f"{met}; {len(rows)} cells, {sum(epochs)} epochs, {lost} leases lost and noticed")
+    print("\n".join(found) or "every result is that of the undisturbed study")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
