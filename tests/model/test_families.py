@@ -61,6 +61,26 @@ def test_outputs_change_with_the_tokens_before_every_frontier_and_with_none_past
         np.testing.assert_array_equal(reached[real], expected[real])
 
 
+@pytest.mark.parametrize("name", FAMILIES if EVERYTHING else ["gpt2", "prefix"])
+def test_the_gradient_is_zero_past_every_frontier_and_nowhere_before_it(name):
+    """The tokens of a row differ, so that each row of the embedding gets what one position gets; states have no part of a tied head."""
+    config = FAMILIES[name]
+    segments, encoder_segments = (ONE, ONE) if config.attention.window else (PACKED, ENCODER_PACKED)
+    inputs = jax.tree.map(lambda x: x[:1], rows(config, segments, encoder_segments))
+    model, params, weights = model_of(config, Execution(unroll=False)), params_of(config), np.cos(np.arange(config.d_model))
+
+    def state(table, position):
+        hidden = model.apply({**params, "embed": {**params["embed"], "embedding": table}}, inputs).hidden
+        return jnp.sum(hidden[0, position] * weights)
+
+    gradient = jax.jit(jax.vmap(jax.grad(state), in_axes=(None, 0)))(params["embed"]["embedding"], jnp.arange(LENGTH))
+    reached = np.any(np.asarray(gradient) != 0, axis=-1)
+    real, (own, cross) = segments > 0, allowed(config, segments, encoder_segments)
+    np.testing.assert_array_equal(reached[:, inputs.tokens[0]][real], own[real])
+    if inputs.encoder_tokens is not None:
+        np.testing.assert_array_equal(reached[:, inputs.encoder_tokens[0]][real], cross[real])
+
+
 def parts(outputs, row, own, encoder, sequence):
     """Everything that the outputs say of one document, which lies at `own` in its row and at `encoder` in the encoder's."""
     heads = {name: value[row, sequence] if value.shape[1] == 2 else value[row, own] for name, value in outputs.heads.items()}
