@@ -188,7 +188,7 @@ def test_a_plan_without_any_answer_ends_with_one(csv, thin, monkeypatch, capsys)
     [
         ((), "nothing to plan"),
         (("--reach=2.6", "--extra=1e20"), "--target"),
-        (("--target=-1",), "must be positive"),
+        (("--target=-1",), "--target=-1"),
         (("--reach=2.6", "--inference-tokens=-1"), "--inference-tokens=-1"),
         (("--target=1e20", "--law=data_constrained"), "--fix U="),
         (("--target=1e20", "--params=P"), "has no column 'P'"),
