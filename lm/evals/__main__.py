@@ -95,7 +95,8 @@ def evaluate_loss(
     sealed.require(workdir, step)
     if not text:
         _require_data(workdir, config, saved)
-    return {"run": saved["id"], **_measured(workdir, config, original, saved, step, documents_bytes)}
+    named = bool(text) or config.data.components != original.data.components
+    return {"run": saved["id"], **_measured(workdir, config, original, saved, step, documents_bytes, named)}
 
 
 def _configured(
@@ -126,8 +127,9 @@ def _require_data(workdir: Path, config: RunConfig, saved: record.Record) -> Non
 
 
 def _measured(
-    workdir: Path, config: RunConfig, original: RunConfig, saved: record.Record, step: Optional[int], documents_bytes: Optional[int]
-) -> dict[str, Any]:
+    workdir: Path, config: RunConfig, original: RunConfig, saved: record.Record, step: Optional[int], documents_bytes: Optional[int],
+    named: bool,
+) -> dict[str, Any]:  # fmt: skip
     import jax
 
     from lm.data import pipeline
@@ -141,7 +143,6 @@ def _measured(
         parts.model.abstract(),
         parts.model.shardings(parts.mesh),
     )
-    named = config.data.components != original.data.components
     with tempfile.TemporaryDirectory() as folder:  # of the tokens of named text
         if named:
             data = _named(config, original, saved, folder)

@@ -152,7 +152,8 @@ def to_write(model: ModelConfig, tokenizer: Optional[Tokenizer], source: Optiona
       tokenizer: the run's tokenizer; None if it is not at hand.
       source: what `SourceIds.recorded` kept, for a run whose weights came from elsewhere.
     """
-    if source:
+    # The run may have another tokenizer than the model that its weights came from, whose ids then say nothing of its texts.
+    if source and (tokenizer is None or tokenizer.eos_id in source["stops"]):
         return dict(source["config"]), dict(source["generation"])
     if tokenizer is None:
         return {}, {}

@@ -145,7 +145,8 @@ def continuations(
     params, _ = checkpoint.restore_params(workdir, target, step)
     special = SpecialIds(tokenizer, config.data.objective, config.model.vocab_size)
     source = record.origin(saved).get("ids") or {}
-    imported = source if saved["status"] == "imported" and blank is None else {}  # as its own tokenizer and transformers begin
+    # An import that nobody asks for another objective's prompts begins as its own tokenizer and transformers do.
+    imported = source if saved["status"] == "imported" and blank is None and not overrides else {}
     architecture = config.model.architecture
     ids = as_imported(prompt, special, architecture, imported) if imported else prompt_ids(prompt, special, architecture, blank)
     rows = generate(

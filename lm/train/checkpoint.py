@@ -20,10 +20,8 @@ import json
 import logging
 import re
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Optional
 
 import jax
@@ -285,14 +283,14 @@ def _orbax_restore(path: Path, target: Tree) -> Tree:
 def _orbax_errors() -> Iterator[None]:
     """Raises the many kinds of errors with which Orbax and TensorStore report what they cannot read or write as OSErrors.
 
-    They also print them with tracebacks: to the logger of absl, and through sys.excepthook when what TensorStore still had to do ends.
+    They also print them with tracebacks to the logger of absl, which is silent for as long. What TensorStore still had to do when an
+    error ended it may be printed by Python as "Event loop is closed".
     """
     logger = logging.getLogger("absl")
 
     def said(entry: logging.LogRecord) -> bool:
         return entry.levelno < logging.ERROR
 
-    _hide_closed_loops()
     logger.addFilter(said)
     try:
         yield
@@ -300,18 +298,6 @@ def _orbax_errors() -> Iterator[None]:
         raise OSError(None, one_line(error)[:200]) from error
     finally:
         logger.removeFilter(said)
-
-
-@functools.cache
-def _hide_closed_loops() -> None:
-    """Keeps sys.excepthook silent on operations that end after the event loop that began them, whose error was raised already."""
-    shown = sys.excepthook
-
-    def show(kind: type[BaseException], error: BaseException, where: Optional[TracebackType]) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            shown(kind, error, where)
-
-    sys.excepthook = show
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 from hf.checkpoints import edited
 from tokenizers import Tokenizer, decoders, models
 
+from lm.config import to_dict
+from lm.data.config import Component
 from lm.errors import UserError
 from lm.evals.__main__ import evaluate_loss, main
 from lm.hf.runs import import_run
@@ -47,6 +50,16 @@ def test_all_of_a_named_text_is_scored(run, tmp_path, capsys):
     some = evaluate_loss(run, text=[str(tmp_path)], documents_bytes=10, overrides=other)
     assert 0 < some["bytes"] <= 10
     assert some["nats"] == pytest.approx((some["bytes"] + some["documents"]) * math.log(19), rel=1e-6)
+
+
+def test_all_of_the_text_that_the_run_was_trained_on_is_scored_where_it_is_named(run, tmp_path):
+    """Its held-out part is scored only where no text is named."""
+    path, own = write(tmp_path, [40])[0], tmp_path / "run"
+    shutil.copytree(run, own)
+    saved = json.loads((own / "run.json").read_text(encoding="utf-8"))
+    saved["experiment"]["data"]["components"] = [to_dict(Component("text_files", (str(path),)))]
+    (own / "run.json").write_text(json.dumps(saved), encoding="utf-8")
+    assert evaluate_loss(own, text=[str(path)])["bytes"] == 40
 
 
 def test_what_cannot_be_evaluated_is_refused_in_one_line(run, tmp_path):

@@ -156,6 +156,14 @@ def test_a_model_trained_here_is_exported_with_its_ids(tmp_path, name):
     assert hf.load(tmp_path / "out")[0] == config
 
 
+def test_weights_that_another_tokenizer_trains_on_are_exported_with_its_ids():
+    """The model that the weights came from ended a text with 2; bytes end one with their own id."""
+    source = {"stops": [2], "config": {"eos_token_id": 2}, "generation": {"eos_token_id": 2}}
+    config = model_of("llama")[0]
+    assert to_write(config, Bytes(), source) == to_write(config, Bytes(), None)
+    assert to_write(config, None, source)[0]["eos_token_id"] == 2
+
+
 def test_an_end_of_document_that_pads(tmp_path):
     """Where decoders have no padding of their own, config.json names none: transformers would not train that row of the embedding."""
     read = built(tokenizer_of(tmp_path, ["</s>"]))
