@@ -17,6 +17,7 @@ from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
 from lm.data import info as data_info
+from lm.data import round_trip
 from lm.errors import UserError
 from lm.preflight.topologies import Topology
 from lm.study import directory, gate, leases, naming, plan, plan_table
@@ -120,13 +121,11 @@ class Commands:
         """Plans the study on prepared data; prepares the data first when they are missing."""
         config, data_dir = self.study.base.data, str(self.data_dir)
         data = data_info.info(config, data_dir)
-        if data is None:
+        if data is None or not round_trip.is_measured(data):
             self._say(f"preparing the data in {self.data_dir} (once)")
             from lm.data import pipeline
 
-            pipeline.prepare(config, data_dir, log=self._say)
-            data = data_info.info(config, data_dir)
-            assert data is not None
+            data = pipeline.prepare(config, data_dir, log=self._say).info
         return plan.make(self.study, data)
 
     def _preflight(self, made: plan.Plan, topology: Topology) -> int:

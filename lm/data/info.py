@@ -31,7 +31,7 @@ def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
 
     `fingerprint`; `tokenizer` (name, vocab_size, fingerprint); `documents`, `tokens`, `bytes` per split (tokens count the ends of
     documents); `components` (corpus, weight, fingerprint, the corpus's own info); `lost_bytes`, the share of each split's bytes that
-    decoding its tokens does not give back; and for this packing `rows_per_epoch` and
+    decoding its tokens does not give back (None: not measured, which `pipeline.prepare` does); and for this packing `rows_per_epoch` and
     `tokens_per_epoch`, which a run may train on without seeing a token twice.
     Raises UserError if the data set cannot be used as configured.
     """
@@ -50,5 +50,6 @@ def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
 
 def with_rows(index: dict[str, Any], mixture: Mixture, caches: Mapping[str, Sequence[tokens.TokenCache]]) -> dict[str, Any]:
     """Adds the rows and tokens of an epoch of a mixture, and the shares of bytes that tokens lose, to the counts."""
-    lost = {split: share_of([cache.round_trip for cache in each if cache.round_trip]) for split, each in caches.items()}
+    records = {split: [cache.round_trip for cache in each] for split, each in caches.items()}
+    lost = {split: None if None in each else share_of([record for record in each if record]) for split, each in records.items()}
     return {**index, "rows_per_epoch": mixture.rows_per_epoch, "tokens_per_epoch": mixture.tokens_per_epoch, "lost_bytes": lost}

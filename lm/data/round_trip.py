@@ -5,7 +5,7 @@ as one, is a likelihood of less text, which divided by all bytes looks low.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ class RoundTrip:
     """Counts over the documents given to `add`, until they hold SAMPLE bytes."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
+        self._tokenizer: Tokenizer = tokenizer
+        self._base: Tokenizer = getattr(tokenizer, "base", tokenizer)  # of pairs, that of each part
         self.documents = self.altered = self.bytes = self.lost = 0
         self._example = ""
 
@@ -43,14 +44,22 @@ class RoundTrip:
         for text, encoded in zip(texts, ids, strict=True):
             if self.full:
                 return
-            # What separates the two parts of a pair (lm.data.objectives.pairs) is not among its tokens' text.
-            text = text.replace(getattr(self._tokenizer, "separator", ""), "", 1)
-            back = self._tokenizer.decode(encoded[encoded != getattr(self._tokenizer, "unk_id", None)])
-            lost = lost_bytes(text, back)
-            self.documents, self.bytes, self.lost = self.documents + 1, self.bytes + len(text.encode()), self.lost + lost
-            self.altered += bool(lost)
-            if lost and not self._example:
-                self._example = _first_difference(text, back)
+            altered = False
+            for part, part_ids in self._parts(text, encoded):
+                back = self._base.decode(part_ids[part_ids != getattr(self._base, "unk_id", None)])
+                lost = lost_bytes(part, back)
+                self.bytes, self.lost, altered = self.bytes + len(part.encode()), self.lost + lost, altered or bool(lost)
+                if lost and not self._example:
+                    self._example = _first_difference(part, back)
+            self.documents, self.altered = self.documents + 1, self.altered + altered
+
+    def _parts(self, text: str, ids: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
+        """Returns what was encoded by itself, with its ids: the document, or both parts of a pair (lm.data.objectives.pairs)."""
+        if self._base is self._tokenizer:
+            return [(text, ids)]
+        first, _, second = text.partition(getattr(self._tokenizer, "separator", ""))
+        at = int(np.argmax(ids == getattr(self._tokenizer, "separator_id", None)))
+        return [(first, ids[:at]), (second, ids[at + 1 :])]
 
     @property
     def full(self) -> bool:
@@ -74,9 +83,14 @@ def share_of(records: Sequence[Mapping[str, Any]]) -> float:
     return sum(record["lost"] for record in records) / max(sum(record["bytes"] for record in records), 1)
 
 
+def is_measured(info: Mapping[str, Any]) -> bool:
+    """Returns whether the losses of all splits are known: caches of an earlier version do not have them until they are prepared again."""
+    return None not in (info.get("lost_bytes") or {}).values()
+
+
 def problem(info: Mapping[str, Any]) -> str:
     """Says why the likelihood of this text per byte would mislead; '' where it does not. `info` is that of lm.data.info."""
-    share = max((info.get("lost_bytes") or {"": 0.0}).values())
+    share = max((share for share in (info.get("lost_bytes") or {}).values() if share is not None), default=0.0)
     if share <= TOLERATED:
         return ""
     return (

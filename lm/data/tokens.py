@@ -9,6 +9,7 @@ Every document ends in the end-of-document id, and one such id precedes the firs
 that predicts it, the first token of a document included.
 """
 
+import contextlib
 import dataclasses
 import os
 import zlib
@@ -24,6 +25,7 @@ from lm.errors import UserError
 
 _SCHEMA = 1
 _FILES = ("tokens.bin", "starts.npy", "bytes.npy")
+_MEASURED = "round_trip.json"  # the losses of a cache whose meta.json does not have them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,6 +78,8 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
     cache = open_cache(directory)
     if cache.round_trip is None:  # made before losses were measured
         cache = dataclasses.replace(cache, round_trip=_round_trip(corpus.split(split), tokenizer))
+        with contextlib.suppress(UserError):  # where nothing can be written, it is measured anew each time
+            write_json(os.path.join(directory, _MEASURED), cache.round_trip)
     assert cache.round_trip is not None
     if cache.round_trip["lost"]:
         log(f"{split}: {in_words(cache.round_trip)}")
@@ -101,7 +105,7 @@ def open_cache(directory: str, verify: bool = True) -> TokenCache:
         np.asarray(np.memmap(os.path.join(directory, "tokens.bin"), dtype=meta["dtype"], mode="r")),
         np.asarray(starts),  # a plain array over the map: indexing np.memmap itself is several times slower
         np.asarray(np.load(os.path.join(directory, "bytes.npy"), mmap_mode="r")),
-        meta.get("round_trip"),
+        meta.get("round_trip") or read_json(os.path.join(directory, _MEASURED)),
     )
 
 

@@ -1,6 +1,7 @@
 """The bytes that a tokenizer loses are counted, recorded and told; a likelihood of text per byte is refused where they are many."""
 
-import dataclasses
+import json
+import pathlib
 
 import pytest
 import tokenizers
@@ -106,9 +107,37 @@ def test_a_cache_of_an_earlier_version_is_measured(tmp_path, monkeypatch):
 
     built = tokenizer.build(config, [], str(tmp_path), quiet)
     first = tokens.prepare(corpus, "train", built, str(tmp_path), quiet)
-    opened = tokens.open_cache
-    monkeypatch.setattr(tokens, "open_cache", lambda directory: dataclasses.replace(opened(directory), round_trip=None))
+    meta = pathlib.Path(first.directory, "meta.json")
+    meta.write_text(json.dumps({key: value for key, value in json.loads(meta.read_text()).items() if key != "round_trip"}))
+    assert tokens.open_cache(first.directory).round_trip is None
     assert tokens.prepare(corpus, "train", built, str(tmp_path), quiet).round_trip == first.round_trip
+    monkeypatch.setattr(tokens, "RoundTrip", lambda _: pytest.fail("measured twice"))
+    assert tokens.prepare(corpus, "train", built, str(tmp_path), quiet).round_trip == first.round_trip
+
+
+def test_what_was_not_measured_is_not_taken_for_no_loss(tmp_path):
+    config = DataConfig(tokenizer=_json(tmp_path / "t.json"), sequence_length=2)
+    data = _data(tmp_path, config.tokenizer)
+    for meta in tmp_path.rglob("meta.json"):
+        meta.write_text(json.dumps({key: value for key, value in json.loads(meta.read_text()).items() if key != "round_trip"}))
+    found = info(config, str(tmp_path))
+    assert found is not None
+    assert found["lost_bytes"] == {"train": None, "validation": None}
+    assert not round_trip.is_measured(found)
+    assert round_trip.is_measured(data.info)
+
+
+def test_each_half_of_a_pair_has_its_own_leading_blank(tmp_path):
+    path = tmp_path / "t.json"
+    names = ["<|endoftext|>", *LETTERS, "▁", "<unk>"]
+    _json(path, unk=True, model=models.BPE({c: i for i, c in enumerate(names)}, [], unk_token="<unk>"))
+    made = tokenizers.Tokenizer.from_file(str(path))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Replace("▁", " ")  # the decoder leaves the first blank
+    made.save(str(path))
+    found = _data(tmp_path, HuggingFaceTokenizer(path=str(path)), ["the mat\tsat on"] * 20, objective=Pairs(), packing="best_fit")
+    assert found.info["lost_bytes"] == {"train": 0, "validation": 0}
+    found = _data(tmp_path, HuggingFaceTokenizer(path=str(path)), ["the mat\tsat 7 on"] * 20, objective=Pairs(), packing="best_fit")
+    assert found.info["lost_bytes"]["train"] == pytest.approx(1 / 15)  # the unknown 7 of 7 + 8 bytes
 
 
 def test_a_loss_of_text_is_said_beside_the_likelihood():

@@ -71,6 +71,7 @@ class PairTokenizer:
     def __init__(self, base: Tokenizer, separator: str):
         self.base, self.separator, self.name = base, separator, base.name
         self.pad_id, self.eos_id, self.start_id, self.mask_id, self.own = base.pad_id, base.eos_id, base.start_id, base.mask_id, base.own
+        self.unk_id = getattr(base, "unk_id", None)
         self.separator_id = base.vocab_size if base.pad_id == base.eos_id else base.pad_id
         self.vocab_size = max(base.vocab_size, self.separator_id + 1)
         self.fingerprint = digest("pairs", 1, base.fingerprint, separator)
