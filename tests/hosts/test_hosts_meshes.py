@@ -35,7 +35,7 @@ BERT = ["model.architecture=encoder", "data.objective=masked", "data.objective.n
 def found(tmp_path_factory):
     """Work directories by name, and how both processes ended."""
     folder = tmp_path_factory.mktemp("hosts")
-    base, build = small(folder, f"checkpoint.every_steps={EVERY}"), runner.build
+    base, build = small(folder, f"checkpoint.every_steps={EVERY}", "checkpoint.patience_minutes=0"), runner.build
     by_name = {name: apply_overrides(base, changes) for name, changes in MESHES.items()}
     at = types.SimpleNamespace(folder=folder, **{name: folder / name for name in (*MESHES, "one", "two", "cut", "moved", "long")})
     cut, stage = {"config": base, "workdir": at.cut}, {"config": by_name["stage"], "workdir": at.stage}
