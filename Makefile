@@ -8,7 +8,7 @@ PREFLIGHTS ?= tests/preflight
 # Each worker takes the next file of pytest's order, in which tests/conftest.py puts the longest first.
 BY_FILE := --dist=loadfile --no-loadscope-reorder
 
-.PHONY: study test layouts hosts parity preflight lint types check constraints nightly clean help
+.PHONY: study test layouts hosts faults parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -27,6 +27,9 @@ study: $(STAMP)  ## build the corpus, train every cell, fit the laws, write runs
 
 test: $(STAMP)  ## the tests, on 8 virtual CPU devices
 	@$(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE)
+
+faults: $(STAMP)  ## workers of a study stopped, woken and killed at random (20 s)
+	@$(BIN)/python tests/faults/leases.py
 
 $(VENV)/parity: $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[parity]'
@@ -66,7 +69,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python -m tests.nightly.mutants
 	@OBJECTIVES=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/data
 	@TABLES=all $(BIN)/python -m pytest tests/scaling/test_large.py
-	@$(MAKE) layouts hosts preflight
+	@$(MAKE) layouts hosts faults preflight
 	@$(BIN)/python -m tests.nightly.documented_commands --data=$(SCALING_DATA)
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 
