@@ -138,7 +138,9 @@ class Commands:
         for refusal in made.refusals:
             print(f"refused: {refusal}", file=sys.stderr)
         if made.refusals:
-            raise UserError(f"{len(made.refusals)} refusals, printed above; nothing was written. Change the study's definition")
+            count = len(made.refusals)
+            reasons = "1 refusal" if count == 1 else f"{count} refusals"
+            raise UserError(f"{reasons}, printed above; nothing was written. Change the study's definition or its text")
         return directory.write(made, self.root, self.data_dir)
 
     def _reset(self, from_start: bool) -> int:

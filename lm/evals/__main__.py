@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import glob
 import json
 import sys
 import tempfile
@@ -54,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Optional[list[str]] = None) -> int:
     args, rest = parser().parse_known_args(argv)
     text = [path for paths in args.text for path in paths.split(",") if path]
+    absent = next((path for path in text if not glob.has_magic(path) and not Path(path).exists()), None)
+    if absent is not None:
+        raise UserError(f"--text={absent}: no such file or folder")
     overrides = [word.removeprefix("--config.") for word in rest if word.startswith("--config.")]
     if len(overrides) < len(rest):
         raise UserError(f"{next(word for word in rest if not word.startswith('--config.'))} is not a flag: --help lists them")

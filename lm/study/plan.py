@@ -176,7 +176,8 @@ def _problems(study: Plannable, data: dict[str, Any]) -> Iterator[str]:
         if share > study.limits.max_duplicates:
             yield (
                 f"{component['corpus']}: {share:.1%} of the long validation lines occur verbatim in the training text, more than "
-                f"{study.limits.max_duplicates:.0%}, so the held-out loss would reward memorising; remove near-duplicates before the split"
+                f"{study.limits.max_duplicates:.0%}, so the held-out loss would reward memorising; drop repeated lines, or raise "
+                "limits.max_duplicates"
             )
     if any(cell.config.likelihood == "text" for cell in study.cells()) and round_trip.problem(data):
         yield round_trip.problem(data)

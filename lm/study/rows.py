@@ -94,7 +94,7 @@ def read_study(root: pathlib.Path) -> dict[str, Any]:
     """Returns the content of study.json. Raises UserError when there is none, or when it lists no cells whose ids are names of folders."""
     require_local(root)
     path = root / "study.json"
-    study = read_json(path, f"{root} holds no study: `python -m experiments NAME plan` makes one")
+    study = read_json(path, f"{root} holds no study: `python -m experiments STUDY plan`, with the study's name or file, makes one")
     cells = study.get("cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise UserError(f"{path} lists no cells: restore it, or plan in another directory with --dir")

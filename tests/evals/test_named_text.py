@@ -75,5 +75,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(run, tmp_path):
         evaluate_loss(run, text=[str(tmp_path / "lost.txt")])
     with pytest.raises(UserError, match=r"model\.d_model"):
         evaluate_loss(run, text=[str(tmp_path)], overrides=["model.d_model=3"])
+    with pytest.raises(UserError, match="--text=nowhere"):
+        main(["loss", str(run), "--text=nowhere"])
     with pytest.raises(UserError, match="--foo"):
         main(["loss", str(run), "--foo"])
