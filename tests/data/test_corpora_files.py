@@ -175,3 +175,33 @@ def test_what_is_read_is_part_of_the_corpus_name(tmp_path):
     for fields in ({"field": "body"}, {"lines": True}):
         with pytest.raises(UserError, match="text_files"):
             corpora.prepare(Component("python_sources", **fields), str(tmp_path))
+
+
+def test_a_folder_of_the_library_datasets_is_read_without_its_metadata(tmp_path):
+    table, folder = pyarrow.table({"text": TEXTS}), tmp_path / "saved"
+    (folder / "train").mkdir(parents=True)
+    with pyarrow.ipc.new_stream(str(folder / "train" / "data-00000-of-00001.arrow"), table.schema) as file:
+        file.write_table(table)
+    for name in ("dataset_dict.json", "train/dataset_info.json", "train/state.json"):
+        (folder / name).write_text(json.dumps({"splits": ["train"]}, indent=1))
+    (path,) = readers.expand([str(folder)], lambda line: None)
+    assert list(readers.read(path)) == TEXTS
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "state.json").write_text(json.dumps({"text": "a"}))  # beside no table it is text
+    assert len(readers.expand([str(tmp_path / "plain")], pytest.fail)) == 1
+    with pytest.raises(UserError, match=r"dataset_dict\.json is one JSON object"):
+        list(readers.read(str(folder / "dataset_dict.json")))
+
+
+def test_what_breaks_off_or_nests_too_deeply_is_named(tmp_path):
+    table = pyarrow.table({"text": ["word " * 200] * 50})
+    for name, writer in {"stream": pyarrow.ipc.new_stream, "file": pyarrow.ipc.new_file}.items():
+        with writer(str(tmp_path / f"{name}.arrow"), table.schema) as file:
+            file.write_table(table, max_chunksize=10)
+        data = (tmp_path / f"{name}.arrow").read_bytes()
+        (tmp_path / f"{name}.arrow").write_bytes(data[: len(data) // 2])
+        with pytest.raises(UserError, match=rf"{name}\.arrow" + (".*batch 2" if name == "stream" else "")):
+            list(readers.read(str(tmp_path / f"{name}.arrow")))
+    (tmp_path / "deep.jsonl").write_text('{"text": "a"}\n{"text": ' + "[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"deep\.jsonl line 2"):
+        list(readers.read(str(tmp_path / "deep.jsonl")))

@@ -18,7 +18,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import IO, Any, Optional, cast
 
 from lm.errors import UserError
@@ -26,6 +26,7 @@ from lm.errors import UserError
 PIECE = 65_536  # bytes
 SAMPLE = 2_000_000  # bytes of a file from which its text is estimated
 TEXT = (".txt", ".text", ".md")  # what is taken from a folder, beside data files; other text is taken when it is named
+METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of tables in the same folder or below
 FIELD = "--config.data.components.0.field"
 
 
@@ -108,8 +109,9 @@ def reading(path: str) -> Iterator[None]:
 def _in_folder(folder: str, log: Callable[[str], object]) -> list[str]:
     names = sorted(str(path) for path in pathlib.Path(folder).rglob("*") if path.is_file())
     names = [name for name in names if not any(part.startswith(".") for part in pathlib.Path(name).relative_to(folder).parts)]
-    files = [name for name in names if Kind(name).known]
-    others = collections.Counter(pathlib.Path(name).suffix or "no suffix" for name in names if not Kind(name).known)
+    tables = {str(pathlib.Path(name).parent) for name in names if Kind(name).suffix in _TABLES}
+    files = [name for name in names if Kind(name).known and not _describes(name, tables)]
+    others = collections.Counter(pathlib.Path(name).suffix or "no suffix" for name in names if name not in files)
     beside = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
     pattern = os.path.join(folder, "**", "*" + next(iter(sorted(others)), ".py"))
     if not files:
@@ -119,6 +121,12 @@ def _in_folder(folder: str, log: Callable[[str], object]) -> list[str]:
     if others:
         log(f"text_files: left out of {folder}: {beside}; a pattern such as '{pattern}' takes them in")
     return files
+
+
+def _describes(path: str, tables: Collection[str]) -> bool:
+    """Returns whether a file describes the tables of its folder or of those below: what `datasets.save_to_disk` writes beside them."""
+    folder = pathlib.Path(path).parent
+    return pathlib.Path(path).name in METADATA and any(folder in (table, *table.parents) for table in map(pathlib.Path, tables))
 
 
 def _texts(path: str, raw: IO[bytes], field: Optional[str], lines: bool) -> Iterator[str]:
@@ -182,6 +190,8 @@ def _jsonl(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
     for number, line in _numbered(stream):
         try:
             value = json.loads(line)
+        except RecursionError as error:
+            raise UserError(f"{path} line {number} is JSON nested too deeply to be read; leave the line out") from error
         except ValueError as error:
             raise UserError(f"{path} line {number} is not JSON ({error}); each line of a .jsonl is one JSON object") from error
         yield _text_of(value, field, f"{path} line {number}")
@@ -190,12 +200,16 @@ def _jsonl(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
 def _json(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
     data = stream.read()
     if not data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        if data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].strip() == b"{":
+            raise UserError(f"{path} is one JSON object over several lines; a .json holds a list of objects, or one object per line")
         yield from _jsonl(path, io.BytesIO(data), field)
         return
     try:
         values = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise
+    except RecursionError as error:
+        raise UserError(f"{path} is JSON nested too deeply to be read; leave the file out") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); a .json holds a list of objects, or one object per line") from error
     for number, value in enumerate(values):
@@ -251,7 +265,7 @@ def _parquet(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a parquet file ({' '.join(str(error).split())[:120]})") from error
     name = _column(path, file.schema_arrow, field)
-    return _values(file.iter_batches(columns=[name]), name)
+    return _values(_unbroken(path, file.iter_batches(columns=[name])), name)
 
 
 def _arrow(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
@@ -266,7 +280,7 @@ def _arrow(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
             file = batches = pyarrow.ipc.open_stream(raw)  # what the library `datasets` writes
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not an arrow file ({' '.join(str(error).split())[:120]})") from error
-    return _values(batches, _column(path, file.schema, field))
+    return _values(_unbroken(path, batches), _column(path, file.schema, field))
 
 
 def _column(path: str, schema: Any, field: Optional[str]) -> str:
@@ -287,6 +301,23 @@ def _values(batches: Iterable[Any], name: str) -> Iterator[str]:
     for batch in batches:
         for value in batch.column(name):
             yield value.as_py() or ""
+
+
+def _unbroken(path: str, batches: Iterable[Any]) -> Iterator[Any]:
+    """Yields the batches of a table. Raises UserError that names the first that cannot be read, as in a truncated file."""
+    import pyarrow
+
+    each, number = iter(batches), 0
+    while True:
+        try:
+            batch = next(each, None)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{path} cannot be read from its batch {number} on ({reason}); copy it again, whole") from error
+        if batch is None:
+            return
+        yield batch
+        number += 1
 
 
 def _require_text(path: str, head: bytes) -> None:
