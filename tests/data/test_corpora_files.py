@@ -205,3 +205,25 @@ def test_what_breaks_off_or_nests_too_deeply_is_named(tmp_path):
     (tmp_path / "deep.jsonl").write_text('{"text": "a"}\n{"text": ' + "[" * 100_000 + "\n")
     with pytest.raises(UserError, match=r"deep\.jsonl line 2"):
         list(readers.read(str(tmp_path / "deep.jsonl")))
+
+
+def test_the_text_of_a_parquet_file_is_counted_uncompressed(tmp_path):
+    texts, path = [f"{i} " + "the same words " * 100 for i in range(200)], tmp_path / "a.parquet"
+    table = pyarrow.table({"n": list(range(200)), "body": texts})
+    pyarrow.parquet.write_table(table, path, compression="zstd", row_group_size=50)
+    size = sum(len(text) for text in texts)
+    assert path.stat().st_size < size / 5
+    assert readers.estimated_bytes([str(path)], "body") == pytest.approx(size, rel=0.05)
+
+
+def test_a_small_validation_split_is_warned_of(tmp_path):
+    rng = random.Random(0)
+    licence = "\n".join(f"licence line {i}: redistribution and use are permitted" for i in range(40))
+    texts = [licence + f"\n{rng.random()}" for _ in range(40)] + ["one outlier " * 5]
+    for name, given in {"few": texts, "many": [f"{rng.random()} {rng.random()}" for _ in range(200)]}.items():
+        lines: list[str] = []
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in given))
+        made = text_files.collect([str(path)], lines.append)
+        share = made.info["bytes"]["validation"] / sum(made.info["bytes"].values())
+        assert any(f"{share:.2%}" in line for line in lines) == (name == "few")

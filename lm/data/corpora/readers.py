@@ -87,7 +87,9 @@ def estimated_bytes(paths: Sequence[str], field: Optional[str] = None) -> float:
     for same in kinds.values():
         size = {path: os.path.getsize(path) for path in same}
         largest = max(same, key=size.__getitem__)
-        total += sum(size[path] for path in same) * (_text_per_byte(largest, field) if size[largest] > SAMPLE else 1.0)
+        total += sum(size[path] for path in same) * (
+            _text_per_byte(largest, field) if size[largest] > SAMPLE or Kind(largest).suffix == ".parquet" else 1.0
+        )
     return total
 
 
@@ -256,14 +258,18 @@ def _csv(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
             yield row[column]
 
 
-def _parquet(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
+def _parquet_file(path: str, raw: IO[bytes]) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(raw)
+        return pyarrow.parquet.ParquetFile(raw)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a parquet file ({' '.join(str(error).split())[:120]})") from error
+
+
+def _parquet(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
+    file = _parquet_file(path, raw)
     name = _column(path, file.schema_arrow, field)
     return _values(_unbroken(path, file.iter_batches(columns=[name])), name)
 
@@ -327,9 +333,20 @@ def _require_text(path: str, head: bytes) -> None:
         )
 
 
+def _column_bytes(path: str, field: Optional[str]) -> int:
+    """Returns the bytes of the column of text, uncompressed, by what a parquet file says of itself."""
+    with reading(path), open(path, "rb") as raw:
+        file = _parquet_file(path, raw)
+        name, facts = _column(path, file.schema_arrow, field), file.metadata
+        columns = [facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns)]
+        return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == name)
+
+
 def _text_per_byte(path: str, field: Optional[str]) -> float:
     """Returns bytes of text per byte of a file that is larger than SAMPLE, from its beginning."""
     kind, size, position = Kind(path), 0, 1
+    if kind.suffix == ".parquet" and not kind.compression:
+        return _column_bytes(path, field) / os.path.getsize(path)
     if kind.suffix in _TABLES:
         return 1.0
     with reading(path), open(path, "rb") as raw:

@@ -10,7 +10,7 @@ from typing import Optional
 from tqdm import tqdm
 
 from lm.data.corpora import readers
-from lm.data.corpora.documents import Document, Splits, split, without_repeats
+from lm.data.corpora.documents import VALIDATION_SHARE, Document, Splits, split, without_repeats
 from lm.data.store import digest
 from lm.errors import UserError
 
@@ -80,6 +80,12 @@ def collect(paths: Sequence[str], log: Callable[[str], object], field: Optional[
         raise UserError(
             f"text_files needs two or more documents that do not resemble each other, to hold one out, and found {len(unique)} in {places};"
             " a .txt gives one per 64 KiB: add text, use .jsonl, or set --config.data.components.0.lines=true where each line is a document"
+        )
+    held_out = result.info["bytes"]["validation"] / max(sum(result.info["bytes"].values()), 1)
+    if held_out < VALIDATION_SHARE / 5:
+        log(
+            f"text_files: the validation split has {held_out:.2%} of the bytes, in {len(result.validation):,} documents, where"
+            f" {VALIDATION_SHARE:.0%} are wanted: the others resemble one another; its loss may not be that of the rest of the text"
         )
     if result.info["one_template"]:
         log("text_files: by their words all documents resemble one another, as those of a template do, so only lines were compared")
