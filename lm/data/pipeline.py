@@ -66,14 +66,24 @@ def prepare(config: DataConfig, data_dir: str, log: Log = print) -> Data:
     from lm.data import corpora
 
     shares(config)
-    return build(config, [corpora.prepare(component, data_dir, log) for component in config.components], data_dir, log)
+    prepared = []
+    for index, component in enumerate(config.components):
+        with corpora.of_component(index):
+            prepared.append(corpora.prepare(component, data_dir, log))
+    return build(config, prepared, data_dir, log)
 
 
 def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Data:
     """Prepares a data set from prepared corpora: `.fingerprint`, `.info`, `.split("train" | "validation")` with random access to text."""
+    from lm.data.corpora import of_component
+
     tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log))
-    train = [tokens.prepare(corpus, "train", tokenizer, data_dir, log) for corpus in corpora]
-    validation = [tokens.prepare(corpus, "validation", tokenizer, data_dir, log) for corpus in corpora]
+    caches: dict[str, list[tokens.TokenCache]] = {"train": [], "validation": []}
+    for split, made in caches.items():
+        for i, corpus in enumerate(corpora):
+            with of_component(i):
+                made.append(tokens.prepare(corpus, split, tokenizer, data_dir, log))
+    train, validation = caches["train"], caches["validation"]
     weights, fingerprints = shares(config), [corpus.fingerprint for corpus in corpora]
     index = _index(config, corpora, tokenizer, train, validation)
     path = index_path(config, data_dir)

@@ -22,14 +22,16 @@ def check_config(config: RunConfig) -> None:
     refusals.check(config.model)
     check_rows(config, row_of(config))
     total_steps(config)
-    for component in config.data.components:
-        corpora.check(component)
+    for index, component in enumerate(config.data.components):
+        with corpora.of_component(index):
+            corpora.check(component)
 
 
 def check_text(config: RunConfig) -> None:
     """Raises UserError for files of text that are not there, or for fewer prepared tokens than the run needs; reads no text."""
-    for component in config.data.components:
-        corpora.check_files(component, config.data_dir)
+    for index, component in enumerate(config.data.components):
+        with corpora.of_component(index):
+            corpora.check_files(component, config.data_dir)
     prepared = info.info(config.data, config.data_dir)
     if prepared is not None:
         require_unique(config.data, total_steps(config) * config.batch_size, prepared["rows_per_epoch"])

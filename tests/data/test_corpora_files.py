@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from lm.data import corpora
+from lm.data import corpora, pipeline
 from lm.data.config import Component, DataConfig
 from lm.data.corpora import readers, text_files
 from lm.data.info import index_path
@@ -227,3 +227,12 @@ def test_a_small_validation_split_is_warned_of(tmp_path):
         made = text_files.collect([str(path)], lines.append)
         share = made.info["bytes"]["validation"] / sum(made.info["bytes"].values())
         assert any(f"{share:.2%}" in line for line in lines) == (name == "few")
+
+
+def test_advice_names_the_component(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(_jsonl("body"))
+    second = Component("text_files", (str(tmp_path / "a.jsonl"),))
+    with pytest.raises(UserError, match=r"config\.data\.components\.1\.field=body"):
+        pipeline.prepare(DataConfig(components=(Component("word_chain"), second)), str(tmp_path / "data"), lambda _: None)
+    with pytest.raises(UserError, match=r"config\.data\.components\.0\.field=body"):
+        pipeline.prepare(DataConfig(components=(second,)), str(tmp_path / "data"), lambda _: None)

@@ -3,11 +3,12 @@
 `prepare` makes or opens the corpus of one component of a mixture. It imports no jax, and tensorflow_datasets only to write or read text.
 """
 
+import contextlib
 import difflib
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Union
 
 from lm.data.config import Component, WordChain
@@ -38,6 +39,18 @@ def prepare(component: Component, data_dir: str, log: Callable[[str], object] = 
     if component.corpus == "text_files":
         _require_unchanged(directory, component)
     return corpus
+
+
+@contextlib.contextmanager
+def of_component(index: int) -> Iterator[None]:
+    """Lets the advice of errors in the block name the component of this index: a corpus does not know its place in the mixture."""
+    try:
+        yield
+    except UserError as error:
+        advice = str(error).replace("data.components.0.", f"data.components.{index}.")
+        if advice == str(error):
+            raise
+        raise UserError(advice) from error
 
 
 def check(component: Component) -> None:
