@@ -27,13 +27,19 @@ class OwnIds:
     sentinels: tuple[int, ...] = ()  # <extra_id_0>, <extra_id_1>, ...
     middle: tuple[int, ...] = ()  # signs of a prefix, a suffix and a middle
 
+    @property
+    def beyond_mask(self) -> bool:
+        """Whether there is more than a mask."""
+        return bool(self.ends or self.sentinels or self.middle)
+
     def recorded(self) -> dict[str, Any]:
-        """Returns what the counts of a data set keep of it: nothing where there is at most a mask."""
-        return {"own": dataclasses.asdict(self)} if self.ends or self.sentinels or self.middle else {}
+        """Returns what the counts of a data set keep of it, as JSON: nothing for a mask alone, so that counts of earlier versions stay."""
+        lists = {"ends": list(self.ends), "sentinels": list(self.sentinels), "middle": list(self.middle)}
+        return {} if self.mask is not None and not self.beyond_mask else {"own": {"mask": self.mask, **lists}}
 
 
 def from_record(tokenizer: Mapping[str, Any]) -> OwnIds:
-    """Returns the ids that `OwnIds.recorded` kept. Without a record a mask is supposed: tokenizers that are trained here have one."""
+    """Returns the ids that `OwnIds.recorded` kept. Without a record there is a mask alone, whose id is not known."""
     own = tokenizer.get("own")
     return OwnIds(own["mask"], tuple(own["ends"]), tuple(own["sentinels"]), tuple(own["middle"])) if own else OwnIds(mask=0)
 
@@ -75,7 +81,7 @@ def text_alone(content: Mapping[str, Any], reserved: set[str]) -> str:
     """Returns a tokenizer.json that never makes reserved tokens of text, and all others as before.
 
     Special tokens may be pieces of the model too, as T5's </s> is. The spelling of a reserved token is replaced by one that text does not
-    have, wherever it stands; ids stay. It has no post-processor, so that it encodes text without what goes around it.
+    have, wherever it stands; ids stay. It has no post-processor, padding or truncation, so that it encodes the whole text and nothing else.
 
     Args:
       content: the parsed tokenizer.json.
@@ -100,4 +106,5 @@ def text_alone(content: Mapping[str, Any], reserved: set[str]) -> str:
     if model.get("unk_token") is not None:
         model["unk_token"] = hidden(model["unk_token"])
     added = [{**token, "content": hidden(token["content"])} for token in content.get("added_tokens") or []]
-    return json.dumps({**content, "model": model, "added_tokens": added, "post_processor": None})
+    nothing_else = dict.fromkeys(("post_processor", "padding", "truncation"))
+    return json.dumps({**content, "model": model, "added_tokens": added, **nothing_else})

@@ -342,7 +342,7 @@ class HuggingFace:
         self.unk_id = model.get("unk_id") if model.get("unk_token") is None else self._tokenizer.token_to_id(model["unk_token"])
         self.pad_id, self.mask_id = self.eos_id if pad is None else pad, self._find(self._mask_names)
         self.own = own_ids.find(vocabulary, self.mask_id, own_ids.around(self._tokenizer))
-        as_before = not reached and not self.own.recorded()  # as before text was kept from special tokens, and objectives used a file's own
+        as_before = not reached and not self.own.beyond_mask  # the tokens are those of earlier versions
         self.fingerprint = digest("huggingface", content, None if implied else spelling, *([] if as_before else ["own ids"]))
         if self.eos_id in self.encode(spelling):
             raise UserError(
