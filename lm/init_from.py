@@ -63,7 +63,10 @@ def require_said(config: RunConfig, workdir: Path, file: Path) -> None:
     if record.read(workdir) is not None:
         return
     for folder in (file.parent, Path(getattr(config.data.tokenizer, "path", "") or file).parent):
-        saved = record.read(folder) if (folder / record.FILE).is_file() and folder.resolve() != workdir.resolve() else None
+        try:
+            saved = record.read(folder) if folder.resolve() != workdir.resolve() else None
+        except UserError:  # a file of that name that is no record says nothing of weights
+            continue
         if saved and "imported" in saved and (folder == file.parent or _function(_config(saved).model) == _function(config.model)):
             raise UserError(
                 f"the configuration comes from the weights imported into {folder}, and {workdir} would begin with random ones: add"

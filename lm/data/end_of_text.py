@@ -13,6 +13,7 @@ DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<ï½œendâ–
 PART_ENDS = ("<|eot_id|>", "[SEP]")
 # What was taken before specials were told from ordinary tokens: fingerprints of that time do not name it.
 FORMERLY = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
+LARGEST_ID = 2**31 - 1  # ids are int32
 FILES = ("config.json", "generation_config.json", "tokenizer_config.json")  # in the order in which they are believed
 
 
@@ -20,7 +21,7 @@ def declared(folder: Path) -> Iterator[tuple[str, Union[int, str]]]:
     """Yields (file, id or spelling) of every end that the files of a model's directory name. Negative ids, which mean none, are left out.
 
     Raises:
-      UserError: one of the files is not JSON.
+      UserError: one of the files is not JSON, or an id is beyond 32 bits.
     """
     for name in FILES:
         values = _object(folder / name)
@@ -31,6 +32,8 @@ def declared(folder: Path) -> Iterator[tuple[str, Union[int, str]]]:
         else:
             ids = values.get("eos_token_id")
             found = [i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int and i >= 0]
+            if any(i > LARGEST_ID for i in found):
+                raise UserError(f"{folder / name}: eos_token_id {max(found)} is no id of a token: correct it, or remove the key")
         for each in found:
             yield name, each
 

@@ -93,6 +93,8 @@ def read(path: str) -> tuple[bytes, Any]:
     import sentencepiece
 
     content = read_file(path, "sentencepiece_file")
+    if not content:  # which the library takes for no model, without a word
+        raise wrong_file(path, "sentencepiece_file", content, "it is empty")
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         pieces = range(processor.get_piece_size())

@@ -130,7 +130,7 @@ def _around(folder: Path, library: Any, chosen: tokenizer_files.FileTokenizer, b
 
 
 def _is_token(library: Any, i: Any) -> bool:
-    return type(i) is int and i >= 0 and library.id_to_token(i) is not None
+    return type(i) is int and 0 <= i <= end_of_text.LARGEST_ID and library.id_to_token(i) is not None
 
 
 def _start(library: Any, model: ModelConfig, keys: Keys, before: tuple[int, ...]) -> Optional[int]:

@@ -15,7 +15,7 @@ from lm.data.tokenizer import from_json, read_tokenizer_json
 from lm.hf.files import TOKENIZER, TOKENIZER_FILES, read_json
 from lm.model.config import ModelConfig
 
-PIECES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+PIECES = ("spiece.model", "tokenizer.model")  # not sentencepiece.bpe.model: XLM-R, mBART and CamemBERT number its pieces otherwise
 T5_SENTINELS = 100  # that transformers' tokenizer of T5 adds to the pieces
 FileTokenizer = Union[HuggingFaceTokenizer, SentencePieceFile, TiktokenFile]
 

@@ -66,7 +66,9 @@ def test_sentinels_that_are_pieces_are_not_made_of_text(tmp_path):
 
 
 def test_files_that_are_no_sentencepiece_model_are_refused_in_one_line(t5, tmp_path):
+    (tmp_path / "empty.model").touch()
     for config, match in [
+        (SentencePieceFile(str(tmp_path / "empty.model")), r"empty\.model is not a SentencePiece model"),
         (SentencePieceFile(str(tmp_path / "none.model")), r"none\.model"),
         (SentencePieceFile(__file__), r"test_tokenizer_files\.py"),
         (SentencePieceFile(t5, eos_token="<nowhere>"), "<nowhere>"),

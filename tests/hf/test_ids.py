@@ -64,6 +64,9 @@ def test_files_beside_a_tokenizer_come_before_names(tmp_path):
     assert built(folder).eos_id == 0
     (folder / "config.json").write_text(json.dumps({"eos_token_id": 2}))
     assert (built(folder).eos_id, built(folder).fingerprint) == (2, named.fingerprint)
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": 2**40}))
+    with pytest.raises(UserError, match=f"config.json.*{2**40}"):
+        built(folder)
     (folder / "config.json").write_text(json.dumps({"eos_token_id": -1}))
     assert built(folder).eos_id == 0
     assert built(folder).fingerprint != named.fingerprint  # it makes other tokens of a document

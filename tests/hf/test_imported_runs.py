@@ -21,7 +21,7 @@ from lm.hf import __main__ as command
 from lm.hf.runs import export_run, import_run
 from lm.infer.__main__ import continuations
 from lm.infer.sampling import Greedy
-from lm.init_from import find, require_tokenizer
+from lm.init_from import find, require_said, require_tokenizer
 from lm.model.weights import flatten
 from lm.train import checkpoint, record, sealed
 from lm.train.config import RunConfig
@@ -232,3 +232,8 @@ def test_what_is_there_is_not_replaced(source, tmp_path):
         export_run(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(UserError, match="max_shard_bytes"):
         command.main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--max_shard_bytes=0"])
+
+
+def test_a_foreign_run_json_beside_a_configuration_is_no_import(tmp_path):
+    (tmp_path / "run.json").write_text('{"name": "of another program"}')
+    require_said(RunConfig(), tmp_path / "run", tmp_path / "configuration.py")
