@@ -130,7 +130,10 @@ def require_tokenizer(source: Optional[Source], tokenizer: Any) -> None:
     advice = "--config.data.tokenizer as there"
     if file is not None:
         advice = f"--config.data.tokenizer=sentencepiece_file --config.data.tokenizer.path={file}"
-    raise UserError(f"--init_from={source.workdir} was trained with another tokenizer, whose ids mean other text: set {advice}")
+    raise UserError(
+        f"--init_from={source.workdir} was trained with another tokenizer, whose ids mean other text: set {advice};"
+        " a run made before 0.6.0, which reads a tokenizer's own special ids, is continued with the version that made it, or begun anew"
+    )
 
 
 def _trained_pieces(config: RunConfig, fingerprint: str) -> Optional[Path]:

@@ -156,7 +156,8 @@ def _measured(
             data = pipeline.prepare(config.data, config.data_dir, lambda line: None)
             if data.fingerprint != saved["data"]["fingerprint"]:
                 raise UserError(
-                    f"{config.data_dir} holds other text than the run's ({data.fingerprint}): name the right directory with --data_dir"
+                    f"{config.data_dir} holds other text than the run's ({data.fingerprint}): name the right directory with --data_dir;"
+                    " runs on text_files made before 0.6.0 are measured with the version that made them, or with --text=FILE"
                 )
         params, found = checkpoint.restore_params(workdir, target, step)
         result = make_evaluator(config, parts.model, parts.mesh, data)(params, "final")

@@ -25,5 +25,8 @@ def run_tokenizer(config: RunConfig, data_dir: str, data: dict[str, Any]) -> Tok
     else:
         tokenizer = config.data.objective.tokenizer(build(chosen, [], data_dir))
     if tokenizer.fingerprint != data["tokenizer"]["fingerprint"]:
-        raise UserError(f"the {chosen.name} tokenizer is not the one that the run was trained with: restore it, or name its --data_dir")
+        raise UserError(
+            f"the {chosen.name} tokenizer is not the one that the run was trained with: restore it, or name its --data_dir. If the run was"
+            " made before 0.6.0, which reads a tokenizer's own special ids, go on with the version that made it, or begin it anew"
+        )
     return tokenizer
