@@ -2,6 +2,6 @@
 
 from lm.platforms import set_default_platform
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 set_default_platform()
