@@ -354,7 +354,8 @@ def _text_per_byte(path: str, field: Optional[str]) -> float:
         by_object = kind.suffix in (".jsonl", ".ndjson", ".csv")
         for text in _READERS[kind.suffix](path, stream, field) if by_object else iter(lambda: stream.read(1 << 16), b""):
             size, position = size + len(text.encode() if isinstance(text, str) else text), raw.tell()
-            if min(size, position) >= SAMPLE:
+            # Decompression reads ahead (gzip in blocks of 128 kB since Python 3.12): at the file's end what was read is not yet in `size`.
+            if min(size, position) >= SAMPLE and position < os.path.getsize(path):
                 break
     return size / position
 

@@ -35,7 +35,7 @@ def split(made: "FittedLaw", runs: Runs) -> Optional[Caution]:
         means = np.bincount(level, u) / counts
         between, total = float(np.sum(counts * (means - u.mean()) ** 2)), float(np.sum((u - u.mean()) ** 2))
         degrees = len(values) - 1, len(u) - len(values) - len(made.law.names)
-        if degrees[1] < 1 or between < SHARE * total:
+        if total == 0 or degrees[1] < 1 or between < SHARE * total:  # no residuals: every point lies on the law
             continue
         f = between / degrees[0] / (max(total - between, 1e-12 * total) / degrees[1])
         if stats.f.sf(f, *degrees) < CHANCE:
