@@ -31,7 +31,7 @@ PLACEHOLDER = re.compile(rf"(?<![A-Za-z_.])(?:{NAMES})(?![A-Za-z_=])|\.\.\.|=I\b
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """What a page says of running a block."""
+    """The marks by which a page says how a block is run."""
 
     not_run: Optional[str] = None
     file: Optional[str] = None
@@ -58,7 +58,7 @@ class Piece:
 
     @property
     def is_template(self) -> bool:
-        """Whether the reader has to fill a word in."""
+        """Says whether the reader has to fill a word in."""
         return any(PLACEHOLDER.search(word) for word in without_environment(self.words))
 
 

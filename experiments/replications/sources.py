@@ -1,4 +1,4 @@
-"""Where the public tables are, and their conversion from the files that their authors published (imports no jax).
+"""The public tables have their addresses here, and are converted from the files that their authors published (imports no jax).
 
 Each source becomes a folder of CSV files under --data. No table is part of this project: some have no licence.
 """

@@ -11,7 +11,7 @@ from lm.errors import UserError
 # <|endoftext|>, which ends nothing. Those of the second list end a turn or a part, and are taken where none of the first is special.
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>", "<|end▁of▁sentence|>")
 PART_ENDS = ("<|eot_id|>", "[SEP]")
-# What was taken before specials were told from ordinary tokens: fingerprints of that time do not name it.
+# These names were taken before specials were told from ordinary tokens: fingerprints of that time do not name the choice.
 FORMERLY = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "[SEP]")
 LARGEST_ID = 2**31 - 1  # ids are int32
 FILES = ("config.json", "generation_config.json", "tokenizer_config.json")  # in the order in which they are believed

@@ -29,7 +29,7 @@ class OwnIds:
 
     @property
     def beyond_mask(self) -> bool:
-        """Whether there is more than a mask."""
+        """Says whether there is more than a mask."""
         return bool(self.ends or self.sentinels or self.middle)
 
     def recorded(self) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def read(path: str) -> tuple[bytes, Any]:
 def _with_control_sentinels(content: bytes) -> bytes:
     from sentencepiece import sentencepiece_model_pb2
 
-    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # a generated module without types
     model.ParseFromString(content)
     for piece in model.pieces:
         if own_ids.SENTINEL.fullmatch(piece.piece):

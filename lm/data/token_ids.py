@@ -1,4 +1,4 @@
-"""What any tokenizer asks of text, of ids and of its file (imports no jax)."""
+"""Every tokenizer checks text, ids and its file by these functions (imports no jax)."""
 
 import re
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Optional
 
 from lm.hf.decoders import LLAMA_CONSTANTS, LLAMA_OPTIONS, LLAMA_TIED, grouped, grouped_keys, llama_tensors, windowed, windowed_keys
 from lm.hf.family import Family
@@ -68,7 +68,7 @@ def _smollm3(options: Options, names: frozenset[str]) -> Flat:
         flags = [(layer + 1) % interval != 0 for layer in range(layers)]
     turned = [bool(flag) for flag in flags[:layers]] if isinstance(flags, list) else []
     every = turned.index(False) + 1 if False in turned else None
-    if turned != [every is None or (layer + 1) % every != 0 for layer in range(layers)]:
+    if turned != _turned(layers, every):
         key = "no_rope_layer_interval" if flags is None else "no_rope_layers"
         raise options.refusal(key, options.values.get(key), "supported: every nth layer without rotary positions, or none")
     if options.take("use_sliding_window", False):
@@ -78,10 +78,18 @@ def _smollm3(options: Options, names: frozenset[str]) -> Flat:
     return {**grouped(options, 4, theta=2_000_000.0), "no_rope_interval": every}
 
 
+def _turned(layers: int, every: Optional[int]) -> list[bool]:
+    """Says of each layer whether it has rotary positions: all but every nth have."""
+    return [every is None or (layer + 1) % every != 0 for layer in range(layers)]
+
+
 def _smollm3_keys(flat: Flat) -> dict[str, Any]:
     layers, every = flat["num_layers"], flat["no_rope_interval"]
-    turned = [int(every is None or (layer + 1) % every != 0) for layer in range(layers)]
-    keys = {"no_rope_layers": turned, "no_rope_layer_interval": every or layers + 1, "use_sliding_window": False}
+    keys = {
+        "no_rope_layers": list(map(int, _turned(layers, every))),
+        "no_rope_layer_interval": every or layers + 1,
+        "use_sliding_window": False,
+    }
     return {**grouped_keys(flat), **keys, "pad_token_id": None}  # its default lies beyond most vocabularies
 
 

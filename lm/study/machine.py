@@ -1,4 +1,4 @@
-"""What tells processes, machines and clocks apart where several machines share a directory (imports no jax)."""
+"""Processes, machines and clocks are told apart here, for machines that share a directory (imports no jax)."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""What to train beyond the study: by which approach, that it meets the law behind the rows, and refusals said once."""
+"""Recommendations beyond a study name their approach, meet the law behind the rows, and say a refusal once."""
 
 import dataclasses
 

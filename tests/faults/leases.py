@@ -19,7 +19,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import small_study  # noqa: E402 from tests/
+import small_study  # noqa: E402 from tests/, which the lines above put on the path
 
 from lm.study import leases, records  # noqa: E402
 from lm.study.rows import read_rows  # noqa: E402

@@ -204,7 +204,7 @@ class Objective:
     def targets_only(self) -> Self:
         """Returns the objective that makes the same pairs and predicts their targets alone."""
         # mypy sees the default above, which objectives on chunks override by a field; only a field can be True.
-        return dataclasses.replace(self, loss_on_inputs=False) if self.loss_on_inputs else self  # type: ignore[call-arg]  # see above
+        return dataclasses.replace(self, loss_on_inputs=False) if self.loss_on_inputs else self  # type: ignore[call-arg]  # an objective whose flag is True has the field
 
     # ---- prompts ----
 
@@ -252,7 +252,7 @@ class SpecialIds:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """What opens an encoder's sequence and what closes its parts: the tokenizer's own, or the top of the vocabulary."""
+        """The ids that open an encoder's sequence and close its parts: the tokenizer's own, or the top of the vocabulary."""
         return self.tokenizer.own.ends or tuple(self.top([0, 1]).tolist())
 
     @property
