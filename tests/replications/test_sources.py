@@ -117,7 +117,7 @@ def test_runs_of_a_ladder_get_their_size_and_tokens(clone, data):
 
 
 def test_pickled_frames_become_points(clone, data):
-    pd = pytest.importorskip("pandas")
+    pd = pytest.importorskip("pandas", reason="the published files are pickles of pandas, which is an optional group")
     points = pd.DataFrame({"orig_n": [pd.Series([1.0, 2.0]), float("nan")], "orig_t": [pd.Series([3.0, 4.0])] * 2, "flops": [1e18, 2e18]})
     points["orig_loss"] = [pd.Series([5.0, 6.0])] * 2
     fits = {"basic": {"n_exponent": 0.5}, "bs_median_weighted": {"n_exponent": 0.6}}
