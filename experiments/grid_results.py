@@ -44,19 +44,10 @@ class GridResults:
 
     def before_stage_1(self) -> bool:
         """Writes the forecast from the runs of stage 0; the cells of stage 1 may start from then on."""
-        cells = status_lib.read_status(self.root).cells
-        status_lib.require_completed([c for c in cells if c.cell["stage"] == 0], self.study.limits.min_completed)
-        rows = [row for row in read_rows(self.root) if row.stage == 0]
-        if len(rows) == len(directory.open_study(self.root)["cells"]):
-            return True  # nothing is to be forecast
-        from lm.analysis import forecast
-        from lm.scaling import results
+        if any(cell["stage"] for cell in directory.open_study(self.root)["cells"]):
+            from lm.analysis import stage
 
-        made = forecast.make(rows, [row for row in read_rows(self.root) if row.stage > 0], self.study.analysis)
-        if isinstance(made, results.Refusal):
-            raise UserError(f"no forecast can be made, and without one the second stage does not start: {made.reason}")
-        stored = gate.write_forecast(self.root, results.encode(made), list(made.made_from))
-        self.say(f"forecast written to {self.root / 'forecast.json'}, sha256 {stored['sha256'][:16]}...")
+            stage.write_forecast(self.root, self.say)
         return True
 
     def _forecast(self) -> None:

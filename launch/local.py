@@ -138,7 +138,7 @@ def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Wo
     folder = root / "logs"
     folder.mkdir(exist_ok=True)
     log = folder / f"worker-{'all' if core is None else core}.log"
-    command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", f"--parent={os.getpid()}"]
+    command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", "--between=none", f"--parent={os.getpid()}"]
     command += [f"--cores={core}"] if core is not None else []
     command += [f"--train={train}"] if train else []
     environment = dict(os.environ)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from typing import Any, Protocol
 
 from lm import config as config_lib
@@ -73,6 +74,11 @@ class Cell:
     def tokens_per_step(self) -> int:
         """Document tokens that one optimizer step consumes."""
         return self.config.batch_size * self.row.text
+
+    @property
+    def devices(self) -> int:
+        """Number of devices that the run is planned for: those of its mesh, where an axis of size -1 counts 1."""
+        return math.prod(max(size, 1) for size in dataclasses.asdict(self.config.mesh).values())
 
     @property
     def steps(self) -> int:

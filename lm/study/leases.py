@@ -45,13 +45,15 @@ class Lost(Exception):
 class Lease:
     """This process's hold on a cell, for one epoch.
 
-    `cell` is the cell's folder. `deaths` counts the workers before this one that ended without a word and without a checkpoint. `until` is
-    when the lease runs out, by `machine.clock`. `lost` says that the cell is another's or was removed.
+    `cell` is the cell's folder. `deaths` counts the workers before this one that ended without a word and without a checkpoint, `errors`
+    those that gave it back with an error. `until` is when the lease runs out, by `machine.clock`. `lost` says that the cell is another's or
+    was removed.
     """
 
     cell: pathlib.Path
     epoch: int
     deaths: int
+    errors: int
     until: float
     lost: bool = False
 
@@ -123,10 +125,12 @@ class Lease:
             raise Lost(f"the lease of epoch {self.epoch} ran out, or the cell has ended")
         settle(self.cell)
 
-    def give_back(self) -> None:
-        """Frees the cell for others, if it is held still."""
+    def give_back(self, error: Optional[str] = None) -> None:
+        """Frees the cell for others, if it is held still. An error, if there was one, is kept in the claim and counts."""
         _held.discard(self)
         _empty(self.claim)
+        if error is not None:
+            self.claim.write_text(json.dumps({"error": error}), encoding="utf-8")
 
 
 def claim(study_dir: pathlib.Path, cell_id: str) -> Optional[Lease]:
@@ -134,7 +138,11 @@ def claim(study_dir: pathlib.Path, cell_id: str) -> Optional[Lease]:
 
     Raises: UserError on a file system that has no hard links, or when the heartbeat of another machine lies in the future.
     """
-    cell = study_dir / "cells" / cell_id
+    return claim_folder(study_dir / "cells" / cell_id)
+
+
+def claim_folder(cell: pathlib.Path) -> Optional[Lease]:
+    """Takes a cell, or anything that only one process may do, by its folder: two levels below the study's directory. See `claim`."""
     if records.is_finished(cell):
         return None
     last = newest(cell)
@@ -199,25 +207,48 @@ def give_back_all() -> None:
         lease.give_back()
 
 
-def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool) -> list[str]:
+def cancel(study_dir: pathlib.Path, cell: dict[str, Any]) -> bool:
+    """Ends an unfinished cell as cancelled and says whether it was unfinished. A worker that trains it loses its lease and turns to others.
+
+    Args:
+        study_dir: the study's directory
+        cell: the cell's entry in study.json
+    """
+    folder = study_dir / "cells" / cell["id"]
+    while not records.is_finished(folder):
+        lease = _take(folder, newest(folder) + 1)
+        if lease is None:
+            continue  # a worker has just taken that epoch: take the next
+        try:
+            lease.commit(records.cancelled(lease.begin(), cell))
+            return True
+        except Lost:
+            continue
+        finally:
+            lease.give_back()
+    return False
+
+
+def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool, states: tuple[str, ...] = ("failed",)) -> list[str]:
     """Makes failed cells free again and returns their ids. One that a living process holds is left to it.
 
     Args:
         study_dir: the study's directory
         cell_ids: the cells to look at
         from_start: train them from their start, not from their newest checkpoint; without readable records they are in any case
+        states: the states of the cells that are made free: "failed", "cancelled"
     """
     freed = []
     for cell_id in cell_ids:
         cell = study_dir / "cells" / cell_id
         last = newest(cell)
-        if records.read(cell).get("status") != "failed" or _holder(cell, last) is not None:
+        if records.read(cell).get("status") not in states or _holder(cell, last) is not None:
             continue
         lease = _take(cell, last + 1)
         if lease is None:
             continue
         record = records.read(cell)
-        if record.get("status") == "failed":
+        if record.get("status") in states:
             if from_start or not records.is_begun(record):
                 for folder in _epochs(cell):
                     shutil.rmtree(folder)
@@ -225,7 +256,7 @@ def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool) -> 
             else:
                 lease.begin()
             for epoch in _claimed(cell):
-                _empty(_claim(cell, epoch))  # forgets the workers that died
+                _empty(_claim(cell, epoch))  # forgets the workers that died, and the errors
             freed.append(cell_id)
         lease.give_back()
     return freed
@@ -258,9 +289,9 @@ def _take(cell: pathlib.Path, epoch: int) -> Optional[Lease]:
         file.flush()
         if not _link(pathlib.Path(file.name), path):
             return None
-    before = [_owner(_claim(cell, number)) for number in _claimed(cell) if number < epoch]
-    deaths = sum(owner is not None and owner.get("checkpoint") == saved for owner in before)
-    lease = Lease(cell, epoch, deaths, began + LEASE_SECONDS)
+    before = [_content(_claim(cell, number)) for number in _claimed(cell) if number < epoch]
+    deaths = sum("born" in claim and claim.get("checkpoint") == saved for claim in before)
+    lease = Lease(cell, epoch, deaths, sum("error" in claim for claim in before), began + LEASE_SECONDS)
     _held.add(lease)
     return lease
 
@@ -290,12 +321,18 @@ def _claimed(cell: pathlib.Path) -> list[int]:
 
 
 def _owner(path: pathlib.Path) -> Optional[dict[str, Any]]:
-    """Returns a claim's content; None when it is absent, given back, or nothing that this program wrote."""
+    """Returns the process that made a claim; None when the claim is absent, given back, or nothing that this program wrote."""
+    owner = _content(path)
+    return owner if isinstance(owner.get("pid"), int) and "born" in owner else None
+
+
+def _content(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what a claim holds; {} when it is absent, given back without an error, or cannot be read."""
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
-        return None
-    return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) and "born" in owner else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _age(cell: pathlib.Path, epoch: int) -> float:

@@ -58,6 +58,7 @@ class Planned:
             "steps": cell.steps,
             "batch_size": config.batch_size,
             "sequence_length": config.data.sequence_length,
+            "devices": cell.devices,
             "warmup_steps": self.warmup_steps,
             "seconds": round(self.seconds, 2),
         }

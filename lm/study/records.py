@@ -1,7 +1,8 @@
 """The record of a finished cell, `cells/ID/run.json`, and its seal (imports no jax).
 
 The seal is {"epoch", "sha256"}: which lease the record was committed under (lm.study.leases), and the hash of that and of the rest. A
-record whose hash differs was altered and is believed by nobody. A failed cell keeps its record, which says why, until it is trained again.
+record whose hash differs was altered and is believed by nobody. A failed or cancelled cell keeps its record, which says why, until it is
+trained again.
 `cells/ID/failures.txt` keeps every failure with its traceback.
 """
 
@@ -12,7 +13,8 @@ import pathlib
 import traceback
 from typing import Any
 
-FINISHED = ("completed", "diverged", "failed")  # states in run.json after which no worker takes a cell, until a failed one is reset
+from lm.study.states import FINISHED
+
 FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 CLAIMS = "claims"  # of a cell that only records with a seal are believed of; directories before version 0.6 have none until a claim
@@ -50,7 +52,7 @@ def _unbelieved(folder: pathlib.Path, why: str) -> dict[str, Any]:
 
 
 def is_finished(folder: pathlib.Path) -> bool:
-    """Says whether a cell's record has an end: completed, diverged or failed."""
+    """Says whether a cell's record has an end: completed, diverged, failed or cancelled."""
     return read(folder).get("status") in FINISHED
 
 
@@ -74,10 +76,19 @@ def epoch_of(record: dict[str, Any]) -> int:
 
 def failed(workdir: pathlib.Path, cell: dict[str, Any], reason: str) -> dict[str, Any]:
     """Returns a record with status "failed" that keeps what the run in `workdir` had recorded. Fits leave such runs out."""
+    return _ended(workdir, cell, "failed", reason)
+
+
+def cancelled(workdir: pathlib.Path, cell: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record with status "cancelled" that keeps what the run in `workdir` had recorded. Fits leave such runs out."""
+    return _ended(workdir, cell, "cancelled", "a user cancelled it")
+
+
+def _ended(workdir: pathlib.Path, cell: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
     record = read(workdir)
     if "id" not in record:
         record = {"schema": 1, "id": cell["id"], "final": None, "curve": [], "steps": cell["steps"]}
-    return record | {"status": "failed", "reason": reason}
+    return record | {"status": status, "reason": reason}
 
 
 def reason_of(folder: pathlib.Path, error: BaseException) -> str:

@@ -3,6 +3,9 @@
 Any number of workers, on any number of machines that share the directory, may run at once. Each should have one core: XLA on CPU gives
 other bits on another number of cores. A worker that is killed leaves a claim that others find stale; the cell is trained again from its
 last checkpoint, or from its start, with the same result.
+
+A worker may be several processes that train every cell together (lm.distributed): process 0 takes the cells and writes their records. Who
+ends the first stage writes the forecast that opens the second.
 """
 
 import argparse
@@ -21,13 +24,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
+from lm import distributed
 from lm.errors import UserError, run_cli
 from lm.study import directory, gate, leases, machine, records
 from lm.study.rows import read_json
 from lm.train.config import RunConfig
 
 POLL_SECONDS = 0.3
+PATIENCE_SECONDS = 5.0  # in which process 0 records an error that all processes of a worker meet
 MAX_DEATHS = 3  # workers that may be killed one after another while they train a cell, with no checkpoint in between
+MAX_ERRORS = 1  # errors of a cell's own after which it is tried again
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "MemoryError")  # in an error that comes again whenever the cell is tried
+TRAIN = "lm.runner:train_cell"
+BETWEEN = "lm.analysis.stage:write_forecast"
 
 
 class Train(Protocol):
@@ -36,12 +45,30 @@ class Train(Protocol):
     def __call__(self, config: RunConfig, workdir: pathlib.Path, /) -> Any: ...
 
 
-def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str]) -> list[dict[str, Any]]:
-    """Returns the cells that are not finished and whose stage is open; adds the ids of finished ones to `finished`."""
+class TryAgainError(Exception):
+    """A cell ended with its first error: it is given back, and tried once more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The cells that a worker takes; None stands for any."""
+
+    stage: Optional[int] = None
+    devices: Optional[int] = None
+    only: Optional[frozenset[str]] = None
+
+    def has(self, cell: dict[str, Any]) -> bool:
+        """Says whether a cell is one of them."""
+        fits = self.stage in (None, cell["stage"]) and self.devices in (None, cell.get("devices", 1))
+        return fits and (self.only is None or cell["id"] in self.only)
+
+
+def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str], wanted: Wanted = Wanted()) -> list[dict[str, Any]]:
+    """Returns the wanted cells that are not finished and whose stage is open; adds the ids of finished ones to `finished`."""
     stages: dict[int, bool] = {}
     cells = []
     for cell in study["cells"]:
-        if cell["id"] in finished:
+        if cell["id"] in finished or not wanted.has(cell):
             continue
         if records.is_finished(root / "cells" / cell["id"]):
             leases.settle(root / "cells" / cell["id"])  # its worker may have been killed before it did
@@ -51,10 +78,11 @@ def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str]) -> li
     return cells
 
 
-def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[str]) -> Iterator[dict[str, Any]]:
+def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[str], *, is_first: bool = False) -> Iterator[dict[str, Any]]:
     """Yields the free cells, best first: those of the shape just compiled, then of shapes that nobody works on, then the rest.
 
-    So one worker compiles each executable, and others read it from the cache when they come to help. Longer cells go first.
+    So one worker compiles each executable, and others read it from the cache when they come to help. Longer cells go first, but for a
+    study's first cells (`is_first`), which are its shortest: a broken recipe shows early.
     """
     held = {cell["id"] for cell in cells if leases.holder(root / "cells" / cell["id"]) is not None}
     busy = {cell["shape_key"] for cell in cells if cell["id"] in held}
@@ -64,83 +92,173 @@ def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[s
 
     def rank(cell: dict[str, Any]) -> tuple:
         key = cell["shape_key"]
+        if is_first:
+            return (cell["seconds"],)
         return (key != shape_key, key in busy, -work[key], key, -cell["seconds"])
 
     yield from sorted((cell for cell in cells if cell["id"] not in held), key=rank)
 
 
-def work(root: pathlib.Path, train: Train, *, follow: bool = False, log: Callable[[str], None] = print) -> int:
+def work(
+    root: pathlib.Path,
+    train: Train,
+    *,
+    wanted: Wanted = Wanted(),
+    follow: bool = False,
+    between: Optional[Callable[[pathlib.Path], None]] = None,
+    log: Callable[[str], None] = print,
+) -> int:
     """Trains cells until none can be claimed.
 
     Args:
         root: the study's directory
         train: trains one run
+        wanted: the cells that it takes
         follow: wait for cells that others hold or whose stage is not open yet, until all are finished
+        between: opens the second stage when the first is finished (default: that is left to others)
         log: takes a line for each cell
 
     Returns: how many cells it trained.
     """
     study = directory.open_study(root)
+    mine = [cell for cell in study["cells"] if wanted.has(cell)]
     finished: set[str] = set()
     shape_key, trained = None, 0
-    while True:
-        cells = pending(root, study, finished)
-        lease = next(filter(None, (leases.claim(root, c["id"]) for c in order(root, cells, shape_key))), None)
+    lease: Optional[leases.Lease] = None
+
+    def choose() -> Optional[str]:
+        """Takes a cell and returns its id: "" while there may be one later, None at the end."""
+        nonlocal lease
+        cells = pending(root, study, finished, wanted)
+        free = order(root, cells, shape_key, is_first=not finished and not trained)
+        lease = next(filter(None, (leases.claim(root, cell["id"]) for cell in free)), None)
         if lease is not None:
-            cell = next(c for c in cells if c["id"] == lease.cell.name)
+            return lease.cell.name
+        opened = between is not None and _open_next_stage(root, study, between)
+        return "" if opened or (follow and len(finished) < len(mine)) else None
+
+    while (chosen := distributed.first(choose)) is not None:
+        if chosen:
+            cell = next(cell for cell in mine if cell["id"] == chosen)
             run_cell(root, study, cell, lease, train, log)
             shape_key, trained = cell["shape_key"], trained + 1
-        elif follow and len(finished) < len(study["cells"]):
+        elif follow:
             time.sleep(POLL_SECONDS)
-        else:
-            return trained
+    return trained
+
+
+def _open_next_stage(root: pathlib.Path, study: dict[str, Any], between: Callable[[pathlib.Path], None]) -> bool:
+    """Opens the second stage if the first is finished and nobody else is about to. Returns whether it did."""
+    before, after = ([cell["id"] for cell in study["cells"] if (cell["stage"] > 0) is later] for later in (False, True))
+    if not after or gate.is_open(root, 1) or not all(records.is_finished(root / "cells" / cell_id) for cell_id in before):
+        return False
+    lease = leases.claim_folder(root / "gates" / "1")
+    if lease is None:
+        return False
+    try:
+        between(root)
+    finally:
+        lease.give_back()
+    return True
 
 
 def run_cell(
-    root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], lease: leases.Lease, train: Train, log: Callable[[str], None]
+    root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], lease: Optional[leases.Lease], train: Train, log: Callable[[str], None]
 ) -> None:
     """Trains a claimed cell, commits its record and gives the claim back. A cell that another took over meanwhile is left to it.
 
-    An error of the cell (out of memory, say) is recorded in its run.json. UserError and OSError are faults of the environment: raised.
+    An error of the cell's own is tried once more, and then recorded in its run.json; one of memory is recorded at once. UserError and
+    OSError are faults of the environment: raised.
+
+    Args:
+        root: the study's directory
+        study: the content of study.json
+        cell: the cell's entry there
+        lease: the claim, of process 0; None for the other processes of a worker
+        train: trains one run
+        log: takes lines
     """
-    start = time.monotonic()
+    if lease is None:
+        return _train_along(root, cell, train)
+    start, error_of_cell, tried = time.monotonic(), None, None
     try:
         with _Heartbeat(lease, log):
-            lease.commit(_trained(root, study, cell, lease, train, log))
+            record = _trained(root, study, cell, lease, train, log)
+            lease.commit(record)
+        error_of_cell = record["reason"] if record["status"] == "failed" else None
         log(f"cell {cell['id']} finished after {time.monotonic() - start:.1f} s")
+    except TryAgainError as error:
+        error_of_cell = tried = str(error)
+        log(f"cell {cell['id']} is tried once more: {tried}")
     except (leases.Lost, UserError, OSError, KeyboardInterrupt, SystemExit) as error:
         if not isinstance(error, leases.Lost) and not lease.is_lost():
             raise  # a fault of the disk, the data or the installation, or a signal
-        log(f"cell {cell['id']} is left to another worker: this one had no heartbeat for too long")
+        log(f"cell {cell['id']} is left to another worker: it was taken or cancelled, or this one had no heartbeat for too long")
     finally:
-        lease.give_back()
+        lease.give_back(tried)
+    if error_of_cell is not None and distributed.count() > 1:
+        raise UserError(f"cell {cell['id']}: {error_of_cell}; the processes of this worker may be out of step: start it again")
+
+
+def _train_along(root: pathlib.Path, cell: dict[str, Any], train: Train) -> None:
+    """Trains a cell in a process that is not the first, which holds the lease and tells whether and where to train."""
+    workdir = distributed.first(lambda: None)
+    if workdir is None:
+        return
+    try:
+        train(_config(root, cell), pathlib.Path(workdir))
+    except Exception:
+        time.sleep(PATIENCE_SECONDS)  # the same error on process 0 is recorded there before this one ends all
+        raise
 
 
 def _trained(
     root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], lease: leases.Lease, train: Train, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Trains a claimed cell and returns the record of its end."""
-    path = lease.cell / "config.json"
-    if not path.exists():
-        again = f"`python -m experiments {study['name']} retry` writes it and trains the cell"
-        return records.failed(lease.workdir, cell, f"{path} is missing: {again}")
-    config = config_lib.from_dict(RunConfig, read_json(path, f"{path} is missing"))
-    if config_lib.identity(config, fingerprint=study["fingerprint"]) != cell["id"]:
-        raise UserError(
-            f"{path} is not the run that was planned: delete it, and `python -m experiments {study['name']} plan` writes it as it was"
-        )
-    workdir = lease.begin()
-    if lease.deaths >= MAX_DEATHS:
-        why = f"its worker died {lease.deaths} times in the same place, killed from outside (memory ran out?)"
-        return records.failed(workdir, cell, why)
+    """Trains a claimed cell and returns the record of its end. Raises TryAgainError for its first error."""
+    refusal = ""
+
+    def begin() -> Optional[str]:
+        """Returns the folder to train in, and None for a cell that cannot be."""
+        nonlocal refusal
+        path = lease.cell / "config.json"
+        if not path.exists():
+            refusal = f"{path} is missing: `python -m experiments {study['name']} retry` writes it and trains the cell"
+            return None
+        if config_lib.identity(_config(root, cell), fingerprint=study["fingerprint"]) != cell["id"]:
+            raise UserError(
+                f"{path} is not the run that was planned: delete it, and `python -m experiments {study['name']} plan` writes it as it was"
+            )
+        workdir = lease.begin()
+        if lease.deaths >= MAX_DEATHS:
+            refusal = f"its worker died {lease.deaths} times in the same place, killed from outside (memory ran out?)"
+            return None
+        return str(workdir)
+
+    began = distributed.first(begin)
+    if began is None:
+        return records.failed(lease.workdir, cell, refusal)
+    workdir = pathlib.Path(began)
     try:
-        train(config, workdir)
+        train(_config(root, cell), workdir)
     except (UserError, OSError):
         raise
     except Exception as error:  # a fault of this cell alone: it is recorded, and the others go on
         log(traceback.format_exc())
-        return records.failed(workdir, cell, records.reason_of(lease.cell, error))
+        reason = records.reason_of(lease.cell, error)
+        if any(words in f"{type(error).__name__}: {error}" for words in NO_MEMORY):
+            advice = "give it more devices, more base.execution.micro_batches, or base.execution.remat='full'"
+            return records.failed(workdir, cell, f"{reason} (no memory: {advice})")
+        if lease.errors < MAX_ERRORS:
+            raise TryAgainError(reason) from error
+        return records.failed(workdir, cell, reason)
     return _checked(workdir, cell)
+
+
+def _config(root: pathlib.Path, cell: dict[str, Any]) -> RunConfig:
+    """Returns the configuration of a cell as it was planned."""
+    path = root / "cells" / cell["id"] / "config.json"
+    return config_lib.from_dict(RunConfig, read_json(path, f"{path} is missing"))
 
 
 def _checked(workdir: pathlib.Path, cell: dict[str, Any]) -> dict[str, Any]:
@@ -222,17 +340,27 @@ def end_with(parent: int) -> None:
 
 def load_train(name: str, root: pathlib.Path) -> Train:
     """Imports the training function "MODULE:FUNCTION" and gives its runs the study's folder of data."""
-    module, _, function = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot load the training function {name}: {error}") from error
+    function = _loaded(name, "the training function")
     data_dir = os.path.normpath(root / directory.open_study(root)["data_dir"])
 
     def train(config: RunConfig, workdir: pathlib.Path) -> Any:
         return function(dataclasses.replace(config, data_dir=str(data_dir)), workdir)
 
     return train
+
+
+def load_between(name: str) -> Callable[[pathlib.Path], None]:
+    """Returns what imports the function "MODULE:FUNCTION" and calls it with the study's directory, when the first stage is finished."""
+    return lambda root: _loaded(name, "--between")(root)
+
+
+def _loaded(name: str, what: str) -> Any:
+    """Imports "MODULE:FUNCTION"; UserError where there is none."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"cannot load {what} {name}: {error}") from error
 
 
 def main(argv: Optional[list[str]] = None) -> int:
@@ -247,11 +375,24 @@ def main(argv: Optional[list[str]] = None) -> int:
         "--follow", action="store_true", help="wait for cells that other workers hold or whose stage is closed, until all are finished"
     )
     parser.add_argument("--parent", type=int, default=None, metavar="PID", help="process that starts this one; end soon after it")
+    parser.add_argument("--train", default=TRAIN, metavar="MODULE:FUNCTION", help="training function (default: %(default)s)")
     parser.add_argument(
-        "--train", default="lm.runner:train_cell", metavar="MODULE:FUNCTION", help="training function (default: %(default)s)"
+        "--between",
+        default=BETWEEN,
+        metavar="MODULE:FUNCTION",
+        help="what opens the second stage; none leaves it closed (default: %(default)s)",
     )
+    cells = parser.add_argument_group("which cells it takes (default: any)")
+    cells.add_argument("--stage", type=int, default=None, help="those of this stage")
+    cells.add_argument("--devices", type=int, default=None, help="those that are planned for this number of devices, which it has to have")
+    cells.add_argument("--only", default=None, metavar="ID,...", help="those with these ids")
+    several = parser.add_argument_group(
+        "a worker of several processes, which train each cell together (srun is recognised; see lm.run --help)"
+    )
+    for flag in distributed.FLAGS:
+        several.add_argument(f"--{flag}", default=None)
     args = parser.parse_args(argv)
-    directory.open_study(args.study_dir)
+    study = directory.open_study(args.study_dir)
     machine.require_clock(args.study_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.cores is not None:
@@ -259,9 +400,42 @@ def main(argv: Optional[list[str]] = None) -> int:
     if args.parent is not None:
         end_with(args.parent)
     use_cache(args.study_dir)
-    count = work(args.study_dir, load_train(args.train, args.study_dir), follow=args.follow, log=lambda line: print(line, flush=True))
-    print(f"{count} cells trained", flush=True)
+    hosts = distributed.settings({flag: str(value) for flag in distributed.FLAGS if (value := getattr(args, flag)) is not None})
+    with distributed.joined(hosts):
+        count = work(
+            args.study_dir,
+            load_train(args.train, args.study_dir),
+            wanted=_wanted(args, study),
+            follow=args.follow,
+            between=None if args.between == "none" else load_between(args.between),
+            log=_say if distributed.is_first() else _silent,
+        )
+    _say(f"{count} cells trained")
     return 0
+
+
+def _wanted(args: argparse.Namespace, study: dict[str, Any]) -> Wanted:
+    """Returns the cells that flags ask for. Raises UserError for ids that the study lacks and for devices that this worker lacks."""
+    only = None if args.only is None else frozenset(args.only.split(","))
+    if only and (strangers := sorted(only - {cell["id"] for cell in study["cells"]})):
+        raise UserError(f"--only={','.join(strangers)}: {args.study_dir} has no such cell; `status --json` lists the ids")
+    if args.devices is not None and args.train == TRAIN:
+        import jax
+
+        if jax.device_count() != args.devices:
+            raise UserError(
+                f"--devices={args.devices}: this worker has {jax.device_count()} devices ({jax.devices()[0].device_kind}); show it as many "
+                "(CUDA_VISIBLE_DEVICES for GPUs, JAX_NUM_CPU_DEVICES for cores), or leave the flag out"
+            )
+    return Wanted(args.stage, args.devices, only)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _silent(line: str) -> None:
+    del line
 
 
 def _cores(text: str) -> set[int]:

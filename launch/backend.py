@@ -1,0 +1,130 @@
+"""What every backend does: it starts workers on a study through a scheduler that exists, and reads the scheduler's queue.
+
+A worker is one process, or several that train together, on a number of devices. It takes cells of its kind from the study's directory by
+lease (lm.study.leases) until none is left, so a backend knows nothing of cells. `launch.backends` lists the backends.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Optional, Protocol
+
+STAY_SECONDS = 3600.0  # shortest time that a worker is asked for, so that queues are not flooded with jobs of seconds
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Kind:
+    """The cells that a worker takes: those of one stage that need one number of devices."""
+
+    stage: int
+    devices: int
+
+    @property
+    def text(self) -> str:
+        """The kind in a job's name: s0.d8."""
+        return f"s{self.stage}.d{self.devices}"
+
+    @classmethod
+    def parse(cls, text: str) -> Optional["Kind"]:
+        """Returns the kind that `text` names; None when it names none."""
+        stage, _, devices = text.partition(".")
+        if not (stage[:1] == "s" and devices[:1] == "d" and stage[1:].isdecimal() and devices[1:].isdecimal()):
+            return None
+        return cls(int(stage[1:]), int(devices[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A live job in a scheduler's queue: one worker. `reason` holds the scheduler's words, such as why it waits."""
+
+    id: str
+    kind: Kind
+    state: Literal["queued", "running"]
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Workers to start.
+
+    Attributes:
+        root: the study's directory
+        kind: the cells that they take
+        count: the number of workers
+        after: ids of jobs that must have ended before these start
+        code: the folder of the snapshot that they import
+        seconds: the estimated time of all cells of the kind on one worker
+        train: the training function MODULE:FUNCTION (default: the worker's)
+        only: ids of the cells that they take (default: all of the kind)
+        jobs_before: number of submissions before this one, which tells files of submissions apart
+    """
+
+    root: pathlib.Path
+    kind: Kind
+    count: int
+    code: pathlib.Path
+    seconds: float
+    after: tuple[str, ...] = ()
+    train: Optional[str] = None
+    only: tuple[str, ...] = ()
+    jobs_before: int = 0
+
+    @property
+    def key(self) -> str:
+        return key(self.root)
+
+    @property
+    def name(self) -> str:
+        """The jobs' name, from which `jobs` finds them: key and kind."""
+        return f"{self.key}.{self.kind.text}"
+
+    def command(self, python: str = sys.executable, root: Optional[pathlib.PurePath] = None) -> list[str]:
+        """Returns the command of a worker, without what says where its other processes are.
+
+        Args:
+            python: the interpreter there
+            root: the study's directory there
+        """
+        flags = [f"--stage={self.kind.stage}", f"--devices={self.kind.devices}"]
+        flags += [f"--train={self.train}"] if self.train else []
+        flags += [f"--only={','.join(self.only)}"] if self.only else []
+        return [python, "-m", "lm.study.worker", str(root or self.root.resolve()), *flags]
+
+
+def key(root: pathlib.Path) -> str:
+    """Returns the name of a study in a queue, lm-NAME-HASH: the hash is of study.json, so that every host that shares it finds its jobs."""
+    digest = hashlib.sha256((root / "study.json").read_bytes()).hexdigest()[:8]
+    return f"lm-{root.resolve().name}-{digest}"
+
+
+class Backend(Protocol):
+    """A way of starting workers. Its options are the fields of a dataclass, and each becomes a flag of `python -m experiments NAME run`.
+
+    Every method raises UserError where the scheduler refuses or does not answer: what it said, and what to do.
+    """
+
+    NAME: ClassVar[str]
+
+    def require(self, root: pathlib.Path) -> None:
+        """Raises UserError when jobs cannot be submitted from here: no scheduler, a partition that is not there, a wrong option."""
+        ...
+
+    def jobs(self, root: pathlib.Path) -> list[Job]:
+        """Returns the live jobs of a study, whoever submitted them."""
+        ...
+
+    def submit(self, request: Request) -> list[str]:
+        """Submits workers and returns the ids of their jobs."""
+        ...
+
+    def cancel(self, root: pathlib.Path, ids: Sequence[str]) -> None:
+        """Ends jobs; those that are gone already are no error."""
+        ...
+
+
+def shown(command: Sequence[str]) -> str:
+    """Returns a command as a user would type it."""
+    return shlex.join(command)
