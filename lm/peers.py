@@ -260,18 +260,22 @@ def end(line: str, status: int) -> NoReturn:
 
 
 def on_abort(line: str, status: int = LOST) -> None:
-    """Prints `line` when JAX aborts this process, which it does with a C++ stack when process 0 is lost or never joins.
+    """Prints `line` when JAX aborts this process, which it does with a C++ stack when process 0 is lost or never joins."""
+    on_fatal(signal.SIGABRT, line, status)
 
-    Python's own signal handlers run in the main thread, for which an abort leaves no time; so this is a C handler that calls back.
+
+def on_fatal(number: signal.Signals, line: str, status: int) -> None:
+    """Prints `line` and ends this process when it gets a signal that no code can go on from.
+
+    Python's own signal handlers run in the main thread, for which such a signal leaves no time; so this is a C handler that calls back.
     """
-    global _handler
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
-    _handler = kind(lambda number: end(line, status))
+    _handlers[number] = kind(lambda _: end(line, status))
     with contextlib.suppress(OSError, AttributeError, ValueError):
         libc = ctypes.CDLL(None)
         libc.signal.argtypes = [ctypes.c_int, kind]
         libc.signal.restype = ctypes.c_void_p
-        libc.signal(int(signal.SIGABRT), _handler)
+        libc.signal(int(number), _handlers[number])
 
 
-_handler: Any = None  # kept alive: C calls it
+_handlers: dict[signal.Signals, Any] = {}  # kept alive: C calls them

@@ -12,7 +12,6 @@ that predicts it, the first token of a document included.
 import contextlib
 import dataclasses
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from lm.data.round_trip import RoundTrip, in_words
 from lm.data.store import digest, new_directory, read_json, write_json
+from lm.data.token_file import TokenFile, crc32_of
 from lm.data.tokenizer import Log, Tokenizer
 from lm.errors import UserError
 
@@ -36,7 +36,7 @@ class TokenCache:
     fingerprint: str
     eos_id: int
     vocab_size: int
-    flat: np.ndarray  # [1 + tokens]: one end-of-document id, then all documents; document i is flat[starts[i] : starts[i + 1]]
+    flat: TokenFile  # [1 + tokens]: one end-of-document id, then all documents; document i is flat[starts[i] : starts[i + 1]]
     starts: np.ndarray  # int64 [documents + 1]
     byte_counts: np.ndarray  # int64 [documents]: UTF-8 bytes of the text
     round_trip: Optional[dict[str, Any]] = None  # what its tokens lose of the text (lm.data.round_trip); None: not measured
@@ -87,26 +87,33 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
 
 
 def open_cache(directory: str, verify: bool = True) -> TokenCache:
-    """Maps a cache into memory; `verify` reads it once against its checksums (about 1 s per GB). Raises UserError if it is damaged."""
+    """Opens a cache, its tokens mapped into memory. Raises UserError if it is damaged.
+
+    Args:
+      directory: the directory of the cache.
+      verify: whether to read it once and compare it with its checksums (about 1 s per GB).
+    """
     damaged = UserError(f"the token cache {directory} is damaged; delete that directory and run again")
     meta = read_json(os.path.join(directory, "meta.json"))
-    if meta is None or meta.get("schema") != _SCHEMA:
-        raise damaged
-    for name in _FILES:
-        path, expected = os.path.join(directory, name), meta["files"][name]
-        if not os.path.isfile(path) or os.path.getsize(path) != expected["size"] or (verify and _crc32(path) != expected["crc32"]):
+    try:
+        expected, paths = meta["files"], {name: os.path.join(directory, name) for name in _FILES}
+        if meta["schema"] != _SCHEMA or any(os.path.getsize(path) != expected[name]["size"] for name, path in paths.items()):
             raise damaged
-    starts = np.load(os.path.join(directory, "starts.npy"), mmap_mode="r")
-    return TokenCache(
-        directory,
-        meta["fingerprint"],
-        meta["eos_id"],
-        meta["vocab_size"],
-        np.asarray(np.memmap(os.path.join(directory, "tokens.bin"), dtype=meta["dtype"], mode="r")),
-        np.asarray(starts),  # a plain array over the map: indexing np.memmap itself is several times slower
-        np.asarray(np.load(os.path.join(directory, "bytes.npy"), mmap_mode="r")),
-        meta.get("round_trip") or read_json(os.path.join(directory, _MEASURED)),
-    )
+        ids = TokenFile(paths["tokens.bin"], meta["dtype"], expected["tokens.bin"]["crc32"])  # before the checksums: it sees later changes
+        if verify and any(_crc32(path) != expected[name]["crc32"] for name, path in paths.items()):
+            raise damaged
+        return TokenCache(
+            directory,
+            meta["fingerprint"],
+            meta["eos_id"],
+            meta["vocab_size"],
+            ids,
+            np.load(paths["starts.npy"]),
+            np.load(paths["bytes.npy"]),
+            meta.get("round_trip") or read_json(os.path.join(directory, _MEASURED)),
+        )
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise damaged from error
 
 
 def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenizer) -> None:
@@ -173,8 +180,5 @@ def _groups(documents: Any, characters: int = 1 << 20) -> Iterator[Sequence[str]
 
 
 def _crc32(path: str) -> int:
-    crc = 0
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            crc = zlib.crc32(chunk, crc)
-    return crc
+        return crc32_of(file)

@@ -17,7 +17,7 @@ def test_a_document_is_its_ids_and_an_end(tmp_path):
     assert cache.byte_counts.tolist() == [len(text.encode()) for text in texts]
     assert cache.lengths.tolist() == [len(text.encode()) + 1 for text in texts]
     assert (cache.num_tokens, cache.num_bytes) == (cache.lengths.sum(), cache.byte_counts.sum())
-    assert (cache.flat[cache.starts - 1] == Bytes.eos_id).all()  # before every document, the first included
+    assert (cache.flat.take(cache.starts - 1) == Bytes.eos_id).all()  # before every document, the first included
     with pytest.raises(IndexError):
         cache[4]
 
@@ -28,7 +28,7 @@ def test_the_second_call_reads_no_text(tmp_path):
     reads = text.split("train").reads
     second = tokens.prepare(text, "train", Bytes(), str(tmp_path), quiet)
     assert text.split("train").reads == reads == len(first)
-    np.testing.assert_array_equal(first.flat, second.flat)
+    np.testing.assert_array_equal(first.flat[:], second.flat[:])
 
 
 def test_documents_beyond_one_call_of_the_tokenizer_follow_in_order(tmp_path):

@@ -8,13 +8,14 @@ from lm.data.objectives.draws import Draws
 from lm.data.objectives.ragged import Ragged, group_before
 from lm.data.packing import Plan
 from lm.data.splitmix import advance
+from lm.data.token_file import TokenFile
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedRows:
     """Some rows of a plan, by their numbers, the tokens that the plan points into, and a key of random numbers for each row."""
 
-    flat: np.ndarray  # tokens [total]
+    flat: TokenFile  # tokens [total]
     plan: Plan
     rows_B: np.ndarray
     keys_B: np.ndarray  # uint64
