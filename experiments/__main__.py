@@ -12,6 +12,7 @@ import sys
 from typing import Optional
 
 from experiments import commands
+from launch import backends
 from lm.errors import UserError, run_cli
 from lm.preflight import topologies, wheels
 
@@ -21,7 +22,9 @@ VERBS = {
     "plan": "prepare the data if need be, print every cell with its counts and time, and write the study's directory",
     "run": "train the cells that are missing; for a grid: the first stage, the forecast, then the second stage",
     "retry": "train the cells that failed again, from their newest checkpoints, and what is missing beside them",
-    "status": "show how far the study is, and which cells failed or diverged and why",
+    "status": "show how far the study is, which workers are in a scheduler's queue, and which cells failed or diverged and why",
+    "logs": "print the log of a cell's worker: logs CELL [--follow]",
+    "cancel": "end the jobs of a scheduler, and with cells (cancel CELL ...) these cells; `retry CELL ...` takes them up again",
     "forecast": "for a grid: predict the losses of the second stage (the largest budget) from the first, before it is trained",
     "fit": "for a grid: fit the scaling laws to the runs and print the exponents with their intervals",
     "report": "write report.html and figures/; for a comparison, print its table too",
@@ -39,9 +42,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("study", help="name of a study in the list, or the path of a study.py of your own")
     parser.add_argument("verb", nargs="?", default="all", choices=VERBS, metavar="VERB", help="one of the verbs above (default: all)")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="with logs, cancel and retry: ids of cells, or their first digits")
     parser.add_argument("--dir", type=pathlib.Path, default=None, help="the study's directory (default: runs/NAME)")
     parser.add_argument("--data-dir", type=pathlib.Path, default=DATA_DIR, help="folder of prepared data (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: one per core)")
+    parser.add_argument(
+        "--workers", type=int, default=None, help="workers at once (default: one per core here; of a scheduler 8 for each size of cells)"
+    )
+    parser.add_argument("--only", default=None, metavar="CELL,...", help="with run: train these cells alone")
+    parser.add_argument("--max-cells", type=int, default=None, metavar="N", help="with run: train the N shortest cells that are missing")
+    parser.add_argument("--detach", action="store_true", help="with run --backend: submit what is missing and end")
+    parser.add_argument("--follow", "-f", action="store_true", help="with logs: go on while the worker writes")
     parser.add_argument(
         "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_cell)"
     )
@@ -56,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with plan: compile every shape for this hardware, which need not be there, such as tpu:v5p:4x4x4",
     )
     parser.add_argument("--timeout", type=float, default=None, help="with plan --topology: seconds for each compilation (default: 1800)")
+    backends.add_flags(parser)
     return parser
 
 
@@ -70,6 +81,10 @@ def main(argv: Optional[list[str]] = None) -> int:
         parser.error("--topology needs the verb plan")
     if args.timeout is not None and args.topology is None:
         parser.error("--timeout needs plan --topology")
+    if (args.only or args.max_cells is not None or args.detach) and args.verb not in ("run", "retry"):
+        parser.error("--only, --max-cells and --detach need the verb run or retry")
+    if args.cells and args.verb not in ("logs", "cancel", "retry"):
+        parser.error(f"{args.cells[0]}: cells are named with logs, cancel and retry; run takes --only")
     timeout = 1800.0 if args.timeout is None else args.timeout
     if not 0 < timeout < math.inf:
         raise UserError(f"--timeout={timeout:g}: give a number of seconds above 0")
@@ -81,8 +96,16 @@ def main(argv: Optional[list[str]] = None) -> int:
     root = args.dir or pathlib.Path("runs") / study.name
     # with --json, standard output holds the results alone
     out = sys.stderr if args.json else sys.stdout
-    made = commands.Commands(study, root, args.data_dir, args.workers, args.train, out, topology, timeout, _retry(args))
-    return made.do(args.verb, as_json=args.json, from_start=args.from_start)
+    how = commands.How(
+        workers=args.workers,
+        train=args.train,
+        backend=backends.make(args),
+        detach=args.detach,
+        only=tuple(args.only.split(",")) if args.only else (),
+        max_cells=args.max_cells,
+    )
+    made = commands.Commands(study, root, args.data_dir, how, out, topology, timeout, _retry(args))
+    return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow)
 
 
 def _retry(args: argparse.Namespace) -> str:

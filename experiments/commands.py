@@ -8,11 +8,14 @@ import json
 import pathlib
 import runpy
 import sys
+from collections.abc import Sequence
 from typing import Any, Optional, TextIO, Union
 
 from experiments import preflight
 from experiments.comparison_results import ComparisonResults
 from experiments.grid_results import GridResults
+from launch import scheduled
+from launch.backend import Backend
 from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
@@ -20,7 +23,7 @@ from lm.data import info as data_info
 from lm.data import round_trip
 from lm.errors import UserError
 from lm.preflight.topologies import Topology
-from lm.study import directory, gate, leases, naming, plan, plan_table
+from lm.study import directory, gate, leases, naming, plan, plan_table, records
 from lm.study import status as status_lib
 from lm.study.comparison import Comparison
 from lm.study.study import Study
@@ -63,6 +66,18 @@ def _defined(name: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+class How:
+    """How the cells of a study are trained: by which workers, and which cells."""
+
+    workers: Optional[int] = None  # at once (default: one per core here; scheduled.WORKERS of each kind)
+    train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
+    backend: Optional[Backend] = None  # the scheduler that starts the workers (default: they are processes of this machine)
+    detach: bool = False  # with a backend: submit and end
+    only: tuple[str, ...] = ()  # ids of the cells (default: all), or their first digits
+    max_cells: Optional[int] = None  # the shortest so many
+
+
+@dataclasses.dataclass(frozen=True)
 class Commands:
     """Carries out the verbs of one study; each can be called again, and does only what is missing.
 
@@ -73,23 +88,26 @@ class Commands:
     study: AnyStudy
     root: pathlib.Path  # the study's directory
     data_dir: pathlib.Path  # the folder of prepared data
-    workers: Optional[int] = None  # default: one per core
-    train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
+    how: How = How()
     out: TextIO = sys.stdout
     topology: Optional[Topology] = None  # hardware that `plan` compiles every shape for
     timeout: float = 1800.0  # seconds for each compilation
     retry: str = "python -m experiments NAME retry"  # the command that trains failed cells again
 
-    def do(self, verb: str, *, as_json: bool = False, from_start: bool = False) -> int:
+    def do(self, verb: str, *, as_json: bool = False, from_start: bool = False, cells: Sequence[str] = (), follow: bool = False) -> int:
         """Carries out a verb and returns the exit status."""
+        if verb in ("logs", "cancel"):
+            return self._logs(cells, follow) if verb == "logs" else self._cancel(cells)
         if verb not in self._results.VERBS:
             raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
-            state = status_lib.read_status(self.root)
+            queue = [job for _, job in scheduled.live(self.root)]
+            state = status_lib.read_status(self.root, on_their_way=frozenset((job.kind.stage, job.kind.devices) for job in queue))
             if as_json:
                 print(json.dumps(status_lib.described(state, self.root), indent=1), flush=True)
             else:
                 self._say(status_lib.render(state, self.root, self.retry))
+                self._say(scheduled.queue_words(queue)) if queue else None
             return 0
         if verb == "plan":
             made = self._plan()
@@ -98,7 +116,7 @@ class Commands:
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)
         self._write(self._plan())  # the directory has to be of the study as it is defined now
-        if verb == "retry" and not self._reset(from_start):
+        if verb == "retry" and not self._reset(from_start, cells):
             return 0
         failed = self._run() if verb in ("all", "run", "retry") else 0
         return self._results.do(verb, as_json=as_json) or int(failed > 0)
@@ -112,7 +130,7 @@ class Commands:
 
     @property
     def _launcher(self) -> LocalWorkers:
-        return LocalWorkers(self.workers, self.train)
+        return LocalWorkers(self.how.workers, self.how.train, self._only())
 
     def _say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
@@ -143,10 +161,11 @@ class Commands:
             raise UserError(f"{reasons}, printed above; nothing was written. Change the study's definition or its text")
         return directory.write(made, self.root, self.data_dir)
 
-    def _reset(self, from_start: bool) -> int:
-        """Makes the failed cells free to train again and returns how many there were."""
+    def _reset(self, from_start: bool, named: Sequence[str]) -> int:
+        """Makes failed cells free to train again, or those that are named, cancelled ones as well. Returns how many there were."""
         cells = directory.open_study(self.root)["cells"]
-        freed = leases.retry(self.root, [cell["id"] for cell in cells], from_start=from_start)
+        ids = self._ids(named) if named else [cell["id"] for cell in cells]
+        freed = leases.retry(self.root, ids, from_start=from_start, states=("failed", "cancelled") if named else ("failed",))
         self._say(f"{len(freed)} failed cells are trained again" if freed else "no cell has failed; `run` trains those that are missing")
         forecast = gate.read_forecast(self.root)
         if forecast is not None and any(cell["stage"] == 0 for cell in cells if cell["id"] in freed):
@@ -156,11 +175,76 @@ class Commands:
     def _run(self) -> int:
         """Trains the cells that are missing and returns how many failed; raises UserError when too few completed."""
         state = status_lib.read_status(self.root)
-        if state.finished < len(state.cells):
+        if self.how.backend is not None and state.finished < len(state.cells):
+            ended = self._scheduled(self.how.backend)
+            if ended is None:
+                return 0
+            state = ended
+        elif state.finished < len(state.cells):
             workers = "1 worker" if len(self._launcher.cores) == 1 else f"{len(self._launcher.cores)} workers"
             self._say(f"{len(state.cells)} cells in {self.root}, {workers}; Ctrl-C stops, the same command continues")
             state = self._launcher.run(self.root, self._results.before_stage_1, View(self.out))
         for line in status_lib.excluded(state, self.root, self.retry):
             self._say(line)
-        status_lib.require_completed(state.cells, self.study.limits.min_completed)
+        if self.how.only or self.how.max_cells is not None:
+            self._say(f"{state.count('completed')} of {len(state.cells)} cells have completed; run without --only and --max-cells goes on")
+        else:
+            status_lib.require_completed(state.cells, self.study.limits.min_completed)
         return state.count("failed")
+
+    def _scheduled(self, backend: Backend) -> Optional[status_lib.Status]:
+        """Lets a scheduler's workers train the cells that are missing. Returns the state at the end, and None where this does not wait."""
+        workers, only = scheduled.WORKERS if self.how.workers is None else self.how.workers, self._only()
+        if workers < 1:
+            raise UserError(f"--workers={workers}: give 1 or more")
+        if self.how.detach:
+            made = scheduled.apply(self.root, backend, workers, self._say, train=self.how.train, only=only)
+            if not made.submit:
+                self._say("nothing to submit: the queue holds as many workers as there is work for; `status` shows them")
+            return None
+        self._say(f"workers in {backend.NAME}; Ctrl-C ends this view alone, `cancel` the jobs, and the same command looks again")
+        return scheduled.watch(self.root, backend, workers, View(self.out), self._say, train=self.how.train, only=only)
+
+    def _only(self) -> tuple[str, ...]:
+        """Returns the ids of the cells that are asked for; () for all."""
+        ids = self._ids(self.how.only) if self.how.only else []
+        if self.how.max_cells is None:
+            return tuple(ids)
+        if self.how.max_cells < 1:
+            raise UserError(f"--max-cells={self.how.max_cells}: give 1 or more")
+        state = status_lib.read_status(self.root)
+        missing = [c.cell for c in state.cells if c.state not in records.FINISHED and (not ids or c.cell["id"] in ids)]
+        return tuple(cell["id"] for cell in sorted(missing, key=lambda cell: (cell["stage"], cell["seconds"]))[: self.how.max_cells])
+
+    def _ids(self, named: Sequence[str]) -> list[str]:
+        """Returns the ids of cells that are named by their first digits. Raises UserError for none or several of a name."""
+        every, found = [cell["id"] for cell in directory.open_study(self.root)["cells"]], []
+        for name in named:
+            these = [cell_id for cell_id in every if cell_id.startswith(name)]
+            if len(these) != 1:
+                several = f"{len(these)} cells of {self.root} begin so" if these else f"{self.root} has no such cell"
+                raise UserError(f"cell {name}: {several}; `status --json` lists the ids")
+            found += these
+        return found
+
+    def _cancel(self, named: Sequence[str]) -> int:
+        """Ends the cells that are named, or else every job of the study in a scheduler's queue."""
+        if named:
+            cells = {cell["id"]: cell for cell in directory.open_study(self.root)["cells"]}
+            ended = [cell_id for cell_id in self._ids(named) if leases.cancel(self.root, cells[cell_id])]
+            self._say(f"{len(ended)} of {len(named)} cells cancelled" + ("" if len(ended) == len(named) else "; the others had ended"))
+            return 0
+        found = scheduled.live(self.root)
+        for backend in {backend.NAME: backend for backend, _ in found}.values():
+            backend.cancel([job.id for other, job in found if other.NAME == backend.NAME])
+        self._say(f"{len(found)} jobs cancelled; their cells are free" if found else "no scheduler holds a job of this study")
+        return 0
+
+    def _logs(self, named: Sequence[str], follow: bool) -> int:
+        """Prints the log of the worker that trains or trained a cell."""
+        if len(named) != 1:
+            raise UserError("logs takes one cell: its id or its first digits, which `status --json` lists")
+        from launch import logs
+
+        logs.show(self.root, self._ids(named)[0], self.out, follow=follow)
+        return 0

@@ -5,14 +5,11 @@ lease (lm.study.leases) until none is left, so a backend knows nothing of cells.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Optional, Protocol
-
-STAY_SECONDS = 3600.0  # shortest time that a worker is asked for, so that queues are not flooded with jobs of seconds
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -52,6 +49,8 @@ class Request:
 
     Attributes:
         root: the study's directory
+        key: the study's name in the queue (launch.jobs.key)
+        number: the number of this submission, which names its files in ROOT/jobs
         kind: the cells that they take
         count: the number of workers
         after: ids of jobs that must have ended before these start
@@ -59,10 +58,11 @@ class Request:
         seconds: the estimated time of all cells of the kind on one worker
         train: the training function MODULE:FUNCTION (default: the worker's)
         only: ids of the cells that they take (default: all of the kind)
-        jobs_before: number of submissions before this one, which tells files of submissions apart
     """
 
     root: pathlib.Path
+    key: str
+    number: int
     kind: Kind
     count: int
     code: pathlib.Path
@@ -70,11 +70,6 @@ class Request:
     after: tuple[str, ...] = ()
     train: Optional[str] = None
     only: tuple[str, ...] = ()
-    jobs_before: int = 0
-
-    @property
-    def key(self) -> str:
-        return key(self.root)
 
     @property
     def name(self) -> str:
@@ -94,34 +89,33 @@ class Request:
         return [python, "-m", "lm.study.worker", str(root or self.root.resolve()), *flags]
 
 
-def key(root: pathlib.Path) -> str:
-    """Returns the name of a study in a queue, lm-NAME-HASH: the hash is of study.json, so that every host that shares it finds its jobs."""
-    digest = hashlib.sha256((root / "study.json").read_bytes()).hexdigest()[:8]
-    return f"lm-{root.resolve().name}-{digest}"
-
-
 class Backend(Protocol):
-    """A way of starting workers. Its options are the fields of a dataclass, and each becomes a flag of `python -m experiments NAME run`.
+    """A way of starting workers. Its options are the fields of a frozen dataclass, and each becomes a flag of `experiments NAME run`.
 
     Every method raises UserError where the scheduler refuses or does not answer: what it said, and what to do.
     """
 
     NAME: ClassVar[str]
+    WORDS: ClassVar[str]  # of --help: what it hands workers to
 
     def require(self, root: pathlib.Path) -> None:
         """Raises UserError when jobs cannot be submitted from here: no scheduler, a partition that is not there, a wrong option."""
         ...
 
-    def jobs(self, root: pathlib.Path) -> list[Job]:
-        """Returns the live jobs of a study, whoever submitted them."""
+    def jobs(self, key: str) -> list[Job]:
+        """Returns the live jobs of a study by its name in the queue, whoever submitted them."""
         ...
 
     def submit(self, request: Request) -> list[str]:
         """Submits workers and returns the ids of their jobs."""
         ...
 
-    def cancel(self, root: pathlib.Path, ids: Sequence[str]) -> None:
+    def cancel(self, ids: Sequence[str]) -> None:
         """Ends jobs; those that are gone already are no error."""
+        ...
+
+    def log(self, root: pathlib.Path, job: str) -> Optional[pathlib.Path]:
+        """Returns the file with a job's output; None where it is elsewhere."""
         ...
 
 

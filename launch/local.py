@@ -44,6 +44,7 @@ class LocalWorkers:
 
     workers: Optional[int] = None  # default: one per core that this process may use
     train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
+    only: tuple[str, ...] = ()  # ids of the cells to train (default: all)
 
     @property
     def cores(self) -> list[Optional[int]]:
@@ -81,7 +82,7 @@ class LocalWorkers:
         team: list[_Worker] = []
         try:
             deaths, finished, looked = 0, state.finished, time.monotonic()
-            while state.finished < len(state.cells):
+            while any(c.state not in records.FINISHED and (not self.only or c.cell["id"] in self.only) for c in state.cells):
                 if (
                     not state.forecast
                     and all(c.state in records.FINISHED for c in state.cells if c.cell["stage"] == 0)
@@ -117,7 +118,7 @@ class LocalWorkers:
         """Starts missing workers and returns how many had died; raises UserError for one that ended with an error."""
         if not team:
             for core in self.cores:
-                team.append(_start(root, core, self.train))  # one by one: an interrupt in between finds those that were started
+                team.append(_start(root, core, self.train, self.only))  # one by one: an interrupt in between finds those that were started
             return 0
         deaths = 0
         for i, worker in enumerate(team):
@@ -129,11 +130,11 @@ class LocalWorkers:
             if code > 0 and code not in (130, 143):  # SIGINT and SIGTERM
                 raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
             deaths += 1
-            team[i] = _start(root, worker.core, self.train)
+            team[i] = _start(root, worker.core, self.train, self.only)
         return deaths
 
 
-def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Worker:
+def _start(root: pathlib.Path, core: Optional[int], train: Optional[str], only: tuple[str, ...]) -> _Worker:
     """Starts a worker process whose output goes to a log in the study's directory."""
     folder = root / "logs"
     folder.mkdir(exist_ok=True)
@@ -141,6 +142,7 @@ def _start(root: pathlib.Path, core: Optional[int], train: Optional[str]) -> _Wo
     command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", "--between=none", f"--parent={os.getpid()}"]
     command += [f"--cores={core}"] if core is not None else []
     command += [f"--train={train}"] if train else []
+    command += [f"--only={','.join(only)}"] if only else []
     environment = dict(os.environ)
     code = pathlib.Path(lm.__file__).parent.parent
     if code.name != "site-packages":  # which must not come before Python's own library

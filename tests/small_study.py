@@ -77,9 +77,9 @@ def planned(root: pathlib.Path, **changes) -> dict:
 
 def train_here(launcher, root, before_stage_1, view):
     """Stands for LocalWorkers.run: trains in this process, without workers."""
-    del launcher
+    wanted = worker.Wanted(only=frozenset(launcher.only) or None)
     for _ in range(2):
-        worker.work(root, fake_train.train, log=lambda line: None)
+        worker.work(root, fake_train.train, wanted=wanted, log=lambda line: None)
         state = status.read_status(root)
         if state.finished == len(state.cells) or state.forecast or not before_stage_1():
             break
@@ -93,4 +93,4 @@ def commands_on(study, root: pathlib.Path, patch, run=train_here) -> Commands:
     """The verbs of a study whose data are prepared; cells are trained by `run`."""
     patch.setattr(commands.data_info, "info", lambda config, data_dir: DATA)
     patch.setattr(LocalWorkers, "run", run)
-    return Commands(study, root, root.parent / "data", None, TRAIN, io.StringIO())
+    return Commands(study, root, root.parent / "data", commands.How(train=TRAIN), io.StringIO())

@@ -301,3 +301,20 @@ def test_a_study_whose_name_is_no_folder_is_refused(tmp_path, name):
     path.write_text(f"import small_study\ndef get_study():\n    return small_study.small(name={name!r})\n", encoding="utf-8")
     with pytest.raises(UserError, match="name"):
         commands.load(str(path))
+
+
+def test_some_cells_alone_are_trained_cancelled_and_taken_up_again(trio):
+    few = dataclasses.replace(trio, how=dataclasses.replace(trio.how, max_cells=2))
+    assert few.do("run") == 0
+    state = status.read_status(trio.root)
+    done = [c.cell for c in state.cells if c.state == "completed"]
+    assert len(done) == 2
+    assert max(cell["seconds"] for cell in done) <= min(c.cell["seconds"] for c in state.cells if c.state == "pending")
+    chosen = next(c.cell["id"] for c in state.cells if c.state == "pending")
+    assert trio.do("cancel", cells=[chosen[:8]]) == 0
+    assert status.read_status(trio.root).count("cancelled") == 1
+    with pytest.raises(UserError, match="zzz"):
+        trio.do("cancel", cells=["zzz"])
+    only = dataclasses.replace(trio, how=dataclasses.replace(trio.how, only=(chosen[:8],)))
+    assert only.do("retry", cells=[chosen]) == 0
+    assert {c.cell["id"]: c.state for c in status.read_status(trio.root).cells}[chosen] == "completed"

@@ -15,7 +15,7 @@ import time
 import pytest
 import small_study
 
-from launch import local
+from launch import local, logs
 from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
@@ -82,6 +82,14 @@ def test_every_cell_is_trained_on_one_core_and_reported(straight):
     assert printed.count("nats/byte, ") == len(rows)
     assert f"[{len(rows)}/{len(rows)}]" in printed
     assert "\r" not in printed  # no bar where there is no terminal
+
+
+def test_a_cell_s_log_is_that_of_its_worker(straight):
+    root, _ = straight
+    cell = directory.open_study(root)["cells"][0]["id"]
+    out = io.StringIO()
+    logs.show(root, cell, out, follow=True)  # it has ended, so that there is nothing to wait for
+    assert f"cell {cell} finished" in out.getvalue()
 
 
 def test_killed_at_random_moments_a_study_ends_with_the_same_results(straight, tmp_path, monkeypatch):

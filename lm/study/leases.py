@@ -3,6 +3,7 @@
     cells/ID/claims/000007    the claim of epoch 7: which process its worker is, touched as a heartbeat, emptied when it is given back
     cells/ID/epoch-000007/    the folder in which that worker trains
     cells/ID/run.json         the result, linked from there once; it names the epoch
+    cells/ID/logs/000007      where that worker's output is
 
 A worker takes a cell by creating the claim of the next epoch. Only one of several can: a hard link is made or fails as a whole, on POSIX
 file systems and on NFS, and no lock is needed. Claims are never removed, so the numbers only grow. The newest counts. It is stale when its
@@ -32,7 +33,8 @@ STALE_SECONDS = 120.0  # what others wait for the next heartbeat: longer, so tha
 HEARTBEAT_SECONDS = 10.0
 CLAIMS = records.CLAIMS
 EPOCH = "epoch-"
-KEPT = ("config.json", CLAIMS, records.FAILURES)  # what is in a cell's folder from the plan on; the rest is of a run
+LOGS = "logs"
+KEPT = ("config.json", CLAIMS, LOGS, records.FAILURES)  # what is in a cell's folder from the plan on; the rest is of a run
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _held: set["Lease"] = set()
 
@@ -178,6 +180,14 @@ def workdir(cell: pathlib.Path, epoch: int) -> pathlib.Path:
     return cell / f"{EPOCH}{epoch:06d}"
 
 
+def log_of(cell: pathlib.Path, epoch: int) -> Optional[pathlib.Path]:
+    """Returns the file with the output of the worker of an epoch; None where it went elsewhere."""
+    try:
+        return pathlib.Path(os.path.normpath(cell / (cell / LOGS / _claim(cell, epoch).name).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
 def clear_stale(study_dir: pathlib.Path, cell_ids: list[str]) -> int:
     """Gives back the claims of this machine's processes that are gone, and returns how many there were."""
     freed = 0
@@ -289,6 +299,10 @@ def _take(cell: pathlib.Path, epoch: int) -> Optional[Lease]:
         file.flush()
         if not _link(pathlib.Path(file.name), path):
             return None
+    if (log := machine.output()) is not None:
+        with contextlib.suppress(OSError):
+            (cell / LOGS).mkdir(exist_ok=True)
+            (cell / LOGS / path.name).write_text(os.path.relpath(log, cell), encoding="utf-8")
     before = [_content(_claim(cell, number)) for number in _claimed(cell) if number < epoch]
     deaths = sum("born" in claim and claim.get("checkpoint") == saved for claim in before)
     lease = Lease(cell, epoch, deaths, sum("error" in claim for claim in before), began + LEASE_SECONDS)

@@ -66,6 +66,17 @@ def born(pid: int) -> Optional[str]:
     return "unknown"
 
 
+def output() -> Optional[str]:
+    """Returns the file that this process's output goes to, which `LM_LOG` names where a pipe is in between; None for a terminal."""
+    if named := os.environ.get("LM_LOG"):
+        return os.path.abspath(named)
+    try:
+        path = os.readlink("/proc/self/fd/1")
+    except OSError:
+        return None
+    return path if os.path.isfile(path) and path.startswith("/") else None
+
+
 def server_time(folder: pathlib.Path) -> float:
     """Returns the present time of the file server, which stamps the files in `folder`; this machine's where nothing can be written."""
     if folder not in _measured or clock() - _measured[folder][0] > MEASURE_SECONDS:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
 from lm.errors import UserError
@@ -18,7 +18,7 @@ _PLACE = ("id", "role", "stage", "budget", "group", "variant", "seed", "tokens",
 
 @dataclasses.dataclass(frozen=True)
 class CellStatus:
-    """The state of one cell: pending, running, completed, diverged or failed.
+    """The state of one cell (lm.study.states).
 
     `progress` is the share of steps done, and `loss` the last one known, in `unit`.
     """
@@ -59,13 +59,25 @@ class Status:
         return sum(c.progress * c.cell["flops"]["matmul_causal"] for c in self.cells)
 
 
-def read_status(root: pathlib.Path, study: Optional[dict[str, Any]] = None, known: Optional[dict[str, CellStatus]] = None) -> Status:
-    """Reads every cell's state. `known` keeps finished cells between calls: while workers train they do not change."""
+def read_status(
+    root: pathlib.Path,
+    study: Optional[dict[str, Any]] = None,
+    known: Optional[dict[str, CellStatus]] = None,
+    on_their_way: Collection[tuple[int, int]] = (),
+) -> Status:
+    """Reads every cell's state.
+
+    Args:
+        root: the study's directory
+        study: the content of study.json, if it is read already
+        known: keeps finished cells between calls: while workers train they do not change
+        on_their_way: the (stage, devices) of cells that workers in a scheduler's queue will come to
+    """
     study = study or directory.open_study(root)
     known = {} if known is None else known
     states = []
     for cell in study["cells"]:
-        state = known.get(cell["id"]) or _cell_status(root, cell)
+        state = known.get(cell["id"]) or _cell_status(root, cell, (cell["stage"], cell.get("devices", 1)) in on_their_way)
         if state.state in records.FINISHED:
             known[cell["id"]] = state
         states.append(state)
@@ -124,7 +136,11 @@ def render(status: Status, root: pathlib.Path, retry: str) -> str:
             loss = f", training loss {c.loss:.3f}" if c.loss is not None else ""
             lines.append(f"running  {name}: {c.progress:.0%} of {cell['steps']:,} steps{loss}")
     lines += excluded(status, root, retry)
-    others = "".join(f", {count} {state}" for state in ("failed", "diverged", "running") if (count := status.count(state)))
+    others = "".join(
+        f", {count} {state}"
+        for state in ("failed", "diverged", "cancelled", "running", "preempted", "queued")
+        if (count := status.count(state))
+    )
     total = f"{status.count('completed')}/{len(status.cells)} cells completed{others}, "
     total += f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs"
     waiting = "; the forecast is not written yet" if any(c.cell["stage"] for c in status.cells) and not status.forecast else ""
@@ -150,7 +166,7 @@ def _described(c: CellStatus) -> dict[str, Any]:
     return place | {"params": c.cell["params"]["total"]} | state
 
 
-def _cell_status(root: pathlib.Path, cell: dict[str, Any]) -> CellStatus:
+def _cell_status(root: pathlib.Path, cell: dict[str, Any], is_queued: bool) -> CellStatus:
     folder = root / "cells" / cell["id"]
     run = records.read(folder)
     if run.get("status") in records.FINISHED:
@@ -159,10 +175,19 @@ def _cell_status(root: pathlib.Path, cell: dict[str, Any]) -> CellStatus:
         done = float(run["status"] != "failed")
         return CellStatus(cell, run["status"], done, loss, run.get("reason"), seconds, UNITS[likelihood])
     if (owner := leases.holder(folder)) is None:
-        return CellStatus(cell, "pending", 0.0, None, None, 0.0)
-    last = _last_metrics(leases.workdir(folder, owner["epoch"]) / "metrics.jsonl")
+        epoch = leases.newest(folder)
+        begun = leases.workdir(folder, epoch) if epoch else folder
+        if not epoch or not begun.exists():
+            return CellStatus(cell, "queued" if is_queued else "pending", 0.0, None, None, 0.0)
+        return _on_the_way(cell, "queued" if is_queued else "preempted", begun)
+    return _on_the_way(cell, "running", leases.workdir(folder, owner["epoch"]))
+
+
+def _on_the_way(cell: dict[str, Any], state: str, workdir: pathlib.Path) -> CellStatus:
+    """Returns the state of a cell that has begun, with what its metrics say last."""
+    last = _last_metrics(workdir / "metrics.jsonl")
     progress = min(1.0, last.get("step", 0) / max(cell["steps"], 1))
-    return CellStatus(cell, "running", progress, last.get("loss"), None, 0.0)
+    return CellStatus(cell, state, progress, last.get("loss"), None, 0.0)
 
 
 def _last_metrics(path: pathlib.Path) -> dict[str, Any]:

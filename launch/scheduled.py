@@ -1,0 +1,167 @@
+"""Workers that a scheduler starts: what is missing is submitted, what nobody needs is cancelled, and progress is shown meanwhile.
+
+`apply` compares the cells that are left with the scheduler's queue and acts once; calling it again does what is missing and nothing twice.
+`watch` calls it until every cell has ended.
+"""
+
+import collections
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
+from launch import jobs, snapshot
+from launch.backend import Backend, Job, Kind, Request
+from launch.reconcile import Decision, reconcile
+from launch.view import View
+from lm.errors import UserError
+from lm.study import directory, leases, records
+from lm.study import status as status_lib
+
+WORKERS = 8  # workers of a kind at once, where nobody says
+POLL_SECONDS = 15.0  # between looks at the queue: schedulers ask to be spared
+LAUNCHING = ("gates", "launch")
+MAX_ROUNDS = 3  # submissions in a row that end without a result
+
+
+def kind_of(cell: dict[str, Any]) -> Kind:
+    """Returns the kind of workers that take a cell."""
+    return Kind(cell["stage"], cell.get("devices", 1))
+
+
+def left(state: status_lib.Status, only: Sequence[str] = ()) -> dict[Kind, list[dict[str, Any]]]:
+    """Returns the unfinished cells of a study by kind, of those in `only` where it is given."""
+    found: dict[Kind, list[dict[str, Any]]] = collections.defaultdict(list)
+    for c in state.cells:
+        if c.state not in records.FINISHED and (not only or c.cell["id"] in only):
+            found[kind_of(c.cell)].append(c.cell)
+    return dict(found)
+
+
+def apply(
+    root: pathlib.Path,
+    backend: Backend,
+    workers: int,
+    say: Callable[[str], None],
+    *,
+    train: Optional[str] = None,
+    only: Sequence[str] = (),
+) -> Decision:
+    """Submits the workers that are missing and cancels queued ones that nobody needs. One process at a time does so.
+
+    Args:
+        root: the study's directory
+        backend: the scheduler
+        workers: the most workers of a kind at once
+        say: takes a line for each thing that is done
+        train: the training function of the workers (default: theirs)
+        only: ids of the cells to train (default: all)
+
+    Returns: what was decided, and then done.
+
+    Raises: UserError when the scheduler refuses, or while another process does the same.
+    """
+    backend.require(root)
+    lease = leases.claim_folder(root.joinpath(*LAUNCHING))
+    if lease is None:
+        raise UserError(f"another process submits workers of {root} at this moment: try again in a minute")
+    try:
+        key = jobs.key(root)
+        cells = left(status_lib.read_status(root), only)
+        decision = reconcile({kind: len(members) for kind, members in cells.items()}, backend.jobs(key), workers)
+        if decision.cancel.ids:
+            backend.cancel(decision.cancel.ids)
+            say(f"cancelled {len(decision.cancel.ids)} queued workers that no cell needs any more")
+        submitted: dict[Kind, tuple[str, ...]] = {}
+        for wish in decision.submit:
+            before = tuple(job for kind, ids in submitted.items() if kind.stage < wish.kind.stage for job in ids)
+            seconds = sum(cell["seconds"] for cell in cells[wish.kind])
+            request = Request(
+                root, key, jobs.next_number(root), wish.kind, wish.count, snapshot.take(root), seconds,
+                after=(*wish.after, *before), train=train, only=tuple(only),
+            )  # fmt: skip
+            ids = backend.submit(request)
+            jobs.record(request, backend, ids)
+            submitted[wish.kind] = tuple(ids)
+            say(f"submitted {_described(wish.kind, wish.count, len(cells[wish.kind]))}: {_listed(ids)}")
+        return decision
+    finally:
+        lease.give_back()
+
+
+def _described(kind: Kind, count: int, cells: int) -> str:
+    size = "1 device" if kind.devices == 1 else f"{kind.devices} devices"
+    workers = "1 worker" if count == 1 else f"{count} workers"
+    return f"{workers} of {size} for the {cells} cells of stage {kind.stage}"
+
+
+def _listed(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:4]) + (f", and {len(ids) - 4} more" if len(ids) > 4 else "")
+
+
+def live(root: pathlib.Path) -> list[tuple[Backend, Job]]:
+    """Returns the live jobs of a study with their backends: every backend is asked that it was ever submitted to."""
+    from launch import backends
+
+    key, asked = jobs.key(root), {}
+    for submission in jobs.read(root):
+        asked[submission.backend] = backends.of(submission.backend, submission.options)
+    return [(backend, job) for backend in asked.values() for job in backend.jobs(key)]
+
+
+def watch(
+    root: pathlib.Path,
+    backend: Backend,
+    workers: int,
+    view: View,
+    say: Callable[[str], None],
+    *,
+    train: Optional[str] = None,
+    only: Sequence[str] = (),
+    poll: float = POLL_SECONDS,
+) -> status_lib.Status:
+    """Keeps workers in the queue until every cell has ended, and shows the progress. Jobs stay when this process ends.
+
+    Raises: UserError when workers end again and again without a result: the last line of the last one's log.
+    """
+    study, known = directory.open_study(root), dict[str, status_lib.CellStatus]()
+    state = status_lib.read_status(root, study, known)
+    view.start(state)
+    rounds, finished = 0, state.finished
+    try:
+        while left(state, only):
+            decision = apply(root, backend, workers, say, train=train, only=only)
+            rounds = rounds + 1 if decision.submit and state.finished == finished else min(rounds, 1)
+            finished = state.finished
+            if rounds > MAX_ROUNDS:
+                raise UserError(f"workers ended {MAX_ROUNDS} times without a result: {last_words(root, backend)}")
+            time.sleep(poll)
+            state = status_lib.read_status(root, study, known)
+            view.update(state)
+    finally:
+        view.close()
+    return state
+
+
+def last_words(root: pathlib.Path, backend: Backend) -> str:
+    """Returns the last line of the newest job's log, and where the log is."""
+    ids = [job for submission in jobs.read(root) if submission.backend == backend.NAME for job in submission.ids]
+    for job in reversed(ids):
+        path = backend.log(root, job)
+        if path is not None and path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return f"{lines[-1] if lines else 'no output'} ({path})"
+    return "their logs are with the scheduler"
+
+
+def queue_words(queue: Sequence[Job]) -> str:
+    """Returns a line for each kind of workers in a queue: how many run and wait, and why."""
+    lines = []
+    for kind in sorted({job.kind for job in queue}):
+        of_kind = [job for job in queue if job.kind == kind]
+        waiting = [job for job in of_kind if job.state == "queued"]
+        reasons = ", ".join(sorted({job.reason for job in waiting if job.reason}))
+        said = f"{len(of_kind) - len(waiting)} running, {len(waiting)} queued" + (f" ({reasons})" if reasons else "")
+        size = "1 device" if kind.devices == 1 else f"{kind.devices} devices"
+        lines.append(f"workers of stage {kind.stage} on {size}: {said}")
+    return "\n".join(lines)

@@ -1,0 +1,225 @@
+"""Workers of a scheduler: what is missing is submitted once, whoever asks and however often, and no cell is lost or counted twice."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import random
+from typing import ClassVar
+
+import fake_train
+import pytest
+import small_study
+
+from launch import jobs, scheduled, snapshot
+from launch.backend import Job, Kind
+from launch.reconcile import reconcile
+from lm.errors import UserError
+from lm.study import directory, gate, leases, records, states, worker
+from lm.study import status as status_lib
+from lm.study.rows import read_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """A scheduler in memory, with the interface of the real ones."""
+
+    NAME: ClassVar[str] = "memory"
+    WORDS: ClassVar[str] = "a scheduler in memory"
+    queue: dict = dataclasses.field(default_factory=dict)
+    requests: list = dataclasses.field(default_factory=list)
+    numbers: itertools.count = dataclasses.field(default_factory=itertools.count)
+
+    def require(self, root):
+        pass
+
+    def jobs(self, key):
+        return list(self.queue.values())
+
+    def submit(self, request):
+        self.requests.append(request)
+        ids = [f"job{next(self.numbers)}" for _ in range(request.count)]
+        self.queue.update({job: Job(job, request.kind, "queued") for job in ids})
+        return ids
+
+    def cancel(self, ids):
+        for job in ids:
+            self.queue.pop(job, None)
+
+    def log(self, root, job):
+        return None
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "record", lambda request, backend, ids: None)  # options of a real backend are JSON values
+    monkeypatch.setattr(snapshot, "take", lambda root: root / "code")
+    small_study.planned(tmp_path / "s")
+    return tmp_path / "s"
+
+
+def _silent(line):
+    del line
+
+
+SMALL, LARGE, LATER = Kind(0, 1), Kind(0, 8), Kind(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("left", "live", "submit", "cancel"),
+    [
+        ({SMALL: 30}, [], {SMALL: 4}, 0),
+        ({SMALL: 3}, [], {SMALL: 3}, 0),
+        ({SMALL: 30}, [(SMALL, "running"), (SMALL, "queued")], {SMALL: 2}, 0),
+        ({SMALL: 1}, [(SMALL, "running"), (SMALL, "queued"), (SMALL, "queued")], {}, 2),
+        ({}, [(SMALL, "running"), (LARGE, "queued")], {}, 1),  # what runs ends by itself
+        ({SMALL: 2, LARGE: 1, LATER: 9}, [], {SMALL: 2, LARGE: 1, LATER: 4}, 0),
+    ],
+)
+def test_what_is_missing_is_submitted_and_what_nobody_needs_cancelled(left, live, submit, cancel):
+    queue = [Job(str(i), kind, state) for i, (kind, state) in enumerate(live)]
+    made = reconcile(left, queue, 4)
+    assert {wish.kind: wish.count for wish in made.submit} == submit
+    assert len(made.cancel.ids) == cancel
+    assert [wish.kind for wish in made.submit] == sorted(wish.kind for wish in made.submit)  # small cells first, stages in order
+    assert not any(job.state == "running" for job in queue if job.id in made.cancel.ids)
+    # after it is carried out there is nothing left to do
+    queue = [job for job in queue if job.id not in made.cancel.ids]
+    queue += [Job(f"new{wish.kind.text}{i}", wish.kind, "queued") for wish in made.submit for i in range(wish.count)]
+    again = reconcile(left, queue, 4)
+    assert not again.submit
+    assert not again.cancel.ids
+
+
+def test_a_later_stage_waits_for_the_jobs_before_it(root):
+    scheduler = Memory()
+    scheduled.apply(root, scheduler, 2, _silent)
+    first, second = scheduler.requests
+    assert (first.kind, second.kind) == (SMALL, LATER)
+    assert (first.after, second.after) == ((), ("job0", "job1"))
+    assert not scheduled.apply(root, scheduler, 2, _silent).submit
+    assert f"--stage={first.kind.stage}" in first.command()
+
+
+def test_two_processes_do_not_submit_at_once(root):
+    assert leases.claim_folder(root.joinpath(*scheduled.LAUNCHING))
+    with pytest.raises(UserError, match="another process"):
+        scheduled.apply(root, Memory(), 2, _silent)
+
+
+def test_what_is_submitted_is_written_down_and_names_the_study(tmp_path):
+    small_study.planned(tmp_path / "s")
+    key = jobs.key(tmp_path / "s")
+    assert key.startswith("lm-small-")
+    assert jobs.next_number(tmp_path / "s") == 1
+    (tmp_path / "s" / "jobs").mkdir()
+    (tmp_path / "s" / "jobs" / "000001.json").write_text('{"torn')
+    with pytest.raises(UserError, match="000001"):
+        jobs.read(tmp_path / "s")
+    assert jobs.next_number(tmp_path / "s") == 2
+
+
+def test_a_snapshot_is_taken_once_for_each_content(tmp_path):
+    taken = snapshot.take(tmp_path)
+    assert snapshot.take(tmp_path) == taken
+    assert (taken / "lm" / "study" / "worker.py").read_bytes() == pathlib.Path(worker.__file__).read_bytes()
+
+
+def _raise(config, folder):
+    raise ValueError("asked to raise")
+
+
+@dataclasses.dataclass
+class _Walk:
+    """Does random things to a study, one by one. This process stands for all workers."""
+
+    root: pathlib.Path
+    rng: random.Random
+    scheduler: Memory = dataclasses.field(default_factory=Memory)
+    held: dict[str, leases.Lease] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        self.study = directory.open_study(self.root)
+        self.cells = {cell["id"]: cell for cell in self.study["cells"]}
+
+    def states(self):
+        queue = {(job.kind.stage, job.kind.devices) for job in self.scheduler.queue.values()}
+        return {c.cell["id"]: c.state for c in status_lib.read_status(self.root, self.study, on_their_way=queue).cells}
+
+    def step(self):
+        """Does one thing; what needs a running cell does nothing without one."""
+        name = self.rng.choice([self.submit, self.vanish, self.claim, self.claim, self.claim, self.cancel, self.retry])
+        with_one = self.rng.choice([self.preempt, self.kill, self.complete, self.error])
+        if self.held and self.rng.random() < 0.5:
+            with_one(sorted(self.held)[0])
+        else:
+            name()
+        self.held = {cell_id: lease for cell_id, lease in self.held.items() if lease.renew()}
+
+    def submit(self):
+        scheduled.apply(self.root, self.scheduler, 2, _silent)
+
+    def vanish(self):
+        self.scheduler.queue.clear()
+
+    def claim(self):
+        lease = leases.claim(self.root, self.rng.choice(sorted(self.cells.keys() - self.held.keys())))
+        if lease is not None:
+            lease.begin()
+            self.held[lease.cell.name] = lease
+
+    def cancel(self):
+        if self.rng.random() < 0.2:
+            leases.cancel(self.root, self.cells[self.rng.choice(sorted(self.cells))])
+
+    def retry(self):
+        leases.retry(self.root, [self.rng.choice(sorted(self.cells))], from_start=False, states=("failed", "cancelled"))
+
+    def preempt(self, cell_id):
+        self.held.pop(cell_id).give_back()
+
+    def kill(self, cell_id):
+        """The worker's process is gone, and says nothing."""
+        lease = self.held.pop(cell_id)
+        lease.claim.write_text(json.dumps(json.loads(lease.claim.read_text()) | {"born": "0"}))
+        leases._held.discard(lease)
+
+    def complete(self, cell_id, train=fake_train.train):
+        self.held.pop(cell_id).give_back()
+        lease = leases.claim(self.root, cell_id)
+        if lease is not None:
+            worker.run_cell(self.root, self.study, self.cells[cell_id], lease, train, _silent)
+
+    def error(self, cell_id):
+        self.complete(cell_id, _raise)
+
+
+def test_at_random_no_cell_takes_a_way_that_the_table_lacks(root):
+    gate.write_forecast(root, {}, [])
+    allowed = {(state, state) for state in states.STATES} | {(a, b) for (a, _), after in states.TRANSITIONS.items() for b in after}
+    allowed |= {(a, c) for a, b in allowed for b2, c in allowed if b == b2 == "running"}  # taken and given back, or ended, in one step
+    walk, seen = _Walk(root, random.Random(0)), set()
+    before = walk.states()
+    for _ in range(300):
+        walk.step()
+        after = walk.states()
+        seen |= {(state, after[cell_id]) for cell_id, state in before.items()}
+        before = after
+    assert seen <= allowed
+    assert {state for pair in seen for state in pair} >= set(states.STATES) - {"diverged"}
+    for lease in walk.held.values():
+        lease.give_back()
+    ids = list(walk.cells)
+    leases.retry(root, ids, from_start=False, states=("failed", "cancelled"))
+    worker.work(root, fake_train.train, log=_silent)
+    rows = read_rows(root)
+    assert [row.id for row in rows] == ids
+    assert all(row.completed for row in rows)
+
+
+def test_the_table_names_every_state_and_event():
+    assert {state for state, _ in states.TRANSITIONS} | set(states.FINISHED) == set(states.STATES)
+    assert {event for _, event in states.TRANSITIONS} == set(states.EVENTS)
+    assert {state for after in states.TRANSITIONS.values() for state in after} == set(states.STATES)
+    assert set(states.OPEN) | set(states.FINISHED) == set(states.STATES)
+    assert records.FINISHED == states.FINISHED
