@@ -69,7 +69,7 @@ def _defined(name: str) -> Any:
 class How:
     """How the cells of a study are trained: by which workers, and which cells."""
 
-    workers: Optional[int] = None  # at once (default: one per core here; scheduled.WORKERS of each kind)
+    workers: Optional[int] = None  # at once (default: one per GPU or core here; scheduled.WORKERS of each kind)
     train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
     backend: Optional[Backend] = None  # the scheduler that starts the workers (default: they are processes of this machine)
     detach: bool = False  # with a backend: submit and end
@@ -111,7 +111,7 @@ class Commands:
             return 0
         if verb == "plan":
             made = self._plan()
-            self._say(plan_table.render(made, len(self._launcher.cores)))
+            self._say(plan_table.render(made, self._launcher.count))
             self._write(made)
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)
@@ -181,7 +181,7 @@ class Commands:
                 return 0
             state = ended
         elif state.finished < len(state.cells):
-            workers = "1 worker" if len(self._launcher.cores) == 1 else f"{len(self._launcher.cores)} workers"
+            workers = "1 worker" if self._launcher.count == 1 else f"{self._launcher.count} workers"
             self._say(f"{len(state.cells)} cells in {self.root}, {workers}; Ctrl-C stops, the same command continues")
             state = self._launcher.run(self.root, self._results.before_stage_1, View(self.out))
         for line in status_lib.excluded(state, self.root, self.retry):

@@ -1,4 +1,4 @@
-"""Starts workers on this machine, one core each, and shows their progress. It holds no training logic.
+"""Starts workers on this machine, one for each GPU or core, and shows their progress. It holds no training logic.
 
     python -m launch.local STUDY_DIR [--workers=2]
 
@@ -16,9 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Optional
+from typing import Any, Optional
 
 import lm
+from launch.places import Place, places
 from launch.view import View
 from lm.errors import UserError, run_cli
 from lm.study import directory, leases, records
@@ -31,31 +32,28 @@ MAX_DEATHS = 3  # deaths in a row, for each worker, with no cell finished in bet
 
 @dataclasses.dataclass
 class _Worker:
-    """A worker process on its core, and the log that holds its output."""
+    """A worker process in its place, and the log that holds its output."""
 
-    core: Optional[int]
+    place: Place
     process: subprocess.Popen
     log: pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalWorkers:
-    """Starts worker processes, each bound to one core of its own."""
+    """Starts worker processes, each in a place of its own (launch.places): a core, or the GPUs that its cells need.
 
-    workers: Optional[int] = None  # default: one per core that this process may use
+    Cells of one number of devices are trained after those of a smaller number.
+    """
+
+    workers: Optional[int] = None  # default: as many as fit
     train: Optional[str] = None  # MODULE:FUNCTION (default: the worker's)
     only: tuple[str, ...] = ()  # ids of the cells to train (default: all)
 
     @property
-    def cores(self) -> list[Optional[int]]:
-        """The core of each worker; None where the system binds no process to a core. Raises UserError for more workers than cores."""
-        allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
-        count = len(allowed) if self.workers is None else self.workers
-        if not 0 < count <= len(allowed):
-            raise UserError(
-                f"--workers={count}: this process may use {len(allowed)} cores, and each worker needs one; give 1 to {len(allowed)}"
-            )
-        return list(allowed[:count])
+    def count(self) -> int:
+        """Number of workers for cells of one device. Raises UserError for more than fit."""
+        return len(places(1, self.workers))
 
     def run(self, root: pathlib.Path, before_stage_1: Callable[[], bool], view: Optional[View] = None) -> status_lib.Status:
         """Keeps workers at work until every cell is finished, or until `before_stage_1` says to stop.
@@ -79,93 +77,127 @@ class LocalWorkers:
         state = status_lib.read_status(root, study, known)
         view = view or View(sys.stdout)
         view.start(state)
-        team: list[_Worker] = []
+        team = _Team(root, self, is_mixed=len({cell.get("devices", 1) for cell in study["cells"]}) > 1)
         try:
-            deaths, finished, looked = 0, state.finished, time.monotonic()
-            while any(c.state not in records.FINISHED and (not self.only or c.cell["id"] in self.only) for c in state.cells):
+            while missing := self._missing(state):
                 if (
                     not state.forecast
                     and all(c.state in records.FINISHED for c in state.cells if c.cell["stage"] == 0)
                     and not before_stage_1()
                 ):
                     break
-                deaths = 0 if state.finished > finished else deaths
-                finished = state.finished
-                if time.monotonic() - looked > leases.HEARTBEAT_SECONDS:
-                    looked = time.monotonic()
-                    self._kill_silent(root, [c.cell["id"] for c in state.cells if c.state not in records.FINISHED], team)
-                deaths += self._tend(root, team)
-                if deaths > MAX_DEATHS * len(team):
-                    raise UserError(f"{deaths} workers in a row were killed ({_last_words(team)}): if memory ran out, lower --workers")
+                team.tend(missing, state.finished)
                 time.sleep(POLL_SECONDS)
                 state = status_lib.read_status(root, study, known)
                 view.update(state)
         finally:
-            _stop(team)
+            team.stop()
             leases.clear_stale(root, cells)  # a worker that is interrupted just as it claims, or has to be killed, leaves its claim
             view.close()
         return state
 
-    def _kill_silent(self, root: pathlib.Path, cells: list[str], team: list[_Worker]) -> None:
-        """Kills workers that hold a cell but have no heartbeat, such as stopped ones; `_tend` replaces them."""
-        silent = leases.silent(root, cells)
-        for worker in team:
+    def _missing(self, state: status_lib.Status) -> list[dict[str, Any]]:
+        """Returns the unfinished cells that are asked for."""
+        wanted = (c.cell for c in state.cells if c.state not in records.FINISHED)
+        return [cell for cell in wanted if not self.only or cell["id"] in self.only]
+
+
+@dataclasses.dataclass
+class _Team:
+    """The worker processes of the cells of one number of devices, `devices`.
+
+    `is_mixed` says whether the study has cells of other numbers as well. `deaths` counts those since the last cell that ended.
+    """
+
+    root: pathlib.Path
+    launcher: LocalWorkers
+    is_mixed: bool
+    devices: int = 0
+    workers: list[_Worker] = dataclasses.field(default_factory=list)
+    deaths: int = 0
+    finished: int = 0
+    looked: float = dataclasses.field(default_factory=time.monotonic)
+
+    def tend(self, missing: list[dict[str, Any]], finished: int) -> None:
+        """Starts workers that are missing, and turns to cells of more devices when those of fewer have ended.
+
+        Args:
+            missing: the unfinished cells
+            finished: the number of finished ones
+
+        Raises: UserError for a worker that ended with an error, and when too many die in a row.
+        """
+        devices = min(missing, key=lambda cell: (cell["stage"], cell.get("devices", 1))).get("devices", 1)
+        if devices != self.devices:
+            self.stop()
+            self.devices = devices
+        self.deaths, self.finished = (self.deaths, finished) if finished == self.finished else (0, finished)
+        if time.monotonic() - self.looked > leases.HEARTBEAT_SECONDS:
+            self.looked = time.monotonic()
+            self._kill_silent([cell["id"] for cell in missing])
+        if not self.workers:
+            for place in places(devices, self.launcher.workers):
+                self.workers.append(self._start(place))  # one by one: an interrupt in between finds those that were started
+        for i, worker in enumerate(self.workers):
+            if _has_died(worker):
+                self.deaths += 1
+                self.workers[i] = self._start(worker.place)
+        if self.deaths > MAX_DEATHS * len(self.workers):
+            words = "; ".join(sorted({_last_line(worker.log)[:200] for worker in self.workers}))
+            raise UserError(f"{self.deaths} workers in a row were killed ({words}): if memory ran out, lower --workers")
+
+    def _kill_silent(self, cells: list[str]) -> None:
+        """Kills workers that hold a cell but have no heartbeat, such as stopped ones; `tend` replaces them."""
+        silent = leases.silent(self.root, cells)
+        for worker in self.workers:
             if worker.process.pid in silent and worker.process.poll() is None:
                 worker.process.kill()
                 worker.process.wait()
 
-    def _tend(self, root: pathlib.Path, team: list[_Worker]) -> int:
-        """Starts missing workers and returns how many had died; raises UserError for one that ended with an error."""
-        if not team:
-            for core in self.cores:
-                team.append(_start(root, core, self.train, self.only))  # one by one: an interrupt in between finds those that were started
-            return 0
-        deaths = 0
-        for i, worker in enumerate(team):
-            code = worker.process.poll()
-            if code is None or code == 0:
-                continue
-            if code == 2:
-                raise UserError(_last_line(worker.log).removeprefix("error: "))
-            if code > 0 and code not in (130, 143):  # SIGINT and SIGTERM
-                raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
-            deaths += 1
-            team[i] = _start(root, worker.core, self.train, self.only)
-        return deaths
+    def _start(self, place: Place) -> _Worker:
+        """Starts a worker process whose output goes to a log in the study's directory."""
+        folder = self.root / "logs"
+        folder.mkdir(exist_ok=True)
+        log = folder / f"worker-{place.name}.log"
+        command = [sys.executable, "-m", "lm.study.worker", str(self.root), "--follow", "--between=none", f"--parent={os.getpid()}"]
+        command += [*place.flags, *([f"--devices={self.devices}"] if self.is_mixed or place.environment else [])]
+        command += [f"--train={self.launcher.train}"] if self.launcher.train else []
+        command += [f"--only={','.join(self.launcher.only)}"] if self.launcher.only else []
+        environment = dict(os.environ) | place.environment
+        code = pathlib.Path(lm.__file__).parent.parent
+        if code.name != "site-packages":  # which must not come before Python's own library
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            environment.setdefault(name, "1")
+        with open(log, "ab") as file:  # a session of its own: Ctrl-C reaches this process only, which then ends the workers
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True)
+        return _Worker(place, process, log)
+
+    def stop(self) -> None:
+        """Asks workers to give back their claims and end (SIGTERM); kills those that do not."""
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.terminate()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        for worker in self.workers:
+            try:
+                worker.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self.workers.clear()
 
 
-def _start(root: pathlib.Path, core: Optional[int], train: Optional[str], only: tuple[str, ...]) -> _Worker:
-    """Starts a worker process whose output goes to a log in the study's directory."""
-    folder = root / "logs"
-    folder.mkdir(exist_ok=True)
-    log = folder / f"worker-{'all' if core is None else core}.log"
-    command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", "--between=none", f"--parent={os.getpid()}"]
-    command += [f"--cores={core}"] if core is not None else []
-    command += [f"--train={train}"] if train else []
-    command += [f"--only={','.join(only)}"] if only else []
-    environment = dict(os.environ)
-    code = pathlib.Path(lm.__file__).parent.parent
-    if code.name != "site-packages":  # which must not come before Python's own library
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        environment.setdefault(name, "1")
-    with open(log, "ab") as file:  # a session of its own: Ctrl-C reaches this process only, which then ends the workers
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True)
-    return _Worker(core, process, log)
-
-
-def _stop(team: list[_Worker]) -> None:
-    """Asks workers to give back their claims and end (SIGTERM); kills those that do not."""
-    for worker in team:
-        if worker.process.poll() is None:
-            worker.process.terminate()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    for worker in team:
-        try:
-            worker.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
+def _has_died(worker: _Worker) -> bool:
+    """Says whether a worker was killed. Raises UserError for one that ended with an error."""
+    code = worker.process.poll()
+    if code is None or code == 0:
+        return False
+    if code == 2:
+        raise UserError(_last_line(worker.log).removeprefix("error: "))
+    if code > 0 and code not in (130, 143):  # SIGINT and SIGTERM
+        raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
+    return True
 
 
 def _last_line(path: pathlib.Path) -> str:
@@ -174,18 +206,14 @@ def _last_line(path: pathlib.Path) -> str:
     return lines[-1] if lines else "no message"
 
 
-def _last_words(team: list[_Worker]) -> str:
-    return "; ".join(sorted({_last_line(worker.log)[:200] for worker in team}))
-
-
 def main(argv: Optional[list[str]] = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m launch.local",
-        description="Trains the cells of a planned study with workers on this machine, one core each, and shows the progress. "
+        description="Trains the cells of a planned study with workers on this machine, one for each GPU or core, and shows the progress. "
         "Stops before the cells that test a forecast until the forecast is written (python -m experiments NAME forecast).",
     )
     parser.add_argument("study_dir", type=pathlib.Path, help="the directory that `python -m experiments NAME plan` wrote")
-    parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: one per core)")
+    parser.add_argument("--workers", type=int, default=None, help="number of worker processes (default: as many as fit)")
     parser.add_argument(
         "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_cell)"
     )

@@ -78,7 +78,12 @@ def train(config, workdir):
         "steps": steps,
         "final": None if diverged else final,
         "curve": _curve(config, count, steps, loss),
-        "environment": {"cores": len(os.sched_getaffinity(0)), "pid": os.getpid()},
+        "environment": {
+            "cores": len(os.sched_getaffinity(0)),
+            "pid": os.getpid(),
+            "devices": os.environ.get("JAX_NUM_CPU_DEVICES"),
+            "time": time.time(),
+        },
         "seconds": {"total": float(os.environ.get("FAKE_SECONDS", "0"))},
     }
     files.write_json(workdir / "run.json", record)

@@ -15,10 +15,10 @@ import time
 import pytest
 import small_study
 
-from launch import local, logs
+from launch import local, logs, places
 from launch.local import LocalWorkers
 from launch.view import View
-from lm import files
+from lm import files, platforms
 from lm.errors import UserError
 from lm.study import directory, gate, leases, records
 from lm.study import status as status_lib
@@ -143,7 +143,39 @@ def test_a_fault_of_the_environment_ends_the_study_in_one_line(tmp_path):
 @pytest.mark.parametrize("count", [10_000, 0, -1])
 def test_a_number_of_workers_that_the_cores_do_not_hold_is_refused(count):
     with pytest.raises(UserError, match=rf"--workers={count}"):
-        _ = LocalWorkers(count).cores
+        _ = LocalWorkers(count).count
+
+
+def test_each_worker_has_gpus_of_its_own_and_a_large_cell_several(monkeypatch):
+    """On a node of 4 GPUs: four workers for cells of one device, two for cells of two, and none for cells of eight."""
+    monkeypatch.setattr(platforms, "installed", lambda module: True)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,GPU-3")
+    shown = [[place.environment["CUDA_VISIBLE_DEVICES"] for place in places.places(devices)] for devices in (1, 2, 3)]
+    assert shown == [["0", "1", "2", "GPU-3"], ["0,1", "2,GPU-3"], ["0,1,2"]]
+    assert all("--cores" not in flag for place in places.places() for flag in place.flags)
+    with pytest.raises(UserError, match="8 GPUs"):
+        places.places(8)
+    with pytest.raises(UserError, match="--workers=5"):
+        places.places(1, 5)
+    for name, value in (("JAX_PLATFORMS", "cpu"), ("CUDA_VISIBLE_DEVICES", "")):
+        monkeypatch.setenv(name, value)
+        assert not places.gpus()
+
+
+def test_cells_of_several_devices_are_trained_after_small_ones_by_workers_that_have_them(tmp_path):
+    root = tmp_path / "s"
+    study = small_study.planned(root)
+    large = [cell["id"] for cell in study["cells"] if cell["shape"]["d_model"] == 48 and cell["stage"] == 0]
+    for cell in study["cells"]:
+        cell["devices"] = 2 if cell["id"] in large else 1
+    files.write_json(root / "study.json", study)
+    _run(root)
+    made = {cell_id: records.read(root / "cells" / cell_id)["environment"] for cell_id in large}
+    others = [row.environment for row in read_rows(root) if row.completed and row.id not in large]
+    assert {made[cell_id]["devices"] for cell_id in large} == {"2"}
+    assert {found["devices"] for found in others} == {None}
+    assert min(made[cell_id]["time"] for cell_id in large) >= max(found["time"] for found in others)
 
 
 def test_a_worker_whose_launcher_died_before_it_looked_ends(tmp_path, monkeypatch):
