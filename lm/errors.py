@@ -1,9 +1,10 @@
 """Errors that a user can fix are shown as one line, with a non-zero exit status and no traceback."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import Optional
+from typing import Optional, Union
 
 
 class UserError(Exception):
@@ -36,6 +37,16 @@ def run_cli(main: Callable[[], Optional[int]], interrupted: str = "the same comm
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = 2
     sys.exit(status or 0)
+
+
+def require_local(path: Union[str, os.PathLike[str]]) -> None:
+    """Raises UserError for an address such as gs://bucket/runs, which would be a folder of that name here.
+
+    Claims and checkpoints need renames, hard links and flushes that stores of objects do not have.
+    """
+    if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(path)):  # pathlib makes one slash of two
+        address = re.sub(":/+", "://", os.fspath(path), count=1)
+        raise UserError(f"{address} is an address, and files are read and written on this machine only: mount it, or copy what is there")
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
-from lm.errors import UserError, one_line
+from lm.errors import UserError, one_line, require_local
 
 AnyPath = Union[str, os.PathLike[str]]
 T = TypeVar("T")
@@ -44,6 +44,7 @@ def package_of(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def writing(path: AnyPath, remedy: str) -> Iterator[None]:
     """Raises a UserError that ends in `remedy` when the block meets a full disk or a read-only directory."""
+    require_local(path)
     try:
         yield
     except OSError as error:

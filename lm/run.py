@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Optional
 
 from lm import config as config_lib
 from lm import distributed, files
-from lm.errors import UserError, run_cli
+from lm.errors import UserError, require_local, run_cli
 from lm.evals.words import in_words
 from lm.init_from import find, require_said
 from lm.train import checks, record
@@ -145,6 +145,8 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(json.dumps(config_lib.to_dict(config), indent=1))
         return 0
     workdir = arguments.values.get("workdir")
+    for place in (workdir, arguments.values.get("init_from")):
+        require_local(place or "")
     fall_back = how_to_fall_back(arguments.values.get("fall_back"))
     if workdir is None and "dry_run" not in arguments.switches:
         raise UserError("--workdir is missing: name the directory for the run's record, metrics and checkpoints")

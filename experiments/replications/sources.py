@@ -7,6 +7,7 @@ import ast
 import csv
 import dataclasses
 import gzip
+import importlib.util
 import io
 import json
 import pathlib
@@ -15,6 +16,7 @@ import shutil
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Optional
 
+from experiments.replications import frames
 from lm.errors import UserError
 
 Rows = Iterable[dict[str, Any]]
@@ -105,13 +107,11 @@ def _copies(pattern: str) -> Convert:
 
 def _porian(root: pathlib.Path, folder: pathlib.Path) -> None:
     """Porian et al. 2024: their pickled data frames hold a row for each configuration, with its points and its fits."""
-    try:
-        import pandas as pd
-    except ImportError:
-        raise UserError("the tables of Porian et al. are pickled data frames: pip install pandas, then give the command again") from None
+    if importlib.util.find_spec("pandas") is None:
+        raise UserError("the tables of Porian et al. are pickled data frames: pip install pandas, then give the command again")
     points, fits = [], []
     for path in sorted((root / "data").glob("summary_df*.pickle.xz")):
-        for _, row in pd.read_pickle(path).iterrows():
+        for _, row in frames.read(path).iterrows():
             config = "/".join(row[name] for name in ("dataset", "hparams", "warmup", "decay", "param_count", "val"))
             basic, weighted = (row["fit_results"][name]["n_exponent"] for name in ("basic", "bs_median_weighted"))
             fits.append({"config": config, "a": float(weighted), "a_basic": float(basic)})

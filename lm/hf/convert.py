@@ -1,5 +1,6 @@
 """Converts a model in the Hugging Face layout to our configuration and parameters (`load`), and back (`save`)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -14,6 +15,7 @@ from lm.hf.forms import Entry, entries
 from lm.model.config import ModelConfig
 
 MAX_SHARD_BYTES = 5_000_000_000
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 Params = dict[str, Any]
 
 
@@ -29,6 +31,7 @@ def load(directory: Union[str, Path]) -> tuple[ModelConfig, Params]:
     values = read_json(folder / CONFIG)
     family = families.family_of(values, str(folder / CONFIG))
     with opened(folder) as tensors:
+        _require_plausible(values, len(tensors.names), str(folder / CONFIG))
         config = family.config(values, tensors.names, str(folder / CONFIG))
         leaves = _shapes(config)
         table = entries(family.rules, leaves)
@@ -94,6 +97,14 @@ def save(
             files.write_json(folder / GENERATION, generation)
     with files.writing(folder / CONFIG, REMEDY):  # last: a directory without it is no model
         files.write_json(folder / CONFIG, {"dtype": "float32", **chosen.values(config), **own})
+
+
+def _require_plausible(values: Mapping[str, Any], tensors: int, where: str) -> None:
+    """Raises UserError for more layers than there are tensors, before anything is made for each of so many layers."""
+    for key in LAYERS:
+        value = values.get(key)
+        if isinstance(value, (int, float)) and not value <= tensors:
+            raise UserError(f"{where}: {key}={value} cannot be: the weights beside it are {tensors} tensors, and a layer has one at least")
 
 
 def _part(leaf: Any, layer: Optional[int]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from lm import files
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -32,6 +32,7 @@ def files_of_a_model(folder: Path) -> list[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file. Raises UserError if there is none."""
+    require_local(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -82,6 +83,9 @@ def opened(folder: Path) -> Iterator[Tensors]:
             weights = read_json(folder / INDEX).get("weight_map")
             if not isinstance(weights, dict) or not all(isinstance(file, str) for file in weights.values()):
                 raise UserError(f"{folder / INDEX} has no weight_map from tensors to files")
+            outside = next((file for file in weights.values() if Path(file).name != file), None)
+            if outside is not None:
+                raise UserError(f"{folder / INDEX} names {outside!r}, which is not in its own folder: put the files side by side")
             shards = {file: stack.enter_context(_file(folder / file)) for file in sorted({*weights.values()})}
             listed = {(name, file) for name, file in weights.items()}
             there = {(name, file) for file, shard in shards.items() for name in shard.keys()}  # noqa: SIM118 no dict

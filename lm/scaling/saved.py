@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 from lm.scaling.fits import fit, frontier
 from lm.scaling.fits.objectives import OBJECTIVES, Objective
 from lm.scaling.fitted_law import FittedLaw, unit_of
@@ -109,6 +109,7 @@ def write(path: pathlib.Path, made: SavedFit) -> pathlib.Path:
 
 def read(path: Union[str, pathlib.Path]) -> SavedFit:
     """Reads a saved fit; UserError where the file holds none, or one of another schema."""
+    require_local(path)
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}: save a fit with `fit RUNS.csv --save={path}`")

@@ -19,10 +19,10 @@ from typing import Any
 
 from lm import config as config_lib
 from lm import files
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 from lm.study.plan import Plan
 from lm.study.records import CLAIMS
-from lm.study.rows import read_study, require_local
+from lm.study.rows import read_study
 from lm.train.environment import git_revision
 
 SCHEMA = 1

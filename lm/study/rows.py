@@ -9,11 +9,10 @@ import dataclasses
 import json
 import math
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 from lm.study import records
 from lm.study.naming import require_safe
 from lm.train.config import MEASURE
@@ -101,12 +100,6 @@ def read_study(root: pathlib.Path) -> dict[str, Any]:
     for cell in cells:
         require_safe(cell.get("id"), f"{path}: the cell id")
     return study
-
-
-def require_local(root: pathlib.Path) -> None:
-    """Raises UserError for an address such as gs://bucket/study: workers need a directory, in which a link is made by one of them alone."""
-    if re.match(r"[a-z0-9]+:/", str(root)):
-        raise UserError(f"{root} is no directory: a study needs one on a file system with hard links, such as a local one or NFS")
 
 
 def one_likelihood(rows: Sequence[Row]) -> str:

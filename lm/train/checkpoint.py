@@ -32,7 +32,7 @@ from lm.errors import UserError, one_line, run_cli
 from lm.train import manifest
 from lm.train.config import FallBack
 from lm.train.record import write_json, writing
-from lm.train.sealed import FOLDER, fault_of, meta_of, misfit_of, path_of, set_aside, sound, steps
+from lm.train.sealed import FOLDER, fault_of, meta_of, misfit_of, path_of, require_own, set_aside, sound, steps
 from lm.types import Params, TrainState
 
 BATCH_BYTES = 1 << 28  # arrays that are read back together
@@ -85,11 +85,12 @@ def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int, k
 
 
 def _begin(temporary: Path, needed: int) -> None:
+    require_own(temporary.parent.parent)
     with writing(temporary):
         temporary.parent.mkdir(parents=True, exist_ok=True)
         for stale in temporary.parent.iterdir():
             if re.fullmatch(r"\d+\.tmp", stale.name):
-                shutil.rmtree(stale)
+                _remove(stale)
     _require_space(temporary.parent, needed)
     with writing(temporary):
         temporary.mkdir()
@@ -115,9 +116,17 @@ def _prune(workdir: Path, keep: int, known: set[int], arrays: dict[str, str]) ->
         with contextlib.suppress(OSError, UserError):  # one that cannot be read or moved now stays
             if old in known or fault_of(workdir, old, arrays) is None:
                 removed = path_of(workdir, old).rename(path_of(workdir, old).with_suffix(".tmp"))  # a kill must not leave half of one
-                shutil.rmtree(removed, ignore_errors=True)
+                _remove(removed)
             elif old:
                 set_aside(path_of(workdir, old))
+
+
+def _remove(folder: Path) -> None:
+    """Removes a checkpoint; of one that is a link, the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 # ---- restoring --------------------------------------------------------------------------------------------------------------

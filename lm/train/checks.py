@@ -9,10 +9,10 @@ from lm import distributed
 from lm.data import corpora, info
 from lm.data.mixture import require_unique
 from lm.data.objectives.shape import longest_that_fits
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 from lm.model import refusals
 from lm.rows import RowShape
-from lm.train import record
+from lm.train import record, sealed
 from lm.train.config import RunConfig
 from lm.train.derived import row_of, total_steps
 
@@ -20,6 +20,7 @@ from lm.train.derived import row_of, total_steps
 def check_config(config: RunConfig) -> None:
     """Raises UserError, in one line, for a configuration that no run can have, whatever the devices and the text."""
     refusals.check(config.model)
+    require_local(config.data_dir)
     check_rows(config, row_of(config))
     total_steps(config)
     for index, component in enumerate(config.data.components):
@@ -69,6 +70,7 @@ def check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
     probe = workdir / ".writable"
 
     def write() -> None:
+        sealed.require_own(workdir)
         with record.writing(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
             probe.touch()

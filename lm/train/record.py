@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, Optional
 
 from lm import config as config_lib
 from lm import distributed, files
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 from lm.train.config import RunConfig
 
 SCHEMA = 1
@@ -116,6 +116,7 @@ def jsonable(value: Any) -> Any:
 
 def read(workdir: Path) -> Optional[Record]:
     """Reads the record in a work directory; None without one, and UserError when the file is no record of this schema."""
+    require_local(workdir)
     path = workdir / FILE
     try:
         record = json.loads(files.reading(path, lambda: path.read_text(encoding="utf-8")))

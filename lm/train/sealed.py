@@ -24,6 +24,16 @@ def steps(workdir: Path) -> list[int]:
         return []
 
 
+def require_own(workdir: Path) -> None:
+    """Raises UserError for a folder of checkpoints that is a link: what a run removes there may be another's."""
+    folder = workdir / FOLDER
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a link to {folder.readlink()}, and a run renames and removes checkpoints: replace it by a folder, or choose a"
+            " --workdir that lies there as a whole"
+        )
+
+
 def require(workdir: Path, step: Optional[int] = None) -> None:
     """Raises UserError unless there is a checkpoint, or that of this step, whether sound or not."""
     there = steps(workdir)

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from lm import hf
 from lm.errors import UserError
+from lm.hf.convert import LAYERS
 from lm.hf.options import INERT
 from lm.model.architectures import build
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
@@ -23,6 +24,26 @@ def refused(folder, *words):
     text = str(error.value)
     assert "\n" not in text
     assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_layers_than_tensors_are_refused_at_once(tmp_path, name):
+    values = json.loads((GOLDEN / name / "config.json").read_text())
+    keys = [key for key in LAYERS if key in values]
+    assert keys
+    for key in keys:
+        folder = edited(tmp_path / key, name, config={key: 10**9})  # a list of so many takes gigabytes
+        refused(folder, key, "1000000000")
+
+
+@pytest.mark.parametrize("place", ["../outside.safetensors", "/outside.safetensors", "inner/outside.safetensors"])
+def test_an_index_names_files_beside_it_only(tmp_path, place):
+    folder = edited(tmp_path, "gpt2")
+    (tmp_path / "outside.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    names = sorted(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, place)}))
+    refused(folder, "model.safetensors.index.json", place)
 
 
 def test_a_family_that_is_not_supported(tmp_path):

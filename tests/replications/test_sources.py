@@ -4,12 +4,13 @@ import csv
 import gzip
 import json
 import lzma
+import os
 import pickle
 
 import pytest
 
 from experiments.replications import __main__ as command
-from experiments.replications import nanochat, sources
+from experiments.replications import frames, nanochat, sources
 from lm.errors import UserError
 
 
@@ -118,6 +119,11 @@ def test_runs_of_a_ladder_get_their_size_and_tokens(clone, data):
 
 def test_pickled_frames_become_points(clone, data):
     pd = pytest.importorskip("pandas", reason="the published files are pickles of pandas, which is an optional group")
+    with pd.option_context("future.infer_string", False):  # names are objects, as in the published files
+        _check_frames(pd, clone, data)
+
+
+def _check_frames(pd, clone, data):
     points = pd.DataFrame({"orig_n": [pd.Series([1.0, 2.0]), float("nan")], "orig_t": [pd.Series([3.0, 4.0])] * 2, "flops": [1e18, 2e18]})
     points["orig_loss"] = [pd.Series([5.0, 6.0])] * 2
     fits = {"basic": {"n_exponent": 0.5}, "bs_median_weighted": {"n_exponent": 0.6}}
@@ -129,6 +135,20 @@ def test_pickled_frames_become_points(clone, data):
     found = [[float(row[name]) for name in ("flops", "n", "tokens", "loss")] for row in rows(data / "porian" / "isoflop_points.csv")]
     assert found == [[1e18, 1, 3, 5], [1e18, 2, 4, 6]]
     assert rows(data / "porian" / "published_fits.csv") == [{"config": "x/x/x/x/x/x", "a": "0.6", "a_basic": "0.5"}]
+
+
+class _Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("content", [pickle.dumps(_Hostile()), b"cos\nmkdir\n(S'ran'\ntR.", b"\x80\x04\x95", b""])
+def test_a_pickle_that_is_no_data_frame_runs_nothing(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pickle.xz").write_bytes(lzma.compress(content))
+    with pytest.raises(UserError, match=r"x\.pickle\.xz"):
+        frames.read(tmp_path / "x.pickle.xz")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_files_that_need_no_change_are_copied(clone, data):

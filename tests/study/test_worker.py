@@ -239,7 +239,7 @@ def test_a_study_that_lists_no_cells_is_refused(root, content):
 
 
 def test_an_address_of_a_store_is_refused():
-    with pytest.raises(UserError, match="gs:/bucket/study"):
+    with pytest.raises(UserError, match="gs://bucket/study"):
         _work(pathlib.Path("gs://bucket/study"))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.errors import UserError
-from lm.train import checkpoint, manifest, sealed
+from lm.train import checkpoint, checks, manifest, sealed
 from lm.train.placement import abstract_state
 from tests.train.conftest import CONFIG
 from tests.train.stub import StubModel
@@ -50,6 +50,29 @@ def test_a_restore_moves_between_meshes(saved):
     target = abstract_state(config, StubModel(), make_mesh(MeshConfig(data=4, fsdp=2)))
     restored = checkpoint.restore(workdir, target)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored.state), jax.device_get(state))
+
+
+def test_checkpoints_behind_a_link_are_refused_and_left_alone(tmp_path, program):
+    theirs = tmp_path / "theirs"
+    (theirs / "00000007.tmp").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(theirs)
+    with pytest.raises(UserError, match=str(theirs)):
+        checkpoint.save(tmp_path / "run", program.init(np.uint32(0)), {}, keep=1)
+    with pytest.raises(UserError, match=str(theirs)):
+        checks.check_workdir(CONFIG, tmp_path / "run")
+    assert (theirs / "00000007.tmp").is_dir()
+
+
+def test_a_link_among_checkpoints_is_removed_and_not_its_target(tmp_path, program):
+    state, theirs = program.init(np.uint32(0)), tmp_path / "theirs"
+    checkpoint.save(tmp_path, state, {}, keep=1)
+    (tmp_path / "checkpoints" / "00000000").rename(theirs)
+    for name in ("00000001", "00000002.tmp"):
+        (tmp_path / "checkpoints" / name).symlink_to(theirs)
+    checkpoint.save(tmp_path, dataclasses.replace(state, step=np.int32(3)), {}, keep=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000003"]
+    assert (theirs / "manifest.json").is_file()
 
 
 def test_the_newest_are_kept(tmp_path, program):

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import IO, Any, Optional, cast
 
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 
 PIECE = 65_536  # bytes
 SAMPLE = 2_000_000  # bytes of a file from which its text is estimated
@@ -50,6 +50,7 @@ def expand(paths: Sequence[str], log: Callable[[str], object]) -> list[str]:
     """
     found: dict[str, str] = {}
     for path in map(os.path.expanduser, paths):
+        require_local(path)
         if os.path.isdir(path):
             files = _in_folder(path, log)
         elif os.path.exists(path):

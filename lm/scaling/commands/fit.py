@@ -10,7 +10,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Optional
 
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 
@@ -133,6 +133,7 @@ def _check_save(args: argparse.Namespace) -> None:
     """Raises a UserError for a fit that would be written over the table, or to no JSON file, before anything is computed."""
     if args.save is None:
         return
+    require_local(args.save)
     if args.save.suffix != ".json" or args.save.is_dir():
         raise UserError(f"--save={args.save}: give a file that ends in .json")
     if args.save.resolve() == pathlib.Path(args.csv).resolve():

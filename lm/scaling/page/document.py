@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Union
 
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 from lm.scaling.page import html
 from lm.scaling.page.provenance import Provenance
 from lm.scaling.words import scientific, si
@@ -85,6 +85,7 @@ class Written:
 
 def page_at(path: pathlib.Path) -> pathlib.Path:
     """Returns the page that `--report` means: the file itself, or `PAGE` in a directory. Raises UserError for another kind of file."""
+    require_local(path)
     if path.suffix.lower() in (".html", ".htm"):
         return path
     if not path.is_dir() and (path.exists() or path.suffix.lower() in _NO_FOLDERS):

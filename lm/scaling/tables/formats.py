@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
-from lm.errors import UserError
+from lm.errors import UserError, require_local
 
 _TEXT = (".csv", ".tsv", ".txt", ".dat")
 _NAMES = {"\t": "tabs", ";": "semicolons", ",": "commas"}
@@ -53,6 +53,7 @@ class RawTable:
 
 def require(path: Union[str, pathlib.Path]) -> None:
     """Raises a UserError where no file is."""
+    require_local(path)
     path = pathlib.Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file in it, such as {path / 'runs.csv'}")
