@@ -223,3 +223,9 @@ def test_the_table_names_every_state_and_event():
     assert {state for after in states.TRANSITIONS.values() for state in after} == set(states.STATES)
     assert set(states.OPEN) | set(states.FINISHED) == set(states.STATES)
     assert records.FINISHED == states.FINISHED
+
+
+def test_the_page_has_the_table_of_states():
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "clusters.md").read_text(encoding="utf-8")
+    rows = dict(line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ") and line.count("|") == 3)
+    assert {state: rows.get(state) for state in states.STATES} == states.STATES

@@ -1,6 +1,6 @@
 """A study's directory is written once from a plan and needs nothing else from then on (imports no jax).
 
-study.json             definition, data, cells; never rewritten
+study.json             definition, data, cells; only what says how cells are carried out is ever rewritten (devices, estimated seconds)
 cells/ID/config.json   the whole configuration of one run
 cells/ID/claims/       who trained it, and epoch-N/ beside it, where it is trained (lm.study.leases)
 cells/ID/              run.json (its record), metrics.jsonl and checkpoints, when it has ended; failures.txt, if it failed, with tracebacks
@@ -21,8 +21,9 @@ from lm import config as config_lib
 from lm import files
 from lm.errors import UserError, require_local
 from lm.study.plan import Plan
-from lm.study.records import CLAIMS
-from lm.study.rows import read_study
+from lm.study.records import CLAIMS, is_finished
+from lm.study.rows import read_json, read_study
+from lm.train.config import RunConfig
 from lm.train.environment import git_revision
 
 SCHEMA = 1
@@ -50,7 +51,7 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
         old = open_study(root)
         _check_same(old, new, root)
         _write_cells(plan, root)
-        return old
+        return _carried_out_anew(old, new, root)
     if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
         raise UserError(f"{root} is not empty and holds no study: choose another directory with --dir")
     _write_cells(plan, root)
@@ -59,12 +60,32 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
 
 
 def _write_cells(plan: Plan, root: pathlib.Path) -> None:
-    """Writes the folders of cells that are not there: all of a new study, and those that were removed of an old one."""
+    """Writes the configurations of cells that are not there, or whose runs are to be carried out in another way and have not ended."""
     for planned in plan.planned:
         folder = root / "cells" / planned.id
-        if not (folder / "config.json").exists():
+        path, config = folder / "config.json", json.loads(json.dumps(config_lib.to_dict(planned.cell.config)))
+        if not path.exists():
             (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
-            files.write_json(folder / "config.json", config_lib.to_dict(planned.cell.config))
+        elif _is_same(path, config, planned.id, plan.fingerprint) or is_finished(folder):
+            continue
+        files.write_json(path, config)
+
+
+def _is_same(path: pathlib.Path, config: dict[str, Any], cell_id: str, fingerprint: str) -> bool:
+    """Says whether a configuration on disk is the planned one, or of another run: that is left for the worker to refuse."""
+    old = read_json(path, "")
+    return old == config or config_lib.identity(config_lib.from_dict(RunConfig, old), fingerprint=fingerprint) != cell_id
+
+
+def _carried_out_anew(old: dict[str, Any], new: dict[str, Any], root: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of study.json, with the devices and times of the cells as they are planned now."""
+    fields = ("devices", "seconds")
+    now = {cell["id"]: {name: cell[name] for name in fields} for cell in new["cells"]}
+    if all(cell.get(name) == now[cell["id"]][name] for cell in old["cells"] for name in fields):
+        return old
+    content = old | {"cells": [cell | now[cell["id"]] for cell in old["cells"]]}
+    files.write_json(root / "study.json", content)
+    return content
 
 
 def open_study(root: pathlib.Path) -> dict[str, Any]:

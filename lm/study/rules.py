@@ -7,7 +7,10 @@ document tokens, and batches are counted in sequences.
 
 import dataclasses
 
+from lm.errors import UserError
+from lm.mesh import MeshConfig
 from lm.model.config import ModelConfig
+from lm.train.config import ExecutionConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +87,8 @@ class ConstantBatch:
 
     sequences: int
 
-    def batch_size(self, tokens: float, sequence_length: int) -> int:
-        """Returns the sequences of a batch, whatever the tokens D."""
+    def batch_size(self, tokens: float, sequence_length: int, params: float) -> int:
+        """Returns the sequences of a batch, whatever the size of the run."""
         return self.sequences
 
 
@@ -103,10 +106,33 @@ class PowerOfTwoBatch:
     high: int = 1 << 20
     min_steps: int = 1
 
-    def batch_size(self, tokens: float, sequence_length: int) -> int:
+    def batch_size(self, tokens: float, sequence_length: int, params: float) -> int:
         """Returns the sequences of a batch for D tokens."""
         wanted = self.sequences * (tokens / self.tokens) ** self.exponent
         size = self.high
         while size // 2 >= self.low and (size > wanted or tokens / (size * sequence_length) < self.min_steps):
             size //= 2
         return size
+
+
+@dataclasses.dataclass(frozen=True)
+class Tier:
+    """How models of at most N = `params` matmul parameters are trained: the mesh, whose axes multiply to the devices, and the rest."""
+
+    params: float
+    mesh: MeshConfig = MeshConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiers:
+    """Every run has the mesh and the execution of the first tier that its model fits."""
+
+    tiers: tuple[Tier, ...]
+
+    def settings(self, params: float, tokens: float, batch: int) -> tuple[MeshConfig, ExecutionConfig]:
+        """Returns the mesh and the execution for N matmul parameters. Raises UserError for more than the last tier has."""
+        for tier in self.tiers:
+            if params <= tier.params:
+                return tier.mesh, tier.execution
+        raise UserError(f"a model of {params:,.0f} parameters is larger than every tier of the study's execution: add a tier")

@@ -7,11 +7,12 @@ from typing import Any, Literal, Optional, Protocol
 from lm import config as config_lib
 from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
+from lm.mesh import MeshConfig
 from lm.model.config import ModelConfig
 from lm.model.flops import ledger
 from lm.scaling.settings import AnalysisSettings
 from lm.study.cell import Cell, Limits, Speed, plain
-from lm.train.config import RunConfig
+from lm.train.config import ExecutionConfig, RunConfig
 
 Role = Literal["grid", "seed", "bracket"]
 
@@ -29,9 +30,15 @@ class RateRule(Protocol):
 
 
 class BatchRule(Protocol):
-    """A rule that gives the number of sequences of a batch."""
+    """A rule that gives the number of sequences of a batch for D tokens and N matmul parameters."""
 
-    def batch_size(self, tokens: float, sequence_length: int, /) -> int: ...
+    def batch_size(self, tokens: float, sequence_length: int, params: float, /) -> int: ...
+
+
+class ExecutionRule(Protocol):
+    """A rule that gives the mesh and the execution (micro-batches, remat, ...) of N matmul parameters, D tokens and a batch."""
+
+    def settings(self, params: float, tokens: float, batch: int, /) -> tuple[MeshConfig, ExecutionConfig]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +82,10 @@ class GridCell(Cell):
 class Study:
     """A question about how loss falls, and the grid of runs that answers it.
 
-    `base` is the configuration that all runs share; the rules (lm.study.rules) fill in shape, batch, D and learning rate. `seeds` are
-    those of the repeats, beside `base.seed`; `bracket_factors` multiply the learning rate of the rule. `analysis` says how the laws are
-    fitted. `compare_with` names studies on the same text whose bits per byte the report sets beside this one's.
+    `base` is the configuration that all runs share; the rules (lm.study.rules) fill in shape, batch, D and learning rate, and `execution`
+    the mesh and how each run is carried out (default: as in `base`), which changes no run's id. `seeds` are those of the repeats, beside
+    `base.seed`; `bracket_factors` multiply the learning rate of the rule. `analysis` says how the laws are fitted. `compare_with` names
+    studies on the same text whose bits per byte the report sets beside this one's.
     """
 
     name: str
@@ -93,10 +101,11 @@ class Study:
     speed: Speed = Speed()
     analysis: AnalysisSettings = AnalysisSettings()
     compare_with: tuple[str, ...] = ()
+    execution: Optional[ExecutionRule] = None
 
     def definition(self) -> dict[str, Any]:
         """Returns everything that decides which runs there are and how they are judged, as JSON values."""
-        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "base")}
+        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "base", "execution")}
         return json.loads(json.dumps(fields | {"base": config_lib.experiment_part(self.base)}))
 
     def cells(self) -> tuple[GridCell, ...]:
@@ -121,11 +130,14 @@ def _cell(study: Study, budget: Budget, dial: int, role: Role, *, seed: Optional
     row = row_shape(study.base.data, model.architecture)
     count = ledger(model, row)
     wanted = budget.flops / count.flops_per_token["matmul_causal"]
-    batch = study.batch.batch_size(wanted, row.text)
-    tokens = int(wanted // (batch * row.text)) * batch * row.text
     params = count.params["matmul"]
+    batch = study.batch.batch_size(wanted, row.text, params)
+    tokens = int(wanted // (batch * row.text)) * batch * row.text
     rate = study.learning_rate.peak(params, max(tokens, 1), batch) * factor
     optim = dataclasses.replace(study.base.optim, learning_rate=float(f"{rate:.6g}"), warmup_tokens=params)
     seed = study.base.seed if seed is None else seed
     config = dataclasses.replace(study.base, model=model, optim=optim, train_tokens=tokens, batch_size=batch, seed=seed)
+    if study.execution is not None:
+        mesh, execution = study.execution.settings(params, tokens, batch)
+        config = dataclasses.replace(config, mesh=mesh, execution=execution)
     return GridCell(config=config, stage=budget.stage, role=role, budget=budget.flops, dial=dial, learning_rate_factor=factor)

@@ -6,10 +6,14 @@ import json
 import pytest
 import small_study
 
+from lm import files
 from lm.errors import UserError
+from lm.mesh import MeshConfig
 from lm.model.flops import ledger
-from lm.study.rules import HeadsShape, PowerLawRate, PowerOfTwoBatch
+from lm.study import directory, plan, records
+from lm.study.rules import HeadsShape, PowerLawRate, PowerOfTwoBatch, Tier, Tiers
 from lm.study.study import Budget
+from lm.train.config import ExecutionConfig
 
 FINGERPRINT = small_study.DATA["fingerprint"]
 
@@ -66,10 +70,35 @@ def test_rate_and_batch_rules():
     assert rule.peak(33e3, 1.2e6, 16) == 2.4e-2
     assert rule.peak(66e3, 1.2e6, 4) == pytest.approx(1.2e-2 * 2**-0.15, rel=1e-5)
     batch = PowerOfTwoBatch(sequences=4, tokens=1e6, exponent=0.5, low=2, high=16, min_steps=200)
-    assert [batch.batch_size(d, 128) for d in (1e5, 1e6, 4.1e6, 1e9)] == [2, 4, 8, 16]
-    assert batch.batch_size(204_800, 512) == 2  # fewer sequences rather than fewer steps than 200
+    assert [batch.batch_size(d, 128, 1e4) for d in (1e5, 1e6, 4.1e6, 1e9)] == [2, 4, 8, 16]
+    assert batch.batch_size(204_800, 512, 1e4) == 2  # fewer sequences rather than fewer steps than 200
 
 
 def test_a_budget_that_names_sizes_it_lacks_is_refused():
     with pytest.raises(UserError, match=r"brackets of budget 2e\+11 .*\[5\]"):
         small_study.small(budgets=(Budget(2e11, (3, 4), brackets=(5,)),)).cells()
+
+
+def test_large_models_have_a_mesh_of_their_own_and_stay_the_same_runs(tmp_path):
+    """How a run is carried out may change while the study is in progress; what has ended stays as it was."""
+    plain = small_study.small()
+    sizes = sorted({cell.config.model.d_model for cell in plain.cells()})
+    largest = max(ledger(cell.config.model, cell.row).params["matmul"] for cell in plain.cells())
+    tiers = Tiers((Tier(largest - 1), Tier(largest, MeshConfig(fsdp=2), ExecutionConfig(remat="full"))))
+    split = small_study.small(execution=tiers)
+    assert [c.id("f") for c in split.cells()] == [c.id("f") for c in plain.cells()]
+    assert {c.devices for c in split.cells() if c.config.model.d_model == sizes[-1]} == {2}
+    assert {c.devices for c in split.cells() if c.config.model.d_model < sizes[-1]} == {1}
+    with pytest.raises(UserError, match="tier"):
+        small_study.small(execution=Tiers((Tier(largest - 1),))).cells()
+    root = tmp_path / "s"
+    directory.write(plan.make(plain, small_study.DATA), root, tmp_path / "data")
+    large = [cell["id"] for cell in directory.open_study(root)["cells"] if cell["shape"]["d_model"] == sizes[-1]]
+    ended = root / "cells" / large[0]
+    before = (ended / "config.json").read_text()
+    files.write_json(ended / "run.json", records.sealed({"status": "completed"}, 1))
+    directory.write(plan.make(split, small_study.DATA), root, tmp_path / "data")
+    assert {cell["id"] for cell in directory.open_study(root)["cells"] if cell["devices"] == 2} == set(large)
+    meshes = {cell_id: json.loads((root / "cells" / cell_id / "config.json").read_text())["mesh"]["fsdp"] for cell_id in large[1:]}
+    assert set(meshes.values()) == {2}
+    assert (ended / "config.json").read_text() == before
