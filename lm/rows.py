@@ -1,7 +1,9 @@
-"""The shape of a training row (imports no jax): what an objective lays out and the ledger counts."""
+"""The shape of a training row, which an objective lays out and the ledger counts, and the ids in it (imports no jax)."""
 
 import dataclasses
 from typing import Optional
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,3 +31,14 @@ class RowShape:
     def text(self) -> int:
         """Document tokens per row."""
         return self.length if self.document_tokens is None else self.document_tokens
+
+
+def in_vocabulary(ids: np.ndarray, vocab_size: int) -> bool:
+    """Returns whether all ids are of the vocabulary. A model that reads another one gives NaN."""
+    return not ids.size or (int(ids.min()) >= 0 and int(ids.max()) < vocab_size)
+
+
+def beyond(vocab_size: int) -> str:
+    """Returns what an error says of an id beyond the vocabulary. Tokenisation made none, so something has changed since."""
+    how = "the tokens on disk have changed since they were made: delete the folder tokens of --config.data_dir, then run it again"
+    return f"beyond the model's vocabulary of {vocab_size:,}; {how}"

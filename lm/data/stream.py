@@ -23,6 +23,7 @@ from lm.data.objectives.shape import row_maker
 from lm.data.pipeline import Data
 from lm.data.store import seed_of
 from lm.errors import UserError
+from lm.rows import beyond, in_vocabulary
 from lm.types import Batch
 
 
@@ -34,7 +35,7 @@ class TrainStream:
     `iterate(start, stop)` yields the same batches in order, read ahead by Grain.
     A batch has the shapes of `row_shape(config, architecture)`. `vocab_size` is the model's, at whose top the objective's own ids lie
     (None: the smallest that holds them). Raises UserError for steps beyond the corpus unless `config.allow_epochs`, for an objective that
-    cannot train the architecture, and for a vocabulary without room for its ids.
+    cannot train the architecture, for a vocabulary without room for its ids, and for an id beyond it in a batch.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TrainStream:
         if vocab_size is None:
             vocab_size = config.objective.vocabulary(data.tokenizer)
         config.objective.require_vocabulary(data.tokenizer, vocab_size, config.sequence_length)
+        self._vocab_size = vocab_size
         self._make_rows = row_maker(config, architecture, data.tokenizer, vocab_size)
         self._mixture = Mixture(data.mixture.sources, config)
         self._places = np.arange(batch_size) if rows is None else np.asarray(rows)
@@ -105,11 +107,24 @@ class TrainStream:
 
     def _rows(self, rows: np.ndarray) -> Batch:
         parts = [(self._make_rows(packed), at) for packed, at in self._groups(rows)]
+        for batch, at in parts:
+            self._require_ids(batch, rows[at])
         if len(parts) == 1:
             return parts[0][0]
         back = np.argsort(np.concatenate([at for _, at in parts]))
         names = [name for name, values in vars(parts[0][0]).items() if values is not None]
         return Batch(**{name: np.concatenate([getattr(part, name) for part, _ in parts])[back] for name in names})
+
+    def _require_ids(self, batch: Batch, rows: np.ndarray) -> None:
+        """Raises UserError for ids beyond the model's vocabulary, with the first row that has one and the step that would train on it."""
+        for name in ("tokens", "targets", "encoder_tokens"):
+            ids = getattr(batch, name)
+            if ids is not None and not in_vocabulary(ids, self._vocab_size):
+                wrong = (ids < 0) | (ids >= self._vocab_size)
+                row = int(np.flatnonzero(wrong.any(axis=1))[0])
+                step, place = divmod(int(rows[row]), self._batch_size)
+                where = f"row {place} of batch {step:,} has {name.replace('_', ' ')} with the id {ids[wrong][0]}"
+                raise UserError(f"{where}, {beyond(self._vocab_size)}")
 
     def _groups(self, rows: np.ndarray) -> Iterator[tuple[PackedRows, np.ndarray]]:
         """Yields (rows of a plan, their places in `rows`) for every plan that some rows of the sequence come from."""

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from lm.data.objectives.next_token import inputs_of
 from lm.errors import UserError
 from lm.losses import negative_log_likelihood
+from lm.rows import beyond, in_vocabulary
 from lm.sharding import RULES
 from lm.train.config import EvalConfig, RunConfig
 from lm.train.feed import put, wait_on_virtual_devices
@@ -188,10 +189,13 @@ class LossEvaluator:
     def _calls(self, chosen: np.ndarray, cuts: Sequence[tuple[int, int]], show: bool) -> Iterator[Batch]:
         """Yields the windows of documents, a call's at a time; `show` draws how far it is."""
         split, length, waiting = self._data.validation, self._config.data.sequence_length, []
+        vocab_size = self._config.model.vocab_size
         for i, (span, stride) in tqdm(
             list(zip(chosen, cuts, strict=True)), "evaluating", unit=" documents", disable=None if show else True
         ):
             document = np.asarray(split[int(i)], np.int32)
+            if not in_vocabulary(document, vocab_size):
+                raise UserError(f"document {i} of the held-out text has an id {beyond(vocab_size)}")
             waiting.append(windows(document, self._data.tokenizer.start_id, length, span, stride))
             if sum(len(part.tokens) for part in waiting) > self._rows:
                 *full, last = in_calls(waiting, self._rows, fill=False)

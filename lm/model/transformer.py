@@ -62,7 +62,7 @@ class Transformer(nnx.Module):
         stack = self.encoder or self.decoder
         assert stack is not None
         states_BSD, _, aux = stack(self._embed(tokens_BS, token_types_BS, dtype), positions_BS, context)
-        return self._whole(states_BSD), aux
+        return self._whole(self._known(states_BSD, tokens_BS, token_types_BS)), aux
 
     def decode(
         self, tokens_BT: Any, positions_BT: Any, context: Context, stored: Stored, token_types_BT: Any, dtype: Any
@@ -70,7 +70,18 @@ class Transformer(nnx.Module):
         """Returns (states_BTD of the decoder, stored keys and values, statistics)."""
         assert self.decoder is not None
         states_BTD, stored, aux = self.decoder(self._embed(tokens_BT, token_types_BT, dtype), positions_BT, context, stored)
-        return self._whole(states_BTD), stored, aux
+        return self._whole(self._known(states_BTD, tokens_BT, token_types_BT)), stored, aux
+
+    def _known(self, x_BTD: jax.Array, tokens_BT: Any, token_types_BT: Any) -> jax.Array:
+        """Returns the states, those of a row NaN in which an id is of no token or type: its lookup has read something else.
+
+        The states and not the lookup's results: where the table is split these are sums over the devices, and what stands between a sum
+        and the split of its result would make every device fetch the whole.
+        """
+        known_B = jnp.all((tokens_BT >= 0) & (tokens_BT < self.config.vocab_size), axis=1)
+        if self.token_type is not None and token_types_BT is not None:
+            known_B &= jnp.all((token_types_BT >= 0) & (token_types_BT < self.config.token_types), axis=1)
+        return jnp.where(known_B[:, None, None], x_BTD, jnp.nan)
 
     def _whole(self, x_BTD: jax.Array) -> jax.Array:
         """Returns states for heads and cross-attention, which tensor parallelism does not split along the sequence."""

@@ -110,7 +110,7 @@ class Embedding(nnx.Module):
         self.embedding = declare(key, (size, width), (name, axis), TruncatedNormal(std))
 
     def __call__(self, ids: jax.Array, dtype: Any) -> jax.Array:
-        """Returns rows [..., width]; ids are in range (the input pipeline checks them)."""
+        """Returns rows [..., width]; what the device reads for an id that is out of range is undefined (Transformer tells)."""
         return read(self.embedding, dtype, self.rules).at[ids].get(mode="promise_in_bounds")
 
     def attend(self, x_BTD: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import functools
+import re
 import tempfile
 import time
 
@@ -290,3 +291,24 @@ def test_a_batch_is_held_fixed(tmp_path):
     data = pipeline.build(CONFIG, [Corpus([str(i) * 30 for i in range(20)])], str(tmp_path), quiet)
     targets = TrainStream(data, CONFIG, 2, seed=5)[3].targets
     assert [data.tokenizer.decode(row) for row in targets] == ["444444444444499", "010101010101616"]
+
+
+def test_ids_beyond_the_vocabulary_are_refused_where_rows_are_built():
+    """The token cache is whole when it is opened; here it changes afterwards, as a file under a running process can."""
+    data = prepared()
+    (source,) = data.mixture.sources
+    flat = source.cache.flat.copy()
+    damaged = dataclasses.replace(source, cache=dataclasses.replace(source.cache, flat=flat))
+    changed = dataclasses.replace(data, mixture=Mixture([damaged], CONFIG))
+    batches = TrainStream(changed, CONFIG, 4, 0)
+    at = len(flat) // 2
+    flat[at] = 60_000
+    found = 0
+    for k in range(batches.rows_per_epoch // 4):
+        try:
+            assert_same(batches[k], stream()[k])
+        except UserError as error:
+            step, wrong = map(int, re.search(r"batch (\d+) has \w+ with the id (\d+)", str(error)).groups())
+            assert (step, wrong) == (k, 60_000)
+            found += 1
+    assert 1 <= found <= 2  # as a target, and as the input of the next one, which may be in another row

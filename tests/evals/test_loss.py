@@ -162,3 +162,12 @@ def test_windows_in_bytes_hold_the_same_bytes_for_every_tokenizer():
 
 def test_the_curve_is_on_fewer_documents(params, evaluator, expected):
     assert evaluator(params, "curve")["bytes"] <= 150 < expected["bytes"] <= 400
+
+
+def test_ids_beyond_the_vocabulary_are_refused(params):
+    split = Split([5, 16])
+    split.documents[1][3] = CONFIG.model.vocab_size
+    data = types.SimpleNamespace(tokenizer=types.SimpleNamespace(start_id=EOS), validation=split)
+    damaged = LossEvaluator(CONFIG, MODEL, make_mesh(MeshConfig(), devices=jax.devices()[:1]), data)
+    with pytest.raises(UserError, match=rf"document 1 .*{CONFIG.model.vocab_size}"):
+        damaged(params, "final")

@@ -47,3 +47,12 @@ def test_no_weight_is_shared_and_every_axis_has_a_rule(family):
     for path, names in flatten(model.axes()).items():
         assert len(names) == len(flatten(model.abstract())[path].shape)
         Execution().rules.spec(names)
+
+
+@pytest.mark.parametrize("wrong", [-1, 24, 2**31 - 1])
+def test_an_id_beyond_the_vocabulary_gives_nan_and_no_other_ids_row(wrong):
+    model, params = model_of(LLAMA), params_of(LLAMA)
+    logits = np.asarray(model.apply(params, Inputs(np.asarray([[0, wrong, 3], [0, 2, 3]], np.int32))).logits)
+    assert np.isnan(logits[0]).all()
+    sound = np.asarray(model.apply(params, Inputs(np.asarray([[0, 2, 3], [0, 2, 3]], np.int32))).logits)
+    np.testing.assert_array_equal(logits[1], sound[1])
