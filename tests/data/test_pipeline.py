@@ -4,6 +4,7 @@ import functools
 import re
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,7 +298,7 @@ def test_ids_beyond_the_vocabulary_are_refused_where_rows_are_built():
     """The token cache is whole when it is opened; here it changes afterwards, as a file under a running process can."""
     data = prepared()
     (source,) = data.mixture.sources
-    flat = source.cache.flat.copy()
+    flat: Any = source.cache.flat[0 : len(source.cache.flat)]
     damaged = dataclasses.replace(source, cache=dataclasses.replace(source.cache, flat=flat))
     changed = dataclasses.replace(data, mixture=Mixture([damaged], CONFIG))
     batches = TrainStream(changed, CONFIG, 4, 0)
