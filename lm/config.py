@@ -80,8 +80,11 @@ def _essence(config: Any) -> dict[str, Any]:
     """Returns the experiment fields that differ from their declared defaults."""
     tree = {}
     for name, field in fields.of(type(config)).items():
-        value, whole = getattr(config, name), lambda x, hint=field.hint, name=name: fields.plain(x, hint, name, "experiment")
-        if not field.is_execution and (field.default is fields.NO_DEFAULT or whole(value) != whole(field.default)):
+        if field.is_execution:
+            continue
+        value = getattr(config, name)
+        whole = fields.plain(value, field.hint, name, "experiment")
+        if field.default is fields.NO_DEFAULT or whole != fields.plain_default(type(config), name):
             tree[name] = _essential(value, field.hint, name)
     return tree
 

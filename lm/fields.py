@@ -46,6 +46,7 @@ def _of(cls: Any) -> dict[str, Field]:
     return found
 
 
+@functools.cache  # of types, of which there are a few dozen: large studies ask a million times
 def alternatives(hint: Any) -> tuple:
     """Returns the alternatives of a hint other than None. More than one means a strategy."""
     if typing.get_origin(hint) in (Union, types.UnionType):
@@ -53,19 +54,23 @@ def alternatives(hint: Any) -> tuple:
     return (hint,)
 
 
+@functools.cache
 def is_optional(hint: Any) -> bool:
     return typing.get_origin(hint) in (Union, types.UnionType) and type(None) in typing.get_args(hint)
 
 
+@functools.cache
 def is_group(hint: Any) -> bool:
     """Returns whether values of this type are dataclasses."""
     return dataclasses.is_dataclass(alternatives(hint)[0])
 
 
+@functools.cache
 def is_tuple(hint: Any) -> bool:
     return typing.get_origin(alternatives(hint)[0]) is tuple
 
 
+@functools.cache
 def element_hints(hint: Any, length: int) -> tuple:
     """Returns the hints of a tuple's elements: `length` of them, or as many as a tuple of fixed length has."""
     arguments = typing.get_args(alternatives(hint)[0])
@@ -118,6 +123,13 @@ def plain_fields(config: Any, part: Optional[str] = None, path: str = "") -> dic
     return tree
 
 
+@functools.cache
+def plain_default(cls: type, name: str) -> Any:
+    """Returns the JSON value of a field's declared default, of the part "experiment" where it is a dataclass."""
+    field = of(cls)[name]
+    return plain(field.default, field.hint, name, "experiment")
+
+
 def plain_defaults(cls: type) -> dict[str, Any]:
     """Returns the JSON values of the declared defaults."""
     return {field.name: plain(field.default, field.hint, field.name) for field in of(cls).values() if field.default is not NO_DEFAULT}
@@ -167,6 +179,8 @@ def _elements(value: Any, hint: Any, path: str) -> list[tuple[Any, Any]]:
 def scalar(value: Any, hint: Any, path: str) -> Any:
     """Converts `value` to the scalar type of the hint. Integers accept 1e5; numbers must be finite."""
     kind = alternatives(hint)[0]
+    if type(value) is kind and kind is not float:  # most of them; a float may not be finite
+        return value
     value = value.item() if hasattr(value, "item") else value  # numpy scalars
     if typing.get_origin(kind) is Literal:
         if any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind)):

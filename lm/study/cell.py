@@ -85,7 +85,7 @@ class Cell:
         """Optimizer steps of the run."""
         return self.config.train_tokens // self.tokens_per_step
 
-    @property
+    @functools.cached_property
     def shape_key(self) -> str:
         """Hash of everything that is compiled into the train step; runs with equal keys share one executable.
 

@@ -15,18 +15,20 @@ import hashlib
 import json
 import os
 import pathlib
+from concurrent import futures
 from typing import Any
 
 from lm import config as config_lib
 from lm import files
 from lm.errors import UserError, require_local
-from lm.study.plan import Plan
+from lm.study.plan import Plan, Planned
 from lm.study.records import CLAIMS, is_finished
 from lm.study.rows import read_json, read_study
 from lm.train.config import RunConfig
 from lm.train.environment import git_revision
 
 SCHEMA = 1
+WRITERS = 16  # files written at a time
 FIELDS = {"name", "definition", "fingerprint", "data", "data_dir", "cells"}
 CELL_FIELDS = {"id", "role", "stage", "seed", "shape_key", "params", "flops", "tokens", "steps", "seconds"}
 
@@ -61,14 +63,18 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
 
 def _write_cells(plan: Plan, root: pathlib.Path) -> None:
     """Writes the configurations of cells that are not there, or whose runs are to be carried out in another way and have not ended."""
-    for planned in plan.planned:
+
+    def write_cell(planned: Planned) -> None:
         folder = root / "cells" / planned.id
-        path, config = folder / "config.json", json.loads(json.dumps(config_lib.to_dict(planned.cell.config)))
+        path, config = folder / "config.json", config_lib.to_dict(planned.cell.config)
         if not path.exists():
             (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
         elif _is_same(path, config, planned.id, plan.fingerprint) or is_finished(folder):
-            continue
+            return
         files.write_json(path, config)
+
+    with futures.ThreadPoolExecutor(WRITERS) as pool:  # each waits for the disk, or for a file server
+        list(pool.map(write_cell, plan.planned))
 
 
 def _is_same(path: pathlib.Path, config: dict[str, Any], cell_id: str, fingerprint: str) -> bool:
