@@ -29,6 +29,8 @@ class Component:
     paths: tuple[str, ...] = ()  # files of the corpus text_files, folders of such files, or patterns such as data/**/*.jsonl.gz
     field: Optional[str] = None  # field or column that holds the text of text_files; none: 'text'
     lines: bool = False  # whether each line of a text file is a document; those of .tsv are (pairs: input, tab, target)
+    longest_document: int = 4_000_000  # bytes of the longest document of text_files that is used
+    unusable: Literal["refuse", "skip"] = "refuse"  # documents of text_files that are too long or cannot be read: an error, or left out
     weight: float = 1.0  # share of the training tokens relative to the other components', exact over an epoch of the mixture
     chain: Optional[WordChain] = None  # parameters of the corpus word_chain; none: its defaults
 

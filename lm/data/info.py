@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from lm.data import tokens
-from lm.data.config import DataConfig
+from lm.data.config import Component, DataConfig
 from lm.data.mixture import Mixture, Source, shares
 from lm.data.round_trip import share_of
 from lm.data.store import digest, read_json
@@ -15,9 +15,10 @@ from lm.data.store import digest, read_json
 def index_path(config: DataConfig, data_dir: str) -> str:
     """Returns the path of a data set's counts, which depend on the text and its tokenizer and not on the packing of tokens into rows."""
     components = [dataclasses.asdict(component) for component in config.components]
+    default = Component()
     for component in components:
-        for name in ("chain", "field", "lines"):  # which other corpora do not have
-            if not component[name]:
+        for name in ("chain", "field", "lines", "longest_document", "unusable"):  # which other corpora do not have
+            if component[name] == getattr(default, name):
                 del component[name]
     tokenizer = {"name": config.tokenizer.name, **dataclasses.asdict(config.tokenizer)}
     tokenizer.pop("start_token", None)  # rows begin with it, and documents have no such token

@@ -4,6 +4,8 @@ import dataclasses
 
 from lm.data.config import Component
 from lm.data.corpora import readers
+from lm.data.corpora.faults import Faults
+from lm.data.corpora.text_files import LARGEST
 from lm.data.store import digest
 from lm.errors import UserError
 
@@ -27,7 +29,9 @@ def read(component: Component) -> NamedText:
       UserError: they name nothing that can be read, or hold no text.
     """
     files = readers.expand(component.paths, lambda line: None)
-    documents = [text for path in files for text in readers.read(path, component.field, component.lines) if text.strip()]
+    faults = Faults(LARGEST, flags=False)
+    texts = (text for path in files for text in readers.read(path, component.field, component.lines, faults))
+    documents = [text for text in texts if text.strip()]
     if not documents:
         raise UserError(f"{', '.join(component.paths)}: there is no text; name files that hold some")
     return NamedText(documents, digest("named text", documents))

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import pathlib
@@ -15,6 +16,7 @@ from lm.data.config import Component, WordChain
 from lm.data.corpora import corpus as _corpus
 from lm.data.corpora import word_chain as _word_chain
 from lm.data.corpora.corpus import Corpus
+from lm.data.corpora.faults import Faults
 from lm.data.corpora.word_chain import WordChainCorpus
 from lm.errors import UserError
 
@@ -62,10 +64,14 @@ def check(component: Component) -> None:
         raise UserError(f"unknown corpus {name!r}; {hint}")
     if component.chain is not None and name != "word_chain":
         raise UserError(f"the corpus {name} takes no chain; set --config.data.components.0.corpus=word_chain or leave out the chain")
-    if name != "text_files" and (component.paths or component.field is not None or component.lines):
+    own = Component(name, weight=component.weight, chain=component.chain)
+    if name != "text_files" and component != own:
+        names = [field.name for field in dataclasses.fields(own) if getattr(own, field.name) != getattr(component, field.name)]
         raise UserError(
-            f"the corpus {name} takes no paths, field or lines; leave them out, or set --config.data.components.0.corpus=text_files"
+            f"the corpus {name} takes no {' or '.join(names)}; leave that out, or set --config.data.components.0.corpus=text_files"
         )
+    if component.longest_document < 1:
+        raise UserError("data.components.0.longest_document must be 1 or more: set --config.data.components.0.longest_document=4M")
 
 
 def check_files(component: Component, data_dir: str) -> None:
@@ -78,6 +84,10 @@ def check_files(component: Component, data_dir: str) -> None:
     readers.expand(absent, lambda line: None)  # some may be patterns
 
 
+def _faults(component: Component) -> Faults:
+    return Faults(component.longest_document, component.unusable == "skip")
+
+
 def _directory(component: Component, data_dir: str) -> pathlib.Path:
     if component.corpus == "python_sources":
         from lm.data.corpora import python_sources
@@ -86,7 +96,7 @@ def _directory(component: Component, data_dir: str) -> pathlib.Path:
     if component.corpus == "text_files":
         from lm.data.corpora import text_files
 
-        key = text_files.key(component.paths, component.field, component.lines)
+        key = text_files.key(component.paths, component.field, component.lines, _faults(component))
         return pathlib.Path(data_dir, "corpora", "text_files", f"{key}-{text_files.VERSION}")
     from lm.data.corpora import prepared
 
@@ -103,7 +113,7 @@ def _write(component: Component, temporary: str, log: Callable[[str], object]) -
         paths = readers.expand(component.paths, log)
         text_files.require_room(paths, component.field)
         stamps = text_files.stamp(paths)
-        collect = functools.partial(text_files.collect, paths, log, component.field, component.lines)
+        collect = functools.partial(text_files.collect, paths, log, component.field, component.lines, _faults(component))
         record = {**builders.write(builders.TextFiles, temporary, collect=collect), "stamps": stamps}
     log(_summary(record, time.perf_counter() - start))
     return record

@@ -32,9 +32,13 @@ class PythonSources(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return _info(self, "Python source text of the base packages and the standard library")
 
+    def read(self) -> Splits:
+        """Reads and splits the documents, once."""
+        self.splits = self.splits or python_sources.collect(self.log)
+        return self.splits
+
     def _split_generators(self, dl_manager):
-        self.splits = splits = python_sources.collect(self.log)
-        return _generators(self, splits)
+        return _generators(self, self.read())
 
     def _generate_examples(self, documents: Sequence[Document]) -> Iterator[tuple[str, dict]]:
         return _examples(documents)
@@ -59,9 +63,13 @@ class TextFiles(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return _info(self, "Text of local files")
 
+    def read(self) -> Splits:
+        """Reads and splits the documents, once."""
+        self.splits = self.splits or self.collect()
+        return self.splits
+
     def _split_generators(self, dl_manager):
-        self.splits = splits = self.collect()
-        return _generators(self, splits)
+        return _generators(self, self.read())
 
     def _generate_examples(self, documents: Sequence[Document]) -> Iterator[tuple[str, dict]]:
         return _examples(documents)
@@ -78,6 +86,7 @@ def write(builder_class: Callable, directory: str, **arguments) -> dict:
     builder = builder_class(data_dir=build, file_format="array_record", **arguments)
     settings = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
     tfds.disable_progress_bar()
+    builder.read()  # before: its errors are not those of writing
     try:
         builder.download_and_prepare(download_config=settings)
     except RuntimeError as error:  # what array_record raises on a write error

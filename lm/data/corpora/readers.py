@@ -4,23 +4,26 @@
 .csv                   a document per row, in its column 'text'
 .parquet .arrow        the same
 .tsv                   a document per line, as it is: an input, a tab, a target (objective pairs); with a field named, as .csv
-all others             text: one document; of more than 64 KiB, pieces of at most that, cut at line ends; or a document per line
+all others             text: one document; of more than 64 KiB, pieces of at most that, cut at line ends and in longer lines at blanks; or a
+                       document per line
 
-Names may end in .gz, .bz2, .xz or .zst too.
+Names may end in .gz, .bz2, .xz or .zst too. No line is read further than the longest document allows (lm.data.corpora.faults).
 """
 
 import collections
 import contextlib
 import csv
+import functools
 import glob
 import io
+import itertools
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import IO, Any, Optional, cast
 
+from lm.data.corpora.faults import Faults
 from lm.errors import UserError, require_local
 
 PIECE = 65_536  # bytes
@@ -66,16 +69,22 @@ def expand(paths: Sequence[str], log: Callable[[str], object]) -> list[str]:
     return list(found.values())
 
 
-def read(path: str, field: Optional[str] = None, lines: bool = False) -> Iterator[str]:
+def read(path: str, field: Optional[str] = None, lines: bool = False, faults: Optional[Faults] = None) -> Iterator[str]:
     """Yields the texts of a file, '' for one that is null. Raises UserError for a file that cannot be read, naming the place.
 
     Args:
       path: the file.
       field: the field or column of the text (default: 'text').
       lines: whether each line of a text file is a document.
+      faults: what happens to documents that cannot be used (default: the first is raised).
     """
+    faults = faults or Faults()
     with reading(path), open(path, "rb") as raw:
-        yield from _texts(path, raw, field, lines)
+        for number, text in enumerate(_texts(path, raw, field, lines, faults), 1):
+            if faults.is_long(text):
+                faults.meet_long(f"{path} document {number}")
+            else:
+                yield text
 
 
 def estimated_bytes(paths: Sequence[str], field: Optional[str] = None) -> float:
@@ -132,7 +141,7 @@ def _describes(path: str, tables: Collection[str]) -> bool:
     return pathlib.Path(path).name in METADATA and any(folder in (table, *table.parents) for table in map(pathlib.Path, tables))
 
 
-def _texts(path: str, raw: IO[bytes], field: Optional[str], lines: bool) -> Iterator[str]:
+def _texts(path: str, raw: IO[bytes], field: Optional[str], lines: bool, faults: Faults) -> Iterator[str]:
     kind = Kind(path)
     if kind.suffix in _TABLES:
         if kind.compression:
@@ -140,14 +149,14 @@ def _texts(path: str, raw: IO[bytes], field: Optional[str], lines: bool) -> Iter
         return _TABLES[kind.suffix](path, raw, field)
     stream = _OPENERS[kind.compression](raw) if kind.compression else raw
     if kind.suffix == ".tsv" and field is None:
-        return _lines(path, stream)
+        return _lines(path, stream, faults)
     if kind.suffix in _READERS:
-        return _READERS[kind.suffix](path, stream, field)
+        return _READERS[kind.suffix](path, stream, field, faults)
     if field is not None:
         raise UserError(
             f"{path} is text and has no field {field!r}; leave out --config.data.components.0.field, or name .jsonl, .csv or .parquet files"
         )
-    return _lines(path, stream) if lines else _pieces(path, stream)
+    return _lines(path, stream, faults) if lines else _pieces(path, stream)
 
 
 def _pieces(path: str, stream: IO[bytes]) -> Iterator[str]:
@@ -159,7 +168,7 @@ def _pieces(path: str, stream: IO[bytes]) -> Iterator[str]:
         return
     piece: list[str] = []
     size = 0
-    for line in text.splitlines(keepends=True):
+    for line in itertools.chain.from_iterable(map(_cut, text.splitlines(keepends=True))):
         length = len(line.encode())
         if piece and size + length > PIECE:
             yield "".join(piece)
@@ -169,43 +178,80 @@ def _pieces(path: str, stream: IO[bytes]) -> Iterator[str]:
     yield "".join(piece)
 
 
-def _lines(path: str, stream: IO[bytes]) -> Iterator[str]:
-    for number, line in _numbered(stream):
+def _cut(line: str) -> Iterator[str]:
+    """Yields a line in parts of at most PIECE bytes, cut after blanks where it has any."""
+    while len(line) > PIECE // 4 and len(line.encode()) > PIECE:
+        part = line[:PIECE].encode()[:PIECE].decode(errors="ignore")  # the last character may be cut in two
+        part = part[: max(part.rfind(blank) for blank in " \t") + 1] or part
+        yield part
+        line = line[len(part) :]
+    yield line
+
+
+def _lines(path: str, stream: IO[bytes], faults: Faults) -> Iterator[str]:
+    for number, line in _numbered(path, stream, faults, faults.longest):
         if number == 1:
             _require_text(path, line.encode())
         yield line
 
 
-def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
+def _numbered(path: str, stream: IO[bytes], faults: Faults, longest: int) -> Iterator[tuple[int, str]]:
     """Yields the lines that are not blank with their numbers, without line ends and the mark of byte order."""
     start = 0
-    for number, raw in enumerate(stream, 1):
+    for number, raw in enumerate(iter(functools.partial(stream.readline, longest + 2), b""), 1):
+        size = len(raw)
+        if size > longest and not raw.endswith(b"\n"):
+            faults.meet_long(f"{path} line {number}")
+            size += _skip_line(stream)
+        else:
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                if not faults.skip:
+                    raise UnicodeDecodeError("utf-8", raw, start + error.start, start + error.end, error.reason) from error
+                faults.meet("document that is not UTF-8", UserError(f"{path} line {number} is not UTF-8"))
+            else:
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+        start += size
+
+
+def _skip_line(stream: IO[bytes]) -> int:
+    """Reads the rest of a line and returns its bytes; little of it is in memory at a time."""
+    size = 0
+    while part := stream.readline(PIECE):
+        size += len(part)
+        if part.endswith(b"\n"):
+            break
+    return size
+
+
+def _jsonl(path: str, stream: IO[bytes], field: Optional[str], faults: Faults) -> Iterator[str]:
+    longest = 4 * faults.longest + PIECE  # JSON writes a character in up to three times as many bytes, and there are other fields
+    for number, line in _numbered(path, stream, faults, longest):
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise UnicodeDecodeError("utf-8", raw, start + error.start, start + error.end, error.reason) from error
-        start += len(raw)
-        if line.strip():
-            yield number, line.rstrip("\r\n")
+            text = _text_of(_parsed(line, f"{path} line {number}"), field, f"{path} line {number}")
+        except UserError as error:
+            faults.meet("document that cannot be read", error)
+        else:
+            yield text
 
 
-def _jsonl(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
-    for number, line in _numbered(stream):
-        try:
-            value = json.loads(line)
-        except RecursionError as error:
-            raise UserError(f"{path} line {number} is JSON nested too deeply to be read; leave the line out") from error
-        except ValueError as error:
-            raise UserError(f"{path} line {number} is not JSON ({error}); each line of a .jsonl is one JSON object") from error
-        yield _text_of(value, field, f"{path} line {number}")
+def _parsed(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError as error:
+        raise UserError(f"{place} is JSON nested too deeply to be read; leave the line out") from error
+    except ValueError as error:
+        raise UserError(f"{place} is not JSON ({error}); each line of a .jsonl is one JSON object") from error
 
 
-def _json(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
+def _json(path: str, stream: IO[bytes], field: Optional[str], faults: Faults) -> Iterator[str]:
     data = stream.read()
     if not data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         if data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].strip() == b"{":
             raise UserError(f"{path} is one JSON object over several lines; a .json holds a list of objects, or one object per line")
-        yield from _jsonl(path, io.BytesIO(data), field)
+        yield from _jsonl(path, io.BytesIO(data), field, faults)
         return
     try:
         values = json.loads(data.decode("utf-8-sig"))
@@ -216,7 +262,12 @@ def _json(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); a .json holds a list of objects, or one object per line") from error
     for number, value in enumerate(values):
-        yield _text_of(value, field, f"{path} item {number}")
+        try:
+            text = _text_of(value, field, f"{path} item {number}")
+        except UserError as error:
+            faults.meet("document that cannot be read", error)
+        else:
+            yield text
 
 
 def _text_of(value: Any, field: Optional[str], place: str) -> str:
@@ -243,20 +294,28 @@ def _absent(place: str, what: str, name: str, names: Sequence[str], texts: Seque
     return UserError(f"{place} has no {what} {name!r} that holds text (it has {', '.join(names) or 'none'}); {advice}")
 
 
-def _csv(path: str, stream: IO[bytes], field: Optional[str]) -> Iterator[str]:
-    csv.field_size_limit(sys.maxsize)
-    rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter="\t" if Kind(path).suffix == ".tsv" else ",")
+def _csv(path: str, stream: IO[bytes], field: Optional[str], faults: Faults) -> Iterator[str]:
+    csv.field_size_limit(faults.longest)
+    rows = csv.reader(_physical_lines(path, stream, faults), delimiter="\t" if Kind(path).suffix == ".tsv" else ",")
     header, name = next(rows, []), field or "text"
     if name not in header:
         raise _absent(path, "column", name, header, header)
     column = header.index(name)
     for row in rows:
         if row and len(row) != len(header):
-            raise UserError(
-                f"{path} line {rows.line_num} has {len(row)} cells and the header {len(header)}; quote cells that hold the separator"
-            )
-        if row:
+            said = f"{path} line {rows.line_num} has {len(row)} cells and the header {len(header)}; quote cells that hold the separator"
+            faults.meet("document that cannot be read", UserError(said))
+        elif row:
             yield row[column]
+
+
+def _physical_lines(path: str, stream: IO[bytes], faults: Faults) -> Iterator[str]:
+    """Yields the lines of a table, of which a quoted cell may have several. A longer line is an error: what is quoted is not known then."""
+    text, longest = io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), 4 * faults.longest
+    for number, line in enumerate(iter(functools.partial(text.readline, longest + 1), ""), 1):
+        if len(line) > longest:
+            raise UserError(f"{path} line {number} has more than {longest:,} characters; raise --config.data.components.0.longest_document")
+        yield line
 
 
 def _parquet_file(path: str, raw: IO[bytes]) -> Any:
@@ -353,7 +412,7 @@ def _text_per_byte(path: str, field: Optional[str]) -> float:
     with reading(path), open(path, "rb") as raw:
         stream = _OPENERS[kind.compression](raw) if kind.compression else raw
         by_object = kind.suffix in (".jsonl", ".ndjson", ".csv")
-        for text in _READERS[kind.suffix](path, stream, field) if by_object else iter(lambda: stream.read(1 << 16), b""):
+        for text in _READERS[kind.suffix](path, stream, field, Faults(skip=True)) if by_object else iter(lambda: stream.read(1 << 16), b""):
             size, position = size + len(text.encode() if isinstance(text, str) else text), raw.tell()
             # Decompression reads ahead (gzip in blocks of 128 kB since Python 3.12): at the file's end what was read is not yet in `size`.
             if min(size, position) >= SAMPLE and position < os.path.getsize(path):

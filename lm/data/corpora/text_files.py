@@ -11,19 +11,22 @@ from tqdm import tqdm
 
 from lm.data.corpora import readers
 from lm.data.corpora.documents import VALIDATION_SHARE, Document, Splits, split, without_repeats
+from lm.data.corpora.faults import LONGEST, Faults
 from lm.data.store import digest
 from lm.errors import UserError
 
-VERSION = "1.1.0"  # of the recipe: another one is another data set
+VERSION = "1.2.0"  # of the recipe: another one is another data set
 LARGEST = 1_000_000_000  # bytes of a split: beyond it TFDS sorts on disk, which needs TensorFlow
 
 
-def key(paths: Sequence[str], field: Optional[str] = None, lines: bool = False) -> str:
+def key(paths: Sequence[str], field: Optional[str] = None, lines: bool = False, faults: Optional[Faults] = None) -> str:
     """Returns the name of the corpus of these files: a hash of the absolute paths as they are given, and of what is read of them."""
     if not paths:
         raise UserError("text_files needs files: name files, folders or patterns in --config.data.components.0.paths")
     places = [os.path.realpath(os.path.expanduser(path)) for path in paths]
-    return digest("text_files", places, *([field, lines] if field is not None or lines else []))
+    special = faults is not None and (faults.skip or faults.longest != LONGEST)
+    how = [field, lines, *([faults.longest, faults.skip] if faults and special else [])]
+    return digest("text_files", places, *(how if field is not None or lines or special else []))
 
 
 def stamp(paths: Sequence[str]) -> dict[str, list]:
@@ -66,13 +69,22 @@ def require_room(paths: Sequence[str], field: Optional[str] = None) -> None:
         )
 
 
-def collect(paths: Sequence[str], log: Callable[[str], object], field: Optional[str] = None, lines: bool = False) -> Splits:
+def collect(
+    paths: Sequence[str],
+    log: Callable[[str], object],
+    field: Optional[str] = None,
+    lines: bool = False,
+    faults: Optional[Faults] = None,
+) -> Splits:
     """Reads, cleans and splits the files. Raises UserError for an empty or unreadable one, naming it and the place."""
     dropped: collections.Counter = collections.Counter()
     kinds = collections.Counter(pathlib.Path(path).suffix or "without suffix" for path in paths)
     of_each = f" ({', '.join(f'{suffix} {count:,}' for suffix, count in kinds.most_common())})" if len(paths) > 1 else ""
     log(f"text_files: reading {len(paths):,} file{'s' * (len(paths) != 1)}{of_each}, once")
-    documents = list(_documents(paths, field, lines, dropped))
+    faults = faults or Faults()
+    documents = list(_documents(paths, field, lines, dropped, faults))
+    faults.require_few(len(documents))
+    dropped.update(faults.counts)
     unique = without_repeats(documents, dropped)
     result = split(unique, dropped) if len(unique) > 1 else None
     if result is None or not result.train or not result.validation:
@@ -93,16 +105,16 @@ def collect(paths: Sequence[str], log: Callable[[str], object], field: Optional[
     return result
 
 
-def _documents(paths: Sequence[str], field: Optional[str], lines: bool, dropped: collections.Counter) -> Iterator[Document]:
+def _documents(paths: Sequence[str], field: Optional[str], lines: bool, dropped: collections.Counter, faults: Faults) -> Iterator[Document]:
     for number, path in enumerate(tqdm(paths, "text_files", unit=" files", disable=None, leave=False)):
         count = 0
-        for index, text in enumerate(readers.read(path, field, lines)):
+        for index, text in enumerate(readers.read(path, field, lines, faults)):
             if text.strip():
                 yield Document(f"{number}:{os.path.basename(path)}:{index}", text)
                 count += 1
             else:
                 dropped["empty document"] += 1
-        if not count and len(paths) == 1:
+        if not count and len(paths) == 1 and not faults.counts:
             raise UserError(f"{path} holds no text; leave it out or fill it")
         dropped["empty file"] += not count
 
