@@ -78,13 +78,14 @@ def identity(config: Any, **extra: Any) -> str:
 
 def _essence(config: Any) -> dict[str, Any]:
     """Returns the experiment fields that differ from their declared defaults."""
+    kind: type = type(config)
     tree = {}
-    for name, field in fields.of(type(config)).items():
+    for name, field in fields.of(kind).items():
         if field.is_execution:
             continue
         value = getattr(config, name)
         whole = fields.plain(value, field.hint, name, "experiment")
-        if field.default is fields.NO_DEFAULT or whole != fields.plain_default(type(config), name):
+        if field.default is fields.NO_DEFAULT or whole != fields.plain_default(kind, name):
             tree[name] = _essential(value, field.hint, name)
     return tree
 
