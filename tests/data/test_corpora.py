@@ -205,3 +205,27 @@ def test_preparing_and_reading_never_imports_jax_or_tensorflow(made):
         "assert not {'jax', 'tensorflow', 'flax'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "line\n"
+
+
+@pytest.mark.parametrize("suffix", ["array_record-00000-of-00001", "dataset_info.json", "features.json", "corpus.json"])
+def test_damage_of_a_prepared_corpus_is_one_line(tmp_path, suffix):
+    """Bytes of its files are overwritten at 20 places each: what is read is what was written, or nothing."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": " ".join(f"{i * j}" for j in range(7, 60))}) for i in range(2, 30)))
+    component, data_dir = Component("text_files", (str(path),)), str(tmp_path / "data")
+    whole = list(corpora.prepare(component, data_dir, lambda _: None).split("train"))
+    (damaged,) = (tmp_path / "data").rglob("*-train*" + suffix if suffix[0] == "a" else suffix)
+    content, found = damaged.read_bytes(), 0
+    used = [at for at, byte in enumerate(content) if byte]  # a shard is mostly padding
+    for at in used[:: len(used) // 20]:
+        damaged.write_bytes(content[:at] + b"#|~%" + content[at + 4 :])
+        corpus._open.cache_clear()
+        try:
+            again = list(corpora.prepare(component, data_dir, lambda _: None).split("train"))
+        except UserError as error:
+            assert "\n" not in str(error)
+            assert str(damaged.parent) in str(error)
+            found += 1
+        else:
+            assert again == whole
+    assert found > 10

@@ -56,6 +56,10 @@ def test_given_validation_split_and_place(tmp_path):
     assert corpora.prepare(Component("tfds:mine/en"), str(tmp_path / "data"), pytest.fail) == result
     with pytest.raises(UserError, match="tfds:mine/en"):
         corpora.prepare(Component("tfds:mine"), str(tmp_path / "data"))
+    (shard,) = (tmp_path / "elsewhere").rglob("*train.array_record*")
+    shard.write_bytes(shard.read_bytes().replace("é".encode(), b"ee"))
+    with pytest.raises(UserError, match=f"document 0 of {shard.parent} .*prepare it anew"):
+        list(result.split("train"))
 
 
 def test_train_alone_is_divided(tmp_path):

@@ -11,24 +11,27 @@ import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Optional
 
 from lm.data.store import new_directory, read_json, write_json
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 
 RECORD = "corpus.json"
 SPLITS = ("train", "validation")
 
 
 class Texts:
-    """Random access to the documents of one split: `len(texts)`, `texts[i] -> str`, `texts.name(i)`."""
+    """Random access to the documents of one split: `len(texts)`, `texts[i] -> str`, `texts.name(i)`; UserError for a damaged one."""
 
     def __init__(self, directory: str, split: str, feature: str = "text"):
         import tensorflow_datasets as tfds  # half a second, so only when text is read
 
-        self._source = tfds.builder_from_directory(directory).as_data_source(split)
         self._feature, self._place = feature, f"{directory} ({split})"
+        own = os.path.isfile(os.path.join(directory, RECORD))
+        self._remedy = f"delete {directory} and run again" if own else "copy that data set again, or prepare it anew"
+        with self._sound("the data set"):
+            self._source = tfds.builder_from_directory(directory).as_data_source(split)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -37,7 +40,7 @@ class Texts:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         try:
-            return self._record(index)[self._feature].decode()
+            return self._record(index, self._feature).decode()
         except UnicodeDecodeError as error:
             raise UserError(f"document {index} of {self._place} is not UTF-8; prepare that data set from UTF-8 text") from error
 
@@ -46,11 +49,22 @@ class Texts:
 
     def name(self, index: int) -> str:
         """Returns the place that the document came from; '' if that was not recorded."""
-        name = self._record(index).get("name", b"")
+        name = self._record(index, "name", b"")
         return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
-    def _record(self, index: int) -> Mapping[str, Any]:
-        return self._source[index % len(self)]
+    def _record(self, index: int, feature: str, default: Any = None) -> Any:
+        with self._sound(f"document {index}"):
+            record = self._source[index % len(self)]
+            return record[feature] if default is None else record.get(feature, default)
+
+    @contextlib.contextmanager
+    def _sound(self, what: str) -> Iterator[None]:
+        """Raises UserError where the block meets a damaged file, of which array_record and TFDS tell by errors of several types."""
+        try:
+            yield
+        except Exception as error:
+            reason = one_line(error)
+            raise UserError(f"{what} of {self._place} cannot be read ({reason[:160]}); {self._remedy}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +91,17 @@ def load(directory: pathlib.Path) -> Optional[Corpus]:
         record = None
     if record is None:
         return None
-    place = pathlib.Path(record.get("source", directory))
-    for name, size in record["files"].items():
+    try:
+        place, files = pathlib.Path(record.get("source", directory)), dict(record["files"])
+        made = Corpus(str(place), record["fingerprint"], record["info"], record["parts"], record["feature"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the corpus in {directory} is damaged: {RECORD} has changed; delete {directory} and run again") from error
+    for name, size in files.items():
         found = (place / name).stat().st_size if (place / name).is_file() else None
         if found != size:
             state = "is missing" if found is None else f"has {found:,} bytes and not {size:,}"
             raise UserError(f"the corpus in {directory} is damaged: {place / name} {state}; delete {directory} and run again")
-    return Corpus(str(place), record["fingerprint"], record["info"], record["parts"], record["feature"])
+    return made
 
 
 def prepare(directory: pathlib.Path, write: Callable[[str], dict], log: Callable[[str], object]) -> Corpus:
