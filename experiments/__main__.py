@@ -11,12 +11,13 @@ import signal
 import sys
 from typing import Optional
 
-from experiments import commands
+from experiments import commands, cost
 from launch import backends
 from lm.errors import UserError, run_cli
 from lm.preflight import topologies, wheels
 
 DATA_DIR = pathlib.Path("runs/data")
+PRICES = ("mfu", "at_once", "price", "watts", "co2")
 VERBS = {
     "all": "everything below that is still missing (the default)",
     "plan": "prepare the data if need be, print every cell with its counts and time, and write the study's directory",
@@ -65,6 +66,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KIND:DEVICE:SHAPE",
         help="with plan: compile every shape for this hardware, which need not be there, such as tpu:v5p:4x4x4",
     )
+    money = parser.add_argument_group("with plan: what it costs on devices that need not be there")
+    money.add_argument("--device", default=None, metavar="KIND:NAME", help=f"the device: {topologies.known()}")
+    money.add_argument("--mfu", type=float, default=None, help=f"share of its peak rate that is reached (default: {cost.MFU})")
+    money.add_argument(
+        "--at-once", type=int, default=None, metavar="DEVICES", help="devices at a time (default: those of the largest cell)"
+    )
+    money.add_argument("--price", type=float, default=None, help="money for an hour of one device")
+    money.add_argument("--watts", type=float, default=None, help="power of one device, with its share of host and cooling")
+    money.add_argument("--co2", type=float, default=None, help="kilograms of CO2 for a kilowatt-hour")
+    parser.add_argument(
+        "--without-data",
+        action="store_true",
+        help="with plan: do not prepare the data; nothing is written, and what they refuse is not known",
+    )
     parser.add_argument("--timeout", type=float, default=None, help="with plan --topology: seconds for each compilation (default: 1800)")
     backends.add_flags(parser)
     return parser
@@ -73,24 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Optional[list[str]] = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.json and args.verb not in ("fit", "status"):
-        parser.error("--json needs the verb fit or status")
-    if args.from_start and args.verb != "retry":
-        parser.error("--from-start needs the verb retry")
-    if args.topology is not None and args.verb != "plan":
-        parser.error("--topology needs the verb plan")
-    if args.timeout is not None and args.topology is None:
-        parser.error("--timeout needs plan --topology")
-    if (args.only or args.max_cells is not None or args.detach) and args.verb not in ("run", "retry"):
-        parser.error("--only, --max-cells and --detach need the verb run or retry")
-    if args.cells and args.verb not in ("logs", "cancel", "retry"):
-        parser.error(f"{args.cells[0]}: cells are named with logs, cancel and retry; run takes --only")
+    _check(parser, args)
     timeout = 1800.0 if args.timeout is None else args.timeout
     if not 0 < timeout < math.inf:
         raise UserError(f"--timeout={timeout:g}: give a number of seconds above 0")
     topology = None if args.topology is None else topologies.parse(args.topology)
     if topology is not None:
         wheels.require(topology.kind)
+    terms = None if args.device is None else cost.terms(args.device, **{name: getattr(args, name) for name in PRICES})
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
     study = commands.load(args.study)
     root = args.dir or pathlib.Path("runs") / study.name
@@ -104,8 +109,28 @@ def main(argv: Optional[list[str]] = None) -> int:
         only=tuple(args.only.split(",")) if args.only else (),
         max_cells=args.max_cells,
     )
-    made = commands.Commands(study, root, args.data_dir, how, out, topology, timeout, _retry(args))
+    made = commands.Commands(study, root, args.data_dir, how, out, topology, timeout, _retry(args), terms, args.without_data)
     return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow)
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends with a line for flags that need another verb or flag."""
+    if args.json and args.verb not in ("fit", "status"):
+        parser.error("--json needs the verb fit or status")
+    if args.from_start and args.verb != "retry":
+        parser.error("--from-start needs the verb retry")
+    if args.topology is not None and args.verb != "plan":
+        parser.error("--topology needs the verb plan")
+    if (args.device is not None or args.without_data) and args.verb != "plan":
+        parser.error("--device and --without-data need the verb plan")
+    if args.device is None and any(getattr(args, name) is not None for name in PRICES):
+        parser.error("--mfu, --at-once, --price, --watts and --co2 need --device")
+    if args.timeout is not None and args.topology is None:
+        parser.error("--timeout needs plan --topology")
+    if (args.only or args.max_cells is not None or args.detach) and args.verb not in ("run", "retry"):
+        parser.error("--only, --max-cells and --detach need the verb run or retry")
+    if args.cells and args.verb not in ("logs", "cancel", "retry"):
+        parser.error(f"{args.cells[0]}: cells are named with logs, cancel and retry; run takes --only")
 
 
 def _retry(args: argparse.Namespace) -> str:

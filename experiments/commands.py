@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional, TextIO, Union
 
-from experiments import preflight
+from experiments import cost, preflight
 from experiments.comparison_results import ComparisonResults
 from experiments.grid_results import GridResults
 from launch import scheduled
@@ -93,6 +93,8 @@ class Commands:
     topology: Optional[Topology] = None  # hardware that `plan` compiles every shape for
     timeout: float = 1800.0  # seconds for each compilation
     retry: str = "python -m experiments NAME retry"  # the command that trains failed cells again
+    terms: Optional[cost.Terms] = None  # devices whose costs `plan` states
+    without_data: bool = False  # whether `plan` leaves the data alone, and writes nothing
 
     def do(self, verb: str, *, as_json: bool = False, from_start: bool = False, cells: Sequence[str] = (), follow: bool = False) -> int:
         """Carries out a verb and returns the exit status."""
@@ -112,6 +114,17 @@ class Commands:
         if verb == "plan":
             made = self._plan()
             self._say(plan_table.render(made, self._launcher.count))
+            if self.terms is not None:
+                self._say("\n" + cost.render(made, self.terms))
+                for line in (large := cost.too_large(made, self.terms)):
+                    print(f"refused: {line}", file=sys.stderr)
+                if large:
+                    raise UserError("what is printed above fits no device; nothing was written")
+            if self.without_data:
+                for refusal in made.refusals:
+                    print(f"refused: {refusal}", file=sys.stderr)
+                self._say(f"nothing was written: without --without-data, `plan` prepares the data and writes {self.root}")
+                return int(bool(made.refusals)) if self.topology is None else self._preflight(made, self.topology)
             self._write(made)
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)
@@ -137,6 +150,8 @@ class Commands:
 
     def _plan(self) -> plan.Plan:
         """Plans the study on prepared data; prepares the data first when they are missing."""
+        if self.without_data:
+            return plan.make(self.study, plan.assumed_data())
         config, data_dir = self.study.base.data, str(self.data_dir)
         data = data_info.info(config, data_dir)
         if data is None or not round_trip.is_measured(data):

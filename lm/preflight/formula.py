@@ -30,10 +30,11 @@ class Guess(NamedTuple):
 
 def guess(config: RunConfig, topology: Topology, *, fused: bool = True) -> Guess:
     """Estimates one step on one device. `fused` says that attention holds no [T, S] weights."""
-    return Guess(_memory(config, fused), _seconds(config, topology))
+    return Guess(memory(config, fused=fused), _seconds(config, topology))
 
 
-def _memory(config: RunConfig, fused: bool) -> float:
+def memory(config: RunConfig, *, fused: bool = True) -> float:
+    """Returns the bytes of one device of the configuration's mesh, whose axes all have a size."""
     weights = FLOAT32 * _weights(config) / config.mesh.fsdp
     moments = config.optim.optimizer.state_per_weight * weights
     moments /= config.mesh.data if config.execution.shard_optimizer else 1

@@ -1,6 +1,7 @@
 """A plan lists every run of a study with its counts, expected time and memory, and the reasons not to run it (imports no jax)."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -112,6 +113,11 @@ def make(study: Plannable, data: dict[str, Any]) -> Plan:
             raise UserError(f"study {study.name}: {label(p)} is the same run as {label(seen[p.id])}; drop one of the two")
         seen[p.id] = p
     return Plan(study, fingerprint, data, tuple(planned), tuple(_problems(study, data)))
+
+
+def assumed_data() -> dict[str, Any]:
+    """Returns what stands for the record of data that are not prepared: of unknown size, and with whatever tokenizer the models fit."""
+    return {"fingerprint": "", "tokens_per_epoch": math.inf, "components": [], "tokenizer": {"vocab_size": 0}, "lost_bytes": None}
 
 
 def _planned(study: Plannable, cell: Cell, fingerprint: str, data: dict[str, Any], marks: tuple[str, ...]) -> Planned:

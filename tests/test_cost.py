@@ -1,0 +1,85 @@
+"""What a plan costs: FLOPs over rates, memory that the mesh divides, and totals that add up."""
+
+import dataclasses
+import io
+
+import pytest
+import small_study
+
+from experiments import commands, cost
+from lm.errors import UserError
+from lm.mesh import MeshConfig
+from lm.study import plan
+from lm.study.rules import Tier, Tiers
+from lm.train.config import ExecutionConfig
+
+
+def _made(**changes):
+    return plan.make(small_study.small(**changes), small_study.DATA)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return _made()
+
+
+def test_hours_are_flops_over_the_assumed_rate(made):
+    how = cost.terms("gpu:h100", mfu=0.5)
+    cell = max(made.planned, key=lambda p: p.flops["matmul_causal"])
+    assert cost.hours(cell, how) == pytest.approx(cell.flops["matmul_causal"] / (0.5 * 989e12) / 3600, rel=1e-12)
+    split = _made(execution=Tiers((Tier(1e12, MeshConfig(fsdp=8)),)))
+    eight = max(split.planned, key=lambda p: p.flops["matmul_causal"])
+    assert cost.hours(eight, how) == pytest.approx(cost.hours(cell, how) / 8, rel=1e-12)
+
+
+def test_the_wall_time_is_bounded_by_work_and_by_the_longest_cell(made):
+    """Stages follow each other; more devices help until each stage takes as long as its longest cell."""
+    how = cost.terms("gpu:h100")
+    one = dataclasses.replace(how, at_once=1)
+    total = sum(cost.hours(p, how) for p in made.planned)
+    assert cost.least_hours(made, one) == pytest.approx(total, rel=1e-12)
+    longest = [max(cost.hours(p, how) for p in made.planned if p.cell.stage == stage) for stage in (0, 1)]
+    assert cost.least_hours(made, dataclasses.replace(how, at_once=10_000)) == pytest.approx(sum(longest), rel=1e-12)
+
+
+def test_a_mesh_divides_the_memory_and_what_fits_no_device_is_refused(made):
+    """Weights, gradients and moments (16 bytes a parameter in float32) are split over fsdp; a chip a millionth as large holds nothing."""
+    split = _made(execution=Tiers((Tier(1e12, MeshConfig(fsdp=4), ExecutionConfig()),)))
+    largest = max(range(len(made.planned)), key=lambda i: made.planned[i].params["total"])
+    whole, part = cost.memory(made.planned[largest]), cost.memory(split.planned[largest])
+    assert part < whole
+    assert whole >= 16 * made.planned[largest].params["total"]
+    how = cost.terms("gpu:h100")
+    assert not cost.too_large(made, how)
+    tiny = dataclasses.replace(how, chip=dataclasses.replace(how.chip, memory=how.chip.memory // 10**6))
+    shapes = {(p.shape["d_model"], p.shape["num_layers"]) for p in made.planned}
+    assert len(cost.too_large(made, tiny)) == len(shapes)
+
+
+def test_money_and_energy_follow_from_the_device_hours(made):
+    how = cost.terms("gpu:h100", price=2e9, watts=1e12, co2=0.5)
+    text = cost.render(made, how)
+    device_hours = sum(cost.hours(p, how) for p in made.planned)
+    for value in (device_hours * 2e9, device_hours * 1e9, device_hours * 0.5e9):
+        assert cost._number(value) in text or f"{value:,.2f}" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "named"),
+    [("gpu:h1000", {}, "h1000"), ("tpu:h100", {}, "tpu:h100"), ("gpu:h100", {"mfu": 40.0}, "mfu"), ("gpu:h100", {"price": -1.0}, "price"),
+     ("gpu:h100", {"co2": 1.0}, "watts")],
+)  # fmt: skip
+def test_terms_that_say_nothing_are_refused(device, given, named):
+    with pytest.raises(UserError, match=named):
+        cost.terms(device, **given)
+
+
+def test_a_plan_without_data_writes_nothing(tmp_path):
+    out = io.StringIO()
+    study = commands.Commands(
+        small_study.small(), tmp_path / "s", tmp_path / "data", out=out, terms=cost.terms("gpu:h100"), without_data=True
+    )
+    assert study.do("plan") == 0
+    assert "device-hours" in out.getvalue()
+    assert not list(tmp_path.iterdir())
