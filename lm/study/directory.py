@@ -5,7 +5,6 @@ cells/ID/config.json   the whole configuration of one run
 cells/ID/claims/       who trained it, and epoch-N/ beside it, where it is trained (lm.study.leases)
 cells/ID/              run.json (its record), metrics.jsonl and checkpoints, when it has ended; failures.txt, if it failed, with tracebacks
 forecast.json          written once, before the first cell of stage 1 (lm.study.gate)
-cache/                 compiled executables
 logs/                  a log for each worker
 fit.json summary.json  the analysis (experiments/grid_results.py), or comparison.json for a comparison
 report.html figures/   the report

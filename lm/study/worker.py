@@ -26,6 +26,7 @@ from typing import Any, Optional, Protocol
 from lm import config as config_lib
 from lm import distributed
 from lm.errors import UserError, run_cli
+from lm.scaling import compile_cache
 from lm.study import directory, gate, leases, machine, records
 from lm.study.rows import read_json
 from lm.train.config import RunConfig
@@ -319,13 +320,6 @@ def pin(cores: set[int]) -> None:
         ) from None
 
 
-def use_cache(root: pathlib.Path) -> None:
-    """Keeps compiled executables in the study's directory; has to come before jax is imported."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((root / "cache").resolve()))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-
-
 def end_with(parent: int) -> None:
     """Ends this process soon after its parent, even one that is gone already, so that a killed launcher leaves no worker behind."""
 
@@ -399,7 +393,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         pin(_cores(args.cores))
     if args.parent is not None:
         end_with(args.parent)
-    use_cache(args.study_dir)
+    compile_cache.switch_on()  # once the cores are chosen, before jax is imported
     hosts = distributed.settings({flag: str(value) for flag in distributed.FLAGS if (value := getattr(args, flag)) is not None})
     with distributed.joined(hosts):
         count = work(
