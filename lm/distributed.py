@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional, TypeVar
 
@@ -19,6 +20,7 @@ FLAGS = ("distributed", "coordinator", "num_processes", "process_id", "join_time
 BY_HAND = ("coordinator", "num_processes", "process_id")
 METHODS = ("auto", "off", "slurm", "ompi", "mpi4py", "k8s", "tpu")
 TPU = ("gketpu", "gcetpu")  # JAX's names of the two Cloud TPU environments
+LISTEN = "JAX_COORDINATOR_BIND_ADDRESS"  # JAX's variable for the address at which process 0 listens
 T = TypeVar("T")
 
 
@@ -186,7 +188,7 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM and ignores Ctrl-C: see lm.peers
     failed = f"process {process} of {processes} did not meet the others at {coordinator} within {how.join_timeout} s"
-    remedy = "start all of them, and check that the address is that of process 0 and its port is free"
+    remedy = f"start all of them, and check that the address is that of process 0 and its port is free (if it has several, see {LISTEN})"
     peers.on_abort(f"error: {failed}: {remedy}", status=2)
     try:
         jax.distributed.initialize(
@@ -198,10 +200,38 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
             initialization_timeout=how.join_timeout,
             heartbeat_timeout_seconds=2 * how.peer_timeout + 60,  # longer than that of lm.peers, whose message is clearer
             shutdown_timeout_seconds=how.peer_timeout,
+            coordinator_bind_address=listening_at(coordinator) if process == 0 else None,
         )
     except Exception as error:  # JAX raises several types: for a wrong address, a time-out, a service that refuses
         raise UserError(f"{failed} ({one_line(error)[:200]}): {remedy}") from error
     return peers.Watch(global_state.client, process, processes, coordinator, how.peer_timeout)
+
+
+def listening_at(coordinator: str) -> Optional[str]:
+    """Returns the address at which process 0 listens: that by which the others know it; None leaves the choice to JAX.
+
+    Whoever can speak to JAX's service can end a run, so that it is offered to no more networks than need be. A name that means another
+    machine's address, such as a cluster's service, or this machine's loopback, as in many a hosts file, says nothing of where others call.
+    """
+    host, _, port = coordinator.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        for family, kind, _, _, address in found:
+            with socket.socket(family, kind) as probe:
+                probe.bind((address[0], 0, *address[2:]))
+    except OSError:
+        return None
+    if os.environ.get(LISTEN) or (host != "localhost" and not _is_address(host) and any(_is_loopback(each[4][0]) for each in found)):
+        return None
+    return coordinator
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdecimal()
+
+
+def _is_loopback(address: Any) -> bool:
+    return str(address).startswith("127.") or str(address) == "::1"
 
 
 # ---- agreement: all processes call these functions in the same order -------------------------------------------------------

@@ -1,6 +1,7 @@
 """Which processes belong together, by flags and by what launchers leave in the environment; which rows each builds."""
 
 import itertools
+import socket
 import subprocess
 import sys
 
@@ -161,3 +162,49 @@ def test_an_error_is_posted_before_it_is_said(monkeypatch, error):
         watch.fail(error)
     assert ends == [2 if isinstance(error, OSError) else 1]
     assert "process 1 of 2" in store.values["lm/notes/failed/1"]
+
+
+def _resolved(monkeypatch, *addresses):
+    kinds = [socket.AF_INET6 if ":" in each else socket.AF_INET for each in addresses]
+    places = [(each, 0, 0, 0) if ":" in each else (each, 0) for each in addresses]
+    found = [(kind, socket.SOCK_STREAM, 6, "", place) for kind, place in zip(kinds, places, strict=True)]
+    monkeypatch.setattr(distributed.socket, "getaddrinfo", lambda host, port, type: found)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "addresses", "listens"),
+    [
+        ("127.0.0.1:2000", ["127.0.0.1"], True),
+        ("[::1]:2000", ["::1"], True),
+        ("localhost:2000", ["127.0.0.1"], True),
+        ("node01:2000", ["127.0.1.1"], False),  # a hosts file that names this machine so: others call elsewhere
+        ("service:2000", ["198.51.100.7"], False),  # of another machine, which passes calls on
+        ("node01:2000", ["127.0.0.1", "198.51.100.7"], False),
+    ],
+)
+def test_process_0_listens_where_it_is_called(monkeypatch, coordinator, addresses, listens):
+    monkeypatch.delenv(distributed.LISTEN, raising=False)
+    _resolved(monkeypatch, *addresses)
+    assert distributed.listening_at(coordinator) == (coordinator if listens else None)
+    monkeypatch.setenv(distributed.LISTEN, "[::]:2000")
+    assert distributed.listening_at(coordinator) is None
+
+
+def test_a_name_that_nobody_knows_leaves_the_choice_to_jax(monkeypatch):
+    def unknown(host, port, type):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(distributed.socket, "getaddrinfo", unknown)
+    assert distributed.listening_at("nowhere:1") is None
+
+
+def test_an_address_of_this_machine_that_others_know(monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: which address would be used
+        except OSError:
+            pytest.skip("this machine has no network")
+        address = probe.getsockname()[0]
+    monkeypatch.delenv(distributed.LISTEN, raising=False)
+    _resolved(monkeypatch, address)
+    assert distributed.listening_at("node01:2000") == "node01:2000"

@@ -1,7 +1,11 @@
 """Real processes on one machine, which meet through JAX's coordination service and add up over gloo."""
 
+import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -48,6 +52,37 @@ def ends_by_name(errors, who):
     assert f"process {who}" in errors.splitlines()[-1]
     assert "continues from the last checkpoint" in errors.splitlines()[-1]
     assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(not ALL, reason="starts processes for longer than make test has: make hosts runs it")
+def test_strangers_that_speak_to_process_0_do_not_end_a_run(command, tmp_path):
+    stranger = "from jaxlib import _jax; _jax.get_distributed_runtime_client('{}', 7, init_timeout=5).connect()"
+    with started(*command, f"--workdir={tmp_path}", processes=2, devices=2) as children:
+        underway(tmp_path, children)
+        place = next(word for word in children[0].args if word.startswith("--coordinator=")).partition("=")[2]
+        port = int(place.rpartition(":")[2])
+        for said in (b"\0" * 100, b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(range(256)), b"x" * 100_000):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as call:
+                call.sendall(said)
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        assert subprocess.run([sys.executable, "-c", stranger.format(place)], capture_output=True, check=False).returncode != 0
+        for address in {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} | {_outward()}:
+            if address and not address.startswith("127."):
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((address, port), timeout=5)
+        underway(tmp_path, children, (tmp_path / "metrics.jsonl").stat().st_size)
+        children[0].send_signal(signal.SIGTERM)
+        assert [code for code, *_ in ended(children)] == [143, 143]
+        for call in silent:
+            call.close()
+
+
+def _outward():
+    """The address from which this machine would call others; '' without a network."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return probe.getsockname()[0]
+    return ""
 
 
 @pytest.mark.skipif(not ALL, reason="starts processes for longer than make test has: make hosts runs it")
