@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from lm.data.objectives.pairs import PairTokenizer
 from lm.data.round_trip import RoundTrip, in_words
 from lm.data.store import digest, new_directory, read_json, write_json
 from lm.data.token_file import TokenFile, crc32_of
@@ -71,6 +72,8 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
         documents = corpus.split(split)
         if len(documents) == 0:
             raise UserError(f"the corpus has no {split} documents; give it more text")
+        if isinstance(tokenizer, PairTokenizer):
+            tokenizer.require_documents(documents)
         end = getattr(tokenizer, "eos_token", None)  # of a file, which does not say itself what ends a document
         log(f"tokenising {len(documents):,} {split} documents ({tokenizer.name}{f'; each ends in {end}' if end else ''})")
         with new_directory(directory) as temporary:

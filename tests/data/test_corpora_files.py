@@ -2,6 +2,7 @@
 
 import bz2
 import csv
+import dataclasses
 import gzip
 import json
 import lzma
@@ -18,9 +19,10 @@ from lm.data import corpora, pipeline
 from lm.data.config import Component, DataConfig
 from lm.data.corpora import readers, text_files
 from lm.data.info import index_path
-from lm.data.objectives.pairs import PairTokenizer
+from lm.data.objectives.pairs import Pairs, PairTokenizer
 from lm.data.tokenizer import Bytes
 from lm.errors import UserError
+from lm.evals import named_text
 
 TEXTS = ["one é", 'with "quotes", commas\nand two lines', "third\ttab", "漢字"]
 
@@ -90,9 +92,27 @@ def test_lines_of_a_tsv_are_pairs(tmp_path):
     assert sorted([*made.split("train"), *made.split("validation")]) == sorted(expected)
     by_lines = Component("text_files", (str(tmp_path / "pairs.txt"),), lines=True)
     assert corpora.prepare(by_lines, str(tmp_path / "data"), lambda _: None).fingerprint == made.fingerprint
-    with pytest.raises(UserError, match=r"60 lines.*lines=true"):  # as one document all but the first would be one target
-        PairTokenizer(Bytes(), "\t").encode_batch([text])
-    PairTokenizer(Bytes(), "\t").encode_batch(["write f\tdef f():\n\treturn 1"])  # code, whose lines begin with tabs
+
+
+def test_a_text_file_of_many_pairs_is_refused_and_a_table_as_a_target_is_not(tmp_path):
+    table = "make a table\tname\tage\nAnn\t3\nBob\t4"
+    code = "write f\tdef f():\n\treturn 1"  # whose lines begin with tabs
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps({"text": f"{i} {each}"}) + "\n" for i in range(30) for each in (table, code)))
+    with open(tmp_path / "pairs.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["text"], *([f"{i} {each}"] for i in range(30) for each in (table, code))])
+    for name in ("pairs.jsonl", "pairs.csv"):
+        config = DataConfig(components=(Component("text_files", (str(tmp_path / name),)),), objective=Pairs(), packing="best_fit")
+        data = pipeline.prepare(config, str(tmp_path / "data"), lambda _: None)
+        assert sum(map(len, (data.train, data.validation))) == 60
+
+    rng = random.Random(0)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{rng.random()}\t{rng.random()}\n" for _ in range(40)))
+    files = Component("text_files", (str(tmp_path / "one.txt"), str(tmp_path / "two.txt")))
+    with pytest.raises(UserError, match=r"40 lines.*lines=true"):  # as one document all but the first would be one target
+        pipeline.prepare(dataclasses.replace(config, components=(files,)), str(tmp_path / "data"), lambda _: None)
+    with pytest.raises(UserError, match=r"40 lines.*lines=true"):
+        PairTokenizer(Bytes(), "\t").require_documents(named_text.read(files).documents)
 
 
 def _folder(tmp_path) -> pathlib.Path:

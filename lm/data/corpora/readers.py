@@ -43,7 +43,12 @@ class Kind:
 
     @property
     def known(self) -> bool:
-        return self.suffix in (*TEXT, *_READERS, *_TABLES)
+        return self.suffix in TEXT or not self.is_text
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its documents are the file, pieces of it or its lines."""
+        return self.suffix not in _READERS and self.suffix not in _TABLES
 
 
 def expand(paths: Sequence[str], log: Callable[[str], object]) -> list[str]:

@@ -4,6 +4,7 @@ import collections
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
@@ -69,6 +70,17 @@ def require_room(paths: Sequence[str], field: Optional[str] = None) -> None:
         )
 
 
+def name(number: int, path: str, index: int) -> str:
+    """Returns the name of a document: the number of its file among those named, the file's own name, and its place in it."""
+    return f"{number}:{os.path.basename(path)}:{index}"
+
+
+def is_piece(document: str) -> bool:
+    """Returns whether a document, by its name, is a file of text or a piece of one: not a row of a table nor an object."""
+    match = re.fullmatch(r"\d+:(.+):\d+", document)
+    return match is not None and readers.Kind(match[1]).is_text
+
+
 def collect(
     paths: Sequence[str],
     log: Callable[[str], object],
@@ -110,7 +122,7 @@ def _documents(paths: Sequence[str], field: Optional[str], lines: bool, dropped:
         count = 0
         for index, text in enumerate(readers.read(path, field, lines, faults)):
             if text.strip():
-                yield Document(f"{number}:{os.path.basename(path)}:{index}", text)
+                yield Document(name(number, path, index), text)
                 count += 1
             else:
                 dropped["empty document"] += 1

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal, Optional, SupportsInt, Union
+from typing import Any, ClassVar, Literal, Optional, SupportsInt, Union
 
 import numpy as np
 
@@ -85,14 +85,25 @@ class PairTokenizer:
             first, found, second = text.partition(self.separator)
             if not found:
                 raise UserError(f"a document has no separator {self.separator!r} between its input and its target: {text[:40]!r}")
-            if "\n" in second and (count := self._lines(text)) > 1:
+            parts += [first, second]
+        ids, between = self.base.encode_batch(parts), np.asarray([self.separator_id], np.int32)
+        return [np.concatenate([ids[i], between, ids[i + 1]]) for i in range(0, len(ids), 2)]
+
+    def require_documents(self, documents: Any) -> None:
+        """Raises UserError for a piece of a text file that is many pairs, one per line. Rows of a table and objects are one pair each.
+
+        Args:
+          documents: the documents of a split; of those without `name(i)` nothing is known.
+        """
+        from lm.data.corpora.text_files import is_piece  # which imports this module
+
+        name = getattr(documents, "name", None)
+        for i in range(len(documents)):
+            if name is not None and is_piece(name(i)) and (count := self._lines(documents[i])) > 1:
                 raise UserError(
                     f"a document is {count:,} lines that each hold the separator {self.separator!r}, so that all but the first would be one"
                     " target; name the file .tsv or set --config.data.components.0.lines=true, and each line is a pair"
                 )
-            parts += [first, second]
-        ids, between = self.base.encode_batch(parts), np.asarray([self.separator_id], np.int32)
-        return [np.concatenate([ids[i], between, ids[i + 1]]) for i in range(0, len(ids), 2)]
 
     def _lines(self, text: str) -> int:
         """Returns the number of lines if each is a pair of its own, else 0."""
