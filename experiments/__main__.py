@@ -7,7 +7,6 @@ import argparse
 import math
 import pathlib
 import shlex
-import signal
 import sys
 from typing import Optional
 
@@ -15,6 +14,7 @@ from experiments import commands, cost
 from launch import backends
 from lm.errors import UserError, run_cli
 from lm.preflight import topologies, wheels
+from lm.train import signals
 
 DATA_DIR = pathlib.Path("runs/data")
 PRICES = ("mfu", "at_once", "price", "watts", "co2")
@@ -96,7 +96,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     if topology is not None:
         wheels.require(topology.kind)
     terms = None if args.device is None else cost.terms(args.device, **{name: getattr(args, name) for name in PRICES})
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
+    signals.interrupt()  # stops the workers, as Ctrl-C does
     study = commands.load(args.study)
     root = args.dir or pathlib.Path("runs") / study.name
     # with --json, standard output holds the results alone

@@ -7,6 +7,7 @@ test it. `python -m experiments NAME run` does the same, and writes the forecast
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -21,12 +22,15 @@ from typing import Any, Optional
 import lm
 from launch.places import Place, places
 from launch.view import View
-from lm.errors import UserError, run_cli
+from lm.errors import OVER, UserError, run_cli, status_after
+from lm.peers import LOST
 from lm.study import directory, leases, records
 from lm.study import status as status_lib
+from lm.train import signals
 
 POLL_SECONDS = 0.25
-PATIENCE_SECONDS = 10.0  # between SIGTERM and SIGKILL
+PATIENCE_SECONDS = 60.0  # between SIGTERM, after which a worker saves its state, and SIGKILL
+STOPPED = (LOST, *map(status_after, (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)))  # LOST: it hung
 MAX_DEATHS = 3  # deaths in a row, for each worker, with no cell finished in between; so many of one cell's workers make it a failed one
 
 
@@ -179,10 +183,12 @@ class _Team:
             if worker.process.poll() is None:
                 worker.process.terminate()
         deadline = time.monotonic() + PATIENCE_SECONDS
-        for worker in self.workers:
-            try:
-                worker.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        try:
+            for worker in self.workers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(max(0.1, deadline - time.monotonic()))
+        finally:  # also after a second Ctrl-C
+            for worker in self.workers:
                 worker.process.kill()
                 worker.process.wait()
         self.workers.clear()
@@ -195,7 +201,9 @@ def _has_died(worker: _Worker) -> bool:
         return False
     if code == 2:
         raise UserError(_last_line(worker.log).removeprefix("error: "))
-    if code > 0 and code not in (130, 143):  # SIGINT and SIGTERM
+    if code == OVER:  # the end of the SLURM job, which is that of the others too
+        raise SystemExit(OVER)
+    if code > 0 and code not in STOPPED:
         raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
     return True
 
@@ -218,7 +226,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_cell)"
     )
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the workers, as Ctrl-C does
+    signals.interrupt()  # stops the workers, as Ctrl-C does
     state = LocalWorkers(args.workers, args.train).run(args.study_dir, lambda: False)
     retry = shlex.join(["python", "-m", "experiments", directory.open_study(args.study_dir)["name"], "retry", f"--dir={args.study_dir}"])
     print(status_lib.render(state, args.study_dir, retry))

@@ -20,12 +20,14 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Optional
 
-from lm.errors import UserError, one_line
+from lm.errors import UserError, one_line, status_after
 
 LOST = 75  # exit status when another process is lost: EX_TEMPFAIL, "try again"
 CONTINUES = "the same command continues from the last checkpoint"
+BEGINS = "the same command continues from what is on disk"
 TICK = 0.5  # seconds between two looks at the clock
 LINGER = 10  # seconds that process 0 waits for the others to read its reason
 
@@ -223,10 +225,19 @@ class Watch:
             self._held = True
             self.post(f"lm/calls/{self.index}", str(self._calls))
         elif "stop_at" in notes:
+            if int(notes["stop_at"]) == 1:  # nobody has begun to train: all may be in a compiler, and have nothing to save
+                self._leave_at_once(int(notes["stop"]))
             self._stop = (int(notes["stop_at"]), int(notes["stop"]))
             self._lock.release()
         elif self.index == 0 and len(calls := self._all("lm/calls/")) == self.count:
             self.post("lm/notes/stop_at", str(1 + max(map(int, calls.values()))))
+
+    def _leave_at_once(self, number: int) -> NoReturn:
+        self._failing = True
+        with contextlib.suppress(RuntimeError):
+            self.post(f"lm/read/{self.index}", "")
+        self._linger()
+        end(f"ended before the first step; {BEGINS}" if self.index == 0 else "", status_after(number))
 
 
 def _status_and_line(error: BaseException) -> tuple[int, Optional[str]]:
@@ -257,6 +268,30 @@ def end(line: str, status: int) -> NoReturn:
         sys.stdout.flush()
     finally:
         os._exit(status)
+
+
+def end_soon(line: str, status: int, last_acts: Sequence[Callable[[], None]] = ()) -> NoReturn:
+    """Ends this process within half a second, after `last_acts`, a word to the other processes, and a line on stderr.
+
+    Any of them may have to wait: for a pipe that nobody reads, a file server, or a process that is gone. So a thread of its own does them.
+    """
+
+    def act() -> None:
+        for action in last_acts:
+            with contextlib.suppress(Exception):
+                action()
+        with contextlib.suppress(OSError, ValueError):
+            print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        if current is not None:
+            where = f"process {current.index} of {current.count} ({socket.gethostname()})"
+            with contextlib.suppress(RuntimeError):
+                current.post(f"lm/notes/failed/{current.index}", f"{where} ended: {line.removeprefix('error: ')}")
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(0.5)
+    os._exit(status)
 
 
 def on_abort(line: str, status: int = LOST) -> None:

@@ -8,9 +8,9 @@ traceback, and cannot name the nearest right one. jax is imported when training 
 """
 
 import difflib
-import functools
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -20,11 +20,12 @@ from lm import distributed, files
 from lm.errors import UserError, require_local, run_cli
 from lm.evals.words import in_words
 from lm.init_from import find, require_said
-from lm.train import checks, record
+from lm.train import checks, record, signals
 from lm.train.config import FALL_BACK, FallBack, RunConfig
+from lm.train.progress import show
 from lm.usage import usage
 
-WITH_VALUE = ("config", "workdir", "init_from", "fall_back", "profile", *distributed.FLAGS)
+WITH_VALUE = ("config", "workdir", "init_from", "fall_back", "profile", "time_limit", *distributed.FLAGS)
 SWITCHES = ("help", "print_config", "dry_run")
 
 
@@ -145,6 +146,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(json.dumps(config_lib.to_dict(config), indent=1))
         return 0
     workdir = arguments.values.get("workdir")
+    seconds = signals.seconds_left(arguments.values.get("time_limit"), os.environ)
     for place in (workdir, arguments.values.get("init_from")):
         require_local(place or "")
     fall_back = how_to_fall_back(arguments.values.get("fall_back"))
@@ -158,7 +160,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(dry_run(config, init_from, Path(workdir) if workdir else None))
         return 0
     assert workdir is not None
-    with distributed.joined(hosts):
+    with signals.Stop(at_once=True, seconds=seconds), distributed.joined(hosts):
         return train(config, Path(workdir), init_from=init_from, profile=profile, fall_back=fall_back)
 
 
@@ -170,7 +172,7 @@ def train(config: RunConfig, workdir: Path, **how: Any) -> int:
     from lm import runner  # imports jax
 
     first = distributed.is_first()
-    done = runner.train_run(config, workdir, log=functools.partial(print, flush=True) if first else None, table=first, **how)
+    done = runner.train_run(config, workdir, log=show if first else None, table=first, **how)
     return report(done, workdir) if first else int(done["status"] != "completed")
 
 
@@ -189,7 +191,7 @@ def report(done: record.Record, workdir: Path) -> int:
     if done["status"] != "completed":
         print(f"{done['status']}: {done['reason']}; recorded in {workdir / 'run.json'}", file=sys.stderr)
         return 1
-    print(f"held out: {in_words(done['final'])}; recorded in {workdir / 'run.json'}")
+    show(f"held out: {in_words(done['final'])}; recorded in {workdir / 'run.json'}")
     return 0
 
 

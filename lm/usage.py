@@ -25,6 +25,7 @@ Trains one configuration, or continues an interrupted run of the same configurat
   --config.KEY=VALUE       sets one value of the configuration, in any order; the keys are listed below
   --print_config           prints the resulting configuration as JSON and exits
   --dry_run                prints parameters, FLOPs, steps and memory, and exits
+  --time_limit=2h30m       saves and exits with status 124 before so much time is over (default: the end of the SLURM job; none: never)
   --profile=A:B            writes a profiler trace of steps A to B-1 to DIR/profile
   --help                   prints this and exits
 

@@ -185,7 +185,7 @@ def test_a_worker_whose_launcher_died_before_it_looked_ends(tmp_path, monkeypatc
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     command = [sys.executable, "-m", "lm.study.worker", str(root), "--follow", f"--parent={gone.pid}", f"--train={small_study.TRAIN}"]
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=120).returncode == 1
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=120).returncode == 143
 
 
 def test_workers_do_not_outlive_a_killed_launcher(tmp_path, monkeypatch):

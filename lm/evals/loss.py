@@ -11,6 +11,7 @@ so every token is scored once, with T - S tokens of context or more, unless the 
 and a window's result does not depend on its batch: the loss is the same whatever the batch size, the mesh and the packing of training.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -32,9 +33,11 @@ from lm.sharding import RULES
 from lm.train.config import EvalConfig, RunConfig
 from lm.train.feed import put, wait_on_virtual_devices
 from lm.train.program import compiler_options
+from lm.train.signals import look
 from lm.types import Batch, Params
 
 ROWS = 16  # windows per call of the compiled function, rounded up to what devices and pipelines divide
+AHEAD = 4  # calls that the devices have before the oldest's result is fetched
 HELD = 1 << 22  # tokens in windows (84 MB) that stay on the devices between evaluations; those of more text are made anew for each
 
 
@@ -220,8 +223,15 @@ def compile_score(score: Callable[[Params, Batch], Any], model: Any, mesh: Mesh,
 
 
 def results(score: Any, params: Params, calls: Sequence[Batch], mesh: Mesh) -> list[Any]:
-    """Returns the results of `score` for each call, on the host."""
-    return jax.device_get([wait_on_virtual_devices(mesh, score(params, call)) for call in calls])
+    """Returns the results of `score` for each call, on the host. Raises Stopping between two where the run has been asked to end."""
+    found: list[Any] = []
+    waiting: collections.deque[Any] = collections.deque()
+    for call in calls:
+        waiting.append(wait_on_virtual_devices(mesh, score(params, call)))
+        if len(waiting) > AHEAD:
+            found.append(jax.device_get(waiting.popleft()))
+            look()
+    return found + jax.device_get(list(waiting))
 
 
 def in_calls(parts: Sequence[Batch], rows: int, *, fill: bool = True) -> list[Batch]:

@@ -29,9 +29,12 @@ from lm.errors import UserError, run_cli
 from lm.scaling import compile_cache
 from lm.study import directory, gate, leases, machine, records
 from lm.study.rows import read_json
+from lm.train import signals
 from lm.train.config import RunConfig
+from lm.train.progress import show
 
 POLL_SECONDS = 0.3
+SAVE_SECONDS = 60.0  # in which a worker ends when its launcher is gone
 PATIENCE_SECONDS = 5.0  # in which process 0 records an error that all processes of a worker meet
 MAX_DEATHS = 3  # workers that may be killed one after another while they train a cell, with no checkpoint in between
 MAX_ERRORS = 1  # errors of a cell's own after which it is tried again
@@ -196,6 +199,8 @@ def run_cell(
             raise  # a fault of the disk, the data or the installation, or a signal
         log(f"cell {cell['id']} is left to another worker: it was taken or cancelled, or this one had no heartbeat for too long")
     finally:
+        if signals.current is not None:
+            signals.current.go_on()
         lease.give_back(tried)
     if error_of_cell is not None and distributed.count() > 1:
         raise UserError(f"cell {cell['id']}: {error_of_cell}; the processes of this worker may be out of step: start it again")
@@ -301,9 +306,9 @@ class _Heartbeat:
 
 
 def _interrupt() -> None:
-    """Stops what the main thread trains, as SIGTERM does, unless that would end the process."""
-    if callable(signal.getsignal(signal.SIGTERM)):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    """Stops what the main thread trains, as a signal does."""
+    if signals.current is not None:
+        signals.current.abandon()
 
 
 def pin(cores: set[int]) -> None:
@@ -321,11 +326,16 @@ def pin(cores: set[int]) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Ends this process soon after its parent, even one that is gone already, so that a killed launcher leaves no worker behind."""
+    """Ends this process soon after its parent, even one that is gone already, so that a killed launcher leaves no worker behind.
+
+    What is trained is saved first, within `SAVE_SECONDS`.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SAVE_SECONDS)
         leases.give_back_all()
         os._exit(1)
 
@@ -388,23 +398,23 @@ def main(argv: Optional[list[str]] = None) -> int:
     args = parser.parse_args(argv)
     study = directory.open_study(args.study_dir)
     machine.require_clock(args.study_dir)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.cores is not None:
         pin(_cores(args.cores))
-    if args.parent is not None:
-        end_with(args.parent)
     compile_cache.switch_on()  # once the cores are chosen, before jax is imported
     hosts = distributed.settings({flag: str(value) for flag in distributed.FLAGS if (value := getattr(args, flag)) is not None})
-    with distributed.joined(hosts):
+    with signals.Stop(at_once=True, seconds=signals.seconds_left(None, os.environ)) as stop, distributed.joined(hosts):
+        stop.last_acts.append(leases.give_back_all)
+        if args.parent is not None:
+            end_with(args.parent)
         count = work(
             args.study_dir,
             load_train(args.train, args.study_dir),
             wanted=_wanted(args, study),
             follow=args.follow,
             between=None if args.between == "none" else load_between(args.between),
-            log=_say if distributed.is_first() else _silent,
+            log=show if distributed.is_first() else _silent,
         )
-    _say(f"{count} cells trained")
+    show(f"{count} cells trained")
     return 0
 
 
@@ -422,10 +432,6 @@ def _wanted(args: argparse.Namespace, study: dict[str, Any]) -> Wanted:
                 "(CUDA_VISIBLE_DEVICES for GPUs, JAX_NUM_CPU_DEVICES for cores), or leave the flag out"
             )
     return Wanted(args.stage, args.devices, only)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _silent(line: str) -> None:

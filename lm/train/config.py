@@ -38,6 +38,7 @@ class CheckpointConfig:
     every_steps: Optional[int] = None  # steps between checkpoints (default: only the last step)
     keep: int = 2  # newest checkpoints to keep
     patience_minutes: float = 60.0  # how long training goes on without a new checkpoint while a full or failing disk takes none
+    hang_minutes: float = 30.0  # end the process, with every thread's stack, when no step, evaluation or save ends for so long; 0: never
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,8 @@ from lm.train.program import Program
 from lm.train.progress import Log, Progress, warn
 from lm.train.record import Facts, Record, Source
 from lm.train.saving import Saver
-from lm.train.signals import Stop
+from lm.train.signals import Stop, Stopping, stopping
+from lm.train.watchdog import Watchdog, alive
 from lm.types import Batch, Hyper, Params, TrainState
 
 Evaluate = Callable[[Params, str], dict[str, float]]  # (parameters, "curve" or "final") -> numbers, MEASURE[config.likelihood] among them
@@ -74,14 +75,15 @@ def train(
 
     Raises:
       UserError: a work directory of another experiment, or one that another process trains in; a full disk or a read-only directory.
-      KeyboardInterrupt, SystemExit(143): Ctrl-C or SIGTERM; the state is saved first. Other errors are recorded as "failed" and raised.
+      KeyboardInterrupt, SystemExit: Ctrl-C, another signal or the time is over (lm.train.signals); the state is saved first. Other errors
+        are recorded as "failed" and raised.
     """
     assert shape_of(program.config) == shape_of(config), "this program was compiled for another shape of run"
     workdir = Path(workdir)
     if jax.process_count() != distributed.count():  # each would write the same record, and none would notice the end of another
         raise UserError(f"this is one of {jax.process_count()} processes that do not know each other: use lm.distributed.joined")
     profiler = Profiler(workdir, profile, total_steps(config))
-    with contextlib.ExitStack() as held, Stop() as stop:
+    with contextlib.ExitStack() as held, stopping() as stop:
         distributed.first(lambda: held.enter_context(record.locked(workdir)))
         before, checkpoints = distributed.first(lambda: (record.read(workdir), checkpoint.steps(workdir)))
         devices = list(program.mesh.devices.flat)
@@ -94,9 +96,12 @@ def train(
         run = Run(config, workdir, stream, program, facts, source, evaluate, frozen, now, log, profiler, fall_back)
         with contextlib.closing(run):
             run.begin(before, changes)
-            with run.end_recorded():
-                run.train(stop)
-        if stop.requested:  # too late to stop this run, but the caller has to end
+            with stop.with_state(), run.end_recorded(), Watchdog(60 * config.checkpoint.hang_minutes):
+                try:
+                    run.train(stop)
+                except Stopping:  # in an evaluation, which is made anew
+                    run.save_and_leave(stop)
+        if stop.requested is not None:  # too late to stop this run, but the caller has to end
             stop.leave()
         return run.record
 
@@ -201,6 +206,8 @@ class Run:
         cuts = sorted(evaluations | saves | set(self.profiler.cuts) | {self.total})
         batches = iter(self.stream.iterate(self.step, self.total))
         self.profiler.at(self.step, self.state)
+        if self.step in evaluations:  # it was given up when the run had to end
+            self.evaluate_curve()
         for cut in (cut for cut in cuts if self.step < cut <= self.total):
             self.advance(batches, cut, stop)
             self.profiler.at(self.step, self.state)
@@ -236,6 +243,7 @@ class Run:
             first, count, results = self.in_flight.popleft()
             loss = self.metrics.add(first, count, *jax.device_get(results))
             self.progress.update(first + count, loss)
+            alive()
 
     def on_device(self, value: Any) -> jax.Array:
         """Puts a value of the host on every device."""

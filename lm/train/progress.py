@@ -1,10 +1,13 @@
 """The progress of a run on the screen: a bar on a terminal, plain lines elsewhere, nothing without a log."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, Optional
+
+from lm.errors import one_line
 
 Log = Callable[[str], None]
 SECONDS_PER_LINE = 10.0
@@ -14,6 +17,15 @@ def warn(line: str) -> None:
     """Prints a line that a silent run must show too; one that cannot be shown ends no run."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def show(line: str) -> None:
+    """Prints a line on standard output. When that is closed (`| head`) or its disk full, the work goes on without it, and says so once."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        warn(f"standard output takes no more lines ({one_line(error)}): the work goes on without it")
 
 
 class Progress:
@@ -33,8 +45,9 @@ class Progress:
         now = time.monotonic()
         rate = (step - self._first) * self._tokens / max(now - self._start, 1e-9)
         if self._bar is not None:
-            self._bar.update(step - self._bar.n)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s")
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self._bar.update(step - self._bar.n)
+                self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} tokens/s")
         elif self._log is not None and (now - self._printed >= SECONDS_PER_LINE or step == self._total):
             self._printed = now
             left = (self._total - step) * self._tokens / max(rate, 1e-9)
@@ -43,7 +56,8 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            with contextlib.suppress(OSError):
+                self._bar.write(line, file=sys.stderr)
         elif self._log is not None:
             self._print(line)
 
@@ -54,7 +68,8 @@ class Progress:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
 
 
 def _duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from lm import distributed
 from lm.errors import UserError, one_line
-from lm.train import checkpoint, record
+from lm.train import checkpoint, record, signals, watchdog
 from lm.types import TrainState
 
 
@@ -41,6 +41,7 @@ class Saver:
         self._step: Optional[int] = None  # of the save under way
         self._thread: Optional[threading.Thread] = None
         self._error: Optional[BaseException] = None
+        self._seconds = 0.0  # that the last save took
 
     @property
     def step(self) -> Optional[int]:
@@ -70,10 +71,12 @@ class Saver:
         self._thread.start()
 
     def _write(self, state: TrainState, host: dict[str, Any], run_record: Optional[record.Record]) -> None:
+        began = time.monotonic()
         try:
             checkpoint.save(self._workdir, state, host, keep=self._keep, known=self._known)
             if run_record is not None:
                 record.write(self._workdir, run_record)
+            self._seconds = time.monotonic() - began
         except BaseException as error:  # raised or told by the thread that trains
             self._error = error
 
@@ -127,3 +130,6 @@ class Saver:
             self._alarm(f"checkpoints are written again: step {step}")
         self.newest, self.failures, self._since = step, 0, time.monotonic()
         self._known.add(step)
+        watchdog.alive()
+        if signals.current is not None:
+            signals.current.reserve(self._seconds)

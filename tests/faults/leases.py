@@ -26,11 +26,12 @@ from lm.study.rows import read_rows  # noqa: E402
 
 LEASE, STALE = 0.8, 1.2  # seconds
 WORKER = f"""
-import pathlib, signal, sys, fake_train
+import pathlib, sys, fake_train
 from lm.study import leases, worker
+from lm.train import signals
 leases.LEASE_SECONDS, leases.STALE_SECONDS, leases.HEARTBEAT_SECONDS, worker.MAX_DEATHS = {LEASE}, {STALE}, 0.1, 1000
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-worker.work(pathlib.Path(sys.argv[1]), fake_train.train, follow=True)
+with signals.Stop(at_once=True):
+    worker.work(pathlib.Path(sys.argv[1]), fake_train.train, follow=True)
 """
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lm import distributed
 from lm.errors import UserError, run_cli
+from lm.train import signals
 
 
 def refuse():
@@ -17,7 +18,11 @@ def refuse():
 
 def main():
     how, folder, *flags = sys.argv[1:]
-    with distributed.joined(distributed.settings(dict(flag.removeprefix("--").split("=", 1) for flag in flags))):
+    settings = distributed.settings(dict(flag.removeprefix("--").split("=", 1) for flag in flags))
+    with (
+        signals.Stop(at_once=True),
+        distributed.joined(settings),
+    ):
         from jax.experimental.multihost_utils import sync_global_devices
 
         sync_global_devices("met")

@@ -112,6 +112,18 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(tmp_path, who, num
         ends_by_name(errors, who)
 
 
+def test_a_signal_before_the_first_step_ends_all_at_once_with_its_status(tmp_path):
+    """They may be in a compiler then, and have nothing to save."""
+    with meeting("waiting", tmp_path) as children:
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2, children)
+        children[1].send_signal(signal.SIGUSR1)
+        since = time.monotonic()
+        found = ended(children)
+    assert time.monotonic() - since < 20
+    assert [status for status, *_ in found] == [138, 138], found
+    assert "Traceback" not in "".join(errors for *_, errors in found)
+
+
 def test_a_refusal_is_one_line_of_both(tmp_path):
     with meeting("refused", tmp_path) as children:
         found = ended(children)

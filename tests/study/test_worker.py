@@ -188,10 +188,10 @@ def test_a_folder_that_was_removed_is_written_and_trained_again(root):
 def test_a_worker_whose_cell_another_took_goes_on_with_the_next(root):
     """It is noticed by the heartbeat, which stops the training; a fault of the file server ends no heartbeat."""
     code = """
-import pathlib, signal, sys, time
+import pathlib, sys, time
 from lm.study import leases, worker
+from lm.train import signals
 leases.HEARTBEAT_SECONDS = 0.02
-signal.signal(signal.SIGTERM, signal.default_int_handler)
 trained, said, root = [], [], pathlib.Path(sys.argv[1])
 def train(config, folder):
     if not trained:
@@ -209,7 +209,8 @@ def train(config, folder):
 def log(line):
     said.append(line)
     print(line.splitlines()[-1])
-print(worker.work(root, train, log=log), trained[0].name)
+with signals.Stop(at_once=True):
+    print(worker.work(root, train, log=log), trained[0].name)
 """
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, timeout=60, check=True)
     lines = done.stdout.splitlines()

@@ -10,7 +10,7 @@ import pytest
 
 from lm import files
 from lm.errors import UserError
-from lm.train import checkpoint, metrics, record, sealed
+from lm.train import checkpoint, metrics, record, sealed, signals
 from lm.train.loop import train
 from tests.train.conftest import CONFIG, FACTS
 from tests.train.stub import StubStream
@@ -137,6 +137,34 @@ def test_ctrl_c_saves_too(tmp_path, program):
         run(tmp_path, program, SignalStream(at=8, number=signal.SIGINT))
     assert checkpoint.steps(tmp_path)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140), (signal.SIGALRM, 124)])
+def test_signals_of_clusters_and_a_time_that_is_over_save_too(tmp_path, program, straight, number, status):
+    """The first is a closed terminal, the others are what SLURM's --signal sends; SIGALRM is that of a limit on the time."""
+    with signals.Stop(at_once=True, seconds=1e6 if number == signal.SIGALRM else None), pytest.raises(SystemExit) as ended:
+        run(tmp_path, program, SignalStream(at=8, number=number))
+    assert ended.value.code == status
+    assert 8 <= checkpoint.steps(tmp_path)[0] <= 12
+    assert_same_run(tmp_path, run(tmp_path, program), straight, program)
+
+
+@pytest.mark.parametrize(("which", "call"), [("curve", 0), ("curve", 2), ("final", 0)])
+def test_a_signal_in_an_evaluation_gives_that_up_and_makes_it_anew(tmp_path, program, straight, which, call):
+    calls = []
+
+    def signalled(params, asked):
+        calls.append(asked)
+        if asked == which and calls.count(which) == call + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        signals.look()
+        return evaluate(params, asked)
+
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, program, evaluate=signalled)
+    assert ended.value.code == 143
+    assert record.read(tmp_path)["status"] == "running"
+    assert_same_run(tmp_path, run(tmp_path, program), straight, program)
 
 
 def test_killed_after_a_checkpoint_continues_from_it(tmp_path, program, straight):
