@@ -8,7 +8,7 @@ PREFLIGHTS ?= tests/preflight
 # Each worker takes the next file of pytest's order, in which tests/conftest.py puts the longest first.
 BY_FILE := --dist=loadfile --no-loadscope-reorder
 
-.PHONY: study test layouts hosts faults parity preflight lint types check constraints nightly clean help
+.PHONY: study test layouts hosts faults slurm parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -30,6 +30,9 @@ test: $(STAMP)  ## the tests, on 8 virtual CPU devices
 
 faults: $(STAMP)  ## workers of a study stopped, woken and killed at random (20 s)
 	@$(BIN)/python tests/faults/leases.py
+
+slurm: $(STAMP)  ## studies through a real SLURM of two virtual nodes (2 minutes; root, and Debian's slurm-wlm and munge)
+	@$(BIN)/python -m pytest -rs tests/slurm
 
 $(VENV)/parity: $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[parity]'

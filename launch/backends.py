@@ -11,7 +11,7 @@ from launch.backend import Backend
 from lm.errors import UserError
 
 LOCAL = "local"  # the workers of launch.local, which need no scheduler
-BACKENDS: dict[str, str] = {}
+BACKENDS = {"slurm": "launch.slurm:Slurm"}
 
 
 @functools.cache

@@ -1,0 +1,220 @@
+"""Workers in a SLURM queue: one job array for each submission, `sbatch` to submit, `squeue` to look, `scancel` to end.
+
+A worker of several nodes is one job whose processes `srun` starts, one for each node; they find each other by SLURM's own variables.
+Before its time limit a job gets SIGUSR1: the worker saves, ends, and the job is queued again. What preempts it may also take its node away
+at once: then SLURM queues it again, and it goes on from the newest checkpoint.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar, Optional
+
+from launch import jobs
+from launch.backend import Job, Kind, Request
+from lm.errors import UserError
+
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SUSPENDED", "STOPPED", "SPECIAL_EXIT")
+RUNNING = ("RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT")
+LEAST_MINUTES = 30  # shortest time limit, so that a queue is not filled with jobs of seconds
+GAIN = 2.0  # time limit over the estimated time
+TIMEOUT = 60.0  # seconds for a command to answer
+
+
+def _option(said: str, default: Any = None, metavar: Optional[str] = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": said, "metavar": metavar})
+
+
+@dataclasses.dataclass(frozen=True)
+class Slurm:
+    """The options of jobs, each the flag of `sbatch` of that name unless its help says otherwise."""
+
+    NAME: ClassVar[str] = "slurm"
+    WORDS: ClassVar[str] = "job arrays by sbatch"
+
+    partition: Optional[str] = _option("partition of the jobs (default: the cluster's)")
+    account: Optional[str] = _option("account that is charged")
+    qos: Optional[str] = _option("quality of service")
+    constraint: Optional[str] = _option("features that the nodes need")
+    time: Optional[str] = _option(
+        "time limit of a job, such as 4:00:00 (default: twice the plan's estimate, at most the partition's limit)"
+    )
+    gpus: Optional[str] = _option("GPUs of the devices: their type as sbatch names it, such as h100, or any (default: devices are cores)")
+    devices_per_node: int = _option("devices of a node: a cell of more takes several nodes", 8, "N")
+    cpus_per_device: int = _option("cores of each device", 1, "N")
+    mem: Optional[str] = _option("memory of a node, such as 64G")
+    nice: Optional[int] = _option("how much others go first")
+    notice: int = _option("seconds before the time limit at which a worker saves and ends", 120, "SECONDS")
+    container: Optional[str] = _option("image that the workers run in (--container-image of Pyxis)")
+    environment: Optional[str] = _option(
+        "shell lines before the workers start, such as 'module load cuda; source venv/bin/activate'", None, "LINES"
+    )
+    python: str = _option("Python interpreter on the nodes (default: this one)", "", "PATH")
+    sbatch: Optional[str] = _option("further flags of sbatch, such as '--reservation=day --exclusive'", None, "FLAGS")
+
+    def require(self, root: pathlib.Path) -> None:
+        """Raises UserError when jobs cannot be submitted from here."""
+        for name in ("devices_per_node", "cpus_per_device", "notice"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')}={getattr(self, name)}: give 1 or more")
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                "--backend=slurm: no sbatch here; run this on a login node of the cluster (`python -m launch.doctor` shows more)"
+            )
+        there = [name.removesuffix("*") for name in _partitions()]
+        if self.partition is not None and (strangers := [name for name in self.partition.split(",") if name not in there]):
+            raise UserError(f"--partition={strangers[0]}: the cluster has {', '.join(there)}")
+        if not os.access(root, os.W_OK):
+            raise UserError(f"{root} cannot be written: workers need the study's directory")
+
+    def jobs(self, key: str) -> list[Job]:
+        """Returns the live jobs of a study: those of this user whose name begins with its key."""
+        found = []
+        for line in _ask(["squeue", "--me", "-h", "-r", "-o", "%i|%T|%j|%r"]).splitlines():
+            job, state, name, reason = line.split("|", 3)
+            kind = Kind.parse(name.removeprefix(f"{key}.")) if name.startswith(f"{key}.") else None
+            if kind is not None and state in (*WAITING, *RUNNING):
+                found.append(Job(job, kind, "running" if state in RUNNING else "queued", "" if reason == "None" else reason))
+        return found
+
+    def submit(self, request: Request) -> list[str]:
+        """Submits one job array and returns the ids of its tasks."""
+        folder = request.root / jobs.FOLDER
+        folder.mkdir(exist_ok=True)
+        script = folder / f"{request.number:06d}.sh"
+        script.write_text(self.script(request), encoding="utf-8")
+        said = _ask(["sbatch", "--parsable", *self._flags(request), str(script.resolve())])
+        job = said.strip().splitlines()[-1].split(";")[0]  # with the cluster's name behind it where there are several
+        if not job.isdecimal():
+            raise UserError(f"sbatch answered {said.strip()!r}, which names no job")
+        return [f"{job}_{i}" for i in range(request.count)]
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Ends jobs; those that are gone already are no error."""
+        if ids:
+            _ask(["scancel", "--quiet", *ids])
+
+    def log(self, root: pathlib.Path, job: str) -> Optional[pathlib.Path]:
+        """Returns the file with a job's output."""
+        return next(iter((root / jobs.FOLDER).glob(f"*-{job}.log")), None)
+
+    def _flags(self, request: Request) -> list[str]:
+        """Returns the flags of sbatch; those of the user come last and win."""
+        nodes = math.ceil(request.kind.devices / self.devices_per_node)
+        if request.kind.devices % nodes:
+            raise UserError(
+                f"a cell of {request.kind.devices} devices cannot be shared out evenly to {nodes} nodes of {self.devices_per_node}: "
+                "give another --devices-per-node, or the cells another mesh"
+            )
+        devices = request.kind.devices // nodes
+        output = (request.root / jobs.FOLDER).resolve() / f"{request.number:06d}-%A_%a.log"
+        flags = [f"--job-name={request.name}", f"--array=0-{request.count - 1}", "--requeue", f"--output={output}", "--open-mode=append"]
+        flags += [f"--nodes={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={devices * self.cpus_per_device}"]
+        flags += [f"--signal=B:USR1@{self.notice}", f"--time={self.time or self._time(request)}", f"--chdir={os.getcwd()}"]
+        if self.gpus is not None:
+            flags.append(f"--gpus-per-node={devices}" if self.gpus == "any" else f"--gpus-per-node={self.gpus}:{devices}")
+        for name in ("partition", "account", "qos", "constraint", "mem", "nice"):
+            if getattr(self, name) is not None:
+                flags.append(f"--{name}={getattr(self, name)}")
+        if request.after:
+            flags.append("--dependency=afterany:" + ":".join(dict.fromkeys(job.split("_")[0] for job in request.after)))
+        return flags + shlex.split(self.sbatch or "")
+
+    def _time(self, request: Request) -> str:
+        """Returns the time limit in minutes that the plan's estimate asks for; a worker that needs more is queued again."""
+        minutes = max(LEAST_MINUTES, math.ceil(GAIN * request.seconds / request.count / 60))
+        wanted = self.partition.split(",") if self.partition else ()
+        limits = [limit for name, limit in _partitions().items() if (name in wanted if wanted else name.endswith("*"))]
+        return str(min([minutes, *(limit for limit in limits if limit is not None)]))
+
+    def script(self, request: Request) -> str:
+        """Returns the batch script: the environment, then the worker, whose end it waits for."""
+        nodes = math.ceil(request.kind.devices / self.devices_per_node)
+        command = request.command(self.python or sys.executable)
+        if nodes > 1 or self.container:
+            image = [f"--container-image={self.container}", f"--container-mounts={request.root.resolve()}"] if self.container else []
+            command = ["srun", "--kill-on-bad-exit=1", *image, *command]
+        paths = [str(request.code), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        log = (request.root / jobs.FOLDER).resolve() / f"{request.number:06d}-"
+        cores = [] if self.gpus is not None else [f"export JAX_NUM_CPU_DEVICES={request.kind.devices // nodes}"]
+        lines = [
+            "#!/bin/bash",
+            f"# Workers of {request.root}, for the cells of stage {request.kind.stage} on {request.kind.devices} devices.",
+            f"export PYTHONPATH={shlex.quote(os.pathsep.join(paths))} PYTHONUNBUFFERED=1",
+            f"export LM_LOG={shlex.quote(str(log))}${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}.log",
+            *cores,
+            *([self.environment] if self.environment else []),
+            SCRIPT.format(command=shlex.join(command)),
+        ]
+        return "\n".join(lines)
+
+
+# SLURM sends the notice to this shell alone, and everything else to the worker as well. `wait` ends with a signal, so that it is repeated.
+SCRIPT = """
+is_early=
+trap 'is_early=yes; kill -TERM $worker 2>/dev/null' USR1
+trap : TERM
+{command} &
+worker=$!
+while :; do
+    wait $worker
+    status=$?
+    kill -0 $worker 2>/dev/null || break
+done
+echo "the worker ended with status $status"
+if [ -n "$is_early" ] && [ $status -ne 0 ]; then
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60
+    echo "this node cannot queue the job again: the next \\`run\\` submits what is missing"
+fi
+exit $status
+"""
+
+
+def _partitions() -> dict[str, Optional[int]]:
+    """Returns the time limits of the cluster's partitions in minutes, None for infinite; a star is behind the name of the default."""
+    words = [line.split() for line in _ask(["sinfo", "-h", "-o", "%P %l"]).splitlines()]
+    return {found[0]: _minutes(found[1]) for found in words if len(found) == 2}
+
+
+def _minutes(text: str) -> Optional[int]:
+    """Returns a time limit as SLURM prints it, [days-]hours:minutes:seconds, in minutes; None for infinite."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if found is None:
+        return None
+    days, hours, minutes, _ = (int(number or 0) for number in found.groups())
+    return 1440 * days + 60 * hours + minutes
+
+
+# What commands say, and what helps.
+ADVICE = (
+    ("Unable to contact slurm controller", "the controller does not answer: try again when `scontrol ping` says UP"),
+    ("invalid partition", "give --partition one that `sinfo` lists"),
+    ("Invalid account", "give --account one that `sacctmgr show associations user=$USER` lists"),
+    ("Invalid qos", "give --qos one that your account has"),
+    ("QOS", "a limit of your account or its quality of service: lower --workers, or wait for jobs to end"),
+    ("time limit", "give a shorter --time"),
+    ("Requested node configuration is not available", "no node has so much: lower --devices-per-node, --cpus-per-device or --mem"),
+    ("Invalid generic resource", "give --gpus a type that `sinfo -o %G` lists, or any"),
+)
+
+
+def _ask(command: Sequence[str]) -> str:
+    """Runs a command of SLURM and returns its output. Raises UserError with what it said and what helps."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except FileNotFoundError:
+        raise UserError(f"there is no {command[0]} here: run this on a login node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} did not answer within {TIMEOUT:.0f} s: try again when `scontrol ping` says UP") from None
+    if done.returncode == 0:
+        return done.stdout
+    said = " ".join((done.stderr or done.stdout).split())
+    advice = next((f": {words}" for part, words in ADVICE if part.lower() in said.lower()), "")
+    raise UserError(f"{command[0]}: {said.removeprefix(f'{command[0]}: ')}{advice}")
