@@ -119,8 +119,12 @@ class Hyper(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The state that a training step takes, donated, and returns."""
+    """The state that a training step takes, donated, and returns.
+
+    `spikes` holds what spikes stand out from (lm.train.spikes); None where no step counts as one.
+    """
 
     step: Int[Array, ""]
     params: Params
     opt_state: Any
+    spikes: Any = None

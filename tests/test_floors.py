@@ -41,6 +41,7 @@ FLOORS = {
     "lm.init_from": 5,
     "lm.run": 5,
     "lm.runner": 5,
+    "lm.replay": 5,
     "lm.usage": 5,
     "lm.describe": 5,
     "lm.infer.__main__": 5,  # commands

@@ -50,7 +50,15 @@ class Restored(NamedTuple):
 # ---- saving -----------------------------------------------------------------------------------------------------------------
 
 
-def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int, known: Collection[int] = ()) -> None:
+def save(
+    workdir: Path,
+    state: TrainState,
+    host: dict[str, Any],
+    *,
+    keep: int,
+    known: Collection[int] = (),
+    rewind_every: Optional[int] = None,
+) -> None:
     """Writes the checkpoint of `state.step`, reads it back, and then removes all but the newest `keep`.
 
     The directory gets its final name when everything in it is on disk, so a kill leaves the earlier checkpoints as they were.
@@ -62,6 +70,7 @@ def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int, k
       host: JSON values that an exact resume needs.
       keep: the newest checkpoints to keep.
       known: steps of checkpoints that this process wrote or verified. All others are verified before they are removed.
+      rewind_every: the newest checkpoint of a step that this divides is kept too.
 
     Raises:
       UserError: a full disk, a directory that cannot be written, or one that gives back other values than were written.
@@ -81,7 +90,9 @@ def save(workdir: Path, state: TrainState, host: dict[str, Any], *, keep: int, k
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     if distributed.is_first():
-        _prune(workdir, max(keep, 1), {step, *known}, meta["arrays"])
+        there = steps(workdir)
+        point = max((at for at in there if rewind_every and at % rewind_every == 0), default=None)
+        _prune(workdir, [at for at in there[: -max(keep, 1)] if at != point], {step, *known}, meta["arrays"])
 
 
 def _begin(temporary: Path, needed: int) -> None:
@@ -110,9 +121,19 @@ def _seal(temporary: Path, final: Path, meta: dict[str, Any], tree: Tree) -> Non
         manifest.flush(final.parent)
 
 
-def _prune(workdir: Path, keep: int, known: set[int], arrays: dict[str, str]) -> None:
-    """Removes all checkpoints but the newest. What is not sound is set aside; imported weights, which are step 0, stay."""
-    for old in steps(workdir)[:-keep]:
+def remove_after(workdir: Path, step: int, known: set[int]) -> None:
+    """Removes the checkpoints after a step that the run has gone back to. What this process neither wrote nor verified is set aside."""
+    for later in (at for at in steps(workdir) if at > step):
+        with writing(path_of(workdir, later)):
+            if later in known:
+                _remove(path_of(workdir, later).rename(path_of(workdir, later).with_suffix(".tmp")))
+            else:
+                set_aside(path_of(workdir, later))
+
+
+def _prune(workdir: Path, surplus: list[int], known: set[int], arrays: dict[str, str]) -> None:
+    """Removes the checkpoints that are not to be kept. What is not sound is set aside; imported weights, which are step 0, stay."""
+    for old in surplus:
         with contextlib.suppress(OSError, UserError):  # one that cannot be read or moved now stays
             if old in known or fault_of(workdir, old, arrays) is None:
                 removed = path_of(workdir, old).rename(path_of(workdir, old).with_suffix(".tmp"))  # a kill must not leave half of one
@@ -139,6 +160,7 @@ def restore(
     *,
     fall_back: Optional[FallBack] = None,
     first: int = 0,
+    among: Optional[Collection[int]] = None,
 ) -> Optional[Restored]:
     """Restores the newest checkpoint, in the shapes, dtypes and shardings of `target`; None when there is none.
 
@@ -149,11 +171,13 @@ def restore(
       fall_back: what to do where the newest is damaged or of another model: refuse (None), go on from an "older" one that is sound, or
         from "nothing" where none is. What is not sound is then set aside under another name.
       first: the first step whose checkpoint may be restored.
+      among: the steps whose checkpoints may be restored (default: all).
 
     Raises:
       UserError: a checkpoint that cannot be read, or one that is not sound and none to fall back to. Nothing has been changed then.
     """
-    step = distributed.first(lambda: _newest(workdir, _signature(named_arrays(target)), log, fall_back, first))
+    there = distributed.first(lambda: [step for step in steps(workdir) if step >= first and (among is None or step in among)])
+    step = distributed.first(lambda: _newest(workdir, there, _signature(named_arrays(target)), log, fall_back))
     if step is None:
         return None
     tree = _read(workdir, step, named_arrays(target))
@@ -162,10 +186,12 @@ def restore(
     return Restored(state, meta_of(workdir, step)["host"])
 
 
-def _newest(workdir: Path, arrays: dict[str, str], log: Callable[[str], None], fall_back: Optional[FallBack], first: int) -> Optional[int]:
+def _newest(
+    workdir: Path, there: list[int], arrays: dict[str, str], log: Callable[[str], None], fall_back: Optional[FallBack]
+) -> Optional[int]:
     faults: dict[int, str] = {}
     sound = None
-    for step in reversed([step for step in steps(workdir) if step >= first]):
+    for step in reversed(there):
         fault = fault_of(workdir, step, arrays)
         if fault is None:
             sound = step

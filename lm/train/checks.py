@@ -13,7 +13,7 @@ from lm.errors import UserError, require_local
 from lm.model import refusals
 from lm.rows import RowShape
 from lm.train import record, sealed
-from lm.train.config import RunConfig
+from lm.train.config import BadStepsConfig, RunConfig
 from lm.train.derived import row_of, total_steps
 
 
@@ -22,10 +22,20 @@ def check_config(config: RunConfig) -> None:
     refusals.check(config.model)
     require_local(config.data_dir)
     check_rows(config, row_of(config))
+    check_bad_steps(config.bad_steps)
     total_steps(config)
     for index, component in enumerate(config.data.components):
         with corpora.of_component(index):
             corpora.check(component)
+
+
+def check_bad_steps(config: BadStepsConfig) -> None:
+    """Raises UserError for bounds that are none."""
+    for name, least in (("in_a_row", 1), ("window", 2), ("rewind_every", 1), ("share", 0.0)):
+        if getattr(config, name) < least:
+            raise UserError(f"bad_steps.{name}={getattr(config, name):g}: give {least:g} or more")
+    if config.spike is not None and config.spike <= 0:
+        raise UserError(f"bad_steps.spike={config.spike:g}: give a number of deviations above 0, such as --config.bad_steps.spike=10")
 
 
 def check_text(config: RunConfig) -> None:

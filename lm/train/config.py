@@ -11,6 +11,7 @@ from lm.optim.config import OptimConfig
 FallBack = Literal["older", "nothing"]  # what a run may go on from where its newest checkpoint is not sound
 FALL_BACK: tuple[FallBack, ...] = get_args(FallBack)
 Likelihood = Literal["text", "pairs"]
+BadSteps = Literal["skip", "rewind", "stop"]
 MEASURE: dict[Likelihood, str] = {"text": "nats_per_byte", "pairs": "nats_per_token"}  # the number by which an evaluation is judged
 EXECUTION = {"part": "execution"}  # metadata of a field that says how a run is carried out and is no part of its identity
 
@@ -39,6 +40,21 @@ class CheckpointConfig:
     keep: int = 2  # newest checkpoints to keep
     patience_minutes: float = 60.0  # how long training goes on without a new checkpoint while a full or failing disk takes none
     hang_minutes: float = 30.0  # end the process, with every thread's stack, when no step, evaluation or save ends for so long; 0: never
+
+
+@dataclasses.dataclass(frozen=True)
+class BadStepsConfig:
+    """What a run does about a bad step: one whose loss or gradient is not finite, or is a spike. None changes weights or optimizer state.
+
+    A run with too many of them has diverged. All this is part of what the run is, because it decides which text its weights have seen.
+    """
+
+    policy: BadSteps = "skip"  # leave the step out; go back to an earlier state and pass over the text since then; or end the run
+    in_a_row: int = 5  # bad steps in a row (or returns to one state) with which the run has diverged
+    share: float = 0.1  # share of the last `window` steps of which more may not be bad
+    window: int = 100  # steps that `share` is of, and sound steps that a spike stands out from
+    spike: Optional[float] = None  # deviations above the median of the window that make a spike (default: none is one)
+    rewind_every: int = 100  # steps between the states that policy=rewind goes back to, each of them a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +97,7 @@ class RunConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # dtype of activations and of weights as layers read them
     z_loss: float = 0.0  # factor of log(Z)^2 in the training loss
     label_smoothing: float = 0.0  # share of each target's mass that is spread over the vocabulary
+    bad_steps: BadStepsConfig = dataclasses.field(default_factory=BadStepsConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=EXECUTION)
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig, metadata=EXECUTION)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata=EXECUTION)

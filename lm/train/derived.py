@@ -10,7 +10,7 @@ from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.optim.schedules import warmup_steps
 from lm.rows import RowShape
-from lm.train.config import CheckpointConfig, EvalConfig, LogConfig, RunConfig
+from lm.train.config import BadStepsConfig, CheckpointConfig, EvalConfig, LogConfig, RunConfig
 
 if TYPE_CHECKING:
     from lm.types import Hyper
@@ -60,12 +60,14 @@ def shape_of(config: RunConfig, *, evaluation: EvalConfig = EvalConfig()) -> Run
 
     Two configurations of equal shape share a Program. Evaluators share theirs where `evaluation` is equal too.
     """
+    spike = config.bad_steps.spike
     return dataclasses.replace(
         config,
         optim=dataclasses.replace(config.optim, learning_rate=0.0, weight_decay=0.0, warmup_fraction=0.0, warmup_tokens=None),
         evaluation=evaluation,
         log=LogConfig(layer_norms=config.log.layer_norms),
         checkpoint=CheckpointConfig(),
+        bad_steps=BadStepsConfig() if spike is None else BadStepsConfig(spike=spike, window=config.bad_steps.window),
         data=layout_of(config.data),
         train_tokens=0,
         seed=0,

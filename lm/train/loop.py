@@ -19,14 +19,15 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lm import distributed
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 from lm.optim.schedules import is_decayed, rate_ratio
-from lm.train import checkpoint, environment, pretrained, record, sealed
+from lm.train import bundle, checkpoint, environment, pretrained, record, sealed
+from lm.train.bad_steps import BadSteps, Diverged, Rewind, reason_of
 from lm.train.config import MEASURE, FallBack, RunConfig
 from lm.train.derived import hyper_of, row_of, shape_of, tokens_per_step, total_steps
 from lm.train.eval_steps import evaluation_steps
 from lm.train.feed import Stream, put, to_device, wait_on_virtual_devices
-from lm.train.metrics import Diverged, StepMetrics, open_log
+from lm.train.metrics import StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.program import Program
 from lm.train.progress import Log, Progress, warn
@@ -128,6 +129,8 @@ class Run:
     # set by begin()
     state: TrainState = dataclasses.field(init=False)
     device_hyper: Hyper = dataclasses.field(init=False)
+    before: Optional[Record] = dataclasses.field(init=False)
+    file: Any = dataclasses.field(init=False)  # the log of metrics
     metrics: StepMetrics = dataclasses.field(init=False)
     progress: Progress = dataclasses.field(init=False)
     saver: Saver = dataclasses.field(init=False)
@@ -137,36 +140,52 @@ class Run:
         self.hyper = hyper_of(self.config)
         self.measure = MEASURE[self.config.likelihood]
         self.closing = contextlib.ExitStack()
-        self.in_flight: collections.deque = collections.deque()  # (first step, count, device results) not yet read
+        self.in_flight: collections.deque = collections.deque()  # (first step, batches, device results) not yet read
+        self.bad_steps = BadSteps(self.config.bad_steps)
+        rewinds = self.config.bad_steps.policy == "rewind"
+        self.rewind_every = self.config.bad_steps.rewind_every if rewinds else None
 
     def begin(self, before: Optional[Record], changes: list[str]) -> None:
         """Restores the newest checkpoint, or makes the initial state."""
         self.device_hyper = jax.tree.map(self.on_device, self.hyper)
         self.record["seconds"]["compile"] = self.program.compile_seconds
         self.record |= pretrained.provenance(before, self.source)
+        self.before = before
         restored = self.restored(before) if before is not None else None
-        host: dict[str, Any] = {}
-        if restored is None:
-            initial = wait_on_virtual_devices(self.program.mesh, self.program.init(self.device_hyper.seed))
-            self.state = pretrained.first_state(initial, self.program.layers, before, self.source, self.workdir)
-        else:
-            self.state, host = self.program.layers.read(restored.state), restored.host
-            self.step = int(jax.device_get(self.state.step))
-            self.record |= {"curve": host["curve"], "seconds": host["seconds"]}
+        host = self.start_from(restored)
+        if restored is not None:
+            self.record["seconds"] = host["seconds"]
             self.record["resumes"] = [*(before or {}).get("resumes", []), {"step": self.step, "execution": changes}]
-        file = open_log(self.workdir, self.step, tensorboard=self.config.log.tensorboard)
-        self.closing.callback(file.close)
-        every, per_step = self.config.log.every_steps, tokens_per_step(self.config)
-        self.metrics = StepMetrics(file, self.program.scalars, every, self.total, per_step, **host.get("metrics", {}))
-        self.progress = Progress(self.total, per_step, self.step, self.log)
+            self.bad_steps = BadSteps(self.config.bad_steps, host.get("bad_steps", {}))
+        self.closing.callback(lambda: self.file.close())
+        self.progress = Progress(self.total, tokens_per_step(self.config), self.step, self.log)
         self.closing.callback(self.progress.close)
         how = self.config.checkpoint
         newest = None if restored is None else self.step
-        self.saver = Saver(self.workdir, how.keep, newest, 60 * how.patience_minutes, self.progress.say if self.log else warn)
+        self.saver = Saver(self.workdir, how.keep, newest, 60 * how.patience_minutes, self.alarm, self.rewind_every)
         self.closing.callback(self.saver.leave)
         if restored is not None:
             self.progress.say(f"continuing {self.workdir} from step {self.step:,}" + "".join(f"; {change}" for change in changes))
         self.write_record()
+
+    def start_from(self, restored: Optional[checkpoint.Restored]) -> dict[str, Any]:
+        """Places the state of a checkpoint, or the initial one, and the lines of metrics up to it; returns the host's values beside it."""
+        if restored is None:
+            initial = wait_on_virtual_devices(self.program.mesh, self.program.init(self.device_hyper.seed))
+            self.state = pretrained.first_state(initial, self.program.layers, self.before, self.source, self.workdir)
+            self.step, host = 0, {}
+        else:
+            self.state, host = self.program.layers.read(restored.state), restored.host
+            self.step = int(jax.device_get(self.state.step))
+        self.record["curve"] = host.get("curve", [])
+        self.file = open_log(self.workdir, self.step, tensorboard=self.config.log.tensorboard)
+        every, per_step = self.config.log.every_steps, tokens_per_step(self.config)
+        self.metrics = StepMetrics(self.file, self.program.scalars, every, self.total, per_step, **host.get("metrics", {}))
+        return host
+
+    def alarm(self, line: str) -> None:
+        """Prints a line that a silent run shows too."""
+        (self.progress.say if self.log else warn)(line)
 
     def restored(self, before: Record) -> Optional[checkpoint.Restored]:
         """Restores the newest checkpoint of this run; imported weights, which are that of step 0, are no state of it."""
@@ -199,12 +218,21 @@ class Run:
         self.closing.close()
 
     def train(self, stop: Stop) -> None:
+        """Trains from self.step to the end, and again from an earlier step where the policy says so."""
+        while True:
+            try:
+                return self.train_on(stop)
+            except Rewind as bad:
+                self.go_back(bad.step)
+
+    def train_on(self, stop: Stop) -> None:
         """Trains from self.step to the end: dispatches steps up to the next cut, then does what is due there."""
         evaluations = set(self.curve_steps())
-        every = self.config.checkpoint.every_steps
-        saves = set(range(every, self.total, every)) if every else set()
+        saves = {
+            step for every in (self.config.checkpoint.every_steps, self.rewind_every) if every for step in range(every, self.total, every)
+        }
         cuts = sorted(evaluations | saves | set(self.profiler.cuts) | {self.total})
-        batches = iter(self.stream.iterate(self.step, self.total))
+        batches = self.batches()
         self.profiler.at(self.step, self.state)
         if self.step in evaluations:  # it was given up when the run had to end
             self.evaluate_curve()
@@ -222,28 +250,81 @@ class Run:
         self.evaluate_final()
         self.require_saved()
 
+    def batches(self) -> Iterator[Batch]:
+        """Returns the batches of the steps from here on."""
+        first = self.bad_steps.batch_of(self.step)
+        try:
+            return iter(self.stream.iterate(first, first + self.total - self.step))
+        except UserError as error:
+            if first == self.step:
+                raise
+            raise UserError(f"the run went back and passed over {first - self.step:,} batches, and so needs more text: {error}") from error
+
     def advance(self, batches: Iterator[Batch], cut: int, stop: Stop) -> None:
         """Dispatches the steps up to `cut`, or up to a signal, and reads their metrics."""
         most = self.config.execution.steps_per_dispatch
         with self.timed("train"), jax.transfer_guard("disallow"):
             while self.step < cut and not stop.check():
                 count = min(most, cut - self.step)
-                block = to_device(list(itertools.islice(batches, count)), most, self.program.batch_shardings, self.config.batch_size)
+                taken = list(itertools.islice(batches, count))
+                block = to_device(taken, most, self.program.batch_shardings, self.config.batch_size)
                 dispatched = self.program.run(self.state, self.frozen, block, self.device_hyper, self.on_device(np.int32(count)))
                 self.state, *results = wait_on_virtual_devices(self.program.mesh, dispatched)
-                self.in_flight.append((self.step, count, results))
+                self.in_flight.append((self.step, taken, results))
                 self.step += count
                 self.read_metrics(leave=1)
                 self.look_at_saves()
             self.read_metrics(leave=0)
 
     def read_metrics(self, leave: int) -> None:
-        """Fetches all but the newest `leave` dispatches; raises Diverged at the first step that is not finite."""
+        """Fetches all but the newest `leave` dispatches; raises Diverged or Rewind where a bad step ends the run or sends it back."""
         while len(self.in_flight) > leave:
-            first, count, results = self.in_flight.popleft()
-            loss = self.metrics.add(first, count, *jax.device_get(results))
-            self.progress.update(first + count, loss)
+            first, batches, results = self.in_flight.popleft()
+            scalars, vectors = jax.device_get(results)
+            names = self.program.scalars
+            for i in np.flatnonzero(scalars[: len(batches), names.index("skipped")]).tolist():
+                try:
+                    self.bad_step(first + i + 1, batches[i], dict(zip(names, scalars[i].tolist(), strict=True)))
+                except (Diverged, Rewind):
+                    self.metrics.add(first, i, scalars, vectors)
+                    raise
+            loss = self.metrics.add(first, len(batches), scalars, vectors)
+            self.progress.update(first + len(batches), loss)
             alive()
+
+    def bad_step(self, step: int, batch: Batch, scalars: dict[str, float]) -> None:
+        """Counts a step that was left out, keeps what reproduces it, and says so; raises Diverged or Rewind as its policy says."""
+        reason = reason_of(scalars["loss"], scalars["grad_norm"])
+        self.bad_steps.add(step, reason)
+        said = {"step": step, "batch": self.bad_steps.batch_of(step - 1), "seed": self.config.seed, "reason": reason, "id": self.facts.id}
+        said |= {name: str(np.float32(scalars[name])) for name in ("loss", "grad_norm")}  # nan and inf are no JSON
+        self.saver.wait()  # a checkpoint on its way is of a step before this one
+        newest = 0 if self.saver.newest is None and self.before and "imported" in self.before else self.saver.newest
+        self.record |= self.bad_steps.recorded()
+        try:
+            kept = bundle.write(self.workdir, said, batch, self.record, newest)
+        except (UserError, OSError) as error:
+            self.alarm(f"what reproduces step {step:,} could not be kept: {one_line(error)}")
+        else:
+            if kept:
+                self.alarm(f"ALARM: step {step:,} changes no weights, because its {reason}; `python -m lm.replay {kept}` repeats it")
+        self.bad_steps.judge(reason)
+
+    def go_back(self, step: int) -> None:
+        """Goes back from a bad step to an earlier state, from which other batches are taken. What was done since is forgotten."""
+        assert self.rewind_every is not None
+        self.in_flight.clear()
+        self.profiler.close()
+        self.file.close()
+        every = self.rewind_every
+        points = distributed.first(lambda: [at for at in checkpoint.steps(self.workdir) if at and at < step and at % every == 0])
+        stored = self.program.layers.stored
+        self.start_from(checkpoint.restore(self.workdir, stored, self.alarm, fall_back="nothing", among=points))
+        self.saver.go_back(self.step)
+        self.bad_steps.go_back(step, self.step)
+        self.counted = (0, 0)
+        self.alarm(f"going back to step {self.step:,}, and on with batch {self.bad_steps.batch_of(self.step):,}")
+        self.write_record()
 
     def on_device(self, value: Any) -> jax.Array:
         """Puts a value of the host on every device."""
@@ -307,6 +388,7 @@ class Run:
                 self.saver.failed(self.step, error)
             else:
                 host = {"metrics": self.metrics.carried(), "curve": self.record["curve"], "seconds": self.record["seconds"]}
+                host |= {"bad_steps": self.bad_steps.carried()} if self.bad_steps.count else {}
                 self.count()
                 self.saver.begin(self.step, self.program.layers.write(self.state), host, self.record)
         self.look_at_saves()
@@ -347,10 +429,10 @@ class Run:
         """Brings the counts of the record up to this step."""
         text_tokens, rows, row = self.step * tokens_per_step(self.config), self.step * self.config.batch_size, row_of(self.config)
         before, document = self.counted  # packed rows have to be read to be counted, so each is counted once
-        document += self.stream.document_tokens(before, self.step)
+        document += sum(self.stream.document_tokens(first, last) for first, last in self.bad_steps.batches(before, self.step))
         self.counted = (self.step, document)
         xla = self.program.flops_per_step
-        self.record |= {
+        self.record |= self.bad_steps.recorded() | {
             "steps": self.step,
             "tokens": {
                 "document": document,

@@ -17,14 +17,6 @@ from lm.train.record import jsonable, writing
 FILE = "metrics.jsonl"
 
 
-class Diverged(Exception):
-    """Says that the loss, the gradient or an evaluation is NaN or infinite; `step` is the update that showed it, counted from 1."""
-
-    def __init__(self, step: int, reason: str):
-        super().__init__(reason)
-        self.step = step
-
-
 def read(workdir: Path) -> list[dict[str, Any]]:
     """Reads the lines of metrics.jsonl, in order. A torn last line, left by a kill, is skipped; without a file there are none."""
     try:
@@ -128,18 +120,21 @@ class StepMetrics:
         *,
         pending: Sequence[Sequence[float]] = (),
         loss_tokens: float = 0.0,
+        skipped: int = 0,
     ):
         self._log, self._every, self._total, self._tokens = log, every, total_steps, tokens_per_step
         self._column = {name: i for i, name in enumerate(names)}
         self._pending = [list(row) for row in pending]
         self.alarms: dict[str, float] = {}  # what lines say beside the scalars while something is wrong
-        self.loss_tokens = loss_tokens  # sum of the targets' weights
+        self.loss_tokens = loss_tokens  # sum of the weights of the targets that the run has learned from
+        self._skipped = skipped  # steps since the last line that were left out (lm.train.bad_steps)
+        self._loss = float("nan")  # of the last step that was not
         self._clock = time.monotonic()
         self._since = 0  # steps since the clock was read
 
     def carried(self) -> dict[str, Any]:
         """Returns the arguments with which a later process continues."""
-        return {"pending": self._pending, "loss_tokens": self.loss_tokens}
+        return {"pending": self._pending, "loss_tokens": self.loss_tokens} | ({"skipped": self._skipped} if self._skipped else {})
 
     def flush(self) -> None:
         """Writes lines that wait for room; UserError if there is none."""
@@ -148,35 +143,38 @@ class StepMetrics:
     def add(self, first: int, count: int, scalars: np.ndarray, vectors: dict[str, np.ndarray]) -> float:
         """Adds the `count` steps after `first`, rows of `scalars` [K, names] and `vectors`; returns the last loss.
 
-        Raises Diverged at the first step that is not finite, after the steps before it were taken.
+        Steps that were left out are counted and enter no mean.
         """
-        finite = np.isfinite(scalars[:count])
-        if not finite.all():
-            sound = int(np.flatnonzero(~finite.all(axis=1))[0])
-            self._take(first, sound, scalars, vectors)
-            name = next(name for name, column in self._column.items() if not finite[sound, column])
-            raise Diverged(first + sound + 1, f"{name} is {scalars[sound, self._column[name]]}")
-        self._take(first, count, scalars, vectors)
-        return float(scalars[count - 1, self._column["loss"]])
-
-    def _take(self, first: int, count: int, scalars: np.ndarray, vectors: dict[str, np.ndarray]) -> None:
-        self.loss_tokens += float(scalars[:count, self._column["weight"]].sum(dtype=np.float64))
+        rows = scalars[:count]
+        skipped = rows[:, self._column["skipped"]] > 0
+        self.loss_tokens += float(rows[~skipped, self._column["weight"]].sum(dtype=np.float64))
         self._since += count
-        for i, row in enumerate(scalars[:count].tolist()):
-            self._pending.append(row)
+        for i, row in enumerate(rows.tolist()):
+            if skipped[i]:
+                self._skipped += 1
+            else:
+                self._pending.append(row)
+                self._loss = row[self._column["loss"]]
             step = first + i + 1
             if step % self._every == 0 or step == self._total:
                 self._write(step, {name: value[i].tolist() for name, value in vectors.items()})
+        return self._loss
 
     def _write(self, step: int, vectors: dict[str, list]) -> None:
-        """Writes a line: loss per target over the steps since the last line, means of other scalars, the last learning rate and vectors."""
-        values = np.asarray(self._pending, np.float64)
-        weights = values[:, self._column["weight"]]
+        """Writes a line: loss per target over the steps since the last line, means of other scalars, the last learning rate and vectors.
+
+        Steps that were left out are its `skipped`; where all were, it has no loss.
+        """
         row: dict[str, Any] = {"step": step, "tokens": step * self._tokens}
-        row |= {name: float(values[:, column].mean()) for name, column in self._column.items()}
-        row["loss"] = float(values[:, self._column["loss"]] @ weights / max(weights.sum(), 1.0))
-        row["learning_rate"] = float(values[-1, self._column["learning_rate"]])
+        if self._pending:
+            values = np.asarray(self._pending, np.float64)
+            weights = values[:, self._column["weight"]]
+            row |= {name: float(values[:, column].mean()) for name, column in self._column.items() if name != "skipped"}
+            row["loss"] = float(values[:, self._column["loss"]] @ weights / max(weights.sum(), 1.0))
+            row["learning_rate"] = float(values[-1, self._column["learning_rate"]])
+        if self._skipped:
+            row["skipped"] = self._skipped
         now = time.monotonic()
         row["tokens_per_second"] = round(self._since * self._tokens / max(now - self._clock, 1e-9))
         self._log.write(row | self.alarms | vectors)
-        self._pending, self._clock, self._since = [], now, 0
+        self._pending, self._skipped, self._clock, self._since = [], 0, now, 0

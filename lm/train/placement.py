@@ -1,6 +1,7 @@
 """Places a run's weights and optimizer state: their shardings and memories between steps and during an update."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, Optional, Protocol
 
@@ -11,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lm.errors import UserError
 from lm.optim.optimizer import make_optimizer, state_shardings
 from lm.sharding import RULES, shardings
+from lm.train import spikes
 from lm.train.config import RunConfig
 from lm.types import Inputs, Outputs, Params, TrainState
 
@@ -80,8 +82,10 @@ def abstract_state(config: RunConfig, model: Model, mesh: Mesh) -> TrainState:
 
     params = jax.tree.map(place, model.abstract(), model.shardings(mesh))
     opt_state = jax.tree.map(place, _abstract_optimizer(config, model), _state_shardings(config, model, mesh))
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
-    return TrainState(step=step, params=params, opt_state=opt_state)
+    everywhere, judged = NamedSharding(mesh, PartitionSpec()), config.bad_steps
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    window = None if judged.spike is None else jax.eval_shape(functools.partial(spikes.empty, judged.window))
+    return TrainState(step=step, params=params, opt_state=opt_state, spikes=jax.tree.map(lambda x: place(x, everywhere), window))
 
 
 def on_one_device(tree: Any) -> int:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.losses import LossFn, pretraining
 from lm.optim.optimizer import make_optimizer
+from lm.train import spikes
 from lm.train.config import RunConfig
 from lm.train.derived import row_of
 from lm.train.feed import abstract_batch
@@ -108,11 +109,13 @@ def lower(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Optional[Loss
         micro_batches=config.execution.micro_batches,
         layer_norms=axes if config.log.layer_norms else None,
         layout=layout_of_update(config, model, mesh),
+        spike=config.bad_steps.spike,
     )
 
     def init(seed: jax.Array) -> TrainState:
         params = model.init(jax.random.key(seed))
-        return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+        window = None if config.bad_steps.spike is None else spikes.empty(config.bad_steps.window)
+        return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params), spikes=window)
 
     state = abstract_state(config, model, mesh)
     batches = abstract_batch(row_of(config), (config.execution.steps_per_dispatch, config.batch_size), mesh)

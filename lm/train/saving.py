@@ -30,12 +30,22 @@ class Saver:
       newest: the step that the run goes on from; None at its start.
       patience: seconds without a new checkpoint after which a save that fails ends the run.
       alarm: prints a line.
+      rewind_every: the steps between checkpoints that the run may go back to, the newest of which is kept; None: it never does.
     """
 
-    def __init__(self, workdir: Path, keep: int, newest: Optional[int], patience: float, alarm: Callable[[str], None]):
+    def __init__(
+        self,
+        workdir: Path,
+        keep: int,
+        newest: Optional[int],
+        patience: float,
+        alarm: Callable[[str], None],
+        rewind_every: Optional[int] = None,
+    ):
         self.newest = newest
         self.failures = 0  # saves in a row that failed
         self._workdir, self._keep, self._patience, self._alarm = workdir, keep, patience, alarm
+        self._rewind_every = rewind_every
         self._known = set() if newest is None else {newest}
         self._since = time.monotonic()
         self._step: Optional[int] = None  # of the save under way
@@ -73,7 +83,7 @@ class Saver:
     def _write(self, state: TrainState, host: dict[str, Any], run_record: Optional[record.Record]) -> None:
         began = time.monotonic()
         try:
-            checkpoint.save(self._workdir, state, host, keep=self._keep, known=self._known)
+            checkpoint.save(self._workdir, state, host, keep=self._keep, known=self._known, rewind_every=self._rewind_every)
             if run_record is not None:
                 record.write(self._workdir, run_record)
             self._seconds = time.monotonic() - began
@@ -108,6 +118,13 @@ class Saver:
         if distributed.first(lambda: self.age > self._patience):
             raise type(error)(f"{line} (for {self.age / 60:.0f} minutes, which is more than checkpoint.patience_minutes)") from error
         self._alarm(f"ALARM: {line}; {newest}, and training goes on for {(self._patience - self.age) / 60:.0f} minutes without a new one")
+
+    def go_back(self, step: int) -> None:
+        """Removes the checkpoints after `step`, which the run has gone back to and leaves on another way."""
+        self.leave()
+        distributed.first(lambda: checkpoint.remove_after(self._workdir, step, self._known))
+        self.newest = step or None
+        self._known = {known for known in self._known if known <= step}
 
     def leave(self) -> None:
         """Waits for the save under way, when the run ends for another reason than its outcome."""

@@ -11,6 +11,7 @@ from lm.losses import LossFn
 from lm.optim.descent import learning_rate
 from lm.optim.schedules import Schedule
 from lm.sharding import STACK_AXES
+from lm.train import spikes
 from lm.train.placement import Layout
 from lm.types import Batch, Hyper, Params, TrainState
 
@@ -27,8 +28,12 @@ def make_step(
     micro_batches: int = 1,
     layer_norms: Optional[Params] = None,
     layout: Layout = Layout(),
+    spike: Optional[float] = None,
 ) -> Step:
     """Builds the training step, which is not yet jitted: jit it with `donate_argnums=0`.
+
+    A step whose loss or gradient is not finite, or is a spike, leaves weights and optimizer state as they are, and only the count of steps
+    goes on. The choice is made leaf by leaf in the update itself, which has both values at hand: it reads no array once more.
 
     Args:
       loss_fn: the loss, as sums over weighted targets.
@@ -37,12 +42,13 @@ def make_step(
       micro_batches: gradient-accumulation micro-batches per step.
       layer_norms: the logical axes of the parameters, to measure norms per layer; None measures none.
       layout: the shardings and memories in which the update is made.
+      spike: the deviations above the median that make a spike (lm.train.spikes); None: none is one.
 
     Returns:
       step(state, frozen, batch, hyper) -> (state, metrics). Metrics are scalars of this step: `loss` (nats per weighted target), `weight`
-      (sum of target weights), `grad_norm` (before clipping), `learning_rate`, and `label_loss`, the labels' part of the loss, where the
-      objective has labels. With `layer_norms` also the model's statistics as `activations/..` and Euclidean norms as `gradients/..` and
-      `updates/..`: a vector over layers where a weight is stacked. A batch without targets has loss 0 and gradient 0.
+      (sum of target weights), `grad_norm` (before clipping), `learning_rate`, `skipped` (1 or 0), and `label_loss`, the labels' part of the
+      loss, where the objective has labels. With `layer_norms` also the model's statistics as `activations/..` and Euclidean norms as
+      `gradients/..` and `updates/..`: a vector over layers where a weight is stacked. A batch without targets has loss 0 and gradient 0.
     """
 
     def step(state: TrainState, frozen: Any, batch: Batch, hyper: Hyper) -> tuple[TrainState, Metrics]:
@@ -51,14 +57,19 @@ def make_step(
         (loss_sum, (weight_sum, aux)), grad_sums = accumulate(loss_fn, weights, frozen, batch, key, micro_batches)
         inverse = jnp.where(weight_sum > 0, 1.0 / jnp.maximum(weight_sum, 1e-30), 0.0)
         grads = layout.split(jax.tree.map(lambda g: g * inverse, grad_sums))
+        loss, grad_norm = loss_sum * inverse, optax.tree.norm(grads)
+        is_sound, window = judged(state.spikes, loss, grad_norm, weight_sum, spike)
         params, moments = layout.split(weights), layout.to_device(state.opt_state)
-        updates, opt_state = optimizer.update(grads, moments, params, step=state.step, hyper=hyper)
-        params, opt_state = layout.gather(optax.apply_updates(params, updates)), layout.to_host(opt_state)
+        updates, new_moments = optimizer.update(grads, moments, params, step=state.step, hyper=hyper)
+        new = optax.apply_updates(params, updates), new_moments
+        params, moments = jax.tree.map(lambda after, before: jnp.where(is_sound, after, before), new, (params, moments))
+        params, opt_state = layout.gather(params), layout.to_host(moments)
         metrics = {
-            "loss": loss_sum * inverse,
+            "loss": loss,
             "weight": weight_sum,
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": grad_norm,
             "learning_rate": learning_rate(schedule, state.step, hyper),
+            "skipped": 1.0 - is_sound,
         }
         if "label_loss_sum" in aux:
             metrics["label_loss"] = aux["label_loss_sum"] * inverse
@@ -66,9 +77,21 @@ def make_step(
             metrics |= {f"activations/{name}": value for name, value in named(aux) if not name.endswith("_sum")}
             metrics |= {f"gradients/{name}": norm for name, norm in norms(grads, layer_norms)}
             metrics |= {f"updates/{name}": norm for name, norm in norms(updates, layer_norms)}
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state, spikes=window), metrics
 
     return step
+
+
+def judged(
+    window: Optional[spikes.Window], loss: jax.Array, grad_norm: jax.Array, weight: jax.Array, factor: Optional[float]
+) -> tuple[jax.Array, Optional[spikes.Window]]:
+    """Returns whether a step may change the weights, and the window of sound steps after it."""
+    is_sound = jnp.isfinite(loss) & jnp.isfinite(grad_norm)  # one entry of the gradient that is not finite makes the norm so
+    if window is None or factor is None:
+        return is_sound, window
+    values = spikes.seen(loss, grad_norm)
+    is_sound &= ~spikes.is_spike(window, values, factor)
+    return is_sound, spikes.with_step(window, values, is_sound & (weight > 0))  # without targets there is no loss
 
 
 def accumulate(loss_fn: LossFn, params: Params, frozen: Any, batch: Batch, key: jax.Array, micro_batches: int) -> tuple[Sums, Params]:

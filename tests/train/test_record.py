@@ -12,6 +12,8 @@ from lm.train.environment import environment
 from lm.train.eval_steps import evaluation_steps
 from lm.train.progress import Progress
 
+COLUMNS = ("loss", "weight", "learning_rate", "skipped")
+
 
 def test_json_has_no_nan(tmp_path):
     record.write_json(tmp_path / "x.json", {"a": np.float32(np.nan), "b": [np.int64(3), float("inf")], "c": np.arange(2)})
@@ -40,22 +42,25 @@ def test_a_torn_tail_is_skipped_and_later_lines_are_dropped(tmp_path):
 
 def test_lines_weigh_losses_by_their_targets(tmp_path):
     log = metrics.MetricsLog(tmp_path, 0, tensorboard=False)
-    steps = metrics.StepMetrics(log, ("loss", "weight", "learning_rate"), every=2, total_steps=3, tokens_per_step=8)
-    steps.add(0, 3, np.asarray([[1.0, 1.0, 0.1], [4.0, 3.0, 0.2], [5.0, 0.0, 0.3]]), {})
+    steps = metrics.StepMetrics(log, COLUMNS, every=2, total_steps=3, tokens_per_step=8)
+    steps.add(0, 3, np.asarray([[1.0, 1.0, 0.1, 0.0], [4.0, 3.0, 0.2, 0.0], [5.0, 0.0, 0.3, 0.0]]), {})
     log.close()
     rows = metrics.read(tmp_path)
     assert [(row["step"], row["loss"], row["learning_rate"]) for row in rows] == [(2, 3.25, 0.2), (3, 0.0, 0.3)]
     assert steps.loss_tokens == 4.0
 
 
-def test_steps_before_a_divergence_count(tmp_path):
+def test_steps_that_were_left_out_are_counted_and_enter_no_mean(tmp_path):
     log = metrics.MetricsLog(tmp_path, 0, tensorboard=False)
-    steps = metrics.StepMetrics(log, ("loss", "weight", "learning_rate"), every=1, total_steps=9, tokens_per_step=8)
-    with pytest.raises(metrics.Diverged, match="loss is nan") as caught:
-        steps.add(4, 3, np.asarray([[1.0, 8.0, 0.1], [np.nan, 8.0, 0.1], [1.0, 8.0, 0.1]]), {})
+    steps = metrics.StepMetrics(log, COLUMNS, every=2, total_steps=9, tokens_per_step=8)
+    bad = [np.nan, 8.0, 0.1, 1.0]
+    assert steps.add(0, 3, np.asarray([[1.0, 8.0, 0.1, 0.0], bad, bad]), {}) == 1.0
+    later = metrics.StepMetrics(log, COLUMNS, every=2, total_steps=9, tokens_per_step=8, **json.loads(json.dumps(steps.carried())))
+    later.add(3, 3, np.asarray([bad, bad, [2.0, 8.0, 0.1, 0.0]]), {})
     log.close()
-    assert caught.value.step == 6
-    assert (steps.loss_tokens, [row["step"] for row in metrics.read(tmp_path)]) == (8.0, [5])
+    rows = [(row["step"], row.get("loss"), row.get("skipped")) for row in metrics.read(tmp_path)]
+    assert rows == [(2, 1.0, 1), (4, None, 2), (6, 2.0, 1)]
+    assert later.loss_tokens == 16.0
 
 
 def test_evaluations_are_log_spaced_the_same_for_every_run():
