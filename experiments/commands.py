@@ -177,11 +177,12 @@ class Commands:
         return directory.write(made, self.root, self.data_dir)
 
     def _reset(self, from_start: bool, named: Sequence[str]) -> int:
-        """Makes failed cells free to train again, or those that are named, cancelled ones as well. Returns how many there were."""
+        """Makes failed cells free to train again, or those that are named, whatever ended them but success. Returns how many there were."""
         cells = directory.open_study(self.root)["cells"]
         ids = self._ids(named) if named else [cell["id"] for cell in cells]
-        freed = leases.retry(self.root, ids, from_start=from_start, states=("failed", "cancelled") if named else ("failed",))
-        self._say(f"{len(freed)} failed cells are trained again" if freed else "no cell has failed; `run` trains those that are missing")
+        freed = leases.retry(self.root, ids, from_start=from_start, states=("failed", "cancelled", "diverged") if named else ("failed",))
+        none = "no such cell has ended without success" if named else "no cell has failed; `run` trains those that are missing"
+        self._say(f"{len(freed)} {'named' if named else 'failed'} cells are trained again" if freed else none)
         forecast = gate.read_forecast(self.root)
         if forecast is not None and any(cell["stage"] == 0 for cell in cells if cell["id"] in freed):
             self._say(f"the forecast of {forecast['time']} was made without them and stays as it is")

@@ -26,7 +26,7 @@ from lm.train.progress import show
 from lm.usage import usage
 
 WITH_VALUE = ("config", "workdir", "init_from", "fall_back", "profile", "time_limit", *distributed.FLAGS)
-SWITCHES = ("help", "print_config", "dry_run")
+SWITCHES = ("help", "print_config", "dry_run", "retry")
 
 
 class Arguments(NamedTuple):
@@ -160,8 +160,9 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(dry_run(config, init_from, Path(workdir) if workdir else None))
         return 0
     assert workdir is not None
+    how = {"init_from": init_from, "profile": profile, "fall_back": fall_back, "retry": "retry" in arguments.switches}
     with signals.Stop(at_once=True, seconds=seconds), distributed.joined(hosts):
-        return train(config, Path(workdir), init_from=init_from, profile=profile, fall_back=fall_back)
+        return train(config, Path(workdir), **how)
 
 
 def train(config: RunConfig, workdir: Path, **how: Any) -> int:

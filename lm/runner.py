@@ -41,6 +41,7 @@ def train_run(
     log: Optional[Log] = None,
     table: bool = False,
     fall_back: Optional[FallBack] = None,
+    retry: bool = False,
 ) -> record.Record:
     """Trains a run in `workdir`, or continues it.
 
@@ -52,6 +53,7 @@ def train_run(
       log: the function that prints a line (default: silent).
       table: whether to print the parameters before the first step.
       fall_back: what to do where the newest checkpoint is not sound (lm.train.checkpoint.restore); None refuses.
+      retry: whether to train a diverged run on from its newest checkpoint.
 
     Returns:
       The run's record, which is also in run.json.
@@ -75,8 +77,10 @@ def train_run(
     first_weights = record.first_weights(before, source)
     facts = facts_of(config, data, first_weights)
     if before and before["id"] == facts.id and before["status"] in ("completed", "diverged"):
-        say(f"{workdir} holds this run, {before['status']}: nothing to do")
-        return before
+        if before["status"] == "completed" or not retry:
+            say(f"{workdir} holds this run, {before['status']}: nothing to do{again(before)}")
+            return before
+        record.write(workdir, record.reopened(before))
     if table:
         say(describe(parts, source, first_weights) + "\n")
     # The evaluator comes first: it refuses tokens that lose text.
@@ -86,6 +90,11 @@ def train_run(
         config, workdir, stream, program, facts=facts, source=source, evaluate=evaluate, attention_backend=parts.attention, log=log,
         profile=profile, fall_back=fall_back,
     )  # fmt: skip
+
+
+def again(before: record.Record) -> str:
+    """Returns what a user is told of a run that has ended: nothing more of one that completed."""
+    return "; --retry trains it on from its newest checkpoint" if before["status"] == "diverged" else ""
 
 
 def train_cell(config: RunConfig, workdir: Path) -> record.Record:

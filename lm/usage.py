@@ -22,6 +22,7 @@ Trains one configuration, or continues an interrupted run of the same configurat
   --init_from=RUN          begins with the weights of another run, trained or imported, in a work directory of its own
   --fall_back=older        where the newest checkpoint is damaged: sets it aside and goes on from an older one; --fall_back=nothing
                            does so from the start too, where none is sound (default: stops)
+  --retry                  trains a run that has diverged on from its newest checkpoint (default: leaves it as it is)
   --config.KEY=VALUE       sets one value of the configuration, in any order; the keys are listed below
   --print_config           prints the resulting configuration as JSON and exits
   --dry_run                prints parameters, FLOPs, steps and memory, and exits

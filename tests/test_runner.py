@@ -1,6 +1,7 @@
 """One run end to end, on the real parts: text files in, record out; resumed, repeated and refused."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -9,14 +10,16 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
-from lm import run, runner
+from lm import replay, run, runner
 from lm.config import apply_overrides, identity, to_dict
 from lm.data.stream import TrainStream
 from lm.errors import UserError, run_cli
 from lm.evals.__main__ import evaluate_loss
 from lm.evals.__main__ import main as evaluate_command
+from lm.train import bundle, record
 from lm.train.config import RunConfig
 from tests.small_run import text_files
 
@@ -187,3 +190,60 @@ def test_ctrl_c_loses_nothing(config, finished, tmp_path, monkeypatch, capsys):
     stopped = json.loads((tmp_path / "run" / "run.json").read_text())
     assert 5 <= stopped["steps"] < STEPS
     assert (tmp_path / "run" / "checkpoints" / f"{stopped['steps']:08d}").is_dir()
+
+
+@pytest.mark.parametrize(("bad", "start"), [(2, None), (9, 8)])
+def test_a_bad_step_is_repeated_from_its_bundle(config, tmp_path, monkeypatch, capsys, bad, start):
+    """A weight of row 5 is infinite in the process that trains; the text on disk is sound."""
+    iterate = TrainStream.iterate
+
+    def odd(self, first, last):
+        for k, batch in zip(range(first, last), iterate(self, first, last), strict=True):
+            if k == bad:
+                weights = batch.weights.copy()
+                weights[5, 7] = np.inf
+                batch = dataclasses.replace(batch, weights=weights)
+            yield batch
+
+    config = apply_overrides(config, ["checkpoint.every_steps=4"])
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStream, "iterate", odd)
+        found = runner.train_run(config, tmp_path / "run")
+    assert (found["status"], found["bad_steps"]["count"]) == ("completed", 1)
+    folder = bundle.path_of(tmp_path / "run", bad + 1)
+    assert bundle.read(folder)[0]["checkpoint"] == start
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert replay.main([str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert f"step {bad + 1} on batch {bad}: loss nan, grad_norm nan, as recorded" in said
+    assert "row 5 of 8: nan nats" in said
+    assert "gives another batch" in said  # the text is not at fault
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    # Without the infinite weight it is another step, and that is told.
+    np.savez(folder / "batch.npz", **{name: value for name, value in vars(batch_of_text(config, bad)).items() if value is not None})
+    assert replay.main([str(folder)]) == 1
+    assert "recorded were loss nan" in capsys.readouterr().out
+    with pytest.raises(UserError, match=bundle.FOLDER):
+        replay.main([str(tmp_path / "run")])
+
+
+def batch_of_text(config, k):
+    data = runner.prepare_data(config.data, config.data_dir, runner._silent)
+    return TrainStream(data, config.data, config.batch_size, config.seed, vocab_size=config.model.vocab_size)[k]
+
+
+def test_the_command_trains_a_diverged_run_on_when_it_is_asked_to(config, tmp_path, monkeypatch):
+    iterate = TrainStream.iterate
+
+    def odd(self, first, last):
+        for k, batch in zip(range(first, last), iterate(self, first, last), strict=True):
+            yield dataclasses.replace(batch, weights=batch.weights * np.float32(np.nan)) if k == 9 else batch
+
+    command = command_line(apply_overrides(config, ["bad_steps.policy=stop", "checkpoint.every_steps=4"]), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStream, "iterate", odd)
+        assert run.main(command) == 1
+    assert run.main(command) == 1
+    assert run.main([*command, "--retry"]) == 0
+    found = record.read(tmp_path / "run")
+    assert (found["status"], found["steps"], found["resumes"][0]["step"]) == ("completed", 12, 8)

@@ -27,6 +27,7 @@ from typing import Any, Optional
 from lm import files
 from lm.errors import UserError
 from lm.study import machine, records
+from lm.train.record import reopened
 
 LEASE_SECONDS = 90.0  # what a worker may rely on after a heartbeat, by its own clock
 STALE_SECONDS = 120.0  # what others wait for the next heartbeat: longer, so that a worker stops before another begins
@@ -246,7 +247,7 @@ def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool, sta
         study_dir: the study's directory
         cell_ids: the cells to look at
         from_start: train them from their start, not from their newest checkpoint; without readable records they are in any case
-        states: the states of the cells that are made free: "failed", "cancelled"
+        states: the states of the cells that are made free: "failed", "cancelled", "diverged"
     """
     freed = []
     for cell_id in cell_ids:
@@ -264,7 +265,9 @@ def retry(study_dir: pathlib.Path, cell_ids: list[str], *, from_start: bool, sta
                     shutil.rmtree(folder)
                 _clear(cell)
             else:
-                lease.begin()
+                path = lease.begin() / records.FILE
+                if record.get("status") == "diverged":  # which training would return as it is
+                    files.write_json(path, reopened(record))
             for epoch in _claimed(cell):
                 _empty(_claim(cell, epoch))  # forgets the workers that died, and the errors
             freed.append(cell_id)

@@ -10,7 +10,7 @@ STATES = {
     "running": "a worker trains it",
     "preempted": "its run has begun and its worker is gone; the next one goes on from the newest checkpoint",
     "completed": "its run reached its end",
-    "diverged": "its losses grew without bound, which is a result",
+    "diverged": "loss or gradient were not finite in more steps than it may leave out, which is a result",
     "failed": "it ended with an error twice, ran out of memory, or its workers were killed again and again",
     "cancelled": "a user asked that it be left out",
 }
@@ -42,5 +42,5 @@ TRANSITIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("running", "complete"): ("completed",),
     ("running", "diverge"): ("diverged",),
     **dict.fromkeys([(state, "cancel") for state in OPEN], ("cancelled",)),
-    **dict.fromkeys([(state, "retry") for state in ("failed", "cancelled")], ("pending", "preempted", "queued")),
+    **dict.fromkeys([(state, "retry") for state in ("failed", "cancelled", "diverged")], ("pending", "preempted", "queued")),
 }

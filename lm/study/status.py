@@ -112,7 +112,8 @@ def excluded(status: Status, root: pathlib.Path, retry: str) -> list[str]:
     if failed := status.count("failed"):
         lines.append(f"{_cells(failed)} failed and fits leave them out; when the cause is mended, train them again: {retry}")
     if diverged := status.count("diverged"):
-        lines.append(f"{_cells(diverged)} diverged, which is a result: fits leave them out, and the same configuration would diverge again")
+        why = "which is a result, unless text or device were at fault: fits leave them out"
+        lines.append(f"{_cells(diverged)} diverged, {why}, and with the cells' ids `{retry} ID ...` trains them on")
     return lines
 
 

@@ -5,7 +5,8 @@
     data                      fingerprint and counts of the data set
     parameters                by group: embedding, position, head, blocks, norms, total, non_embedding, matmul
     likelihood                class of the held-out losses: "text" (whole documents) or "pairs" (the objective's targets)
-    tokens                    document (D), decoder_stream and encoder_stream (with padding), loss; bytes: UTF-8 bytes of the documents read
+    tokens                    document (D), decoder_stream and encoder_stream (with padding); loss, without bad
+                              steps; bytes: UTF-8 bytes of the documents read
     flops                     of the whole training run by convention: 6nd, matmul_full, matmul_causal, and 6nd_naive of an encoder-decoder;
                               xla: XLA's own count, or null
     steps                     number of updates made
@@ -14,6 +15,7 @@
     curve                     points with step, tokens, flops (matmul_causal), nats_per_byte (of pairs: nats_per_token), lr_ratio, decayed
     environment               versions, devices, attention; of a pipeline also pipeline_bubble, the share of ticks in which stages idle
     resumes (step, changes of execution)
+    bad_steps                 if there were any: count, listed (the first, with reasons), rewinds (where it went back, and the next batch)
     imported                  if imported: the directory that the first weights are from, their SHA-256, family and ids of special tokens
     init_from                 if it begins with another run's weights: that run's directory, id and step; family and ids if that has them
     seconds                   train, evaluate, checkpoint; total, which is their sum; compile, which runs of one shape share
@@ -153,6 +155,11 @@ def new(config: RunConfig, facts: Facts, environment: dict[str, Any]) -> Record:
         "seconds": dict.fromkeys(("total", "train", "evaluate", "compile", "checkpoint"), 0.0),
         "resumes": [],
     }
+
+
+def reopened(before: Record) -> Record:
+    """Returns the record of a run that has diverged as that of one that goes on."""
+    return before | {"status": "running", "reason": None}
 
 
 def check_same(old: Record, new: Record, workdir: Path) -> list[str]:

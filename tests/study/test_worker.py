@@ -84,6 +84,10 @@ def test_a_cell_that_fails_or_diverges_is_recorded_and_stops_no_other(root, monk
     assert _work(root) == 1
     assert next(row for row in read_rows(root) if row.id == rows[24].id).completed
     assert "asked to raise" in (root / "cells" / rows[24].id / "failures.txt").read_text(encoding="utf-8")
+    monkeypatch.delenv("FAKE_DIVERGE")
+    assert leases.retry(root, [rows[32].id], from_start=False, states=("failed", "diverged")) == [rows[32].id]  # unless a user names it
+    assert _work(root) == 1
+    assert next(row for row in read_rows(root) if row.id == rows[32].id).completed
 
 
 @pytest.mark.parametrize("from_start", [False, True])

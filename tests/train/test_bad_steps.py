@@ -232,3 +232,14 @@ def test_settings_are_part_of_what_a_run_is_and_their_defaults_are_not():
     for field in dataclasses.fields(BadStepsConfig):
         other = BadStepsConfig(**{field.name: "stop" if field.name == "policy" else 7})
         assert identity(dataclasses.replace(CONFIG, bad_steps=other)) != default
+
+
+def test_a_diverged_run_that_is_opened_again_goes_on_from_its_newest_checkpoint(tmp_path, program):
+    """Its numbers were bad on a faulty device; on a sound one it is the undisturbed run bit for bit."""
+    run(tmp_path / "sound", program, StubStream(), policy="stop")
+    found = run(tmp_path / "again", program, OddStream(odd=((15, math.nan),)), with_saves(6), policy="stop")
+    assert (found["status"], found["steps"]) == ("diverged", 16)
+    assert run(tmp_path / "again", program, StubStream(), with_saves(6), policy="stop") == found  # not unless it is asked for
+    record.write(tmp_path / "again", record.reopened(found))
+    assert run(tmp_path / "again", program, StubStream(), with_saves(6), policy="stop")["resumes"][0]["step"] == 12
+    assert_equal_arrays(arrays(tmp_path / "again", program), arrays(tmp_path / "sound", program))
