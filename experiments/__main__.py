@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-cells", type=int, default=None, metavar="N", help="with run: train the N shortest cells that are missing")
     parser.add_argument("--detach", action="store_true", help="with run --backend: submit what is missing and end")
     parser.add_argument("--follow", "-f", action="store_true", help="with logs: go on while the worker writes")
+    parser.add_argument("--watch", action="store_true", help="with status: show it until every cell has ended")
     parser.add_argument(
         "--train", default=None, metavar="MODULE:FUNCTION", help="training function of the workers (default: lm.runner:train_cell)"
     )
@@ -110,13 +111,15 @@ def main(argv: Optional[list[str]] = None) -> int:
         max_cells=args.max_cells,
     )
     made = commands.Commands(study, root, args.data_dir, how, out, topology, timeout, _retry(args), terms, args.without_data)
-    return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow)
+    return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow or args.watch)
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends with a line for flags that need another verb or flag."""
     if args.json and args.verb not in ("fit", "status"):
         parser.error("--json needs the verb fit or status")
+    if args.watch and (args.verb != "status" or args.json):
+        parser.error("--watch needs the verb status, without --json")
     if args.from_start and args.verb != "retry":
         parser.error("--from-start needs the verb retry")
     if args.topology is not None and args.verb != "plan":

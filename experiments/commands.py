@@ -14,8 +14,8 @@ from typing import Any, Optional, TextIO, Union
 from experiments import cost, preflight
 from experiments.comparison_results import ComparisonResults
 from experiments.grid_results import GridResults
-from launch import scheduled
-from launch.backend import Backend
+from launch import scheduled, table
+from launch.backend import Backend, Job
 from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
@@ -103,14 +103,7 @@ class Commands:
         if verb not in self._results.VERBS:
             raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
-            queue = [job for _, job in scheduled.live(self.root)]
-            state = status_lib.read_status(self.root, on_their_way=frozenset((job.kind.stage, job.kind.devices) for job in queue))
-            if as_json:
-                print(json.dumps(status_lib.described(state, self.root), indent=1), flush=True)
-            else:
-                self._say(status_lib.render(state, self.root, self.retry))
-                self._say(scheduled.queue_words(queue)) if queue else None
-            return 0
+            return self._status(as_json=as_json, watch=follow)
         if verb == "plan":
             made = self._plan()
             self._say(plan_table.render(made, self._launcher.count))
@@ -133,6 +126,31 @@ class Commands:
             return 0
         failed = self._run() if verb in ("all", "run", "retry") else 0
         return self._results.do(verb, as_json=as_json) or int(failed > 0)
+
+    def _status(self, *, as_json: bool, watch: bool) -> int:
+        """Shows the state of the study, once or until every cell has ended."""
+        known: dict[str, status_lib.CellStatus] = {}
+
+        def read() -> tuple[status_lib.Status, list[Job]]:
+            queue: list[Job] = []
+            try:
+                queue = [job for _, job in scheduled.live(self.root)]
+            except UserError as error:
+                print(f"the queue is not known: {error}", file=sys.stderr)
+            kinds = frozenset((job.kind.stage, job.kind.devices) for job in queue)
+            return status_lib.read_status(self.root, known=known, on_their_way=kinds), queue
+
+        def draw() -> tuple[str, bool]:
+            state, queue = read()
+            return table.render(state, self.root, self.retry, queue), state.finished < len(state.cells)
+
+        if as_json:
+            print(json.dumps(status_lib.described(read()[0], self.root), indent=1), flush=True)
+        elif watch:
+            table.watch(draw, self.out)
+        else:
+            self._say(draw()[0])
+        return 0
 
     @property
     def _results(self) -> Union[GridResults, ComparisonResults]:

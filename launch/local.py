@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 import lm
+from launch import table
 from launch.places import Place, places
 from launch.view import View
 from lm.errors import OVER, UserError, run_cli, status_after
@@ -229,7 +230,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     signals.interrupt()  # stops the workers, as Ctrl-C does
     state = LocalWorkers(args.workers, args.train).run(args.study_dir, lambda: False)
     retry = shlex.join(["python", "-m", "experiments", directory.open_study(args.study_dir)["name"], "retry", f"--dir={args.study_dir}"])
-    print(status_lib.render(state, args.study_dir, retry))
+    print(table.render(state, args.study_dir, retry))
     return int(state.count("failed") > 0)
 
 

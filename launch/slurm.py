@@ -195,6 +195,7 @@ def _minutes(text: str) -> Optional[int]:
 # What commands say, and what helps.
 ADVICE = (
     ("Unable to contact slurm controller", "the controller does not answer: try again when `scontrol ping` says UP"),
+    ("Could not establish a configuration source", "this machine knows no cluster: run it on a login node, or set SLURM_CONF"),
     ("invalid partition", "give --partition one that `sinfo` lists"),
     ("Invalid account", "give --account one that `sacctmgr show associations user=$USER` lists"),
     ("Invalid qos", "give --qos one that your account has"),

@@ -215,7 +215,7 @@ def test_a_comparison_goes_through_the_same_commands(trio):
     assert trio.do("all") == 0  # the second time nothing is written
     assert {path: path.stat().st_mtime_ns for path in trio.root.rglob("*") if path.is_file()} == before
     trio.do("status")
-    assert re.search(r"denoising: prefix_lm +3/3 completed", trio.out.getvalue())
+    assert re.search(r"denoising: prefix_lm +3 +3\n", trio.out.getvalue())
     assert "forecast" not in trio.out.getvalue()
 
 

@@ -15,12 +15,13 @@ import time
 import pytest
 import small_study
 
-from launch import local, logs, places
+from launch import local, logs, places, table
 from launch.local import LocalWorkers
 from launch.view import View
 from lm import files, platforms
 from lm.errors import UserError
-from lm.study import directory, gate, leases, records
+from lm.preflight.topologies import CHIPS
+from lm.study import directory, gate, leases, plan_table, records
 from lm.study import status as status_lib
 from lm.study.rows import read_rows
 
@@ -257,12 +258,17 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     study = small_study.planned(root)
     running, failed = study["cells"][0], study["cells"][1]
     folder = leases.claim(root, running["id"]).begin()
-    (folder / "metrics.jsonl").write_text(f'{{"step": {running["steps"] // 2}, "loss": 2.5}}\n{{"st')
+    half, rate = running["steps"] // 2, 1000.0
+    files.write_json(folder / "run.json", {"environment": {"device": "1 x NVIDIA H100 80GB HBM3"}})
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": half, "loss": 2.5, "tokens_per_second": rate}) + '\n{"st')
     diverged = records.sealed({"status": "diverged", "reason": "loss is not finite"}, 1)
     files.write_json(root / "cells" / failed["id"] / "run.json", diverged)
-    text = status_lib.render(status_lib.read_status(root), root, "retry")
-    assert f"running  cell {running['id']}" in text
-    assert f"50% of {running['steps']:,} steps, training loss 2.500" in text
+    text = table.render(status_lib.read_status(root), root, "retry")
+    line = next(line for line in text.splitlines() if line.startswith(running["id"]))
+    share = rate * running["flops"]["matmul_causal"] / running["tokens"] / CHIPS["h100"].flops
+    left = plan_table.duration(0.5 * running["tokens"] / rate)
+    assert line.split()[-6:-3] == [f"{half:,}/{running['steps']:,}", "2.500", "1k"]
+    assert line.split()[-2:] == [f"{share:.0%}", left]
     assert re.search(rf"diverged cell {failed['id']} .*: loss is not finite", text)
     assert "0/19 cells completed, 1 diverged, 1 running" in text
     assert "the forecast is not written yet" in text

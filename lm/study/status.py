@@ -20,6 +20,8 @@ _PLACE = ("id", "role", "stage", "budget", "group", "variant", "seed", "tokens",
 class CellStatus:
     """The state of one cell (lm.study.states).
 
+    `step`, `tokens_per_second` and `device` are of a run that has begun and not ended.
+
     `progress` is the share of steps done, and `loss` the last one known, in `unit`.
     """
 
@@ -30,6 +32,9 @@ class CellStatus:
     reason: Optional[str]
     seconds: float
     unit: str = UNITS["text"]
+    step: int = 0
+    tokens_per_second: Optional[float] = None
+    device: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,35 +126,8 @@ def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
 
 
-def render(status: Status, root: pathlib.Path, retry: str) -> str:
-    """Returns a study's state as text: a line for each group of cells and for each running cell, those of `excluded`, and the total."""
-    groups: dict[str, list[CellStatus]] = collections.defaultdict(list)
-    for c in status.cells:
-        groups[naming.group(c.cell)].append(c)
-    lines, width = [], max(map(len, groups))
-    for group, members in groups.items():
-        done = sum(m.state == "completed" for m in members)
-        lines.append(f"{group:{width}s}  {done}/{len(members)} completed")
-    for c in status.cells:
-        cell = c.cell
-        name = f"cell {cell['id']} ({naming.words(cell)})"
-        if c.state == "running":
-            loss = f", training loss {c.loss:.3f}" if c.loss is not None else ""
-            lines.append(f"running  {name}: {c.progress:.0%} of {cell['steps']:,} steps{loss}")
-    lines += excluded(status, root, retry)
-    others = "".join(
-        f", {count} {state}"
-        for state in ("failed", "diverged", "cancelled", "running", "preempted", "queued")
-        if (count := status.count(state))
-    )
-    total = f"{status.count('completed')}/{len(status.cells)} cells completed{others}, "
-    total += f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs"
-    waiting = "; the forecast is not written yet" if any(c.cell["stage"] for c in status.cells) and not status.forecast else ""
-    return "\n".join([*lines, f"{root}: {total}{waiting}"])
-
-
 def described(status: Status, root: pathlib.Path) -> dict[str, Any]:
-    """Returns a study's state as JSON values: what `render` says, and for each cell its place, size, state, progress, loss and reason.
+    """Returns a study's state as JSON values: what `status` shows, and for each cell its place, size, state, progress, loss and reason.
 
     Missing losses are null, and so are losses that are not finite.
     """
@@ -164,6 +142,7 @@ def _described(c: CellStatus) -> dict[str, Any]:
     place = {name: c.cell[name] for name in _PLACE if name in c.cell}
     loss = c.loss if c.loss is not None and math.isfinite(c.loss) else None
     state = {"state": c.state, "progress": c.progress, "loss": loss, "unit": c.unit, "reason": c.reason, "seconds": c.seconds}
+    state |= {"step": c.step, "tokens_per_second": c.tokens_per_second} if c.state in ("running", "preempted") else {}
     return place | {"params": c.cell["params"]["total"]} | state
 
 
@@ -188,7 +167,11 @@ def _on_the_way(cell: dict[str, Any], state: str, workdir: pathlib.Path) -> Cell
     """Returns the state of a cell that has begun, with what its metrics say last."""
     last = _last_metrics(workdir / "metrics.jsonl")
     progress = min(1.0, last.get("step", 0) / max(cell["steps"], 1))
-    return CellStatus(cell, state, progress, last.get("loss"), None, 0.0)
+    device = (records.read(workdir).get("environment") or {}).get("device")
+    return CellStatus(
+        cell, state, progress, last.get("loss"), None, 0.0, step=last.get("step", 0), tokens_per_second=last.get("tokens_per_second"),
+        device=device,
+    )  # fmt: skip
 
 
 def _last_metrics(path: pathlib.Path) -> dict[str, Any]:
