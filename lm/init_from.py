@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm.data.config import SentencePieceFile, SentencePieceTokenizer
-from lm.data.tokenizer import build
 from lm.errors import UserError
 from lm.hf.families import effective
 from lm.model.config import ModelConfig
-from lm.train import record, sealed
+from lm.train import made_by, record, sealed
 from lm.train.config import RunConfig
 from lm.train.record import Source
+from lm.train.run_tokenizer import trained_pieces
 
 NONE = "none"  # random weights, on purpose
 
@@ -126,22 +125,9 @@ def require_tokenizer(source: Optional[Source], tokenizer: Any) -> None:
     config = _config(saved)
     if theirs is None or theirs == config.data.objective.tokenizer(base).fingerprint:
         return
-    file = _trained_pieces(config, theirs)
+    file = trained_pieces(config, theirs, config.data_dir)
     advice = "--config.data.tokenizer as there"
     if file is not None:
         advice = f"--config.data.tokenizer=sentencepiece_file --config.data.tokenizer.path={file}"
-    raise UserError(
-        f"--init_from={source.workdir} was trained with another tokenizer, whose ids mean other text: set {advice};"
-        " a run made before 0.6.0, which reads a tokenizer's own special ids, is continued with the version that made it, or begun anew"
-    )
-
-
-def _trained_pieces(config: RunConfig, fingerprint: str) -> Optional[Path]:
-    """Returns the file of the SentencePiece model that a run trained on its text, if it is still there."""
-    if not isinstance(config.data.tokenizer, SentencePieceTokenizer):
-        return None
-    for file in sorted(Path(config.data_dir).glob("tokenizers/*/tokenizer.model")):
-        found = build(SentencePieceFile(str(file)), [], config.data_dir)
-        if config.data.objective.tokenizer(found).fingerprint == fingerprint:
-            return file
-    return None
+    own_ids = f"; {made_by.other_tokenizer(saved)}" if "lost_bytes" not in saved["data"] and file is None else ""
+    raise UserError(f"--init_from={source.workdir} was trained with another tokenizer, whose ids mean other text: set {advice}{own_ids}")

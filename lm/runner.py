@@ -18,7 +18,7 @@ from lm.describe import describe
 from lm.evals.evaluator import make_evaluator
 from lm.init_from import find, require_tokenizer
 from lm.model.flops import ledger
-from lm.train import loop, record
+from lm.train import loop, made_by, record
 from lm.train.build import build, pipeline_of
 from lm.train.checks import check_config, check_workdir
 from lm.train.config import FallBack, RunConfig
@@ -108,7 +108,7 @@ def facts_of(config: RunConfig, data: pipeline.Data, first_weights: Mapping[str,
     splits = {f"{split}_{unit}": info[unit][split] for split in ("train", "validation") for unit in ("documents", "tokens", "bytes")}
     return record.Facts(
         id=config_lib.identity(config, fingerprint=data.fingerprint, **first_weights),
-        data={"fingerprint": data.fingerprint, **splits, **{name: info[name] for name in ("tokenizer", "lost_bytes", "rows_per_epoch")}},
+        data=made_by.data_now(data.fingerprint, info) | splits,
         parameters=dict(counts.params),
         flops_per_token=dict(counts.flops_per_token),
         bytes_per_token=data.bytes_per_token,

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm.data import info
+from lm.data import info, round_trip
 from lm.data.config import Component
 from lm.errors import UserError, run_cli
 from lm.evals.words import in_words
 from lm.fields import count
 from lm.mesh import MeshConfig
-from lm.train import record, sealed
+from lm.train import made_by, record, sealed
 from lm.train.config import ExecutionConfig, RunConfig
 
 FREE = (
@@ -125,8 +125,8 @@ def _require_data(workdir: Path, config: RunConfig, saved: record.Record) -> Non
         raise UserError(f"{workdir} is an imported model, which has no held-out text: name a text with --text=FILE")
     if info.info(config.data, config.data_dir) is None:
         raise UserError(
-            f"{config.data_dir} lacks the data that the run was evaluated on: name the right directory with --data_dir,"
-            " or a text with --text=FILE"
+            f"{config.data_dir} lacks the data that the run was evaluated on, which {made_by.maker(saved)} prepared: name the right"
+            " directory with --data_dir, or a text with --text=FILE"
         )
 
 
@@ -155,15 +155,25 @@ def _measured(
         else:
             data = pipeline.prepare(config.data, config.data_dir, lambda line: None)
             if data.fingerprint != saved["data"]["fingerprint"]:
-                raise UserError(
-                    f"{config.data_dir} holds other text than the run's ({data.fingerprint}): name the right directory with --data_dir;"
-                    " runs on text_files made before 0.6.0 are measured with the version that made them, or with --text=FILE"
-                )
+                now = made_by.data_now(data.fingerprint, data.info)
+                raise UserError(f"{workdir}, on its own held-out text: {made_by.other_data(saved, now)}; --text=FILE names other text")
+        _require_kept(workdir, config, saved, data)
         params, found = checkpoint.restore_params(workdir, target, step)
         result = make_evaluator(config, parts.model, parts.mesh, data)(params, "final")
     text = {"text": list(config.data.components[0].paths)} if named else {}
     lost = {"lost_bytes": max(data.info["lost_bytes"].values())}
     return {"step": found, "data": data.fingerprint, **text, "likelihood": config.likelihood, **result, **lost}
+
+
+def _require_kept(workdir: Path, config: RunConfig, saved: record.Record, data: Any) -> None:
+    """Raises UserError where the run's tokens lose so much of the text that its likelihood per byte would mislead."""
+    if config.likelihood != "text":
+        return
+    unmeasured = "lost_bytes" not in saved["data"] and (saved.get("final") or {}).get("nats_per_byte") is not None
+    theirs = f"so are the {saved['final']['nats_per_byte']:.4f} in {workdir / record.FILE}; " if unmeasured else ""
+    found = round_trip.problem(data.info, f"{theirs}name text that it keeps with --text=FILE, or for another run {round_trip.LOSSLESS}")
+    if found:
+        raise UserError(f"{workdir}: {found}")
 
 
 def _named(config: RunConfig, original: RunConfig, saved: record.Record, folder: str) -> Any:
@@ -173,7 +183,7 @@ def _named(config: RunConfig, original: RunConfig, saved: record.Record, folder:
     from lm.train.run_tokenizer import run_tokenizer
 
     text = named_text.read(config.data.components[0])
-    tokenizer = run_tokenizer(original, config.data_dir, saved["data"])
+    tokenizer = run_tokenizer(original, config.data_dir, saved)
     tokenizer = config.data.objective.tokenizer(getattr(tokenizer, "base", tokenizer))
     return pipeline.of_split(config.data, text, "named", tokenizer, folder, functools.partial(print, file=sys.stderr))
 

@@ -122,7 +122,7 @@ def continuations(
       UserError: run, checkpoint or tokenizer are missing or do not fit together, or the model is encoder-only.
     """
     saved, config = read_run(workdir, step)
-    tokenizer = run_tokenizer(config, data_dir or config.data_dir, saved["data"])
+    tokenizer = run_tokenizer(config, data_dir or config.data_dir, saved)
 
     if overrides:
         config = config_lib.apply_overrides(config, list(overrides))

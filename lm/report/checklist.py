@@ -77,12 +77,13 @@ def _runs(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> lis
     corpora = ", ".join(component["corpus"] for component in data["components"])
     epochs = max(row.tokens for row in rows) / data["tokens_per_epoch"]
     seen = "no token is seen twice" if epochs <= 1 else f"tokens are seen up to {math.ceil(epochs)} times"
+    unmeasured = "; what its tokens lose of the text was not measured (before 0.6.0)" if "lost_bytes" not in data else ""
     return [
         ("Number of runs", f"{len(rows)} planned, {len(used)} used, {len(analysis.excluded)} excluded by rule (table of cells)"),
         ("Range of N", f"{si(min(n), 3)} to {si(max(n), 3)}"),
         ("Range of D", f"{si(min(d), 3)} to {si(max(d), 3)} tokens"),
         ("Range of C", f"{scientific(budgets[0])} to {scientific(budgets[-1])} FLOPs in {len(budgets)} budgets"),
-        ("Data", f"{corpora}, fingerprint {study['fingerprint']}; {seen}"),
+        ("Data", f"{corpora}, fingerprint {study['fingerprint']}; {seen}{unmeasured}"),
         ("Grid fixed before the fit", "yes: study.json is written before the first run and not changed afterwards"),
     ]
 

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, Optional
 
+import lm
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -19,6 +21,7 @@ def environment(*, attention_backend: str, devices: Optional[list] = None) -> di
     versions = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
+        "lm": lm.__version__,
         **versions,
         "git": git_revision(),
         "platform": devices[0].platform,

@@ -2,7 +2,7 @@
 
     schema, id, status ("running", "completed", "diverged", "failed", or "imported": weights from elsewhere and no step), reason
     experiment, execution     the two parts of the configuration
-    data                      fingerprint and counts of the data set
+    data                      fingerprint and counts of the data set; corpora: name, version of the recipe, fingerprint of each
     parameters                by group: embedding, position, head, blocks, norms, total, non_embedding, matmul
     likelihood                class of the held-out losses: "text" (whole documents) or "pairs" (the objective's targets)
     tokens                    document (D), decoder_stream and encoder_stream (with padding); loss, without bad
@@ -13,7 +13,8 @@
     final                     on the held-out documents: nats_per_token, nats_per_byte, bits_per_byte; on held-out pairs: nats_per_token,
                               and where there are labels label_nats and label_accuracy; or null
     curve                     points with step, tokens, flops (matmul_causal), nats_per_byte (of pairs: nats_per_token), lr_ratio, decayed
-    environment               versions, devices, attention; of a pipeline also pipeline_bubble, the share of ticks in which stages idle
+    environment               versions (lm: of this project), devices, attention; of a pipeline also pipeline_bubble, the share of ticks in
+                              which stages idle
     resumes (step, changes of execution)
     bad_steps                 if there were any: count, listed (the first, with reasons), rewinds (where it went back, and the next batch)
     imported                  if imported: the directory that the first weights are from, their SHA-256, family and ids of special tokens
@@ -35,6 +36,7 @@ from typing import Any, NamedTuple, Optional
 from lm import config as config_lib
 from lm import distributed, files
 from lm.errors import UserError, require_local
+from lm.train import made_by
 from lm.train.config import RunConfig
 
 SCHEMA = 1
@@ -174,11 +176,11 @@ def check_same(old: Record, new: Record, workdir: Path) -> list[str]:
     changed = config_lib.differences(config_lib.experiment_part(then), new["experiment"])
     if old["status"] == "imported":  # weights and a tokenizer; how they are trained on is decided now
         changed = [change for change in changed if change.startswith(("model.", "data.tokenizer."))]
-    elif old["data"].get("fingerprint") != new["data"].get("fingerprint"):
-        changed.append(f"data fingerprint: {old['data'].get('fingerprint')} -> {new['data'].get('fingerprint')}")
     if changed:
         more = f", and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UserError(f"{workdir} holds another run ({'; '.join(changed[:4])}{more}): choose another --workdir, or undo the change")
+    if old["status"] != "imported" and old["data"].get("fingerprint") != new["data"].get("fingerprint"):
+        raise UserError(f"{workdir} holds another run: {made_by.other_data(old, new['data'])} in another --workdir")
     return config_lib.differences(config_lib.execution_part(then), new["execution"])
 
 
