@@ -12,7 +12,7 @@ from typing import Optional
 
 from experiments import commands, cost
 from launch import backends
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.preflight import topologies, wheels
 from lm.train import signals
 
@@ -32,9 +32,9 @@ VERBS = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     verbs = "\n".join(f"  {verb:10s}{meaning}" for verb, meaning in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments",
         description="Runs a scaling study, or one part of it. The same command continues a study that was interrupted.\n\n"
         f"verbs:\n{verbs}\n\nstudies here: {', '.join(commands.names())}",
@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("study", help="name of a study in the list, or the path of a study.py of your own")
     parser.add_argument("verb", nargs="?", default="all", choices=VERBS, metavar="VERB", help="one of the verbs above (default: all)")
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="with logs, cancel and retry: ids of cells, or their first digits")
+    parser.add_argument(
+        "cells", nargs="*", default=[], metavar="CELL", help="with logs, cancel and retry: ids of cells, or their first digits"
+    )
     parser.add_argument("--dir", type=pathlib.Path, default=None, help="the study's directory (default: runs/NAME)")
     parser.add_argument("--data-dir", type=pathlib.Path, default=DATA_DIR, help="folder of prepared data (default: %(default)s)")
     parser.add_argument(
@@ -87,9 +89,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    parser = _parser()
-    args = parser.parse_args(argv)
-    _check(parser, args)
+    args = _parser().parse_intermixed_args(argv)
+    _check(args)
     timeout = 1800.0 if args.timeout is None else args.timeout
     if not 0 < timeout < math.inf:
         raise UserError(f"--timeout={timeout:g}: give a number of seconds above 0")
@@ -114,26 +115,26 @@ def main(argv: Optional[list[str]] = None) -> int:
     return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow or args.watch)
 
 
-def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     """Ends with a line for flags that need another verb or flag."""
     if args.json and args.verb not in ("fit", "status"):
-        parser.error("--json needs the verb fit or status")
+        raise UserError("--json needs the verb fit or status")
     if args.watch and (args.verb != "status" or args.json):
-        parser.error("--watch needs the verb status, without --json")
+        raise UserError("--watch needs the verb status, without --json")
     if args.from_start and args.verb != "retry":
-        parser.error("--from-start needs the verb retry")
+        raise UserError("--from-start needs the verb retry")
     if args.topology is not None and args.verb != "plan":
-        parser.error("--topology needs the verb plan")
+        raise UserError("--topology needs the verb plan")
     if (args.device is not None or args.without_data) and args.verb != "plan":
-        parser.error("--device and --without-data need the verb plan")
+        raise UserError("--device and --without-data need the verb plan")
     if args.device is None and any(getattr(args, name) is not None for name in PRICES):
-        parser.error("--mfu, --at-once, --price, --watts and --co2 need --device")
+        raise UserError("--mfu, --at-once, --price, --watts and --co2 need --device")
     if args.timeout is not None and args.topology is None:
-        parser.error("--timeout needs plan --topology")
+        raise UserError("--timeout needs plan --topology")
     if (args.only or args.max_cells is not None or args.detach) and args.verb not in ("run", "retry"):
-        parser.error("--only, --max-cells and --detach need the verb run or retry")
+        raise UserError("--only, --max-cells and --detach need the verb run or retry")
     if args.cells and args.verb not in ("logs", "cancel", "retry"):
-        parser.error(f"{args.cells[0]}: cells are named with logs, cancel and retry; run takes --only")
+        raise UserError(f"{args.cells[0]}: cells are named with logs, cancel and retry; run takes --only")
 
 
 def _retry(args: argparse.Namespace) -> str:

@@ -1,7 +1,6 @@
 """The verbs of `python -m experiments` (imports no jax: libraries that take long to import are imported where they are used)."""
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import json
@@ -21,7 +20,7 @@ from launch.view import View
 from lm import files
 from lm.data import info as data_info
 from lm.data import round_trip
-from lm.errors import UserError
+from lm.errors import UserError, nearest
 from lm.preflight.topologies import Topology
 from lm.study import directory, gate, leases, naming, plan, plan_table, records
 from lm.study import status as status_lib
@@ -40,9 +39,7 @@ def names() -> list[str]:
 def load(name: str) -> AnyStudy:
     """Returns the study of a name, or of the path of a file with a function `get_study()`. Raises UserError when there is none."""
     if not name.endswith(".py") and name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}, or give the path of a study.py"
-        raise UserError(f"unknown study {name!r}: {hint}")
+        raise UserError(f"unknown study {name!r} (one of your own is named by its path, such as my_study.py): {nearest(name, names())}")
     if name.endswith(".py") and not files.here_or_shipped(name).is_file():
         raise UserError(f"no file {name}: give a study's name ({', '.join(names())}) or the path of a study.py")
     study = _defined(name)

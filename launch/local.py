@@ -6,7 +6,6 @@ starts workers on a planned study and waits until every cell that may run has en
 test it. `python -m experiments NAME run` does the same, and writes the forecast when the first stage is complete.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -23,7 +22,7 @@ import lm
 from launch import table
 from launch.places import Place, places
 from launch.view import View
-from lm.errors import OVER, UserError, run_cli, status_after
+from lm.errors import OVER, Parser, UserError, run_cli, status_after
 from lm.peers import LOST
 from lm.study import directory, leases, records
 from lm.study import status as status_lib
@@ -216,7 +215,7 @@ def _last_line(path: pathlib.Path) -> str:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m launch.local",
         description="Trains the cells of a planned study with workers on this machine, one for each GPU or core, and shows the progress. "
         "Stops before the cells that test a forecast until the forecast is written (python -m experiments NAME forecast).",

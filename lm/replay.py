@@ -4,7 +4,6 @@ The folder is the step's bundle (lm.train.bundle). The run's steps from the bund
 text, and then the step itself on the batch that was kept. Nothing is written.
 """
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from lm import config as config_lib
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.train import bundle, record
 from lm.train.config import ExecutionConfig, RunConfig
 
@@ -35,7 +34,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         "Repeats a step that changed no weights, because its loss or gradient was not finite or a spike, and says which rows and weights"
     )
     about += " are at fault. The exit status is 0 if loss and gradient norm are those that were recorded, and 1 if they are not."
-    parser = argparse.ArgumentParser(prog="python -m lm.replay", description=about)
+    parser = Parser(prog="python -m lm.replay", description=about)
     parser.add_argument("folder", type=Path, metavar="DIR", help=f"bundle of a step, such as runs/tiny/{bundle.FOLDER}/00000017")
     parser.add_argument("--data_dir", default=None, help="directory of the prepared data (default: that of the run's record)")
     args = parser.parse_args(argv)

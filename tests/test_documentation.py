@@ -18,7 +18,7 @@ from nightly.documented_commands import differences
 
 from lm import config as config_lib
 from lm import overrides, run
-from lm.errors import UserError
+from lm.errors import Parser, UserError
 from lm.preflight import __main__ as preflight
 from lm.preflight import topologies
 from lm.train.config import RunConfig
@@ -143,7 +143,7 @@ def module(name: str, arguments: list[str], piece: documented.Piece) -> None:
         if not (piece.kind == "mention" and "required" in message):
             raise AssertionError(f"{piece.place}: {message}")
 
-    with mock.patch.object(argparse.ArgumentParser, "error", lambda self, message: refuse(message)):
+    with mock.patch.object(Parser, "error", lambda self, message: refuse(message)):
         try:
             _, unknown = parser_of(name).parse_known_args(arguments)
         except SystemExit:  # of --help, since errors are refused above

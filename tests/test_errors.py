@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from configs import decoder
+from experiments import __main__ as experiments
+from lm import run
 from lm.errors import UserError, run_cli
+from lm.evals import __main__ as evals
+from lm.hf import __main__ as hf
+from lm.infer import __main__ as infer
+from lm.scaling import __main__ as scaling
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def wrong():
@@ -32,6 +42,47 @@ def test_one_line_and_a_status(capsys, main, status, said):
         run_cli(main)
     assert ended.value.code == status
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "said"),
+    [
+        (scaling.main, ["ft"], "fit"),
+        (scaling.main, ["fit", "runs.csv", "--los=a"], "--loss"),
+        (scaling.main, ["fit", "runs.csv", "--objective=hubber"], "huber"),
+        (scaling.main, [], "predict"),
+        (scaling.main, ["fit", "runs.csv", "others.csv"], "others.csv"),
+        (experiments.main, ["chinchilla", "statsu"], "status"),
+        (experiments.main, ["chinchila"], "chinchilla"),
+        (evals.main, ["loss", "run", "--txt=a"], "--text"),
+        (infer.main, ["run", "--promt=a"], "--prompt"),
+        (hf.main, ["import", "model", "--workdir=w", "--eos_tokn=a"], "--eos_token"),
+        (run.main, ["--config=configs/decoder.py:tiny", "--config.model.num_layer=1"], "--config.model.num_layers"),
+    ],
+)
+def test_a_word_that_is_not_known_is_answered_by_the_nearest(main, words, said):
+    with pytest.raises(UserError, match=rf"{said}\b"):
+        main(words)
+
+
+def test_every_command_parses_its_words_so():
+    files = [path for top in ("lm", "experiments", "launch") for path in (ROOT / top).rglob("*.py")]
+    assert [str(path) for path in files if "argparse.ArgumentParser(" in path.read_text(encoding="utf-8")] == []
+
+
+def test_arguments_may_stand_between_flags(tmp_path):
+    """Argparse by itself takes the verb after a flag for a word too many."""
+    with pytest.raises(UserError, match=tmp_path.name):
+        experiments.main(["chinchilla", f"--dir={tmp_path / 'none'}", "logs", "--follow", "abc"])
+
+
+def test_a_long_choice_is_folded_below_the_line(capsys):
+    with pytest.raises(SystemExit):
+        run_cli(lambda: run.main(["--config=configs/decoder.py:tinyy", "--print_config"]))
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "tiny" in first
+    assert max(map(len, [first, *others])) <= 120
+    assert {name for line in others for name in line.replace(",", " ").split()} == set(decoder.CONFIGS)
 
 
 def test_a_closed_pipe_is_silent():

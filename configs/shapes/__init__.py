@@ -24,5 +24,5 @@ def choose(file: str, configs: Mapping[str, Callable[[], RunConfig]], name: str)
     """Returns the configuration called `name`. Raises UserError that names the nearest one."""
     if name not in configs:
         near = difflib.get_close_matches(name, configs, n=1, cutoff=0.0)
-        raise UserError(f"{file} has no {name!r}; the nearest is {near[0]!r}, all are {', '.join(configs)}")
+        raise UserError(f"{file} has no {name!r}; the nearest is {near[0]!r}, all are:", names=list(configs))
     return configs[name]()

@@ -9,7 +9,7 @@ import time
 from typing import Optional
 
 from experiments.replications import papers, published_numbers, sources
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.scaling import compile_cache
 from lm.scaling.results import to_json
 
@@ -17,7 +17,7 @@ from lm.scaling.results import to_json
 def parse(argv: Optional[list[str]]) -> argparse.Namespace:
     width = max(map(len, papers.PAPERS))
     listed = "\n".join(f"  {paper.name.ljust(width)}  {paper.title} ({paper.source})" for paper in papers.PAPERS.values())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.replications", epilog=f"names:\n{listed}",
         description="Replicates published scaling-law analyses with this library. Prints a table for each paper: the published number,\n"
         "ours, the target that ours is compared with, the tolerance, and whether ours is within it. The exit status is 1 when a\n"

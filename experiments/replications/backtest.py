@@ -4,7 +4,6 @@ Tables with the same runs, or by the same authors, are a family and count as one
 chosen on these tables.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from experiments.replications import tables
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, nearest, run_cli
 from lm.scaling.results import to_json
 from lm.scaling.runs import Columns, Runs, from_frame
 
@@ -98,7 +97,7 @@ def _table(
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.replications.backtest", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m experiments.replications.backtest", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="FAMILY", help=f"families of tables (default: all): {', '.join(FAMILIES)}")
     parser.add_argument(
         "--data", type=pathlib.Path, required=True, metavar="DIR", help="folder of the public tables (docs/replications.md)"
@@ -107,7 +106,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the tables of docs/backtest.md")
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in FAMILIES]:
-        raise UserError(f"unknown family {unknown[0]!r}: there are {', '.join(FAMILIES)}")
+        raise UserError(f"unknown family {unknown[0]!r}: {nearest(unknown[0], FAMILIES)}")
     from lm.scaling.backtest import backtest, text
 
     found, families = [], {}

@@ -4,13 +4,12 @@ The table is Epoch's 240 points where it is given, else 240 points drawn from th
 gradient in one process, on a sample of the same problems, and its time is scaled to all of them.
 """
 
-import argparse
 import time
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 
-from lm.errors import run_cli
+from lm.errors import Parser, run_cli
 from lm.scaling.commands import table
 from lm.scaling.runs import Runs
 
@@ -122,7 +121,7 @@ def _minimise(start: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.replications.benchmark", description=__doc__)
+    parser = Parser(prog="python -m experiments.replications.benchmark", description=__doc__)
     parser.add_argument("csv", nargs="?", help="a table (default: 240 points drawn from the law fitted to Epoch's)")
     table.column_arguments(parser)
     parser.add_argument("--resamples", type=int, default=4000, help="bootstrap resamples (default: 4000)")

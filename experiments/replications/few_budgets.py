@@ -4,7 +4,6 @@ Each table with budgets is cut to its three, four or five lowest budgets that sh
 budgets above, with 80% intervals, is held against the optima and the lowest losses that they show.
 """
 
-import argparse
 import collections
 import math
 import pathlib
@@ -15,7 +14,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from experiments.replications import backtest
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.scaling.runs import Runs
 from lm.scaling.words import aligned
 
@@ -89,7 +88,7 @@ def render(found: list[Held]) -> str:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.replications.few_budgets", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m experiments.replications.few_budgets", description=__doc__.splitlines()[0])
     text = "folder of the public tables (docs/replications.md)"
     parser.add_argument("--data", type=pathlib.Path, required=True, metavar="DIR", help=text)
     args = parser.parse_args(argv)

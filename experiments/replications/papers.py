@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from experiments.replications.sources import SOURCES
-from lm.errors import UserError
+from lm.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def chosen(names: Sequence[str], data: Optional[pathlib.Path]) -> tuple[list[Pap
         raise UserError(f"no folder {data}: give --data the folder that holds {', '.join(SOURCES)}")
     unknown = [name for name in names if name not in PAPERS]
     if unknown:
-        raise UserError(f"unknown replication {unknown[0]!r}: there are {', '.join(PAPERS)}")
+        raise UserError(f"unknown replication {unknown[0]!r}: {nearest(unknown[0], PAPERS)}")
     picked = [PAPERS[name] for name in dict.fromkeys(names or PAPERS)]
     for paper in picked if names else ():
         if lacking := paper.missing(data):

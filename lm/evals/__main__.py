@@ -1,6 +1,5 @@
 """`python -m lm.evals loss RUN [--text=FILE,...] [--step=N] [--data_dir=DIR] [--json]`: evaluates a checkpoint of a run."""
 
-import argparse
 import dataclasses
 import functools
 import glob
@@ -14,7 +13,7 @@ from typing import Any, Optional
 from lm import config as config_lib
 from lm.data import info, round_trip
 from lm.data.config import Component
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.evals.words import in_words
 from lm.fields import count
 from lm.mesh import MeshConfig
@@ -31,8 +30,8 @@ FREE = (
 )  # what --config may set
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m lm.evals", description="Evaluates a checkpoint of a run.")
+def parser() -> Parser:
+    top = Parser(prog="python -m lm.evals", description="Evaluates a checkpoint of a run.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     loss = commands.add_parser(
         "loss",
@@ -53,14 +52,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    args, rest = parser().parse_known_args(argv)
+    args, overrides = parser().parse_overrides(argv, "--config.")
     text = [path for paths in args.text for path in paths.split(",") if path]
     absent = next((path for path in text if not glob.has_magic(path) and not Path(path).exists()), None)
     if absent is not None:
         raise UserError(f"--text={absent}: no such file or folder")
-    overrides = [word.removeprefix("--config.") for word in rest if word.startswith("--config.")]
-    if len(overrides) < len(rest):
-        raise UserError(f"{next(word for word in rest if not word.startswith('--config.'))} is not a flag: --help lists them")
     result = evaluate_loss(args.run, step=args.step, data_dir=args.data_dir, documents_bytes=args.bytes, text=text, overrides=overrides)
     if args.json:
         print(json.dumps(result, indent=1))

@@ -1,11 +1,10 @@
 """`python -m lm.hf import DIR --workdir=RUN` and `python -m lm.hf export RUN DIR`: converts models of the Hugging Face layout."""
 
-import argparse
 from pathlib import Path
 from typing import Optional
 
 from lm.data.config import ByteTokenizer
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.fields import count
 from lm.hf.convert import MAX_SHARD_BYTES
 from lm.hf.families import FAMILIES
@@ -14,9 +13,9 @@ from lm.hf.runs import export_run, import_run
 from lm.hf.tokenizer_files import PIECES
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     text = f"Reads and writes models in the Hugging Face layout: {', '.join(FAMILIES)}."
-    top = argparse.ArgumentParser(prog="python -m lm.hf", description=text)
+    top = Parser(prog="python -m lm.hf", description=text)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     what = "Makes a run from a model. lm.infer writes with it, and lm.run --config=RUN/config.json --workdir=RUN trains it on."
     into = commands.add_parser("import", help="make a run from a directory with config.json and safetensors weights", description=what)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from lm import config as config_lib
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.fields import count
 from lm.mesh import MeshConfig
 from lm.train import record, sealed
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from lm.infer.sampling import Sampler
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     text = "Continues a text, or fills its blanks, with the model of a checkpoint of a run. Decoding is greedy by default."
     text += " --config.data.objective=NAME prompts as another objective than the run's does."
-    top = argparse.ArgumentParser(prog="python -m lm.infer", description=text)
+    top = Parser(prog="python -m lm.infer", description=text)
     top.add_argument("run", type=Path, help="work directory of the run")
     top.add_argument("--prompt", help="text to continue (default: standard input)")
     top.add_argument("--blank", help="mark in the text for a blank to fill, such as ___ (for objectives that fill blanks)")
@@ -39,10 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    args, rest = parser().parse_known_args(argv)
-    wrong = next((word for word in rest if not word.startswith("--config.data.objective")), None)
-    if wrong is not None:
-        raise UserError(f"{wrong} is not a flag: --help lists them")
+    args, overrides = parser().parse_overrides(argv, "--config.data.objective")
     _check(args)
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
@@ -50,7 +47,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     read_run(args.run, args.step)  # says what is wrong with it before jax is imported
     texts = continuations(
         args.run, prompt, _sampler(args), max_tokens=args.max_tokens, blank=args.blank, samples=args.samples, seed=args.seed,
-        step=args.step, data_dir=args.data_dir, overrides=[word.removeprefix("--config.") for word in rest],
+        step=args.step, data_dir=args.data_dir, overrides=overrides,
     )  # fmt: skip
     print("\n\n---\n\n".join(texts))
     return 0

@@ -1,10 +1,9 @@
 """`python -m lm.scaling VERB`: scaling laws from a table of runs, whatever trained them (imports no jax before a verb runs)."""
 
-import argparse
 import sys
 from typing import Optional
 
-from lm.errors import run_cli
+from lm.errors import Parser, run_cli
 from lm.scaling import compile_cache
 from lm.scaling.commands import backtest, chain, compare, curves, fit, mixture, plan, power, predict, score, table, tune
 
@@ -29,13 +28,11 @@ EPILOG = (
 
 def main(argv: Optional[list[str]] = None) -> int:
     description = "Fits scaling laws to a table of training runs (a CSV file, whatever trained them), and plans further runs from the fit."
-    parser = argparse.ArgumentParser(prog="python -m lm.scaling", description=description, epilog=EPILOG)
+    parser = Parser(prog="python -m lm.scaling", description=description, epilog=EPILOG)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in VERBS.items():
         module.arguments(verbs.add_parser(name, help=module.HELP, description=module.__doc__))
-    args, unknown = parser.parse_known_args(argv)
-    if unknown:
-        verbs.choices[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+    args = parser.parse_args(argv)
     table.check(args)
     args.command = tuple(sys.argv[1:] if argv is None else argv)  # for what a page says of itself
     return VERBS[args.verb].run(args)

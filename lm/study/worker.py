@@ -25,7 +25,7 @@ from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
 from lm import distributed
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.scaling import compile_cache
 from lm.study import directory, gate, leases, machine, records
 from lm.study.rows import read_json
@@ -368,7 +368,7 @@ def _loaded(name: str, what: str) -> Any:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m lm.study.worker",
         description="Trains the pending cells of a planned study, one after another, until none is left. Start as many workers as there "
         "are cores, on one machine or several that share the directory; each claims a cell before it trains it.",

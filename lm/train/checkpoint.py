@@ -13,7 +13,6 @@ are verified against the manifest, and names, shapes and dtypes against the targ
 `python -m lm.train.checkpoint verify DIR` names every damage.
 """
 
-import argparse
 import contextlib
 import functools
 import json
@@ -28,7 +27,7 @@ import jax
 import numpy as np
 
 from lm import distributed, files
-from lm.errors import UserError, one_line, run_cli
+from lm.errors import Parser, UserError, one_line, run_cli
 from lm.train import manifest
 from lm.train.config import FallBack
 from lm.train.record import write_json, writing
@@ -340,8 +339,8 @@ def _orbax_errors() -> Iterator[None]:
 
 def main(argv: Optional[list[str]] = None) -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lm.train.checkpoint", description="Looks after the checkpoints of a run.")
-    verbs = parser.add_subparsers(required=True, metavar="verify")
+    parser = Parser(prog="python -m lm.train.checkpoint", description="Looks after the checkpoints of a run.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     about = f"Reads every checkpoint of a work directory, its {FOLDER}, or one checkpoint in it, and compares its files and arrays with"
     about += " what was written: a line for each that is sound, and for each damage. The exit status is 0 if all are sound, 1 if one is"
     about += " damaged, and 2 if one cannot be read or there is none."

@@ -32,7 +32,7 @@ def status(*arguments):
         return command.main([*map(str, arguments)])
     except UserError as error:
         return 2 if "\n" not in str(error) else 3
-    except SystemExit as end:  # argparse
+    except SystemExit as end:  # of --help
         return end.code
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from lm.errors import UserError
+from lm.errors import Parser, UserError, nearest
 from lm.scaling import runs as runs_lib
 from lm.scaling.intervals.resampling import RESAMPLINGS
 from lm.scaling.laws import catalogue
@@ -121,7 +121,7 @@ def selection_of(args: argparse.Namespace) -> Selection:
 
 def column_options(args: Optional[argparse.Namespace] = None) -> dict[str, Any]:
     """Returns the options that name columns, their defaults where `args` is None; those that choose rows are a table's own."""
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     column_arguments(parser)
     defaults = {name: value for name, value in vars(parser.parse_args([])).items() if name not in ("where", "drop_duplicates", "best")}
     return defaults if args is None else {name: getattr(args, name) for name in defaults}
@@ -272,7 +272,7 @@ def settings_of(args: argparse.Namespace) -> "TableSettings":
     """Returns the settings of a table's fit that the arguments ask for."""
     check_intervals(args)
     if args.interval not in RESAMPLINGS:
-        raise UserError(f"unknown interval {args.interval!r}: there are {', '.join(RESAMPLINGS)}")
+        raise UserError(f"unknown interval {args.interval!r}: {nearest(args.interval, RESAMPLINGS)}")
     law, objective = law_of(args), objective_of(args)
     from lm.scaling.table_analysis import TableSettings
 

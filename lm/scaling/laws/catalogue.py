@@ -3,11 +3,10 @@
 An entry names its class as MODULE:CLASS, so that `--help` lists the laws without an import of jax.
 """
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
-from lm.errors import UserError
+from lm.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from lm.scaling.laws.law import Law
@@ -48,7 +47,6 @@ def law(name: str) -> "Law":
     """
     entries = LAWS | CURVE_LAWS
     if name not in entries:
-        near = difflib.get_close_matches(name, entries, 1)
-        raise UserError(f"unknown law {name!r}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(entries)}"))
+        raise UserError(f"unknown law {name!r}: {nearest(name, entries)}")
     module, _, class_name = entries[name].partition(":")
     return getattr(importlib.import_module(f"lm.scaling.laws.{module}"), class_name)()
