@@ -15,7 +15,6 @@ from lm.hf import __main__ as hf
 from lm.infer import __main__ as infer
 from lm.scaling import __main__ as scaling
 
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
