@@ -26,6 +26,7 @@ from lm.train.derived import row_of, shape_of, total_steps
 from lm.train.feed import local_rows
 from lm.train.program import compile_program
 from lm.train.progress import Log
+from lm.train.room import require_room
 
 # Within a process runs of one shape share the compiled program, those on one data set its evaluator, and the data set is opened once.
 shared_program = functools.lru_cache(maxsize=8)(compile_program)
@@ -68,6 +69,7 @@ def train_run(
     found = distributed.first(lambda: find(init_from, config, workdir))
     source = record.Source(found) if found else None
     parts = build(config)
+    require_room(parts)
     distributed.first(lambda: prepare_data(config.data, config.data_dir, say) and None)  # the others open what the first has made
     data = prepare_data(config.data, config.data_dir, say)
     rows, model = local_rows(parts.mesh, config.batch_size), (config.model.architecture, config.model.vocab_size)

@@ -12,14 +12,16 @@ from lm.data.objectives.shape import longest_that_fits
 from lm.errors import UserError, require_local
 from lm.model import refusals
 from lm.rows import RowShape
-from lm.train import record, sealed
+from lm.train import ranges, record, sealed
 from lm.train.config import BadStepsConfig, RunConfig
 from lm.train.derived import row_of, total_steps
 
 
 def check_config(config: RunConfig) -> None:
     """Raises UserError, in one line, for a configuration that no run can have, whatever the devices and the text."""
+    ranges.check(config)
     refusals.check(config.model)
+    ranges.check_size(config.model)
     require_local(config.data_dir)
     check_rows(config, row_of(config))
     check_bad_steps(config.bad_steps)

@@ -86,6 +86,7 @@ class AttentionConfig(Component):
             (uneven, f"{path}.num_heads={self.num_heads} must be a multiple of num_kv_heads={self.kv_heads}: change one of them"),
             (nothing, f"{path}.qk_norm_over=heads and no {path}.qk_norm: there is no such norm; set --config.{path}.qk_norm=true"),
             (self.window is not None and self.window < 1, f"{path}.window={self.window} hides a query's own key: give 1 or more"),
+            (self.scale is not None and self.scale <= 0, f"{path}.scale={self.scale} must be more than 0: set --config.{path}.scale=none"),
         ]
 
 
