@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional, TypeVar
 
@@ -236,6 +237,27 @@ def _is_loopback(address: Any) -> bool:
 
 # ---- agreement: all processes call these functions in the same order -------------------------------------------------------
 
+_calls = threading.local()
+
+
+@contextlib.contextmanager
+def counted_apart(name: str) -> Iterator[None]:
+    """Counts the calls of this thread by themselves. So a thread of every process may call in its own order, beside the others."""
+    before = vars(_calls).copy()
+    _calls.name, _calls.numbers = name, itertools.count()
+    try:
+        yield
+    finally:
+        vars(_calls).clear()
+        vars(_calls).update(before)
+
+
+def _number() -> str:
+    """Returns the name of this call, the same on every process."""
+    name = getattr(_calls, "name", None)
+    return f"{next(_numbers)}" if name is None else f"{name}/{next(_calls.numbers)}"
+
+
 _numbers = itertools.count()
 
 
@@ -263,7 +285,7 @@ def first(action: Callable[[], T]) -> T:
     watch = peers.current
     if watch is None:
         return action()
-    key = f"lm/first/{next(_numbers)}"
+    key = f"lm/first/{_number()}"
     if watch.index == 0:
         watch.post(key, json.dumps(_tried(action)))
     answer = json.loads(watch.read(key))
@@ -278,20 +300,32 @@ def each(action: Callable[[], Any]) -> None:
     Raises:
       AgreedError: `action` raised a UserError or an OSError on some process; every process raises the first of these.
     """
+    combined(lambda: action() and None, lambda _: None)
+
+
+def combined(action: Callable[[], Any], combine: Callable[[list[Any]], T]) -> T:
+    """Runs `action` on every process, and returns on every process what `combine` makes of all results (JSON values, in order).
+
+    Raises:
+      AgreedError: `action` raised a UserError or an OSError on some process; every process raises the first of these.
+    """
     watch = peers.current
     if watch is None:
-        action()
-        return
-    key, found = f"lm/each/{next(_numbers)}", _tried(lambda: action() and None)
-    watch.post(f"{key}/{watch.index}", json.dumps(found))
+        return combine([action()])
+    key = f"lm/each/{_number()}"
+    watch.post(f"{key}/{watch.index}", json.dumps(_tried(action)))
 
-    def check() -> None:
-        for process in range(watch.count):
-            answer = json.loads(watch.read(f"{key}/{process}"))
-            if "error" in answer:
-                raise UserError(answer["error"])
+    def all_of_them() -> T:
+        answers = [json.loads(watch.read(f"{key}/{process}")) for process in range(watch.count)]
+        error = next((answer["error"] for answer in answers if "error" in answer), None)
+        if error is not None:
+            raise UserError(error)
+        return combine([answer["value"] for answer in answers])
 
-    first(check)
+    try:
+        return first(all_of_them)
+    finally:
+        watch.forget(f"{key}/{watch.index}")  # process 0 has read it
 
 
 def may_be_of_another(error: BaseException) -> bool:

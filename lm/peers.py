@@ -70,6 +70,11 @@ class Watch:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
 
+    def forget(self, key: str) -> None:
+        """Removes a key that nobody reads any more."""
+        with contextlib.suppress(RuntimeError):
+            self._client.key_value_delete(key)
+
     def _all(self, folder: str) -> dict[str, str]:
         return {key.removeprefix(folder): value for key, value in self._client.key_value_dir_get(folder)}
 

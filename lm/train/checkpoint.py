@@ -28,7 +28,7 @@ import numpy as np
 
 from lm import distributed, files
 from lm.errors import Parser, UserError, one_line, run_cli
-from lm.train import manifest
+from lm.train import checksum, manifest
 from lm.train.config import FallBack
 from lm.train.record import write_json, writing
 from lm.train.sealed import FOLDER, fault_of, meta_of, misfit_of, path_of, require_own, set_aside, sound, steps
@@ -81,9 +81,10 @@ def save(
     meta: dict[str, Any] = {"step": step, "arrays": _signature(tree), "host": host}
     distributed.first(lambda: _begin(temporary, sum(leaf.nbytes for leaf in tree.values())))
     try:
+        checksums = _checksums(tree)
         with writing(final):
             _orbax_save(temporary / "state", tree)
-        distributed.first(lambda: _seal(temporary, final, meta, tree))
+        distributed.first(lambda: _seal(temporary, final, meta, checksums))
     except BaseException:
         if distributed.is_first():  # others may still write to it
             shutil.rmtree(temporary, ignore_errors=True)
@@ -106,12 +107,11 @@ def _begin(temporary: Path, needed: int) -> None:
         temporary.mkdir()
 
 
-def _seal(temporary: Path, final: Path, meta: dict[str, Any], tree: Tree) -> None:
-    digests = {name: manifest.digest(leaf) for name, leaf in tree.items() if _is_readable(leaf)}
+def _seal(temporary: Path, final: Path, meta: dict[str, Any], checksums: dict[str, str]) -> None:
     write_json(temporary / "meta.json", meta)
     with writing(final):
-        manifest.seal(temporary, digests)
-        lost = manifest.damages(temporary) or ([] if distributed.count() > 1 else _lost_values(temporary, digests))
+        manifest.seal(temporary, checksums)
+        lost = manifest.damages(temporary) or _lost_values(temporary, checksums)
         if lost:
             raise OSError(None, f"what was written reads otherwise ({lost[0]})")
         if final.exists():
@@ -240,30 +240,52 @@ def _read(workdir: Path, step: int, target: Tree) -> Tree:
     misfit = misfit_of(meta_of(workdir, step)["arrays"], _signature(target))
     if misfit is not None:
         raise UserError(f"checkpoint {folder} {misfit}; use the configuration that made it")
-    digests = files.reading(folder, lambda: manifest.read(folder))["arrays"]
+    expected = files.reading(folder, lambda: manifest.read(folder))["arrays"]
 
     def read() -> Tree:
-        tree = _orbax_restore(folder / "state", target)
-        wrong = manifest.differing(((name, np.asarray(leaf)) for name, leaf in tree.items() if _is_readable(leaf)), digests)
-        if wrong is not None:  # its files are sound
-            raise OSError(None, f"{wrong} has other values than were saved")
+        tree: Tree = {}
+        try:
+            distributed.each(lambda: tree.update(_orbax_restore(folder / "state", target)))
+        except distributed.AgreedError as error:  # all of them try again
+            raise OSError(None, str(error)) from error
+        wrong = manifest.differing(tree, expected, _checksums(tree))
+        if wrong:  # its files are sound
+            raise OSError(None, f"{wrong[0]} has other values than were saved")
         return tree
 
     return files.reading(folder, read)
 
 
-def _is_readable(leaf: Any) -> bool:
-    """Returns whether this process holds the whole array."""
-    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+def _checksums(tree: Tree) -> dict[str, str]:
+    """Returns the checksums of arrays, whose parts may lie on the devices of several processes. Each part is read once."""
+
+    def own() -> dict[str, list[checksum.Sums]]:
+        return {name: [checksum.of_part(*part) for part in _parts(leaf)] for name, leaf in tree.items()}
+
+    def whole(parts: list[dict[str, list[checksum.Sums]]]) -> dict[str, str]:
+        return {name: checksum.text(checksum.added([sums for of in parts for sums in of[name]])) for name in tree}
+
+    return distributed.combined(own, whole)
 
 
-def _lost_values(folder: Path, digests: dict[str, str]) -> list[str]:
-    """Returns a phrase for each array of a sealed folder whose values are not those of its digest."""
+def _parts(leaf: Any) -> Iterator[tuple[np.ndarray, tuple[int, ...], tuple[int, ...]]]:
+    """Yields what this process is to read of an array: parts of it, the array's shape, and where in it they begin."""
+    if not isinstance(leaf, jax.Array):
+        yield np.asarray(leaf), np.shape(leaf), (0,) * np.ndim(leaf)
+        return
+    for shard in leaf.addressable_shards:
+        if shard.replica_id == 0:
+            yield np.asarray(shard.data), leaf.shape, tuple(part.start or 0 for part in shard.index)
+
+
+def _lost_values(folder: Path, expected: dict[str, str]) -> list[str]:
+    """Returns a phrase for each array of a sealed folder whose values are not those of its checksum. One process reads them all."""
     shapes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["arrays"]
     lost = []
-    for names in _batches(digests, shapes):
-        tree = _orbax_restore(folder / "state", dict.fromkeys(names, np.ndarray))
-        lost += [f"{name} has other values than were saved" for name in names if manifest.digest(tree[name]) != digests[name]]
+    for names in _batches(expected, shapes):
+        tree = _orbax_restore(folder / "state", dict.fromkeys(names, np.ndarray), alone=True)
+        wrong = manifest.differing(tree, expected, {name: checksum.of(tree[name]) for name in names})
+        lost += [f"{name} has other values than were saved" for name in wrong]
     return lost
 
 
@@ -295,12 +317,15 @@ def _orbax_save(path: Path, tree: Tree) -> None:
     import orbax.checkpoint as ocp  # takes a second to import
 
     how = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in tree}
-    with _orbax_errors(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _orbax_errors(), _checkpointer(range(distributed.count())) as checkpointer:
         checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree, save_args=how))
 
 
-def _orbax_restore(path: Path, target: Tree) -> Tree:
-    """Reads the arrays that `target` names, as the abstract array there says or, where it is the type np.ndarray, on the host."""
+def _orbax_restore(path: Path, target: Tree, *, alone: bool = False) -> Tree:
+    """Reads the arrays that `target` names, as the abstract array there says or, where it is the type np.ndarray, on the host.
+
+    All processes read together, unless this one does it `alone`.
+    """
     import orbax.checkpoint as ocp
 
     if all(leaf is np.ndarray for leaf in target.values()):
@@ -308,9 +333,23 @@ def _orbax_restore(path: Path, target: Tree) -> Tree:
         target = dict.fromkeys(target, 0)
     else:
         arguments = ocp.checkpoint_utils.construct_restore_args(target)
-    with _orbax_errors(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    processes = [distributed.index()] if alone else range(distributed.count())
+    with _orbax_errors(), _checkpointer(processes) as checkpointer:
         tree = checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(item=target, restore_args=arguments, partial_restore=True))
     return {name: tree[name] for name in target}
+
+
+def _checkpointer(processes: Iterable[int]) -> Any:
+    """Returns Orbax's checkpointer of these processes, the first of which writes what all share.
+
+    Where processes are named, they wait for each other by the store of JAX's coordination service, which a thread may do beside training,
+    and not by a collective on the devices, which it may not.
+    """
+    import orbax.checkpoint as ocp
+
+    among = set(processes)
+    how = ocp.options.MultiprocessingOptions(primary_host=min(among), active_processes=among if distributed.count() > 1 else None)
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=how), multiprocessing_options=how)
 
 
 @contextlib.contextmanager

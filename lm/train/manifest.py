@@ -1,18 +1,18 @@
 """The manifest of a checkpoint: what its files and arrays were when they were written, and what has changed since (imports no jax).
 
-    {"format": 2, "files": {name: [size, SHA-256]}, "arrays": {name: SHA-256 of dtype, shape and values}, "sha256": that of all before it}
+    {"format": 3, "files": {name: [size, SHA-256]}, "arrays": {name: checksum (lm.train.checksum)}, "sha256": that of all before it}
 
-Format 1, before release 0.6, was the part "files" alone. The text of a manifest follows from its content, so a byte more or less is
-found too.
+In format 2, of release 0.6, arrays had the SHA-256 of dtype, shape and values, and none where they were split over processes. Format 1
+was the part "files" alone. The text of a manifest follows from its content, so a byte more or less is found too.
 """
 
 import concurrent.futures
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from lm import files
 from lm.errors import UserError
 
 FILE = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 FLUSHES = 16  # files flushed at once: on a network each flush is a round trip
 
 
@@ -63,7 +63,7 @@ def damages(folder: Path) -> list[str]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Reads a manifest, of format 1 too: its `files` and `arrays`.
+    """Reads a manifest, of earlier formats too: its `files` and `arrays`.
 
     Raises:
       UserError: the manifest itself has changed.
@@ -79,23 +79,38 @@ def read(folder: Path) -> dict[str, Any]:
     if all(isinstance(value, list) for value in content.values()):
         return {"files": content, "arrays": {}}
     own = content.pop("sha256", None)
-    if content.get("format") != FORMAT or own != _own(content):
+    if content.get("format") not in (2, FORMAT) or own != _own(content):
         newer = isinstance(content.get("format"), int) and content["format"] > FORMAT
         raise UserError(f"{FILE} is of format {content['format']}, of a later release" if newer else f"{FILE} has changed")
     return content
 
 
-def digest(array: Any) -> str:
-    """Returns the SHA-256 of an array's dtype, shape and values."""
+def differing(arrays: Mapping[str, Any], expected: Mapping[str, str], checksums: Mapping[str, str]) -> list[str]:
+    """Returns the names of arrays whose values are not those that a manifest was written of.
+
+    Args:
+      arrays: the arrays. Of those that this process does not hold whole only checksums are compared.
+      expected: what the manifest has of them.
+      checksums: their checksums.
+    """
+
+    def is_other(name: str) -> bool:
+        if len(expected[name]) == len(checksums[name]):
+            return expected[name] != checksums[name]
+        return _is_whole(arrays[name]) and expected[name] != _sha256_of(arrays[name])  # format 2
+
+    return [name for name in arrays if name in expected and is_other(name)]
+
+
+def _is_whole(array: Any) -> bool:
+    return isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated
+
+
+def _sha256_of(array: Any) -> str:
     values = np.ascontiguousarray(array)
     found = hashlib.sha256(f"{values.dtype}{np.shape(array)}".encode())
     found.update(values.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
-
-
-def differing(arrays: Iterable[tuple[str, Any]], expected: Mapping[str, str]) -> Optional[str]:
-    """Returns the name of the first array whose values are not those that the manifest's digest is of; None if there is none."""
-    return next((name for name, array in arrays if name in expected and digest(array) != expected[name]), None)
 
 
 def _text(content: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """Saves a run's state beside training, and lets a run train on while its disk is full or fails.
 
-The state is copied to the host's memory, and a thread writes the copy: training waits for a save only when the next one is due. Several
-processes save in step with each other instead, because Orbax's barriers and those of lm.distributed are counted in the order in which
-every process meets them.
+The state is copied to the host's memory, and a thread writes the copy: training waits for a save only when the next one is due. Threads
+of several processes meet by calls that are counted apart from those of training (lm.distributed), and take note of a save's end where all
+do: when the next one is due.
 """
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -14,11 +15,15 @@ from typing import Any, Optional
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from lm import distributed
 from lm.errors import UserError, one_line
 from lm.train import checkpoint, record, signals, watchdog
+from lm.train.placement import HOST
 from lm.types import TrainState
+
+_numbers = itertools.count()  # of the saves of this process
 
 
 class Saver:
@@ -72,18 +77,15 @@ class Saver:
         self.wait()
         self._step, self._error = step, None
         host, run_record = record.jsonable(host), record.jsonable(run_record)  # training changes both
-        if distributed.count() > 1:
-            self._write(state, host, run_record)
-            self._end()
-            return
-        copy = jax.tree.map(lambda leaf: np.array(leaf), state)
-        self._thread = threading.Thread(target=self._write, args=(copy, host, run_record), daemon=True)
+        copy = jax.tree.map(_on_host, state)
+        self._thread = threading.Thread(target=self._write, args=(copy, host, run_record, next(_numbers)), daemon=True)
         self._thread.start()
 
-    def _write(self, state: TrainState, host: dict[str, Any], run_record: Optional[record.Record]) -> None:
+    def _write(self, state: TrainState, host: dict[str, Any], run_record: Optional[record.Record], number: int) -> None:
         began = time.monotonic()
         try:
-            checkpoint.save(self._workdir, state, host, keep=self._keep, known=self._known, rewind_every=self._rewind_every)
+            with distributed.counted_apart(f"save/{number}"):
+                checkpoint.save(self._workdir, state, host, keep=self._keep, known=self._known, rewind_every=self._rewind_every)
             if run_record is not None:
                 record.write(self._workdir, run_record)
             self._seconds = time.monotonic() - began
@@ -91,8 +93,8 @@ class Saver:
             self._error = error
 
     def poll(self) -> None:
-        """Takes note of a save that has ended; raises as `wait` does."""
-        if self._thread is not None and not self._thread.is_alive():
+        """Takes note of a save that has ended; raises as `wait` does. Several processes would see it after different steps: they wait."""
+        if distributed.count() == 1 and self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> None:
@@ -150,3 +152,13 @@ class Saver:
         watchdog.alive()
         if signals.current is not None:
             signals.current.reserve(self._seconds)
+
+
+def _on_host(leaf: Any) -> Any:
+    """Returns a copy in the host's memory. Of an array that is split over processes, it is an array of JAX with the same parts."""
+    if leaf.is_fully_addressable:
+        return np.array(leaf)
+    kind = HOST if HOST in (memory.kind for memory in leaf.addressable_shards[0].device.addressable_memories()) else None
+    sharding = NamedSharding(leaf.sharding.mesh, leaf.sharding.spec, memory_kind=kind)
+    parts = [jax.device_put(np.array(part.data), SingleDeviceSharding(part.device, memory_kind=kind)) for part in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)

@@ -17,6 +17,7 @@ from hosts.starting import ROOT, STEPS, TOKENS, ended, metrics_of, record_of, sm
 
 from lm import runner
 from lm.config import apply_overrides, to_dict
+from lm.train import checkpoint, manifest
 
 EVERY, FULL = 3, 2  # steps between checkpoints; after so many the disk is full
 SAVED = EVERY * FULL
@@ -66,6 +67,13 @@ def found(tmp_path_factory):
         runner.train_run(base, at.moved)
     at.said = [[json.loads(line) for line in out.splitlines() if line.startswith('"')] for _, out, _ in at.ended]
     return at
+
+
+def test_arrays_that_are_split_over_processes_have_checksums(found):
+    for folder in (found.stage / "checkpoints").iterdir():
+        arrays = json.loads((folder / "meta.json").read_text())["arrays"]
+        assert manifest.read(folder)["arrays"].keys() == arrays.keys()
+    assert checkpoint.main(["verify", str(found.stage)]) == 0
 
 
 def assert_close(workdir: Path, expected: Path):

@@ -1,6 +1,7 @@
 """Checkpoints: every bit comes back, under its name; damage and misfits are found."""
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 
 from lm.errors import UserError
-from lm.train import checkpoint, checks, manifest, sealed
+from lm.train import checkpoint, checks, checksum, manifest, sealed
 from lm.train.placement import abstract_state
 from tests.train.conftest import CONFIG
 from tests.train.stub import StubModel
 
-FORMAT_1 = Path(__file__).parent / "format_1"  # written by release 0.5
+RELEASED = [Path(__file__).parent / name for name in ("format_1", "format_2")]  # written by releases 0.5 and 0.6
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_values_are_compared_with_those_that_were_saved(saved, program, monkeypa
     workdir, state = saved
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     folder = workdir / "checkpoints" / "00000000"
-    arrays = {name: manifest.digest(leaf) for name, leaf in checkpoint.named_arrays(state).items()}
+    arrays = {name: checksum.of(leaf) for name, leaf in checkpoint.named_arrays(state).items()}
     manifest.seal(folder, arrays | {"params/norm/scale": arrays["params/embed/table"]})
     assert not sealed.verify(workdir, 0)
     with pytest.raises(UserError, match="params/norm/scale"):
@@ -194,13 +195,25 @@ def test_only_what_is_sound_is_removed(saved, program):
     assert [path.name for path in (workdir / "checkpoints").glob("*.aside")] == ["00000002.aside"]
 
 
-def test_a_checkpoint_of_the_first_format_is_restored(program):
-    restored = checkpoint.restore(FORMAT_1, program.abstract)
+@pytest.mark.parametrize("workdir", RELEASED, ids=lambda path: path.name)
+def test_a_checkpoint_of_an_earlier_release_is_restored(program, workdir):
+    restored = checkpoint.restore(workdir, program.abstract)
     assert restored.host == {"note": [0.1, 1e-30]}
     values = {name: np.asarray(leaf, np.float64).sum() for name, leaf in checkpoint.named_arrays(restored.state).items()}
     assert values["params/blocks/up"] == pytest.approx(0.47755423735361546, abs=1e-12)
     assert values["params/norm/scale"] == 8
-    assert checkpoint.main(["verify", str(FORMAT_1)]) == 0
+    assert checkpoint.main(["verify", str(workdir)]) == 0
+
+
+def test_values_of_the_second_format_are_compared(program, tmp_path, monkeypatch):
+    shutil.copytree(RELEASED[1], tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "checkpoints" / "00000000"
+    content = manifest.read(folder)
+    content["arrays"]["params/norm/scale"] = content["arrays"]["params/embed/table"]
+    (folder / manifest.FILE).write_text(manifest._text({**content, "sha256": manifest._own(content)}))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(UserError, match="params/norm/scale"):
+        checkpoint.restore(tmp_path, program.abstract)
 
 
 def test_an_unfinished_checkpoint_is_invisible_and_swept(saved, program):
