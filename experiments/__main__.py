@@ -28,6 +28,7 @@ VERBS = {
     "cancel": "end the jobs of a scheduler, and with cells (cancel CELL ...) these cells; `retry CELL ...` takes them up again",
     "forecast": "for a grid: predict the losses of the second stage (the largest budget) from the first, before it is trained",
     "fit": "for a grid: fit the scaling laws to the runs and print the exponents with their intervals",
+    "collect": "write one table of all runs, runs.csv and runs.parquet, which `python -m lm.scaling fit` reads",
     "report": "write report.html and figures/; for a comparison, print its table too",
 }
 

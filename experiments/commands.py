@@ -6,6 +6,7 @@ import importlib
 import json
 import pathlib
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, Optional, TextIO, Union
@@ -18,13 +19,16 @@ from launch.backend import Backend, Job
 from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
+from lm.analysis import collect
 from lm.data import info as data_info
 from lm.data import round_trip
 from lm.errors import UserError, nearest
 from lm.preflight.topologies import Topology
+from lm.scaling.settings import AnalysisSettings
 from lm.study import directory, gate, leases, naming, plan, plan_table, records
 from lm.study import status as status_lib
 from lm.study.comparison import Comparison
+from lm.study.rows import read_rows
 from lm.study.study import Study
 
 FOLDER = pathlib.Path(__file__).parent
@@ -97,6 +101,8 @@ class Commands:
         """Carries out a verb and returns the exit status."""
         if verb in ("logs", "cancel"):
             return self._logs(cells, follow) if verb == "logs" else self._cancel(cells)
+        if verb == "collect":
+            return self._collect()
         if verb not in self._results.VERBS:
             raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
         if verb == "status":
@@ -222,6 +228,18 @@ class Commands:
         else:
             status_lib.require_completed(state.cells, self.study.limits.min_completed)
         return state.count("failed")
+
+    def _collect(self) -> int:
+        """Writes one table of all runs, and says which command fits it."""
+        rows = read_rows(self.root)
+        settings = self.study.analysis if isinstance(self.study, Study) else AnalysisSettings()
+        table_csv, _ = collect.write(rows, self.root, settings.n, settings.c)
+        ended = sum(row.completed for row in rows)
+        self._say(f"wrote {table_csv} and {table_csv.with_suffix('.parquet').name} beside it: {len(rows)} runs, {ended} of them completed")
+        if isinstance(self.study, Study):
+            fit = ["python", "-m", "lm.scaling", "fit", str(table_csv), "--run=run", "--seed-column=seed", "--budget=budget"]
+            self._say(f"fit it: {shlex.join([*fit, '--where=role!=bracket'])}")
+        return 0
 
     def _scheduled(self, backend: Backend) -> Optional[status_lib.Status]:
         """Lets a scheduler's workers train the cells that are missing. Returns the state at the end, and None where this does not wait."""

@@ -15,12 +15,14 @@ import small_study
 from experiments import __main__ as command
 from experiments import commands, stamp
 from lm import report
-from lm.analysis import analysis, forecast
+from lm.analysis import analysis, forecast, runs
 from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.model.flops import ledger
 from lm.scaling import results
+from lm.scaling.tables import formats, selection
 from lm.study import directory, gate, leases, plan, records, status, worker
+from lm.study import rows as rows_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
 VERBS = ("plan", "run", "retry", "status", "forecast", "fit", "report")
@@ -323,3 +325,25 @@ def test_some_cells_alone_are_trained_cancelled_and_taken_up_again(trio):
     only = dataclasses.replace(trio, how=dataclasses.replace(trio.how, only=(chosen[:8],)))
     assert only.do("retry", cells=[chosen]) == 0
     assert {c.cell["id"]: c.state for c in status.read_status(trio.root).cells}[chosen] == "completed"
+
+
+def test_the_table_of_all_runs_is_what_the_fits_of_the_study_read(study, monkeypatch):
+    """Same N, D, C and losses, in the same order; runs that did not complete and brackets are left out by their columns."""
+    monkeypatch.setenv("FAKE_RAISE", "24")
+    lenient = dataclasses.replace(study.study.limits, min_completed=0.1)
+    study = dataclasses.replace(study, study=dataclasses.replace(study.study, limits=lenient))
+    study.do("run")
+    assert study.do("collect") == 0
+    rows = rows_lib.read_rows(study.root)
+    settings = study.study.analysis
+    expected = runs.runs_of([row for row in rows if row.completed], settings.n, settings.c, settings.planned_c)
+    for name in ("runs.csv", "runs.parquet"):
+        raw = selection.where(selection.finished(formats.read(str(study.root / name))), "role!=bracket")
+        for column, values in (
+            ("N", expected.inputs["N"]),
+            ("D", expected.inputs["D"]),
+            ("C", expected.inputs["C"]),
+            ("loss", expected.loss),
+        ):
+            assert [float(cell) for cell in raw.columns[column]] == pytest.approx(list(values), rel=1e-15)
+        assert len(raw) < sum(row.completed for row in rows) < len(rows)

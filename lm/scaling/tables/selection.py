@@ -17,7 +17,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _CONDITION = re.compile(r"(.+?)\s*(>=|<=|!=|==|>|<|=)\s*(.*)")
 _FINISHED = ("finished", "completed", "success", "done")
-_STATES = (*_FINISHED, "crashed", "failed", "killed", "running", "preempted", "preempting", "pending", "diverged")
+_STATES = (*_FINISHED, "crashed", "failed", "killed", "cancelled", "running", "preempted", "preempting", "pending", "queued", "diverged")
 
 
 def where(table: RawTable, condition: str) -> RawTable:
