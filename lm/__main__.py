@@ -16,6 +16,7 @@ COMMANDS = {
     "lm.preflight": "compile a training step for hardware that is not there",
     "lm.study.worker": "train cells of a planned study, on any machine that shares its directory",
     "launch.local": "start the workers of a planned study on this machine",
+    "launch.doctor": "say what a machine or cluster has for studies, and what mends what is missing",
     "experiments.replications": "replicate published scaling-law analyses from their public tables",
 }
 
