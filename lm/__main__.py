@@ -12,6 +12,7 @@ COMMANDS = {
     "lm.infer": "continue a text, or fill its blanks, with the model of a run",
     "lm.evals": "evaluate a checkpoint of a run",
     "lm.hf": "read and write models in the Hugging Face layout",
+    "lm.replay": "repeat a step that a run left out, from what it kept of it",
     "lm.train.checkpoint": "verify the checkpoints of a run, and name every damage",
     "lm.preflight": "compile a training step for hardware that is not there",
     "lm.study.worker": "train cells of a planned study, on any machine that shares its directory",
