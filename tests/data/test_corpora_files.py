@@ -115,6 +115,15 @@ def test_a_text_file_of_many_pairs_is_refused_and_a_table_as_a_target_is_not(tmp
         PairTokenizer(Bytes(), "\t").require_documents(named_text.read(files).documents)
 
 
+def test_copies_of_one_text_and_an_outlier_are_refused(tmp_path):
+    rng = random.Random(0)
+    lines = [str(rng.random()) for _ in range(50)]
+    texts = ["\n".join([*lines[:i], "changed", *lines[i + 1 :]]) for i in range(30)] + ["an outlier"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with pytest.raises(UserError, match=r"30 documents, \d+\.\d% .*0:a\.jsonl:0"):
+        corpora.prepare(Component("text_files", (str(tmp_path / "a.jsonl"),)), str(tmp_path / "data"), lambda _: None)
+
+
 def _folder(tmp_path) -> pathlib.Path:
     rng = random.Random(0)
     folder = tmp_path / "corpus"
@@ -238,8 +247,7 @@ def test_the_text_of_a_parquet_file_is_counted_uncompressed(tmp_path):
 
 def test_a_small_validation_split_is_warned_of(tmp_path):
     rng = random.Random(0)
-    licence = "\n".join(f"licence line {i}: redistribution and use are permitted" for i in range(40))
-    texts = [licence + f"\n{rng.random()}" for _ in range(40)] + ["one outlier " * 5]
+    texts = ["\n".join(str(rng.random()) for _ in range(200)), "a short one"]
     for name, given in {"few": texts, "many": [f"{rng.random()} {rng.random()}" for _ in range(200)]}.items():
         lines: list[str] = []
         path = tmp_path / f"{name}.jsonl"

@@ -133,11 +133,15 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
+def _in_words(split: str) -> str:
+    return "both splits" if split == "both" else split
+
+
 def _near_duplicates(info: dict) -> str:
     if not info["clusters"]:
         return "none"
     largest = [
-        f"{each['documents']:,} documents with {each['share']:.1%} of the bytes in {each['split']} (such as {each['example']})"
+        f"{each['documents']:,} documents with {each['share']:.1%} of the bytes in {_in_words(each['split'])} (such as {each['example']})"
         for each in info["largest_clusters"]
     ]
     return f"{info['near_duplicate_share']:.1%} of the documents in {info['clusters']:,} clusters; the largest: {', '.join(largest)}"

@@ -7,7 +7,8 @@ all `ROWS` minima of one band. Everything is a few numpy passes over all lines a
 
 One edit of a line takes away five shingles of lines, and with them the resemblance of a document of ten lines. Its words
 then tell: one word changed among W leaves a resemblance of (W - 5) / (W + 1), .5 at 11 words. The threshold for words is
-higher, because documents that share the words of a template are no copies of one another.
+higher, because documents that share the words of a template are no copies of one another. Documents that share boilerplate
+and are no copies are told apart by higher thresholds (`closer`).
 """
 
 import functools
@@ -26,6 +27,9 @@ HASHES = 128
 ROWS = 2  # minima per band: 64 bands of 2 find 93% of the pairs at resemblance .2 and 99.8% at .3
 THRESHOLD = 0.2  # estimated resemblance of lines from which two documents belong together
 WORD_THRESHOLD = 0.5  # that of words
+CLOSER_ROWS = 3  # 42 bands of 3 find 99.6% of the pairs at resemblance .5
+CLOSER_THRESHOLD = 0.5
+CLOSER_WORD_THRESHOLD = 0.8
 BATCH = 1 << 22  # words that are hashed at once
 
 # Scripts without blanks between words (Thai to Khmer, kana, Chinese characters): each character is a word.
@@ -33,7 +37,7 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
-def clusters(texts: Sequence[str], by_words: bool = False) -> np.ndarray:
+def clusters(texts: Sequence[str], by_words: bool = False, closer: bool = False) -> np.ndarray:
     """Groups near-duplicates: returns the index of the first document of each one's cluster, int64 [documents].
 
     Clusters are the connected components of the pairs found: resemblance is not transitive, so two documents of a
@@ -43,14 +47,16 @@ def clusters(texts: Sequence[str], by_words: bool = False) -> np.ndarray:
     Args:
       texts: the documents.
       by_words: whether documents of fewer than FEW_LINES lines are compared by their words too.
+      closer: whether only closer resemblance joins two documents, by CLOSER_THRESHOLD and CLOSER_WORD_THRESHOLD.
     """
     if not len(texts):
         return np.zeros(0, np.int64)
-    pairs = _pairs(signatures(texts), THRESHOLD)
+    lines, words, rows = (CLOSER_THRESHOLD, CLOSER_WORD_THRESHOLD, CLOSER_ROWS) if closer else (THRESHOLD, WORD_THRESHOLD, ROWS)
+    pairs = _pairs(signatures(texts), lines, rows)
     if by_words:
         few = np.asarray([i for i, text in enumerate(texts) if len(_lines(text)) < FEW_LINES], np.int64)
         if len(few):
-            pairs = np.concatenate([pairs, few[_pairs(word_signatures([texts[i] for i in few.tolist()]), WORD_THRESHOLD)]])
+            pairs = np.concatenate([pairs, few[_pairs(word_signatures([texts[i] for i in few.tolist()]), words, rows)]])
     from scipy import sparse  # takes a while to import
 
     edges = sparse.coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(texts), len(texts)))
@@ -110,15 +116,17 @@ def _shingles(numbers: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarr
     return shingles, starts
 
 
-def _pairs(signature: np.ndarray, threshold: float) -> np.ndarray:
+def _pairs(signature: np.ndarray, threshold: float, rows: int) -> np.ndarray:
     """Returns the documents that share a band and whose estimated resemblance reaches the threshold: [pairs, 2].
 
     Within a band's bucket a document is compared with the first and with the one before it, not with all: linear in
     the documents, and what one band misses the others find.
     """
     found = []
-    for band in range(0, HASHES, ROWS):
-        key = mix(signature[:, band] * GOLDEN + signature[:, band + 1])
+    for band in range(0, HASHES - rows + 1, rows):
+        key = signature[:, band]
+        for row in range(band + 1, band + rows):
+            key = mix(key * GOLDEN + signature[:, row])
         order = np.argsort(key, kind="stable")
         same = key[order][1:] == key[order][:-1]
         position = np.arange(len(order))

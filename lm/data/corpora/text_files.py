@@ -11,12 +11,12 @@ from typing import Optional
 from tqdm import tqdm
 
 from lm.data.corpora import readers
-from lm.data.corpora.documents import VALIDATION_SHARE, Document, Splits, split, without_repeats
+from lm.data.corpora.documents import LEAST_SHARE, VALIDATION_SHARE, Document, Splits, split, without_repeats
 from lm.data.corpora.faults import LONGEST, Faults
 from lm.data.store import digest
 from lm.errors import UserError
 
-VERSION = "1.2.0"  # of the recipe: another one is another data set
+VERSION = "1.3.0"  # of the recipe: another one is another data set
 LARGEST = 1_000_000_000  # bytes of a split: beyond it TFDS sorts on disk, which needs TensorFlow
 
 
@@ -99,22 +99,48 @@ def collect(
     dropped.update(faults.counts)
     unique = without_repeats(documents, dropped)
     result = split(unique, dropped) if len(unique) > 1 else None
+    if result is not None:
+        _require_unlike(result.info)
     if result is None or not result.train or not result.validation:
         places = ", ".join(paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")
         raise UserError(
             f"text_files needs two or more documents that do not resemble each other, to hold one out, and found {len(unique)} in {places};"
             " a .txt gives one per 64 KiB: add text, use .jsonl, or set --config.data.components.0.lines=true where each line is a document"
         )
-    held_out = result.info["bytes"]["validation"] / max(sum(result.info["bytes"].values()), 1)
-    if held_out < VALIDATION_SHARE / 5:
-        log(
-            f"text_files: the validation split has {held_out:.2%} of the bytes, in {len(result.validation):,} documents, where"
-            f" {VALIDATION_SHARE:.0%} are wanted: the others resemble one another; its loss may not be that of the rest of the text"
-        )
-    if result.info["one_template"]:
-        log("text_files: by their words all documents resemble one another, as those of a template do, so only lines were compared")
+    for line in _said(result.info):
+        log(f"text_files: {line}")
     result.info.update(dropped=dict(sorted(dropped.items())), files=len(paths))
     return result
+
+
+def _require_unlike(info: dict) -> None:
+    """Raises UserError where the text is, but for a few bytes, copies of one text or of several."""
+    if info["alike"]:
+        sets = [
+            f"{each['documents']:,} documents, {each['share']:.1%} of the bytes, like {each['example']}"
+            for each in info["largest_clusters"]
+        ]
+        raise UserError(
+            "text_files holds out no document that is a copy of one in train with few changes, and there are next to no others"
+            f" ({'; '.join(sets)}): keep one of each set, or add other text"
+        )
+
+
+def _said(info: dict) -> Iterator[str]:
+    """Yields what a reader of held-out losses should know of the split."""
+    share = info["bytes"]["validation"] / max(sum(info["bytes"].values()), 1)
+    if share < LEAST_SHARE:
+        yield (
+            f"the validation split has {share:.2%} of the bytes, in {info['documents']['validation']:,} documents, where"
+            f" {VALIDATION_SHARE:.0%} are wanted: its loss may not be that of the rest of the text"
+        )
+    if info["told_apart"]:
+        differ = {
+            "closer": "share less than half of their lines, and less than 80% of their words where they have few lines",
+            "lines": "share less than half of their lines, if more of their words, as those of a template do",
+        }[info["told_apart"]]
+        alike = sum(each["share"] for each in info["largest_clusters"] if each["split"] == "both")
+        yield f"documents with {alike:.1%} of the bytes resemble one another; some of them are held out, which {differ}"
 
 
 def _documents(paths: Sequence[str], field: Optional[str], lines: bool, dropped: collections.Counter, faults: Faults) -> Iterator[Document]:
