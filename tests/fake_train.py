@@ -1,7 +1,7 @@
 """A training function that takes no time: its losses follow a known law, so that the machinery around it can be tested.
 
 Environment variables make it misbehave: FAKE_SECONDS (of one run), FAKE_DIVERGE and FAKE_RAISE (d_model of the runs that do), FAKE_DEAF
-(to SIGTERM).
+(to SIGTERM). FAKE_ONCE is "stop" or "hang": what the first worker does that makes the file FAKE_FILE. FAKE_HEARTBEAT (seconds).
 """
 
 import json
@@ -15,11 +15,26 @@ from lm import config as config_lib
 from lm import files
 from lm.data.objectives.shape import row_shape
 from lm.model.flops import ledger
+from lm.study import leases
 from lm.train.config import MEASURE
+from lm.train.watchdog import Watchdog
 
 E, A, B, ALPHA, BETA = 0.9, 60.0, 900.0, 0.4, 0.45
 PAIRS = {"encoder_decoder": 2.5, "prefix_lm": 2.6, "decoder": 3.0}  # loss by architecture, where an objective makes pairs
 TARGETS = {"tokens": 36_000, "unigram_nats_per_token": 4.5}
+leases.HEARTBEAT_SECONDS = float(os.environ.get("FAKE_HEARTBEAT", leases.HEARTBEAT_SECONDS))
+
+
+def fail_once():
+    """Stops or hangs the process that is the first to ask."""
+    try:
+        os.close(os.open(os.environ["FAKE_FILE"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    if os.environ["FAKE_ONCE"] == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    with Watchdog(0.3):
+        time.sleep(60)
 
 
 def law(n: float, d: float) -> float:
@@ -56,6 +71,8 @@ def train(config, workdir):
         file.write(json.dumps({"step": steps // 2, "loss": 2.0}) + "\n")
     if "FAKE_DEAF" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "FAKE_ONCE" in os.environ:
+        fail_once()
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     if str(config.model.d_model) == os.environ.get("FAKE_RAISE"):
         raise ValueError("asked to raise")

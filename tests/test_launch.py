@@ -134,6 +134,23 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
     assert state.count("completed") == 16
 
 
+@pytest.mark.parametrize("fault", ["stop", "hang"])
+def test_a_worker_that_is_stopped_or_hangs_is_replaced(straight, tmp_path, monkeypatch, fault):
+    """The launcher kills one without a heartbeat; one whose training makes no progress ends itself."""
+    root = tmp_path / "s"
+    small_study.planned(root)
+    for name, value in {"FAKE_ONCE": fault, "FAKE_FILE": str(tmp_path / "once"), "FAKE_HEARTBEAT": "0.1"}.items():
+        monkeypatch.setenv(name, value)
+    if fault == "stop":
+        monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.2)
+        monkeypatch.setattr(leases, "STALE_SECONDS", 2.0)
+    state = LocalWorkers(1, small_study.TRAIN).run(root, lambda: False, View(io.StringIO()))
+    assert (tmp_path / "once").exists()
+    assert state.count("completed") == 16
+    assert _results(root).items() <= _results(straight[0]).items()
+    assert ("in fail_once" in next((root / "logs").iterdir()).read_text()) == (fault == "hang")
+
+
 def test_a_fault_of_the_environment_ends_the_study_in_one_line(tmp_path):
     root = tmp_path / "s"
     small_study.planned(root)

@@ -170,6 +170,18 @@ def test_a_work_directory_that_cannot_be_written_is_refused_before_anything_cost
         runner.train_run(config, tmp_path / "file")
 
 
+def test_a_closed_standard_output_ends_no_run(config, finished, tmp_path, monkeypatch, capsys):
+    """`| head` has read enough before the first step: the run is the same without its log."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert run.main(command_line(config, tmp_path)) == 0
+    found = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert found["final"] == finished[1]["final"]
+    assert capsys.readouterr().err.count("Broken pipe") == 1
+
+
 def test_ctrl_c_loses_nothing(config, finished, tmp_path, monkeypatch, capsys):
     """The state is saved where the run stopped; one line says how to go on. (That it goes on to the same losses: tests/train.)"""
     iterate = TrainStream.iterate

@@ -24,6 +24,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # what terminals,
 LEASE = 0  # stands for a signal: a study's worker has lost its cell
 SAME = 0.2  # seconds in which signals are one request: timeout(1), srun and terminals send the same one twice
 SHARE, MOST = 0.05, 120.0  # of the time, and seconds: what is left for the end while no save was timed
+_BEGAN = time.monotonic()  # about when the process did
 
 current: Optional["Stop"] = None  # the innermost one in use
 
@@ -200,11 +201,11 @@ def seconds_left(limit: Optional[str], environment: Mapping[str, str]) -> Option
     """Returns the seconds in which the process has to end; None without a limit.
 
     Args:
-      limit: the flag's text: "none", or a duration from now. Without it the limit is the end of the SLURM job.
+      limit: the flag's text: "none", or a duration from the start of the process. Without it the limit is the end of the SLURM job.
       environment: the process's, where SLURM (22.05 and later) gives SLURM_JOB_END_TIME in seconds since 1970.
     """
     if limit is not None:
-        return None if limit == "none" else duration(limit)
+        return None if limit == "none" else max(duration(limit) - (time.monotonic() - _BEGAN), 1.0)
     end = environment.get("SLURM_JOB_END_TIME", "")
     return max(int(end) - time.time(), 1.0) if end.isdecimal() and int(end) else None
 
