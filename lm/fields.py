@@ -5,6 +5,7 @@ strategy: a `Union` of dataclasses, each with a ClassVar `name`, written in JSON
 lm.config.
 """
 
+import contextlib
 import dataclasses
 import decimal
 import difflib
@@ -177,7 +178,7 @@ def _elements(value: Any, hint: Any, path: str) -> list[tuple[Any, Any]]:
 
 
 def scalar(value: Any, hint: Any, path: str) -> Any:
-    """Converts `value` to the scalar type of the hint. Integers accept 1e5; numbers must be finite."""
+    """Converts `value` to the scalar type of the hint. Integers accept 1e5 and "100M" (see `count`); numbers must be finite."""
     kind = alternatives(hint)[0]
     if type(value) is kind and kind is not float:  # most of them; a float may not be finite
         return value
@@ -195,6 +196,9 @@ def scalar(value: Any, hint: Any, path: str) -> Any:
             return int(value)
     elif kind in (bool, str) and isinstance(value, kind):
         return value
+    elif kind is int and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return count(value)
     raise wrong_type(path, hint, value)
 
 

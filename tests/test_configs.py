@@ -208,6 +208,7 @@ def test_counts_are_written_as_people_write_them(text, value):
     assert fields.count(text) == value
     assert set_flags(RunConfig(), f"train_tokens={text}").train_tokens == value
     assert set_flags(RunConfig(), f"data.unique_tokens={text}").data.unique_tokens == value
+    assert C.from_dict(RunConfig, {"train_tokens": text, "data": {"unique_tokens": text}}).data.unique_tokens == value
 
 
 @pytest.mark.parametrize("text", ["", "M", "1.5", "100Mio", "1,00", "1,0000", "BB", "1BB", "nan", "1e999", "1__0", "1 0", "2**3"])
@@ -216,6 +217,8 @@ def test_what_is_no_count_is_refused(text):
         fields.count(text)
     with pytest.raises(UserError, match="train_tokens"):
         set_flags(RunConfig(), f"train_tokens={text}")
+    with pytest.raises(UserError, match="train_tokens"):
+        C.from_dict(RunConfig, {"train_tokens": text})
 
 
 # ---- JSON -----------------------------------------------------------------------------------------------------------------------
@@ -225,7 +228,7 @@ def test_what_is_no_count_is_refused(text):
     ("tree", "words"),
     [
         ({"cuont": 1}, "nearest valid key is 'count'"),
-        ({"count": "1"}, "count takes an integer, not '1'"),
+        ({"count": "one"}, "count takes an integer, not 'one'"),
         ({"count": True}, "count takes an integer, not True"),
         ({"part": {"sise": 1}}, "nearest valid key is 'part.size'"),
         ({"parts": [{"size": 1}, {"sizes": 1}]}, "parts.1.sizes"),

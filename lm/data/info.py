@@ -5,11 +5,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from lm.data import tokens
+from lm.data import corpora, tokens
 from lm.data.config import Component, DataConfig
 from lm.data.mixture import Mixture, Source, shares
 from lm.data.round_trip import share_of
 from lm.data.store import digest, read_json
+
+RECIPE = 2  # of the counts: those that an earlier version wrote are made again, from tokens that stay
 
 
 def index_path(config: DataConfig, data_dir: str) -> str:
@@ -28,7 +30,7 @@ def index_path(config: DataConfig, data_dir: str) -> str:
 
 
 def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
-    """Returns the counts of a data set, or None if it is not prepared yet.
+    """Returns the counts of a data set, or None if it is not prepared yet, or was by a version that prepares it otherwise.
 
     `fingerprint`; `tokenizer` (name, vocab_size, fingerprint); `documents`, `tokens`, `bytes` per split (tokens count the ends of
     documents); `components` (corpus, weight, fingerprint, the corpus's own info); `lost_bytes`, the share of each split's bytes that
@@ -37,7 +39,7 @@ def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
     Raises UserError if the data set cannot be used as configured.
     """
     index = read_json(index_path(config, data_dir))
-    if index is None:
+    if index is None or index.get("recipe") != RECIPE or any(_is_old(component) for component in index["components"]):
         return None
     made = [each["tokens"] for each in index["components"]]
     directories = {split: [os.path.join(data_dir, "tokens", each[split]) for each in made] for split in ("train", "validation")}
@@ -47,6 +49,17 @@ def info(config: DataConfig, data_dir: str) -> Optional[dict[str, Any]]:
     fingerprints = [each["fingerprint"] for each in index["components"]]
     sources = [Source(*each) for each in zip(caches["train"], fingerprints, shares(config), strict=True)]
     return with_rows(index, Mixture(sources, config), caches)
+
+
+def is_known(config: DataConfig, data_dir: str) -> bool:
+    """Returns whether some version has prepared the data set in this directory."""
+    return read_json(index_path(config, data_dir)) is not None
+
+
+def _is_old(component: Mapping[str, Any]) -> bool:
+    """Returns whether a corpus was made by a recipe that is another by now, so that training would make it anew."""
+    then, now = component["info"].get("version"), corpora.version(component["corpus"])
+    return None not in (then, now) and then != now
 
 
 def with_rows(index: dict[str, Any], mixture: Mixture, caches: Mapping[str, Sequence[tokens.TokenCache]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lm.data import tokens
 from lm.data.config import DataConfig
-from lm.data.info import index_path, with_rows
+from lm.data.info import RECIPE, index_path, with_rows
 from lm.data.mixture import Mixture, Source, shares
 from lm.data.store import digest, read_json, write_json
 from lm.data.tokenizer import Log, Tokenizer
@@ -121,6 +121,7 @@ def _index(
 ) -> dict[str, Any]:
     splits = {"train": train, "validation": validation}
     return {
+        "recipe": RECIPE,
         "fingerprint": digest("data", 1, [(cache.fingerprint, share) for cache, share in zip(train, shares(config), strict=True)]),
         "tokenizer": {
             "name": tokenizer.name,

@@ -119,7 +119,7 @@ def _require_data(workdir: Path, config: RunConfig, saved: record.Record) -> Non
     """Raises UserError unless the run's held-out text is there."""
     if saved["data"]["fingerprint"] is None:
         raise UserError(f"{workdir} is an imported model, which has no held-out text: name a text with --text=FILE")
-    if info.info(config.data, config.data_dir) is None:
+    if not info.is_known(config.data, config.data_dir):
         raise UserError(
             f"{config.data_dir} lacks the data that the run was evaluated on, which {made_by.maker(saved)} prepared: name the right"
             " directory with --data_dir, or a text with --text=FILE"

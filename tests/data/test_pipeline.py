@@ -1,9 +1,11 @@
 import copy
 import dataclasses
 import functools
+import json
 import re
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from fake_corpus import Corpus, corpus, quiet
 
 from lm.data import packing, pipeline
 from lm.data.config import Component, DataConfig, SentencePieceTokenizer
-from lm.data.info import info
+from lm.data.info import index_path, info, is_known
 from lm.data.mixture import Mixture
 from lm.data.objectives.next_token import inputs_of
 from lm.data.stream import TrainStream
@@ -250,6 +252,21 @@ def test_info_for_plans_is_the_data_set_s_own(tmp_path):
     assert data.info["tokens"]["train"] == data.info["bytes"]["train"] + 120
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert info(MIXED, str(moved)) is not None
+
+
+def test_counts_of_earlier_versions_are_made_again(tmp_path):
+    """Training would prepare other text or count other special ids than a plan that took them."""
+    made = prepared(MIXED, str(tmp_path)).info
+    path = Path(index_path(MIXED, str(tmp_path)))
+    index = json.loads(path.read_text())
+    old = json.loads(path.read_text())
+    old["components"][1]["info"]["version"] = "1.0.0"
+    for changed in (old, {key: value for key, value in index.items() if key != "recipe"}):
+        path.write_text(json.dumps(changed))
+        assert info(MIXED, str(tmp_path)) is None
+        assert is_known(MIXED, str(tmp_path))
+        prepared.__wrapped__(MIXED, str(tmp_path))
+        assert info(MIXED, str(tmp_path)) == made
 
 
 def test_bytes_per_token_follow_the_shares(tmp_path):

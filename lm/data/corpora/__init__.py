@@ -10,7 +10,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Union
+from typing import Optional, Union
 
 from lm.data.config import Component, WordChain
 from lm.data.corpora import corpus as _corpus
@@ -84,15 +84,26 @@ def check_files(component: Component, data_dir: str) -> None:
     readers.expand(absent, lambda line: None)  # some may be patterns
 
 
+def version(name: str) -> Optional[str]:
+    """Returns the version of the recipe that makes a corpus of this name; None where nothing is made."""
+    if name == "python_sources":
+        from lm.data.corpora import python_sources
+
+        return python_sources.VERSION
+    if name == "text_files":
+        from lm.data.corpora import text_files
+
+        return text_files.VERSION
+    return None
+
+
 def _faults(component: Component) -> Faults:
     return Faults(component.longest_document, component.unusable == "skip")
 
 
 def _directory(component: Component, data_dir: str) -> pathlib.Path:
     if component.corpus == "python_sources":
-        from lm.data.corpora import python_sources
-
-        return pathlib.Path(data_dir, "corpora", "python_sources", python_sources.VERSION)
+        return pathlib.Path(data_dir, "corpora", "python_sources", str(version(component.corpus)))
     if component.corpus == "text_files":
         from lm.data.corpora import text_files
 
