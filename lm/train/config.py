@@ -67,6 +67,18 @@ class LogConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class IntegrityConfig:
+    """The checks for values that a device or its memory changed without an error. A run of fewer steps than `every_steps` has none.
+
+    Copies that devices hold of one array are compared, before every checkpoint too. Repeated steps have to give the same bits.
+    """
+
+    every_steps: Optional[int] = 200  # steps between checks; none: no check
+    replay_steps: Optional[int] = None  # steps before each check that are made again (default: 1 where no array has a copy, else 0)
+    replay_elsewhere: bool = False  # make them again with every device in the place of its neighbour, which compiles the step once more
+
+
+@dataclasses.dataclass(frozen=True)
 class ExecutionConfig:
     """The way in which the step is compiled, and the splits of its arrays that the sizes of the mesh leave open."""
 
@@ -101,6 +113,7 @@ class RunConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=EXECUTION)
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig, metadata=EXECUTION)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata=EXECUTION)
+    integrity: IntegrityConfig = dataclasses.field(default_factory=IntegrityConfig, metadata=EXECUTION)
     log: LogConfig = dataclasses.field(default_factory=LogConfig, metadata=EXECUTION)
     data_dir: str = dataclasses.field(default="runs/data", metadata=EXECUTION)  # directory of prepared corpora, tokenizers and token caches
 

@@ -10,7 +10,7 @@ from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
 from lm.optim.schedules import warmup_steps
 from lm.rows import RowShape
-from lm.train.config import BadStepsConfig, CheckpointConfig, EvalConfig, LogConfig, RunConfig
+from lm.train.config import BadStepsConfig, CheckpointConfig, EvalConfig, IntegrityConfig, LogConfig, RunConfig
 
 if TYPE_CHECKING:
     from lm.types import Hyper
@@ -67,6 +67,7 @@ def shape_of(config: RunConfig, *, evaluation: EvalConfig = EvalConfig()) -> Run
         evaluation=evaluation,
         log=LogConfig(layer_norms=config.log.layer_norms),
         checkpoint=CheckpointConfig(),
+        integrity=IntegrityConfig(),
         bad_steps=BadStepsConfig() if spike is None else BadStepsConfig(spike=spike, window=config.bad_steps.window),
         data=layout_of(config.data),
         train_tokens=0,

@@ -27,6 +27,7 @@ from lm.train.config import MEASURE, FallBack, RunConfig
 from lm.train.derived import hyper_of, row_of, shape_of, tokens_per_step, total_steps
 from lm.train.eval_steps import evaluation_steps
 from lm.train.feed import Stream, put, to_device, wait_on_virtual_devices
+from lm.train.integrity import Integrity
 from lm.train.metrics import StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.program import Program
@@ -134,6 +135,7 @@ class Run:
     metrics: StepMetrics = dataclasses.field(init=False)
     progress: Progress = dataclasses.field(init=False)
     saver: Saver = dataclasses.field(init=False)
+    integrity: Integrity = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.total = total_steps(self.config)
@@ -164,6 +166,8 @@ class Run:
         newest = None if restored is None else self.step
         self.saver = Saver(self.workdir, how.keep, newest, 60 * how.patience_minutes, self.alarm, self.rewind_every)
         self.closing.callback(self.saver.leave)
+        checked = (before or {}).get("integrity", {}) if restored is not None else {}
+        self.integrity = Integrity(self.config, self.program, self.total, self.device_hyper, self.frozen, self.alarm, checked)
         if restored is not None:
             self.progress.say(f"continuing {self.workdir} from step {self.step:,}" + "".join(f"; {change}" for change in changes))
         self.write_record()
@@ -231,14 +235,18 @@ class Run:
         saves = {
             step for every in (self.config.checkpoint.every_steps, self.rewind_every) if every for step in range(every, self.total, every)
         }
-        cuts = sorted(evaluations | saves | set(self.profiler.cuts) | {self.total})
+        checks = self.integrity.cuts(self.step, saves)
+        cuts = sorted(evaluations | saves | checks | set(self.profiler.cuts) | {self.total})
         batches = self.batches()
+        self.check()
         self.profiler.at(self.step, self.state)
         if self.step in evaluations:  # it was given up when the run had to end
             self.evaluate_curve()
         for cut in (cut for cut in cuts if self.step < cut <= self.total):
             self.advance(batches, cut, stop)
             self.profiler.at(self.step, self.state)
+            if self.step == cut:
+                self.check()
             if self.step == cut < self.total and cut in evaluations:
                 self.evaluate_curve()
             if self.step == cut and cut in saves:
@@ -249,6 +257,17 @@ class Run:
         self.evaluate_curve()
         self.evaluate_final()
         self.require_saved()
+
+    def check(self) -> None:
+        """Looks for silent corruption where that is due after this step; UserError where there is some."""
+
+        def batches(first: int, last: int) -> list[Batch]:
+            return [batch for turn in self.bad_steps.batches(first, last) for batch in self.stream.iterate(*turn)]
+
+        states = [self.state]
+        del self.state
+        with self.timed("train"):
+            self.state = self.integrity.at(self.step, states, batches)
 
     def batches(self) -> Iterator[Batch]:
         """Returns the batches of the steps from here on."""
@@ -381,6 +400,7 @@ class Run:
         """Begins to write a checkpoint of this step, with the host's values that an exact resume needs, and run.json after it."""
         if self.step in (0, self.saver.step):  # what has made no step begins anew the same
             return
+        self.integrity.compare(self.step, self.state)  # what is corrupt is not saved
         with self.timed("checkpoint"):
             try:
                 distributed.first(self.metrics.flush)  # a run that goes on from here does not write their lines again
@@ -432,17 +452,21 @@ class Run:
         document += sum(self.stream.document_tokens(first, last) for first, last in self.bad_steps.batches(before, self.step))
         self.counted = (self.step, document)
         xla = self.program.flops_per_step
-        self.record |= self.bad_steps.recorded() | {
-            "steps": self.step,
-            "tokens": {
-                "document": document,
-                "decoder_stream": rows * row.length if self.config.model.architecture != "encoder" else 0,
-                "encoder_stream": rows * (row.length if self.config.model.architecture == "encoder" else row.encoder_length),
-                "loss": self.metrics.loss_tokens,
-                "bytes": document * self.facts.bytes_per_token,
-            },
-            "flops": {
-                **{name: per_token * text_tokens for name, per_token in self.facts.flops_per_token.items()},
-                "xla": None if xla is None else xla * self.program.mesh.size * self.step,
-            },
-        }
+        self.record |= (
+            self.bad_steps.recorded()
+            | self.integrity.recorded()
+            | {
+                "steps": self.step,
+                "tokens": {
+                    "document": document,
+                    "decoder_stream": rows * row.length if self.config.model.architecture != "encoder" else 0,
+                    "encoder_stream": rows * (row.length if self.config.model.architecture == "encoder" else row.encoder_length),
+                    "loss": self.metrics.loss_tokens,
+                    "bytes": document * self.facts.bytes_per_token,
+                },
+                "flops": {
+                    **{name: per_token * text_tokens for name, per_token in self.facts.flops_per_token.items()},
+                    "xla": None if xla is None else xla * self.program.mesh.size * self.step,
+                },
+            }
+        )

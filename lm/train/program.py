@@ -47,6 +47,7 @@ class Program:
     scalars: tuple[str, ...]  # names of the columns of the scalars
     flops_per_step: Optional[float]  # XLA's own count
     compile_seconds: float
+    on: Callable[[Mesh], "Program"]  # compiles the same functions for other devices
 
 
 class Lowered(NamedTuple):
@@ -87,6 +88,7 @@ def compile_program(config: RunConfig, model: Model, mesh: Mesh, *, loss_fn: Opt
         scalars=lowered.scalars,
         flops_per_step=_flops(run),
         compile_seconds=time.monotonic() - start,
+        on=lambda other: compile_program(config, model, other, loss_fn=loss_fn, frozen=frozen),
     )
 
 

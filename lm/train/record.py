@@ -17,6 +17,7 @@
                               which stages idle
     resumes (step, changes of execution)
     bad_steps                 if there were any: count, listed (the first, with reasons), rewinds (where it went back, and the next batch)
+    integrity                 if it was checked for silent corruption: to which step (`to`), how often and how (docs/reliability.md)
     imported                  if imported: the directory that the first weights are from, their SHA-256, family and ids of special tokens
     init_from                 if it begins with another run's weights: that run's directory, id and step; family and ids if that has them
     seconds                   train, evaluate, checkpoint; total, which is their sum; compile, which runs of one shape share

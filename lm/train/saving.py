@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 import jax
-import numpy as np
-from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from lm import distributed
 from lm.errors import UserError, one_line
-from lm.train import checkpoint, record, signals, watchdog
-from lm.train.placement import HOST
+from lm.train import checkpoint, host_copy, record, signals, watchdog
 from lm.types import TrainState
 
 _numbers = itertools.count()  # of the saves of this process
@@ -77,7 +74,7 @@ class Saver:
         self.wait()
         self._step, self._error = step, None
         host, run_record = record.jsonable(host), record.jsonable(run_record)  # training changes both
-        copy = jax.tree.map(_on_host, state)
+        copy = jax.tree.map(host_copy.held, state)
         self._thread = threading.Thread(target=self._write, args=(copy, host, run_record, next(_numbers)), daemon=True)
         self._thread.start()
 
@@ -152,13 +149,3 @@ class Saver:
         watchdog.alive()
         if signals.current is not None:
             signals.current.reserve(self._seconds)
-
-
-def _on_host(leaf: Any) -> Any:
-    """Returns a copy in the host's memory. Of an array that is split over processes, it is an array of JAX with the same parts."""
-    if leaf.is_fully_addressable:
-        return np.array(leaf)
-    kind = HOST if HOST in (memory.kind for memory in leaf.addressable_shards[0].device.addressable_memories()) else None
-    sharding = NamedSharding(leaf.sharding.mesh, leaf.sharding.spec, memory_kind=kind)
-    parts = [jax.device_put(np.array(part.data), SingleDeviceSharding(part.device, memory_kind=kind)) for part in leaf.addressable_shards]
-    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)

@@ -22,7 +22,7 @@ from lm.train import checkpoint, manifest
 EVERY, FULL = 3, 2  # steps between checkpoints; after so many the disk is full
 SAVED = EVERY * FULL
 LONG = 4000  # steps of a run that is not to end by itself
-MESHES = {"stage": ["mesh.stage=2"]}
+MESHES = {"stage": ["mesh.stage=2", "integrity.every_steps=4", "integrity.replay_steps=2"]}
 ALL = os.environ.get("HOSTS") == "all"
 if ALL:
     MESHES["context"] = ["mesh.context=2"]
@@ -74,6 +74,13 @@ def test_arrays_that_are_split_over_processes_have_checksums(found):
         arrays = json.loads((folder / "meta.json").read_text())["arrays"]
         assert manifest.read(folder)["arrays"].keys() == arrays.keys()
     assert checkpoint.main(["verify", str(found.stage)]) == 0
+
+
+def test_steps_of_two_processes_are_repeated_bit_for_bit(found):
+    checked = record_of(found.stage)["integrity"]
+    assert (checked["to"], checked["replay_steps"]) == (STEPS, 2)
+    assert 0 < checked["share_with_copies"] < 1
+    assert checked["replayed_steps"] >= 2 * (STEPS - SAVED) // EVERY
 
 
 def assert_close(workdir: Path, expected: Path):
