@@ -89,10 +89,11 @@ def require_local(path: Union[str, os.PathLike[str]]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error without line breaks."""
+    """Returns the message of an error without line breaks. Signs that would steer a terminal, as a name in a file may have, are spelled out."""
+    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(text.split()))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -71,6 +71,16 @@ def test_an_address_is_told_and_makes_no_folder(tmp_path, monkeypatch, address):
         lm.errors.require_local(name)
 
 
+@pytest.mark.parametrize(
+    "error", [UserError("column \x1b[2J\x07\u202e\udcff of\na table"), OSError(2, "No such file", "\x1b[2J\x07\u202e\udcff")]
+)
+def test_an_error_does_not_steer_the_terminal(error):
+    line = lm.errors.one_line(error)
+    assert line.isprintable()
+    assert r"\x1b[2J\x07\u202e\udcff" in line
+    line.encode()
+
+
 def test_pages_show_hostile_text_as_text(tmp_path):
     hostile = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
     made = Provenance("today", hostile, hostile, 1, hostile, (), (hostile,), hostile)
