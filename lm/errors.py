@@ -89,7 +89,7 @@ def require_local(path: Union[str, os.PathLike[str]]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error without line breaks. Signs that would steer a terminal, as a name in a file may have, are spelled out."""
+    """Returns the message of an error without line breaks; signs that would steer a terminal, as names in a file may have, are spelled."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
