@@ -61,7 +61,8 @@ def require_said(config: RunConfig, workdir: Path, file: Path) -> None:
     """
     if record.read(workdir) is not None:
         return
-    for folder in (file.parent, Path(getattr(config.data.tokenizer, "path", "") or file).parent):
+    named = [Path(config.imported_from)] if config.imported_from else []
+    for folder in (file.parent, Path(getattr(config.data.tokenizer, "path", "") or file).parent, *named):
         try:
             saved = record.read(folder) if folder.resolve() != workdir.resolve() else None
         except UserError:  # a file of that name that is no record says nothing of weights

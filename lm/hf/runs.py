@@ -61,7 +61,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
         copied(directory, workdir, name)
     data = _data(workdir, model, ids)
     evaluation = EvalConfig(stride=min(EvalConfig().stride, data.sequence_length))
-    config = RunConfig(model=model, data=data, evaluation=evaluation)
+    config = RunConfig(model=model, data=data, evaluation=evaluation, imported_from=str(workdir))
     _write(config, params, workdir, tokenizer, {"from": str(directory), "family": family, "ids": ids.recorded()})
     for note in ids.notes:
         say(note)

@@ -116,6 +116,7 @@ class RunConfig:
     integrity: IntegrityConfig = dataclasses.field(default_factory=IntegrityConfig, metadata=EXECUTION)
     log: LogConfig = dataclasses.field(default_factory=LogConfig, metadata=EXECUTION)
     data_dir: str = dataclasses.field(default="runs/data", metadata=EXECUTION)  # directory of prepared corpora, tokenizers and token caches
+    imported_from: Optional[str] = dataclasses.field(default=None, metadata=EXECUTION)  # run into which its weights were imported
 
     @property
     def likelihood(self) -> Likelihood:

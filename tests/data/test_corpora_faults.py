@@ -68,9 +68,27 @@ def test_rows_and_cells_of_tables(tmp_path):
         assert faults.counts.total() == left_out
         with pytest.raises(UserError, match=r"unusable=skip"):
             list(readers.read(str(tmp_path / name), faults=Faults(2000)))
-    (tmp_path / "open.csv").write_text('text\n"a\n' + "b\n" * 3000)  # a quote that is not closed: what follows is no document
-    with pytest.raises(UserError, match=r"open\.csv"):
-        list(readers.read(str(tmp_path / "open.csv"), faults=Faults(2000, skip=True)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "texts", "lines"),
+    [
+        ('1,"a\n' + "2,b\n" * 3000, ["b"] * 3000, [2]),  # more than a cell may hold
+        ('1,a\n2,"b\n3,c\n', ["a", "c"], [3]),
+        ('1,a\n2,"b', ["a"], [3]),
+        ('1,"a\n2,"b"\n3,"c, d"\n', ["b", "c, d"], [2]),  # it would be closed by the next quote
+        ('1,"a" b\n2,"c\n\nd"\n3,e" f\n4,"say ""x"""\n', ["c\n\nd", 'e" f', 'say "x"'], [2]),
+        ('1,"a\n2,b\n3,"c\n4,d\n', ["b", "d"], [2, 4]),
+    ],
+)
+def test_a_quote_that_is_not_closed_swallows_nothing(tmp_path, rows, texts, lines):
+    path = tmp_path / "a.csv"
+    path.write_text("n,text\n" + rows)
+    faults = Faults(2000, skip=True)
+    assert list(readers.read(str(path), faults=faults)) == texts
+    assert faults.counts.total() == len(lines)
+    with pytest.raises(UserError, match=rf"a\.csv line {lines[0]} .*unusable=skip"):
+        list(readers.read(str(path), faults=Faults(2000)))
 
 
 def test_more_than_a_tenth_is_not_left_out(tmp_path):

@@ -10,6 +10,7 @@ import os
 import pathlib
 import random
 
+import numpy as np
 import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
@@ -68,6 +69,28 @@ def test_tables(tmp_path):
             assert list(readers.read(str(tmp_path / f"{name}.arrow"), "body")) == TEXTS
         with pytest.raises(UserError, match=r"n, body.*field=body"):
             list(readers.read(str(tmp_path / f"{name}.arrow")))
+
+
+def test_a_damaged_column_is_not_read_from_anywhere_in_memory(tmp_path):
+    """Arrow's files have no checksums: offsets and encoding of text are what can be looked at."""
+    batch = pyarrow.record_batch({"other": ["c", "d"], "text": ["aaa", "bbb"]})
+    with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), batch.schema) as file:
+        file.write_batch(batch)
+    whole, offsets = (tmp_path / "a.arrow").read_bytes(), np.asarray([0, 3, 6], np.int32).tobytes()
+    path = str(tmp_path / "b.arrow")
+    for old, new in ((offsets, [0, 3, 1 << 30]), (offsets, [0, 5, 2]), (offsets, [-9, 3, 6]), (b"aaabbb", b"aaa\xff\xfe\xfd")):
+        assert whole.count(old) == 1
+        (tmp_path / "b.arrow").write_bytes(whole.replace(old, new if isinstance(new, bytes) else np.asarray(new, np.int32).tobytes()))
+        with pytest.raises(UserError, match=r"b\.arrow.*batch 0"):
+            list(readers.read(path))
+        assert list(readers.read(path, "other")) == ["c", "d"]
+
+
+def test_a_column_of_another_type_is_named_with_it(tmp_path):
+    for name, column in (("null", pyarrow.nulls(2)), ("int64", pyarrow.array([1, 2]))):
+        pyarrow.parquet.write_table(pyarrow.table({"text": column, "body": ["a", "b"]}), tmp_path / f"{name}.parquet")
+        with pytest.raises(UserError, match=f"'text' is of type {name}.*field=body"):
+            list(readers.read(str(tmp_path / f"{name}.parquet")))
 
 
 def test_null_is_no_text(tmp_path):

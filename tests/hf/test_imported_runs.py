@@ -217,6 +217,10 @@ def test_without_a_tokenizer(tmp_path, capsys):
         continuations(tmp_path / "run", "abc", Greedy(), max_tokens=3)
     assert export_run(tmp_path / "run", tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "mt5"  # which T5 could hold too
+    copy = (tmp_path / "run" / "config.json").rename(tmp_path / "copy.json")
+    bytes_of = "--config.data.tokenizer=bytes"  # nothing in it names a file of the import
+    with pytest.raises(UserError, match=f"--init_from={tmp_path / 'run'}"):
+        lm_run.main([f"--config={copy}", bytes_of, f"--workdir={tmp_path / 'new'}", "--dry_run"])
     assert hf.load(tmp_path / "out")[0] == hf.load(GOLDEN / "mt5")[0]
 
 

@@ -301,17 +301,48 @@ def _absent(place: str, what: str, name: str, names: Sequence[str], texts: Seque
 
 def _csv(path: str, stream: IO[bytes], field: Optional[str], faults: Faults) -> Iterator[str]:
     csv.field_size_limit(faults.longest)
-    rows = csv.reader(_physical_lines(path, stream, faults), delimiter="\t" if Kind(path).suffix == ".tsv" else ",")
-    header, name = next(rows, []), field or "text"
+    rows = _rows(path, _physical_lines(path, stream, faults), "\t" if Kind(path).suffix == ".tsv" else ",", faults)
+    (_, header), name = next(rows, (0, [])), field or "text"
     if name not in header:
         raise _absent(path, "column", name, header, header)
     column = header.index(name)
-    for row in rows:
+    for line, row in rows:
         if row and len(row) != len(header):
-            said = f"{path} line {rows.line_num} has {len(row)} cells and the header {len(header)}; quote cells that hold the separator"
+            said = f"{path} line {line} has {len(row)} cells and the header {len(header)}; quote cells that hold the separator"
             faults.meet("document that cannot be read", UserError(said))
         elif row:
             yield row[column]
+
+
+def _rows(path: str, lines: Iterator[str], delimiter: str, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of a table, each with the number of its last line.
+
+    A quote that is not closed, or closed in the middle of a cell, is a fault of the line that its row begins with, and reading goes on
+    with the next: otherwise what follows would be one cell of that row.
+    """
+    again: collections.deque[str] = collections.deque()  # lines to be read once more
+    read: list[str] = []  # lines of the present row
+    before = 0  # lines before it
+
+    def feed() -> Iterator[str]:
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            read.append(line)
+            yield line
+
+    while True:
+        read.clear()
+        try:
+            row = next(csv.reader(feed(), delimiter=delimiter, strict=True), None)
+        except csv.Error as error:
+            said = f"{path} line {before + 1} begins a row whose quotes are not closed, or a cell that is too long ({error})"
+            faults.meet("document that cannot be read", UserError(f"{said}; close the quote, and write quotes inside a cell twice"))
+            again.extendleft(reversed(read[1:]))
+            before += 1
+            continue
+        if row is None:
+            return
+        before += len(read)
+        yield before, row
 
 
 def _physical_lines(path: str, stream: IO[bytes], faults: Faults) -> Iterator[str]:
@@ -336,7 +367,7 @@ def _parquet_file(path: str, raw: IO[bytes]) -> Any:
 def _parquet(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
     file = _parquet_file(path, raw)
     name = _column(path, file.schema_arrow, field)
-    return _values(_unbroken(path, file.iter_batches(columns=[name])), name)
+    return _values(_unbroken(path, file.iter_batches(columns=[name]), name))
 
 
 def _arrow(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
@@ -351,7 +382,7 @@ def _arrow(path: str, raw: IO[bytes], field: Optional[str]) -> Iterator[str]:
             file = batches = pyarrow.ipc.open_stream(raw)  # what the library `datasets` writes
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not an arrow file ({' '.join(str(error).split())[:120]})") from error
-    return _values(_unbroken(path, batches), _column(path, file.schema, field))
+    return _values(_unbroken(path, batches, _column(path, file.schema, field)))
 
 
 def _column(path: str, schema: Any, field: Optional[str]) -> str:
@@ -362,32 +393,41 @@ def _column(path: str, schema: Any, field: Optional[str]) -> str:
         return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
     name = field or "text"
-    if name not in schema.names or not holds_text(schema.field(name).type):
-        texts = [column.name for column in schema if holds_text(column.type)]
+    texts = [column.name for column in schema if holds_text(column.type)]
+    if name not in schema.names:
         raise _absent(path, "column", name, schema.names, texts)
+    if name not in texts:
+        advice = f"name the one of your text: {FIELD}={texts[0]}" if texts else "no column of it does"
+        raise UserError(f"{path}: the column {name!r} is of type {schema.field(name).type} and holds no text; {advice}")
     return name
 
 
-def _values(batches: Iterable[Any], name: str) -> Iterator[str]:
-    for batch in batches:
-        for value in batch.column(name):
+def _values(columns: Iterable[Any]) -> Iterator[str]:
+    for column in columns:
+        for value in column:
             yield value.as_py() or ""
 
 
-def _unbroken(path: str, batches: Iterable[Any]) -> Iterator[Any]:
-    """Yields the batches of a table. Raises UserError that names the first that cannot be read, as in a truncated file."""
+def _unbroken(path: str, batches: Iterable[Any], name: str) -> Iterator[Any]:
+    """Yields a column of a table by batches. Raises UserError that names the first that cannot be read, as in a truncated file.
+
+    A column is validated first: values of a damaged one would be read from anywhere in memory.
+    """
     import pyarrow
 
     each, number = iter(batches), 0
     while True:
         try:
             batch = next(each, None)
+            column = None if batch is None else batch.column(name)
+            if column is not None:
+                column.validate(full=True)
         except (pyarrow.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:120]
             raise UserError(f"{path} cannot be read from its batch {number} on ({reason}); copy it again, whole") from error
-        if batch is None:
+        if column is None:
             return
-        yield batch
+        yield column
         number += 1
 
 
