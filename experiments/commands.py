@@ -22,7 +22,7 @@ from lm import files
 from lm.analysis import collect
 from lm.data import info as data_info
 from lm.data import round_trip
-from lm.errors import UserError, nearest
+from lm.errors import UserError, counted, nearest
 from lm.preflight.topologies import Topology
 from lm.scaling.settings import AnalysisSettings
 from lm.study import directory, gate, leases, naming, plan, plan_table, records
@@ -192,9 +192,9 @@ class Commands:
         for refusal in made.refusals:
             print(f"refused: {refusal}", file=sys.stderr)
         if made.refusals:
-            count = len(made.refusals)
-            reasons = "1 refusal" if count == 1 else f"{count} refusals"
-            raise UserError(f"{reasons}, printed above; nothing was written. Change the study's definition or its text")
+            raise UserError(
+                f"{counted(len(made.refusals), 'refusal')}, printed above; nothing was written. Change the study's definition or its text"
+            )
         return directory.write(made, self.root, self.data_dir)
 
     def _reset(self, from_start: bool, named: Sequence[str]) -> int:
@@ -203,7 +203,8 @@ class Commands:
         ids = self._ids(named) if named else [cell["id"] for cell in cells]
         freed = leases.retry(self.root, ids, from_start=from_start, states=("failed", "cancelled", "diverged") if named else ("failed",))
         none = "no such cell has ended without success" if named else "no cell has failed; `run` trains those that are missing"
-        self._say(f"{len(freed)} {'named' if named else 'failed'} cells are trained again" if freed else none)
+        again = counted(len(freed), "named cell" if named else "failed cell")
+        self._say(f"to be trained again: {again}" if freed else none)
         forecast = gate.read_forecast(self.root)
         if forecast is not None and any(cell["stage"] == 0 for cell in cells if cell["id"] in freed):
             self._say(f"the forecast of {forecast['time']} was made without them and stays as it is")
@@ -218,8 +219,8 @@ class Commands:
                 return 0
             state = ended
         elif state.finished < len(state.cells):
-            workers = "1 worker" if self._launcher.count == 1 else f"{self._launcher.count} workers"
-            self._say(f"{len(state.cells)} cells in {self.root}, {workers}; Ctrl-C stops, the same command continues")
+            cells, workers = counted(len(state.cells), "cell"), counted(self._launcher.count, "worker")
+            self._say(f"{cells} in {self.root}, {workers}; Ctrl-C stops, the same command continues")
             state = self._launcher.run(self.root, self._results.before_stage_1, View(self.out))
         for line in status_lib.excluded(state, self.root, self.retry):
             self._say(line)
@@ -286,7 +287,7 @@ class Commands:
         found = scheduled.live(self.root)
         for backend in {backend.NAME: backend for backend, _ in found}.values():
             backend.cancel([job.id for other, job in found if other.NAME == backend.NAME])
-        self._say(f"{len(found)} jobs cancelled; their cells are free" if found else "no scheduler holds a job of this study")
+        self._say(f"{counted(len(found), 'job')} cancelled; their cells are free" if found else "no scheduler holds a job of this study")
         return 0
 
     def _logs(self, named: Sequence[str], follow: bool) -> int:

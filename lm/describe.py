@@ -122,6 +122,6 @@ def _data(prepared: Optional[dict[str, Any]], config: RunConfig, steps: int, fir
         return f"not prepared yet in {config.data_dir}"
     rows = steps * config.batch_size
     name = config_lib.identity(config, fingerprint=prepared["fingerprint"], **first_weights)
-    return (
-        f"{prepared['tokens']['train']:,} training tokens; this run reads {rows / prepared['rows_per_epoch']:.2f} epochs; its id is {name}"
-    )
+    epochs = rows / prepared["rows_per_epoch"]
+    reads = f"{100 * epochs:.2g}% of them" if epochs <= 1 else f"them {epochs:.3g} times"
+    return f"{prepared['tokens']['train']:,} training tokens; this run reads {reads}; its id is {name}"

@@ -103,6 +103,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a count and what is counted, whose plural takes an s: "1 document", "6,219 documents"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def _folded(names: Sequence[str]) -> list[str]:
     return textwrap.wrap(", ".join(names), 120, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 

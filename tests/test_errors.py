@@ -9,7 +9,7 @@ import pytest
 from configs import decoder
 from experiments import __main__ as experiments
 from lm import run
-from lm.errors import UserError, run_cli
+from lm.errors import UserError, counted, run_cli
 from lm.evals import __main__ as evals
 from lm.hf import __main__ as hf
 from lm.infer import __main__ as infer
@@ -82,6 +82,10 @@ def test_a_long_choice_is_folded_below_the_line(capsys):
     assert "tiny" in first
     assert max(map(len, [first, *others])) <= 120
     assert {name for line in others for name in line.replace(",", " ").split()} == set(decoder.CONFIGS)
+
+
+def test_one_is_no_plural():
+    assert [counted(count, "document") for count in (0, 1, 6219)] == ["0 documents", "1 document", "6,219 documents"]
 
 
 def test_a_closed_pipe_is_silent():

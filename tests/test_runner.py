@@ -161,6 +161,7 @@ def test_what_does_not_fit_is_refused_in_one_line(config, change, message, tmp_p
     with pytest.raises(UserError, match=message) as caught:
         runner.train_run(apply_overrides(config, [change]), tmp_path / "run")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_work_directory_that_cannot_be_written_is_refused_before_anything_costly(config, tmp_path, monkeypatch):

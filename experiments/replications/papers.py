@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Optional
 
@@ -23,7 +24,8 @@ class Paper:
         return [folder for folder in self.folders if data is None or not (data / folder).is_dir()]
 
 
-HOW = "git clone it, and --published CLONE ... --data=DIR converts the tables of clones into DIR"
+TABLES = "tables"  # the folder of --data that is proposed
+HOW = f"to get them, git clone their repositories and add --published CLONE ... --data={TABLES}"
 PAPERS = {
     paper.name: paper
     for paper in (
@@ -58,11 +60,22 @@ def chosen(names: Sequence[str], data: Optional[pathlib.Path]) -> tuple[list[Pap
     picked = [PAPERS[name] for name in dict.fromkeys(names or PAPERS)]
     for paper in picked if names else ():
         if lacking := paper.missing(data):
-            raise UserError(f"{absent(paper, lacking, data)}; {HOW}")
+            raise UserError(f"{absent(paper, lacking, data)}; {remedy(paper, lacking, data)}")
     return [paper for paper in picked if not paper.missing(data)], [paper for paper in picked if paper.missing(data)]
 
 
 def absent(paper: Paper, lacking: Sequence[str], data: Optional[pathlib.Path]) -> str:
     """Returns a line that names the folders that a paper lacks and where they are public."""
-    where = "DIR" if data is None else str(data)
+    where = TABLES if data is None else str(data)
     return f"{paper.name} needs " + " and ".join(f"{where}/{folder} ({SOURCES[folder].where})" for folder in lacking)
+
+
+def remedy(paper: Paper, lacking: Sequence[str], data: Optional[pathlib.Path]) -> str:
+    """Returns the commands that get the folders that a paper lacks, to be pasted, and then replicate it."""
+    sources = [SOURCES[folder] for folder in lacking]
+    typed = [f"{source.folder} has to be typed (docs/replications.md)" for source in sources if source.marker is None]
+    public = [source.repository for source in sources if source.marker is not None]
+    clones = [f"git clone --depth=1 https://{repository}" for repository in public]
+    published = [f"--published {' '.join(repository.rpartition('/')[2] for repository in public)}"] if public else []
+    again = " ".join(["python -m experiments.replications", paper.name, *published, f"--data={shlex.quote(str(data or TABLES))}"])
+    return "; ".join([*typed, "run: " + " && ".join([*clones, again])])

@@ -23,7 +23,8 @@ def render(made: dict[str, Any]) -> str:
     lines.append(f"  forecast: {_forecast(made['forecast'])}")
     lines += _oracle(made["oracle"]) if "oracle" in made else []
     lines += [f"  excluded: {_words(item)}" for item in made["excluded"]]
-    lines += [f"  caution: {item['message']}" for item in made["cautions"]]
+    messages = dict.fromkeys(item["message"] for item in made["cautions"])
+    lines += [f"  caution: {text}" for text in messages if not any(text in line for line in lines)]  # a refusal may have said it
     return "\n".join(short(line) for line in lines)
 
 

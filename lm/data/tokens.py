@@ -22,7 +22,7 @@ from lm.data.round_trip import RoundTrip, in_words
 from lm.data.store import digest, new_directory, read_json, write_json
 from lm.data.token_file import TokenFile, crc32_of
 from lm.data.tokenizer import Log, Tokenizer
-from lm.errors import UserError
+from lm.errors import UserError, counted
 
 _SCHEMA = 1
 _FILES = ("tokens.bin", "starts.npy", "bytes.npy")
@@ -75,7 +75,7 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
         if isinstance(tokenizer, PairTokenizer):
             tokenizer.require_documents(documents)
         end = getattr(tokenizer, "eos_token", None)  # of a file, which does not say itself what ends a document
-        log(f"tokenising {len(documents):,} {split} documents ({tokenizer.name}{f'; each ends in {end}' if end else ''})")
+        log(f"tokenising {counted(len(documents), f'{split} document')} ({tokenizer.name}{f'; each ends in {end}' if end else ''})")
         with new_directory(directory) as temporary:
             _write(temporary, fingerprint, documents, tokenizer)
     cache = open_cache(directory)

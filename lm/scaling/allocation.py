@@ -5,6 +5,7 @@ from typing import Optional
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling import diagnostics
 from lm.scaling.approaches import isoflop
 from lm.scaling.approaches.isoflop import MIN_BUDGETS, Minimum
@@ -63,7 +64,9 @@ def by_minima(fitted: Sequence[Minimum], flops: Sequence[float], settings: Analy
 def _line(fitted: Sequence[Minimum], which: str, log_c: np.ndarray, settings: AnalysisSettings) -> list[Answer]:
     good = isoflop.with_minimum(fitted, which)
     if len(good) < MIN_BUDGETS:
-        return [Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; a power law needs {MIN_BUDGETS}")] * len(log_c)
+        return [
+            Refusal("too_few_points", f"{counted(len(good), 'budget')} with an interior minimum; a power law needs {MIN_BUDGETS}")
+        ] * len(log_c)
     best, drawn = isoflop.extrapolate(good, which, log_c, settings.regression)
     problem, values = _problem(good, which, settings), zip(np.exp(best).tolist(), np.exp(drawn).T, strict=True)
     return [bootstrap.estimate(value, column, settings.level, _method(good), problem) for value, column in values]
@@ -72,7 +75,9 @@ def _line(fitted: Sequence[Minimum], which: str, log_c: np.ndarray, settings: An
 def _losses(fitted: Sequence[Minimum], log_c: np.ndarray, settings: AnalysisSettings) -> list[Answer]:
     good = isoflop.with_minimum(fitted, "loss_star")
     if len(good) < LEAST_LOSSES:
-        return [Refusal("too_few_points", f"{len(good)} lowest losses; a law of the loss needs {LEAST_LOSSES}")] * len(log_c)
+        return [
+            Refusal("too_few_points", f"lowest losses of {counted(len(good), 'budget')}; a law of the loss needs {LEAST_LOSSES}")
+        ] * len(log_c)
     at = np.log([m.result.flops for m in good])
     best = np.array([[m.result.loss_star.value for m in good]])  # type: ignore[union-attr]  # `good` have one
     problem = _problem(good, "loss_star", settings)

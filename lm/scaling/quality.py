@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.approaches import curves, profiles
 from lm.scaling.runs import Runs
 
@@ -72,7 +72,7 @@ def _too_few(cells: Runs) -> Left:
     for budget, index in _budgets(cells):
         count = len(set(cells.n[index].tolist()))
         if count < LEAST_SIZES:
-            yield index, f"budget {budget:.3g}: {count} sizes, {LEAST_SIZES} are the least"
+            yield index, f"budget {budget:.3g}: {counted(count, 'size')}, {LEAST_SIZES} are the least"
 
 
 def _outlier(cells: Runs) -> Left:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import statistics
+import sys
 from typing import Any, Optional, TypeVar, Union, dataclass_transform
 
 _REGISTRY: dict[str, type] = {}
@@ -137,3 +138,8 @@ def to_json(value: Any, indent: Optional[int] = 1) -> str:
 
 def from_json(text: str) -> Any:
     return decode(json.loads(text))
+
+
+def version() -> str:
+    """Returns the version of this code, as pages and saved fits state it. What is installed beside it may be another."""
+    return getattr(sys.modules[__name__.partition(".")[0]], "__version__", "unknown")

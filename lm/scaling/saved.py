@@ -1,7 +1,6 @@
 """A fitted law on disk: all that a prediction needs, so that the law is fitted once (`fit --save`, then `predict` and `score`)."""
 
 import dataclasses
-import importlib.metadata
 import json
 import math
 import pathlib
@@ -17,7 +16,7 @@ from lm.scaling.fitted_law import FittedLaw, unit_of
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.laws import catalogue
 from lm.scaling.laws.law import Law
-from lm.scaling.results import Caution, Refusal, decode, result, to_json
+from lm.scaling.results import Caution, Refusal, decode, result, to_json, version
 from lm.scaling.runs import Runs
 
 SCHEMA = 2
@@ -87,7 +86,7 @@ def saved(
     made, law, points = fitted.fit, fitted.law, fitted.fit.points
     evidence = {name: float(getattr(made, name)) for name in ("value", "gradient", "condition", "starts", "agreeing")}
     return SavedFit(
-        schema=SCHEMA, code=code(), law=_name_of(law), fixed=dict(getattr(law, "fixed", ())),
+        schema=SCHEMA, code=version(), law=_name_of(law), fixed=dict(getattr(law, "fixed", ())),
         equation=getattr(law, "equation", "") or type(law).__name__, objective=_described(made.objective),
         source=cells.source, sha256=cells.sha256, rows=len(cells), columns=dict(columns), filters=filters,
         names=law.names, values=_row(fitted.values), draws=_rows(fitted.draws),
@@ -126,7 +125,7 @@ def read(path: Union[str, pathlib.Path]) -> SavedFit:
     try:
         return decode(held)
     except (KeyError, TypeError):
-        raise UserError(f"{path} was saved by lm {held.get('code')} with other fields than {code()} reads: fit once more") from None
+        raise UserError(f"{path} was saved by lm {held.get('code')} with other fields than {version()} reads: fit once more") from None
 
 
 def restored(made: SavedFit) -> FittedLaw:
@@ -145,7 +144,7 @@ def restored(made: SavedFit) -> FittedLaw:
         condition=number["condition"], starts=int(number["starts"]), agreeing=int(number["agreeing"]), others=theta[None], cautions=(),
     )  # fmt: skip
     if abs(float(fitted.log_loss(points.log_x[:1])[0]) - made.first_loss) > _SAME:
-        raise UserError(f"law {made.law} has another formula in lm {code()} than in lm {made.code}, which saved it: fit once more")
+        raise UserError(f"law {made.law} has another formula in lm {version()} than in lm {made.code}, which saved it: fit once more")
     return FittedLaw(
         fit=fitted, values=values, draws=np.array(made.draws, float), method=made.method, level=made.level, sampled=made.sampled,
         left_out=None if made.left_out is None else np.array(made.left_out, float), refused=made.refused,
@@ -156,14 +155,6 @@ def cost_of(made: SavedFit) -> frontier.Cost:
     """Returns the FLOPs per token of a saved fit as a function of N."""
     held = {name: tuple(part) if name == "sampled" else part for name, part in made.cost.items()}
     return frontier.Cost(**held | {"coefficients": np.array(made.cost["coefficients"])})
-
-
-def code() -> str:
-    """Returns the version of the installed package."""
-    try:
-        return importlib.metadata.version("lm-scaling")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _name_of(law: Law) -> str:

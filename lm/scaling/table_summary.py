@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional, Union
 
+from lm.errors import counted
 from lm.scaling.results import Answer, Estimate, Refusal
 from lm.scaling.words import aligned, digits, folded, missing, said, short
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
 def render(made: "TableAnalysis") -> str:
     """Renders parameters, exponents and allocations with intervals or refusals, and cautions."""
-    lines = [f"{made.source}: {made.count} rows", *filters(made.filters)]
+    lines = [f"{made.source}: {counted(made.count, 'row')}", *filters(made.filters)]
     if isinstance(made.law, Refusal) and made.law == made.isoflop:
         lines.append(f"approaches 2 and 3: {said(made.law)}")
     else:
         lines += [*_isoflop(made.isoflop), *_targets(made), *_law(made.law)]
     lines += [*_hull(made.hull), *rolling(made.rolling), *sensitivity(made.sensitivity)]
-    found = cautions(made)
+    found = [caution for caution in cautions(made) if not any(caution in line for line in lines)]  # a refusal may have said it
     lines += ["cautions:"] if found else []
     lines += folded(found, what="")
     return "\n".join(lines)
@@ -46,7 +47,8 @@ def _isoflop(made: "Union[Isoflop, Refusal, None]") -> list[str]:
     if made is None or isinstance(made, Refusal):
         return [f"approach 2 (IsoFLOP): {said(made)}"] if made else []
     why = missing([made.a, made.b, *(b.n_star for b in made.budgets)])
-    lines = [f"approach 2 (IsoFLOP): a {said(made.a, why)}   b {said(made.b, why)}"]
+    both = f"a and b {said(made.a)}" if made.a == made.b else f"a {said(made.a, why)}   b {said(made.b, why)}"  # one refusal
+    lines = [f"approach 2 (IsoFLOP): {both}"]
     own = (made.a_with_error, made.b_with_error)
     if all(isinstance(one, Estimate) for one in own):
         a, b = (said(one) for one in own if one is not None)
@@ -71,7 +73,9 @@ def _law(made: "Union[LawFit, Refusal, None]") -> list[str]:
     why = missing([*made.parameters.values(), *made.exponents.values(), *made.derived.values()])
     lines += [f"  no intervals: {why}"] if why else []
     lines += [f"  {name} = {said(value, why)}" for name, value in made.parameters.items()]
-    for name, value in made.exponents.items():
+    alike = isinstance(made.exponents.get("a"), Refusal) and made.exponents["a"] == made.exponents["b"]
+    lines += [f"  a and b of N* ~ C^a, D* ~ C^b = {said(made.exponents['a'])}"] if alike else []
+    for name, value in made.exponents.items() if not alike else ():
         what = f"{name} of {'N' if name == 'a' else 'D'}* ~ C^{name}" if name in made.parameters else name  # a law may call a parameter so
         lines.append(f"  {what} = {said(value, why)}{_with_error(made.exponents_with_error.get(name))}")
     lines += [f"  {name} = {said(value, why)}" for name, value in made.derived.items()]
@@ -144,7 +148,7 @@ def filters(made: "tuple[FilterStep, ...]") -> list[str]:
     """Renders the fits before and after each filter, and what a rule left out."""
     lines = ["filters, and the fit to the rows that are left:"] if made else []
     for step in made:
-        count = f"  {step.name}: {step.kept} rows" + (f" ({step.dropped} left out)" if step.dropped else "")
+        count = f"  {step.name}: {counted(step.kept, 'row')}" + (f" ({step.dropped} left out)" if step.dropped else "")
         found = [] if step.values is None else [said(step.values) if isinstance(step.values, Refusal) else _values(step.values)]
         found += [] if step.a is None else [f"a {step.a:.4g}"]
         found += [] if step.a_minima is None else [f"a {step.a_minima:.4g} by minima"]
@@ -176,7 +180,7 @@ def rolling(made: "Union[RollingOrigin, Refusal, None]") -> list[str]:
     target = next((at.target for at in made if not isinstance(at, Skipped)), None)
     for at in made:
         if isinstance(at, Skipped):
-            refused.append(f"  up to C {at.cut:.3g}, {at.rows} rows: {said(at.why)}")
+            refused.append(f"  up to C {at.cut:.3g}, {counted(at.rows, 'row')}: {said(at.why)}")
             continue
         row = [short(f"{at.cut:.3g}"), f"{at.rows}", f"{at.next_absolute_error:.2%}", f"{at.rest_absolute_error:.2%}"]
         chosen = (at.a, at.n_star, at.n_star_all, at.regret, at.deadweight)

@@ -81,7 +81,7 @@ def answer(value: Optional[dict[str, Any]], *, percent: bool = False, known: Opt
 
 def short(text: str) -> str:
     """Returns a text of numbers with their exponents written short: 1.69e10 for 1.69e+10."""
-    return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", text)
+    return re.sub(r"(?<=[\d.])e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", text)
 
 
 def folded(messages: Iterable[str], what: str = "caution: ") -> list[str]:
@@ -91,8 +91,11 @@ def folded(messages: Iterable[str], what: str = "caution: ") -> list[str]:
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "  ", left: Sequence[int] = ()) -> list[str]:
-    """Returns the lines of a table, two spaces between columns, which are flush right but for those that `left` names."""
-    every = [list(header), *(list(row) for row in rows)]
+    """Returns the lines of a table, two spaces between columns, which are flush right but for those that `left` names.
+
+    Exponents are written short.
+    """
+    every = [list(header), *([short(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in every) for i in range(len(header))]
     made = [[cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))] for row in every]
     return [(indent + "  ".join(row)).rstrip() for row in made]

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.study import directory, leases, naming, records
 from lm.train.config import MEASURE
 
@@ -115,15 +115,11 @@ def excluded(status: Status, root: pathlib.Path, retry: str) -> list[str]:
             more = f" (traceback: {log})" if c.state == "failed" and log.exists() else ""
             lines.append(f"{c.state:8s} cell {c.cell['id']} ({naming.words(c.cell)}): {c.reason}{more}")
     if failed := status.count("failed"):
-        lines.append(f"{_cells(failed)} failed and fits leave them out; when the cause is mended, train them again: {retry}")
+        lines.append(f"{counted(failed, 'cell')} failed and fits leave them out; when the cause is mended, train them again: {retry}")
     if diverged := status.count("diverged"):
         why = "which is a result, unless text or device were at fault: fits leave them out"
-        lines.append(f"{_cells(diverged)} diverged, {why}, and with the cells' ids `{retry} ID ...` trains them on")
+        lines.append(f"{counted(diverged, 'cell')} diverged, {why}, and with the cells' ids `{retry} ID ...` trains them on")
     return lines
-
-
-def _cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count} cells"
 
 
 def described(status: Status, root: pathlib.Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
 from lm import distributed
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import Parser, UserError, counted, run_cli
 from lm.scaling import compile_cache
 from lm.study import directory, gate, leases, machine, records
 from lm.study.rows import read_json
@@ -414,7 +414,7 @@ def main(argv: Optional[list[str]] = None) -> int:
             between=None if args.between == "none" else load_between(args.between),
             log=show if distributed.is_first() else _silent,
         )
-    show(f"{count} cells trained")
+    show(f"{counted(count, 'cell')} trained")
     return 0
 
 

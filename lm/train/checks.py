@@ -1,5 +1,6 @@
 """Checks of a run before anything costly: its configuration and its work directory (imports no jax)."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Optional
@@ -74,18 +75,20 @@ def check_rows(config: RunConfig, row: RowShape) -> None:
 
 
 def check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
-    """Returns the record that is in the work directory, if any. This comes before anything costly.
+    """Returns the record that is in the work directory, if any. This comes before anything costly, and leaves no directory.
 
     Raises:
       UserError: nothing can be written there, the record is another run's, or processes disagree about directory or configuration.
     """
     probe = workdir / ".writable"
 
-    def write() -> None:
+    def write() -> bool:
         sealed.require_own(workdir)
+        is_new = not workdir.exists()
         with record.writing(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
             probe.touch()
+        return is_new
 
     def look() -> None:
         if not probe.exists():
@@ -94,17 +97,29 @@ def check_workdir(config: RunConfig, workdir: Path) -> Optional[record.Record]:
             changes = "; ".join(config_lib.differences(firsts, mine)[:4])
             raise UserError(f"process {distributed.index()} has another configuration than process 0 ({changes}): give all the same")
 
-    distributed.first(write)
+    is_new = distributed.first(write)
     mine = {**config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}
     mine = json.loads(json.dumps(mine))
     firsts = distributed.first(lambda: mine)
-    distributed.each(look)
-    return distributed.first(lambda: _own_record(config, workdir, probe))
+    try:
+        distributed.each(look)
+    except UserError:
+        distributed.first(lambda: _remove(probe, is_new))
+        raise
+    distributed.first(lambda: _remove(probe, is_new))
+    return distributed.first(lambda: _own_record(config, workdir))
 
 
-def _own_record(config: RunConfig, workdir: Path, probe: Path) -> Optional[record.Record]:
-    """Returns the record in the work directory, if any; UserError for that of another run. Removes the probe."""
+def _remove(probe: Path, is_new: bool) -> None:
+    """Removes the probe, and the directory that was made for it: a run that is refused leaves none."""
     probe.unlink()
+    with contextlib.suppress(OSError):  # another process may have begun there
+        if is_new:
+            probe.parent.rmdir()
+
+
+def _own_record(config: RunConfig, workdir: Path) -> Optional[record.Record]:
+    """Returns the record in the work directory, if any; UserError for that of another run."""
     before = record.read(workdir)
     if before is not None:
         now: dict[str, Any] = {"experiment": config_lib.experiment_part(config), "execution": config_lib.execution_part(config)}

@@ -94,7 +94,7 @@ def test_reasons_are_said_once(table):
     assert all(one.by is None and one.n == one.d == one.loss for one in made)
     assert made[0].n.reason == "approach 2: no minimum; approach 3: N spans too little"
     assert recommend(EDGE, EDGE, cells, noise, SETTINGS)[0].n == EDGE
-    refused, told = encode(EDGE), {"sigma": {}, "forecast": None, "excluded": [], "cautions": []}
+    refused, told = encode(EDGE), {"sigma": {}, "forecast": None, "excluded": [], "cautions": [{"message": EDGE.reason}]}
     approaches = dict.fromkeys(("envelope", "isoflop", "parametric"), refused)
     same = encode(recommend(EDGE, EDGE, cells, noise, SETTINGS))
     printed = summary.render({"study": "s", "exponents": approaches, "recommended": same} | told)

@@ -180,8 +180,8 @@ def test_folders_and_patterns(tmp_path):
     assert corpora.prepare(whole, str(tmp_path / "data")).fingerprint == made.fingerprint  # what is gone is no longer needed
     for paths, message in (
         ((str(folder),), r"\.py 1.*\*\*/\*\.py"),
-        ((str(folder / "*.txt"),), "no file matches"),
-        (("none",), "none does not"),
+        ((str(folder / "*.txt"),), r"\*\.txt"),
+        (("none",), r"\bnone\b"),
     ):
         with pytest.raises(UserError, match=message):
             corpora.prepare(Component("text_files", paths), str(tmp_path / "other"), lambda _: None)

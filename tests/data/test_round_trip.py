@@ -51,7 +51,7 @@ def test_dropped_and_unknown_letters_are_lost_bytes(tmp_path, fields):
     assert data.info["lost_bytes"]["train"] == pytest.approx(LOST)
     assert any(f"{LOST:.2%}" in line and "40 of 40" in line for line in lines)
     config = RunConfig(data=DataConfig(sequence_length=16))
-    with pytest.raises(UserError, match=r"%"):  # before the model or the mesh are looked at
+    with pytest.raises(UserError, match=f"{LOST:.2%}"):  # before the model or the mesh are looked at
         evaluator.make_evaluator(config, None, None, data)
 
 

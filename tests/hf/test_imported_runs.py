@@ -232,7 +232,7 @@ def test_what_is_there_is_not_replaced(source, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         import_run(source, source)
     assert (source / "config.json").read_text() == before
-    with pytest.raises(UserError, match="nothing"):
+    with pytest.raises(UserError, match=r"/nothing\b"):
         export_run(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(UserError, match="max_shard_bytes"):
         command.main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--max_shard_bytes=0"])

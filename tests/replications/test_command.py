@@ -1,11 +1,12 @@
 """The command: what it prints, what it exits with, and what it says about names and folders that are not there."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from experiments.replications import __main__ as command
-from experiments.replications import nanochat, papers, published_numbers
+from experiments.replications import nanochat, papers, published_numbers, sources
 from lm.errors import UserError
 from lm.scaling.results import Refusal, from_json, to_json
 
@@ -67,7 +68,7 @@ def test_without_names_what_has_data_runs_and_the_rest_is_named_with_its_source(
     [
         (["chinchila"], ("chinchila", "hoffmann", "epoch")),
         (["epoch", "--data=."], ("epoch", "./epoch_chinchilla", "github.com/epoch-research")),
-        (["epoch"], ("epoch", "DIR/epoch_chinchilla", "--data")),
+        (["epoch"], ("epoch", "tables/epoch_chinchilla", "--data")),
         (["--data=nowhere"], ("nowhere", "--data", "chinchilla_tables")),
     ],
 )
@@ -79,6 +80,18 @@ def test_names_and_folders_that_are_not_there_are_named_in_one_line(arguments, n
     assert all(name in message for name in names)
     assert "\n" not in message
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", [name for name, paper in papers.PAPERS.items() if paper.folders])
+def test_the_commands_that_get_a_table_can_be_pasted(name):
+    """What is cloned is what --published names, and the last command is this one with its data."""
+    paper = papers.PAPERS[name]
+    *clones, again = papers.remedy(paper, paper.folders, None).partition("run: ")[2].split(" && ")
+    parsed = command.parse(shlex.split(again)[3:])
+    assert [words.split()[:3] for words in clones] == [["git", "clone", "--depth=1"]] * len(clones)
+    assert [words.rpartition("/")[2] for words in clones] == [path.name for path in parsed.published]
+    assert (parsed.names, parsed.data is not None) == ([name], True)
+    assert len(clones) == sum(sources.SOURCES[folder].marker is not None for folder in paper.folders)
 
 
 def test_a_folder_without_its_file_is_said(tmp_path):

@@ -1,6 +1,7 @@
 """Options of `python -m lm.scaling fit` beyond the default fit: filters, profiles, likelihoods and the rolling origin."""
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -12,7 +13,7 @@ from lm.scaling import results, table_summary, words
 from lm.scaling.intervals.likelihood import GAUSSIAN
 from lm.scaling.intervals.profile_likelihood import PROFILE
 from lm.scaling.page import table_page
-from lm.scaling.results import Estimate, Refusal
+from lm.scaling.results import Caution, Estimate, Refusal
 
 GAMMA = 0.12
 FILTERS = ["--run=run", "--decayed=done", "--only=decayed", "--last-of-run", "--between", "M", "1", "100", "--without-highest", "1"]
@@ -104,7 +105,18 @@ def test_a_reason_that_no_interval_was_made_is_given_once():
     assert words.said(made, significant=2) == "0.44 (0.40 to 0.50, 80%)"
 
 
+def test_what_refuses_an_exponent_is_no_caution_too(made):
+    """Neither on the terminal nor on the page, however often the reason stands in the results."""
+    refused, other = Refusal("unidentified", "the profile of alpha is flat"), Refusal("unidentified", "the profile of beta is flat")
+    cautions = (Caution(refused.kind, refused.reason), Caution(other.kind, other.reason))
+    law = dataclasses.replace(made.law, exponents={"a": refused, "b": refused}, cautions=cautions)
+    printed = table_summary.render(dataclasses.replace(made, law=law))
+    assert [printed.count(one.reason) for one in (refused, other)] == [1, 1]
+
+
 def test_exponents_are_written_short_and_all_else_stands():
+    assert words.short("stage-02, cde-05, 1e+20") == "stage-02, cde-05, 1e20"
+    assert words.aligned(["C"], [["1e+20"]]) == ["     C", "  1e20"]
     assert words.short("1.69e+10 (1e-05 to 1.2e+09), e+, 2.5") == "1.69e10 (1e-5 to 1.2e9), e+, 2.5"
 
 

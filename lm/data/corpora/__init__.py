@@ -18,7 +18,7 @@ from lm.data.corpora import word_chain as _word_chain
 from lm.data.corpora.corpus import Corpus
 from lm.data.corpora.faults import Faults
 from lm.data.corpora.word_chain import WordChainCorpus
-from lm.errors import UserError
+from lm.errors import UserError, counted
 
 NAMES = ("python_sources", "text_files", "word_chain")
 
@@ -132,7 +132,9 @@ def _write(component: Component, temporary: str, log: Callable[[str], object]) -
 
 def _summary(record: dict, seconds: float) -> str:
     info = record["info"]
-    kept = ", ".join(f"{split} {info['documents'][split]:,} documents of {_size(info['bytes'][split])}" for split in _corpus.SPLITS)
+    kept = ", ".join(
+        f"{split} {counted(info['documents'][split], 'document')} of {_size(info['bytes'][split])}" for split in _corpus.SPLITS
+    )
     dropped = ", ".join(f"{reason} {count}" for reason, count in info["dropped"].items() if count) or "nothing"
     shares = ", ".join(f"{share:.1%} ({length})" for length, share in info["verbatim_shares"].items())
     share = f"validation lines (of as many characters or more) that stand in train: {shares}"
@@ -155,7 +157,9 @@ def _near_duplicates(info: dict) -> str:
         f"{each['documents']:,} documents with {each['share']:.1%} of the bytes in {_in_words(each['split'])} (such as {each['example']})"
         for each in info["largest_clusters"]
     ]
-    return f"{info['near_duplicate_share']:.1%} of the documents in {info['clusters']:,} clusters; the largest: {', '.join(largest)}"
+    return (
+        f"{info['near_duplicate_share']:.1%} of the documents in {counted(info['clusters'], 'cluster')}; the largest: {', '.join(largest)}"
+    )
 
 
 def _require_unchanged(directory: pathlib.Path, component: Component) -> None:

@@ -15,7 +15,7 @@ from typing import Optional
 
 from lm.data.corpora import corpus
 from lm.data.store import read_json, write_json
-from lm.errors import UserError
+from lm.errors import UserError, counted
 
 ENDS = 65_536  # bytes at either end of a shard that the fingerprint covers: whole shards may be hundreds of gigabytes
 
@@ -34,7 +34,8 @@ def prepare(name: str, data_dir: str, log: Callable[[str], object]) -> corpus.Co
     record = _record(name, source)
     write_json(str(record_directory / corpus.RECORD), record)
     documents = record["info"]["documents"]
-    log(f"tfds:{name}: {documents['train']:,} documents in train, {documents['validation']:,} in validation, {record['fingerprint']}")
+    train = counted(documents["train"], "document")
+    log(f"tfds:{name}: {train} in train, {documents['validation']:,} in validation, {record['fingerprint']}")
     loaded = corpus.load(record_directory)
     assert loaded is not None
     return loaded

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling.approaches import curves, near
 from lm.scaling.approaches.curves import Curve
 from lm.scaling.approaches.profiles import Profile
@@ -121,7 +122,7 @@ def fit_budget(
     `cell_sigma` [draws + 1, cells] is the relative seed standard deviation of the table's cells: first the estimate, then draws of it.
     """
     if len(profile.log_n) < settings.min_points:
-        reason = f"{len(profile.log_n)} sizes at {profile.budget:.3g} FLOPs; a parabola and its noise need {settings.min_points}"
+        reason = f"{counted(len(profile.log_n), 'size')} at {profile.budget:.3g} FLOPs; a parabola and its noise need {settings.min_points}"
         return _refused(profile, Refusal("too_few_points", reason))
     if settings.curve == "akima" and _nearest(profile) < NEAR:
         what = f"two sizes at {profile.budget:.3g} FLOPs all but coincide, in N or in D, and a curve through both swings"
@@ -299,7 +300,7 @@ def _exponent(fitted: Sequence[Minimum], which: str, residual: bool, settings: A
     """Returns the slope of the regression with the interval of its draws: a for "n_star", b for "d_star"."""
     good = with_minimum(fitted, which)
     if len(good) < MIN_BUDGETS:
-        return Refusal("too_few_points", f"{len(good)} budgets with an interior minimum; a power law needs {MIN_BUDGETS}")
+        return Refusal("too_few_points", f"{counted(len(good), 'budget')} with an interior minimum; a power law needs {MIN_BUDGETS}")
     _, best, drawn = regress(good, which, residual, settings.regression)
     method = RESIDUAL if residual or good[0].parametric is None else PARAMETRIC
     return bootstrap.estimate(best[1], drawn[:, 1], settings.level, method, interval_problem(good, which, residual, settings))
@@ -338,7 +339,9 @@ def _shown(fitted: Sequence[Minimum], which: str) -> Union[tuple[np.ndarray, np.
             centre = known[0][0] - known[1][0] if which == "ratio" else known[0][0]
             found.append((np.log(budget.flops), centre, sum(sd for _, sd in known)))
     if len(found) < MIN_BUDGETS:
-        return Refusal("too_few_points", f"{len(found)} budgets show an optimum near their lowest loss; a power law needs {MIN_BUDGETS}")
+        return Refusal(
+            "too_few_points", f"optima show in {counted(len(found), 'budget')} near their lowest loss; a power law needs {MIN_BUDGETS}"
+        )
     log_c, at, sd = np.array(found).T
     return log_c, at, sd
 

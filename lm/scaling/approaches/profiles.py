@@ -6,7 +6,7 @@ from typing import Union
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Runs, Size
 
@@ -75,7 +75,7 @@ def interpolated(cells: Runs, budgets: int) -> Union[list[Profile], Refusal]:
     log_c = cells.log_c
     groups = [g for g in groups if len(g) >= _BUDGETS_PER_SIZE]
     if len(groups) < _TARGETS_MIN_SIZES:
-        reason = f"{len(groups)} sizes ran at {_BUDGETS_PER_SIZE} budgets or more; {_TARGETS_MIN_SIZES} are needed to interpolate in C"
+        reason = f"{counted(len(groups), 'size')} ran at {_BUDGETS_PER_SIZE} budgets or more; to interpolate takes {_TARGETS_MIN_SIZES}"
         return Refusal("too_few_points", reason)
     low = np.sort([log_c[g].min() for g in groups])[_TARGETS_MIN_SIZES - 1]
     high = np.sort([log_c[g].max() for g in groups])[-_TARGETS_MIN_SIZES]

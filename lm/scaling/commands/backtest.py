@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import to_json
+from lm.scaling.words import short
 
 HELP = "backtest forecasts on one or more tables"
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from lm.scaling.backtest import backtest, text
 
     made = backtest.backtest(runs, law, objective, seed=args.seed)
-    print(to_json(made).rstrip() if args.json else text.render(made))
+    print(to_json(made).rstrip() if args.json else short(text.render(made)))
     return 0 if made.lines else 1
 
 

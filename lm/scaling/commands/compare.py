@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
-from lm.scaling.words import folded
+from lm.scaling.words import folded, short
 
 if TYPE_CHECKING:
     from lm.scaling.multiplier import Multiplier
@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(made), end="")
     elif isinstance(made, Refusal):
-        print(f"refused ({made.kind}): {made.reason}")
+        print(short(f"refused ({made.kind}): {made.reason}"))
     else:
-        print(_text(made))
+        print(short(_text(made)))
     return 1 if isinstance(made, Refusal) or all(isinstance(answer, Refusal) for answer in made.compute) else 0
 
 

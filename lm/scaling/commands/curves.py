@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
-from lm.scaling.words import aligned, digits, said
+from lm.scaling.words import aligned, digits, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.curve_fit import CurveFit, CurveScore
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(made), end="")
     else:
-        print(f"refused ({made.kind}): {made.reason}" if isinstance(made, Refusal) else text(made))
+        print(short(f"refused ({made.kind}): {made.reason}" if isinstance(made, Refusal) else text(made)))
     return 1 if isinstance(made, Refusal) else 0
 
 

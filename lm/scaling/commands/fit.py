@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Optional
 from lm.errors import UserError, require_local
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
+from lm.scaling.words import short
 
 if TYPE_CHECKING:
     from lm.scaling.filters import Filter
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"nothing saved to {args.save}: the law is refused", file=sys.stderr)
     if args.report:
         _report(args, runs, made, fitted)
-    print(to_json(made) if args.json else table_summary.render(made), end="" if args.json else "\n")
+    print(to_json(made) if args.json else short(table_summary.render(made)), end="" if args.json else "\n")
     minima = [budget.n_star for budget in made.isoflop.budgets] if made.isoflop and not isinstance(made.isoflop, Refusal) else []
     found = (made.law, made.hull, *minima)
     return 1 if all(part is None or isinstance(part, Refusal) for part in found) else 0

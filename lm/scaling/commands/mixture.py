@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import to_json
+from lm.scaling.words import short
 
 if TYPE_CHECKING:
     from lm.scaling.mixtures.optimum import BestMixture
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     held = {" and ".join(paths): read(paths) for paths in args.held_out}
     about = mixture_table.about(data, table.numbers_of("--about", args.about)) if args.about else None
     made = optimum.best_mixture(data, args.model, args.loss, held, level=args.level, draws=args.draws, seed=args.seed, centre=about)
-    print(to_json(made) if args.json else text(made), end="" if args.json else "\n")
+    print(to_json(made) if args.json else short(text(made)), end="" if args.json else "\n")
     return 0
 
 

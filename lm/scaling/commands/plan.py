@@ -7,6 +7,7 @@ import sys
 
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
+from lm.scaling.words import short
 
 HELP = "plan budgets, serving and further runs from a table"
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         from lm.scaling.page import plan_page, provenance
 
         print(plan_page.write(args.report, made, runs, provenance.provenance(runs, args.command), args.title), file=sys.stderr)
-    print(to_json(made) if args.json else text.plan(made), end="" if args.json else "\n")
+    print(to_json(made) if args.json else short(text.plan(made)), end="" if args.json else "\n")
     if isinstance(made, Refusal):
         return 1
     served = any(not isinstance(serving, Refusal) for serving in made.servings)

@@ -12,6 +12,7 @@ from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 from lm.scaling.runs import Columns
+from lm.scaling.words import short
 
 if TYPE_CHECKING:
     from lm.scaling.coverage import Design
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     made = power.power(design, args.studies, args.seed, table.positive_flops("--target", args.target))
     if args.report:
         _report(args, made, design)
-    print(to_json(made) if args.json else text.power(made), end="" if args.json else "\n")
+    print(to_json(made) if args.json else short(text.power(made)), end="" if args.json else "\n")
     return 1 if isinstance(made.sd, Refusal) and isinstance(made.isoflop, Refusal) else 0
 
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         print(table.understood(planned), file=sys.stderr)
         table.check_values(planned, catalogue.law(held.law))
     made = predicting.predicted(args.fit, held, at, targets, fixed, args.level or held.level, args.seed, planned)
-    print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
+    print(to_json(made) if args.json else short(_text(made)), end="" if args.json else "\n")
     return 0 if any(isinstance(one.loss, Estimate) for one in _every(made)) else 1
 
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     runs = table.table_of(args)
     table.check_values(runs, catalogue.law(held.law))
     made = scoring.scored(args.fit, held, runs, args.level or held.level, args.seed)
-    print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
+    print(to_json(made) if args.json else short(_text(made)), end="" if args.json else "\n")
     return 0
 
 

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from lm.errors import Parser, UserError, nearest
+from lm.errors import Parser, UserError, counted, nearest
 from lm.scaling import runs as runs_lib
 from lm.scaling.intervals.resampling import RESAMPLINGS
 from lm.scaling.laws import catalogue
 from lm.scaling.results import Refusal
 from lm.scaling.runs import Columns, Runs, Selection
 from lm.scaling.tables import formats
-from lm.scaling.words import folded
+from lm.scaling.words import folded, short
 
 if TYPE_CHECKING:
     from lm.scaling.fits.objectives import Objective
@@ -158,7 +158,7 @@ def check_values(runs: Runs, law: "Law") -> None:
     for found in plausibility.values(runs, law):
         if isinstance(found, Refusal):
             raise UserError(f"{runs.source}: {found.reason}")
-        print(*folded([found.message]), sep="\n", file=sys.stderr)
+        print(*folded([short(found.message)]), sep="\n", file=sys.stderr)
 
 
 def table_of(args: argparse.Namespace) -> Runs:
@@ -175,9 +175,9 @@ def read(path: str, args: argparse.Namespace) -> Runs:
 
 def understood(runs: Runs) -> str:
     """Returns a line for each column that was read, with its range, and one for each note on what was left out."""
-    rows = [(one.name, one.column or "-", f"{one.low:.4g} to {one.high:.4g}", one.how) for one in runs.read]
+    rows = [(one.name, one.column or "-", short(f"{one.low:.4g} to {one.high:.4g}"), one.how) for one in runs.read]
     widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
-    lines = [f"{runs.source}: {len(runs)} rows"]
+    lines = [f"{runs.source}: {counted(len(runs), 'row')}"]
     lines += ["  " + "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
     return "\n".join(lines + [f"  {note}" for note in runs.notes])
 

@@ -11,7 +11,7 @@ from lm.errors import UserError
 from lm.scaling.commands import table
 from lm.scaling.laws import catalogue
 from lm.scaling.results import Estimate, Refusal, to_json
-from lm.scaling.words import aligned, digits, folded, missing, said
+from lm.scaling.words import aligned, digits, folded, missing, said, short
 
 if TYPE_CHECKING:
     from lm.scaling.results import Answer
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     swept = [pair.partition("=") for pair in args.sweep]
     args.input += [f"{name}={column or name}" for name, _, column in swept]
     terms = {name: tuple(inputs.split(",")) for name, _, inputs in (pair.partition("=") for pair in args.terms)}
-    if short := [name for name, inputs in terms.items() if not all(inputs)]:
-        raise UserError(f"--terms {short[0]}: write NAME=INPUTS, such as batch=D or lr=N,D")
+    if lacking := [name for name, inputs in terms.items() if not all(inputs)]:
+        raise UserError(f"--terms {lacking[0]}: write NAME=INPUTS, such as batch=D or lr=N,D")
     at = [table.numbers_of("--at", pairs) for pairs in args.at]
     from lm.scaling import sweeps
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     runs = table.table_of(args)
     table.check_values(runs, catalogue.law("chinchilla"))  # N and D are what a sweep's cells are told apart by
     made = sweeps.analyse(runs, [name for name, _, _ in swept], settings, at)
-    print(to_json(made) if args.json else _text(made), end="" if args.json else "\n")
+    print(to_json(made) if args.json else short(_text(made)), end="" if args.json else "\n")
     found = any(isinstance(answer, Estimate) for cell in made.cells for answer in cell.best.values())
     return 0 if found or any(not isinstance(law, Refusal) for law in made.laws.values()) else 1
 

@@ -7,10 +7,10 @@ import pathlib
 import platform
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Optional
 
+from lm.scaling.results import version
 from lm.scaling.runs import Runs
 from lm.scaling.tables.columns import ColumnRead
 
@@ -39,8 +39,7 @@ def provenance(runs: Runs, command: Optional[Sequence[str]] = None) -> Provenanc
 @functools.cache
 def code_version() -> str:
     """Returns the version of this code, with its git revision, "+changes" where the work tree differs from it, and Python's version."""
-    package = sys.modules[__name__.partition(".")[0]]
-    words = [f"{package.__name__} {getattr(package, '__version__', '')}".strip()]
+    words = [f"{__name__.partition('.')[0]} {version()}"]
     if revision := _revision():
         words.append(f"git {revision}")
     return ", ".join([*words, f"Python {platform.python_version()}"])
