@@ -3,7 +3,6 @@
 Every look has a time limit of its own and changes nothing but for a file in DIR, which it removes.
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, Optional
 
 from launch import places
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.study import machine
 
 WIDTH = 120
@@ -202,7 +201,7 @@ def shown(finding: Finding) -> str:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m launch.doctor",
         description="Says what this machine or cluster has for studies, what each backend lacks, and what mends it. "
         "ok: as it should be; --: that backend cannot be used from here; !!: something to mend. Status 1 when there is something to mend.",
