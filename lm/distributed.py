@@ -6,10 +6,12 @@ finds on disk, or why it refuses a run, so that all proceed alike. lm.peers watc
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional, TypeVar
@@ -100,13 +102,18 @@ def joined(how: Settings) -> Iterator[None]:
     An error inside the block ends this process, and all others with a line that names this one.
 
     Raises:
-      UserError: the other processes cannot be found.
+      UserError: the other processes cannot be found, or this one has been started twice.
     """
     place = find_place(how)
     if place is None:
         yield
         return
-    watch = _meet(how, *place)
+    with only_one(place[0], place[2]):
+        yield from _together(_meet(how, *place))
+
+
+def _together(watch: peers.Watch) -> Iterator[None]:
+    """Yields while this process is one of several, whose end is the end of all."""
     peers.current = watch
     try:
         yield
@@ -120,6 +127,29 @@ def joined(how: Settings) -> Iterator[None]:
         watch.leave()
     finally:
         peers.current = None
+
+
+@contextlib.contextmanager
+def only_one(coordinator: str, process: int) -> Iterator[None]:
+    """Holds the name of this process on its machine: JAX ends a run when a second process meets it under the number of a living one.
+
+    The name is that of a socket, which the system frees when the process ends, however it ends.
+
+    Raises:
+      UserError: another process of this machine has that name.
+    """
+    if not sys.platform.startswith("linux"):  # other systems have no names of sockets without files
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as held:
+        try:
+            held.bind(f"\0lm/{process}/{coordinator}".encode()[:107])
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(
+                    f"process {process} of the run at {coordinator} runs on this machine already: wait for its end, or give another port"
+                ) from error
+        yield
 
 
 def find_place(how: Settings) -> Optional[tuple[str, int, int, Any]]:

@@ -208,3 +208,12 @@ def test_an_address_of_this_machine_that_others_know(monkeypatch):
     monkeypatch.delenv(distributed.LISTEN, raising=False)
     _resolved(monkeypatch, address)
     assert distributed.listening_at("node01:2000") == "node01:2000"
+
+
+def test_a_process_that_was_started_twice_is_told_so():
+    one, two, other = [distributed.only_one(*place) for place in (("node01:2000", 1), ("node01:2000", 2), ("node01:2001", 1))]
+    again = distributed.only_one("node01:2000", 1)
+    with one, two, other, pytest.raises(UserError, match=r"process 1 .*node01:2000"), again:
+        pass
+    with distributed.only_one("node01:2000", 1):
+        pass

@@ -66,6 +66,9 @@ def test_strangers_that_speak_to_process_0_do_not_end_a_run(command, tmp_path):
                 call.sendall(said)
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
         assert subprocess.run([sys.executable, "-c", stranger.format(place)], capture_output=True, check=False).returncode != 0
+        twice = subprocess.run(children[1].args, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert twice.returncode == 2
+        assert "process 1" in twice.stderr
         for address in {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} | {_outward()}:
             if address and not address.startswith("127."):
                 with pytest.raises(ConnectionRefusedError):
