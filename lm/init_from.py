@@ -4,6 +4,8 @@ The other run may be trained or imported. Its model has to compute what the new 
 text, objective, optimizer and lengths are free. Which run and which step it was is part of what the new run is, and so of its id.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -114,6 +116,23 @@ def _function(model: ModelConfig) -> dict[str, Any]:
     if model.positions != "learned":  # no weight depends on it
         del fields["max_length"]
     return fields
+
+
+def unopened(config: RunConfig, origin: Mapping[str, Any]) -> str:
+    """Says that an imported encoder-decoder begins texts with a sign of its own and the objective does not; '' where that is not so.
+
+    Args:
+      config: the run's configuration.
+      origin: what its record keeps of the model that its weights came from (lm.train.record.origin).
+    """
+    objective = config.data.objective
+    begins = config.model.architecture == "encoder_decoder" and (origin.get("ids") or {}).get("before")
+    if not begins or objective.opened or "opened" not in {field.name for field in dataclasses.fields(objective)}:
+        return ""
+    return (
+        f"the imported model begins texts with a sign of its tokenizer (id {begins[0]}), and objective {objective.name} does not:"
+        " --config.data.objective.opened=true does"
+    )
 
 
 def require_tokenizer(source: Optional[Source], tokenizer: Any) -> None:

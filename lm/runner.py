@@ -16,7 +16,7 @@ from lm.data.config import DataConfig
 from lm.data.stream import TrainStream
 from lm.describe import describe
 from lm.evals.evaluator import make_evaluator
-from lm.init_from import find, require_tokenizer
+from lm.init_from import find, require_tokenizer, unopened
 from lm.model.flops import ledger
 from lm.train import loop, made_by, record
 from lm.train.build import build, pipeline_of
@@ -76,6 +76,8 @@ def train_run(
     stream = TrainStream(data, config.data, config.batch_size, config.seed, rows, *model)
     stream.require(total_steps(config))
     require_tokenizer(source, data.tokenizer)
+    if unsaid := unopened(config, record.origin(before) if before else source.recorded if source else {}):
+        say(unsaid)
     first_weights = record.first_weights(before, source)
     facts = facts_of(config, data, first_weights)
     if before and before["id"] == facts.id and before["status"] in ("completed", "diverged"):

@@ -366,7 +366,7 @@ class HuggingFace:
 
     @functools.cached_property
     def _control_ids(self) -> np.ndarray:
-        return np.asarray([i for i in {self.eos_id, self.start_id, self.pad_id, self.mask_id} if i is not None])
+        return np.asarray([i for i in {self.eos_id, self.start_id, self.pad_id, self.mask_id, *self.own.ends} if i is not None])
 
     def encode(self, text: str) -> np.ndarray:
         return self.encode_batch([text])[0]

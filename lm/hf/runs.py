@@ -14,7 +14,7 @@ from typing import Any, Optional
 from lm import config as config_lib
 from lm import files
 from lm.data.config import ByteTokenizer, DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
-from lm.data.objectives.config import MaskedLM, NextToken, PrefixLM
+from lm.data.objectives.config import BartNoise, MaskedLM, NextToken, PrefixLM
 from lm.data.objectives.shape import longest_that_fits
 from lm.errors import UserError
 from lm.hf.convert import MAX_SHARD_BYTES, Params, load, save
@@ -92,12 +92,20 @@ def _files(ids: SourceIds) -> tuple[str, ...]:
 def _data(workdir: Path, model: ModelConfig, ids: SourceIds) -> DataConfig:
     """Returns data on which the model could train on: an objective of its architecture, and rows that its positions reach."""
     masked = MaskedLM(next_sentence=any(output.name == "next_sentence" for output in model.outputs))
-    objective: Any = {"encoder_decoder": PrefixLM(), "encoder": masked}.get(model.architecture, NextToken())
+    pairs = BartNoise(opened=True) if _is_opened(ids) else PrefixLM()
+    objective: Any = {"encoder_decoder": pairs, "encoder": masked}.get(model.architecture, NextToken())
     chosen = ids.tokenizer or HuggingFaceTokenizer(TOKENIZER)
     chosen = chosen if isinstance(chosen, ByteTokenizer) else moved(chosen, workdir)
     data = DataConfig(tokenizer=chosen, objective=objective, sequence_length=min(model.max_length, LONGEST))
     fits = longest_that_fits(data, model.architecture, model.max_length) if model.positions == "learned" else None
     return dataclasses.replace(data, sequence_length=fits or data.sequence_length)
+
+
+def _is_opened(ids: SourceIds) -> bool:
+    """Returns whether the tokenizer begins texts with a sign, as facebook/bart's does, and objectives can use it."""
+    from lm.data.tokenizer import build
+
+    return ids.tokenizer is not None and len(ids.before) == 1 and build(ids.tokenizer, [], "").own.ends[:1] == ids.before
 
 
 def _write(config: RunConfig, params: Params, workdir: Path, tokenizer: dict[str, Any], source: dict[str, Any]) -> None:

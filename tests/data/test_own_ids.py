@@ -5,16 +5,18 @@ import json
 import numpy as np
 import pytest
 from fake_corpus import Corpus, quiet
-from objective_cases import chunks, config, draws, packed_rows, prepared
+from objective_cases import EOS, chunks, config, draws, packed_rows, prepared
 from tokenizers import Tokenizer
 
 from lm.data import own_ids, pipeline, tokenizer
 from lm.data.config import ByteTokenizer, DataConfig, HuggingFaceTokenizer
 from lm.data.objectives import config as C
 from lm.data.objectives.base import SpecialIds
+from lm.data.objectives.ragged import Ragged
 from lm.data.own_ids import OwnIds
 from lm.data.tokenizer import Bytes
 from lm.errors import UserError
+from lm.infer.prompts import prompt_ids
 
 LETTERS = list("abcdefghijklmnopqrstuvwxyz</>_019 []CLSEP")
 EXTRA = [f"<extra_id_{i}>" for i in reversed(range(12))]
@@ -78,7 +80,7 @@ def test_no_text_yields_a_reserved_id(make, tmp_path):
     for text in ("a b", "ee pep p", "<<>", "</p", ""):
         assert mine.encode(text).tolist() == theirs.encode(text, add_special_tokens=False).ids
     for name, i in reserved.items():
-        hidden = i in {mine.eos_id, mine.pad_id, mine.mask_id, mine.start_id}
+        hidden = i in {mine.eos_id, mine.pad_id, mine.mask_id, mine.start_id, *mine.own.ends}
         assert mine.decode([i]) == ("" if hidden else name)
 
 
@@ -147,6 +149,7 @@ OBJECTIVES = [
     (C.MixtureOfDenoisers(examples_per_row=4, mode_tokens=False), "prefix_lm", OWN.sentinels),
     (C.MaskedLM(replace_by_random=0.0), "encoder", (*OWN.ends, OWN.mask)),
     (C.BartNoise(), "encoder_decoder", (OWN.mask,)),
+    (C.BartNoise(opened=True), "encoder_decoder", (OWN.ends[0], OWN.mask)),
     (C.FillInTheMiddle(rate=1.0), "decoder", OWN.middle),
 ]
 
@@ -162,6 +165,34 @@ def test_objectives_use_the_tokenizers_own_ids_and_need_no_others(objective, arc
     assert seen <= {*own}
     assert seen >= {*own[:2]}
     assert max(stream.max(), batch.targets.max()) < Owning.vocab_size
+
+
+def test_opened_texts_are_the_others_after_the_tokenizers_own_sign():
+    """The streams of facebook/bart: <s> text </s> for the encoder and as targets, which a decoder reads after its start id."""
+    tokenizer, keys = Owning(), draws(20)
+    text = chunks([60] * 20)
+    noises = [C.BartNoise(opened=opened) for opened in (False, True)]
+    streams = [noise.pairs(text, keys, SpecialIds(tokenizer, noise, 512), np.arange(20)) for noise in noises]
+    for plain, opened in zip(*streams, strict=True):
+        for i in range(20):
+            assert opened[i].tolist() == [OWN.ends[0], *plain[i].tolist()]
+    shapes = [C.BartNoise(opened=opened, examples_per_row=4).row_shape(64, "encoder_decoder") for opened in (False, True)]
+    assert (shapes[1].length - shapes[0].length, shapes[1].encoder_length - shapes[0].encoder_length) == (4, 4)
+
+    pairs = C.Pairs(opened=True)
+    made = pairs.tokenizer(tokenizer)
+    documents = [np.append(part, EOS) for part in made.encode_batch(["ab\tc", "d\te"])]
+    ragged = Ragged(np.concatenate(documents), np.asarray([len(part) for part in documents]))
+    inputs, targets = pairs.pairs(ragged, draws(2), SpecialIds(made, pairs, 512), np.arange(2))
+    a, b, c, d, e = (ord(letter) + 3 for letter in "abcde")
+    assert inputs.values.tolist() == [301, a, b, EOS, 301, d, EOS]
+    assert targets.values.tolist() == [301, c, EOS, 301, e, EOS]
+    special = SpecialIds(made, pairs, 512)
+    assert prompt_ids("ab", special, "encoder_decoder") == [301, a, b, EOS]
+    assert made.fingerprint != C.Pairs().tokenizer(tokenizer).fingerprint
+    for objective in (C.BartNoise(opened=True), pairs):
+        with pytest.raises(UserError, match=r"opened=false"):
+            objective.require_vocabulary(Bytes(), 512, 64)
 
 
 def test_modes_take_the_top_where_sentinels_do_not():

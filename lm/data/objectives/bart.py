@@ -34,6 +34,7 @@ class BartNoise(Objective):
     examples_per_row: int = 1  # equal chunks that a row is cut into
     documents: Documents = "joined"  # whether a chunk joins documents, or is cut where one ends
     loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
+    opened: bool = False  # whether inputs and targets begin with the tokenizer's own sign of a beginning, as facebook/bart's with <s>
 
     def special_ids(self, own: OwnIds) -> int:
         return int(own.mask is None)
@@ -48,12 +49,13 @@ class BartNoise(Objective):
         spans = masked / self.mean_span + 1 if masked else 0.0
         keep, removed = 1 - self.deletion, n * self.deletion * (1 - self.deletion)
         deviation = math.sqrt((math.sqrt(masked) / self.mean_span + 0.5 * (masked > 0)) ** 2 + removed)
-        most = n - masked + most_spans(masked, self.mean_span) + 1
-        inputs = Spread((n - masked) * keep + spans + 1, deviation, most)
-        return inputs, exactly(n + 1), Spread(inputs.mean + n + 1, deviation, most + n + 1)
+        around = 1 + self.opened
+        most = n - masked + most_spans(masked, self.mean_span) + around
+        inputs = Spread((n - masked) * keep + spans + around, deviation, most)
+        return inputs, exactly(n + around), Spread(inputs.mean + n + around, deviation, most + n + around)
 
     def pairs(self, chunks: Ragged, draws: Draws, ids: SpecialIds, rows: np.ndarray) -> tuple[Ragged, Ragged]:
-        """Returns (the chunk with noise, the chunk), both with the end-of-document id at their end."""
+        """Returns (the chunk with noise, the chunk), both with the end-of-document id at their end, and opened if so asked for."""
         noisy = chunks
         if self.permute_sentences:
             noisy = permute_sentences(noisy, draws, closing_tokens(ids, self.sentence_ends))
@@ -63,8 +65,9 @@ class BartNoise(Objective):
             noisy = noisy.keep(draws.values("delete", noisy) >= self.deletion)
         if self.infilling:
             noisy = infill(noisy, self.infilling, self.mean_span, draws, ids.mask)
-        end = single(ids.eos, np.ones(len(chunks), bool))
-        return join(noisy, end), join(chunks, end)
+        every = np.ones(len(chunks), bool)
+        begin, end = [single(i, every) for i in self.opening(ids.tokenizer)], single(ids.eos, every)
+        return join(*begin, noisy, end), join(*begin, chunks, end)
 
     def blank(self, number: int, ids: SpecialIds) -> int:
         return ids.mask

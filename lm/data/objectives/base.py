@@ -72,6 +72,7 @@ class Objective:
     examples_per_row = 1
     documents = "isolated"
     loss_on_inputs = False
+    opened = False
 
     # ---- vocabulary and tokens ----
 
@@ -92,6 +93,7 @@ class Objective:
 
         JAX would clamp ids beyond a vocabulary without a word.
         """
+        self.opening(tokenizer)
         chunk, own = length // self.examples_per_row, len(tokenizer.own.sentinels)
         if own and self.needed_sentinels(chunk) > own:
             raise UserError(
@@ -106,6 +108,15 @@ class Objective:
                 f"the tokenizer has {text} ids{more} but the model a vocabulary of {vocab_size};"
                 f" set --config.model.vocab_size={needed} for a new model, or take another {other}"
             )
+
+    def opening(self, tokenizer: Tokenizer) -> list[int]:
+        """Returns the id that inputs and targets begin with, if any. Raises UserError where `opened` asks for one that there is not."""
+        if self.opened and not tokenizer.own.ends:
+            raise UserError(
+                f"objective {self.name} is to open texts as the tokenizer does, which puts no sign before a text: set"
+                " --config.data.objective.opened=false"
+            )
+        return [tokenizer.own.ends[0]] if self.opened else []
 
     @property
     def token_key(self) -> tuple[str, ...]:
@@ -211,7 +222,7 @@ class Objective:
     def prompt(self, parts: list[list[int]], ids: "SpecialIds") -> list[int]:
         """Returns the inputs of a text with blanks between its encoded `parts`. Raises UserError where it has no id for a blank."""
         filled = [i for number, part in enumerate(parts[1:]) for i in (self.blank(number, ids), *part)]
-        return [*parts[0], *filled, *([ids.eos] if self.inputs_end else [])]
+        return [*self.opening(ids.tokenizer), *parts[0], *filled, *([ids.eos] if self.inputs_end else [])]
 
     def blank(self, number: int, ids: "SpecialIds") -> int:
         """Returns the id of a blank in the inputs, numbered from 0. Raises UserError if there is none."""

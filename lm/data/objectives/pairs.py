@@ -30,13 +30,14 @@ class Pairs(Objective):
 
     separator: str = "\t"  # between input and target
     loss_on_inputs: bool = False  # whether a decoder predicts the inputs too
+    opened: bool = False  # whether inputs and targets begin with the tokenizer's own sign of a beginning, as facebook/bart's with <s>
 
     @property
     def token_key(self) -> tuple[str, ...]:
-        return (self.separator,)
+        return (self.separator, *(["opened"] if self.opened else []))
 
     def tokenizer(self, base: Tokenizer) -> Tokenizer:
-        return PairTokenizer(base, self.separator)
+        return PairTokenizer(base, self.separator, self.opening(base))
 
     def vocabulary(self, tokenizer: Tokenizer) -> int:
         """Returns the vocabulary of the text's tokens: what stands between the parts is in the token cache alone, and in no row."""
@@ -64,20 +65,21 @@ class Pairs(Objective):
 class PairTokenizer:
     """A tokenizer of documents `input SEPARATOR target`, made of another: the parts are encoded apart, with `separator_id` between them.
 
-    That id is the padding's, which text never yields, or one beyond the tokenizer's where padding is the end of document. `encode`, which
+    Each part begins with `opening`, of one id or none. The separator's id is the padding's, which text never yields, or one beyond the
+    tokenizer's where padding is the end of document. `encode`, which
     makes prompts, takes text without a separator too; `encode_batch`, which makes documents, raises UserError for it.
     """
 
-    def __init__(self, base: Tokenizer, separator: str):
-        self.base, self.separator, self.name = base, separator, base.name
+    def __init__(self, base: Tokenizer, separator: str, opening: Sequence[int] = ()):
+        self.base, self.separator, self.opening, self.name = base, separator, np.asarray(opening, np.int32), base.name
         self.pad_id, self.eos_id, self.start_id, self.mask_id, self.own = base.pad_id, base.eos_id, base.start_id, base.mask_id, base.own
         self.unk_id = getattr(base, "unk_id", None)
         self.separator_id = base.vocab_size if base.pad_id == base.eos_id else base.pad_id
         self.vocab_size = max(base.vocab_size, self.separator_id + 1)
-        self.fingerprint = digest("pairs", 1, base.fingerprint, separator)
+        self.fingerprint = digest("pairs", 1, base.fingerprint, separator, *opening)
 
     def encode(self, text: str) -> np.ndarray:
-        return self.encode_batch([text])[0] if self.separator in text else self.base.encode(text)
+        return self.encode_batch([text])[0][len(self.opening) :] if self.separator in text else self.base.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         parts = []
@@ -87,7 +89,8 @@ class PairTokenizer:
                 raise UserError(f"a document has no separator {self.separator!r} between its input and its target: {text[:40]!r}")
             parts += [first, second]
         ids, between = self.base.encode_batch(parts), np.asarray([self.separator_id], np.int32)
-        return [np.concatenate([ids[i], between, ids[i + 1]]) for i in range(0, len(ids), 2)]
+        begin = self.opening
+        return [np.concatenate([begin, ids[i], between, begin, ids[i + 1]]) for i in range(0, len(ids), 2)]
 
     def require_documents(self, documents: Any) -> None:
         """Raises UserError for a piece of a text file that is many pairs, one per line. Rows of a table and objects are one pair each.
