@@ -109,7 +109,8 @@ class Commands:
             return self._status(as_json=as_json, watch=follow)
         if verb == "plan":
             made = self._plan()
-            self._say(plan_table.render(made, self._launcher.count))
+            of_devices = plan_table.HERE if self.terms is None else cost.estimates(self.terms)
+            self._say(plan_table.render(made, self._launcher.count, of_devices))
             if self.terms is not None:
                 self._say("\n" + cost.render(made, self.terms))
                 for line in (large := cost.too_large(made, self.terms)):

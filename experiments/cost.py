@@ -13,7 +13,7 @@ from lm.errors import UserError
 from lm.preflight import formula, topologies
 from lm.scaling.words import aligned, si
 from lm.study.plan import Plan, Planned
-from lm.study.plan_table import WIDTH, duration
+from lm.study.plan_table import WIDTH, Estimates, duration
 
 MFU = 0.4  # assumed where nobody says: what well-tuned Transformers reach (Chowdhery et al. 2022, table 3: 21 to 46%)
 AXES = ("data", "fsdp", "stage", "context", "tensor")
@@ -65,6 +65,13 @@ def memory(planned: Planned) -> float:
     config = planned.cell.config
     sizes = {axis: max(1, getattr(config.mesh, axis)) for axis in AXES}
     return formula.memory(formula.with_mesh(config, **sizes))
+
+
+def estimates(how: Terms) -> Estimates:
+    """Returns where a plan's times and memory come from."""
+    device = f"{how.chip.kind}:{how.chip.name}"
+    words = f"time: of a cell on its devices, {device}. memory: of one device, by formula."
+    return Estimates(lambda p: 3600 * hours(p, how), memory, words)
 
 
 def least_hours(plan: Plan, how: Terms) -> float:

@@ -254,7 +254,7 @@ def test_studies_are_found_by_name_or_file(tmp_path):
 def test_the_studies_here_can_be_planned(name):
     study = commands.load(name)
     ids = getattr(study.base.data.tokenizer, "vocab_size", study.base.model.vocab_size)
-    data = small_study.DATA | {"tokens_per_epoch": 90_000_000, "tokenizer": {"vocab_size": ids}}
+    data = small_study.DATA | {"tokens_per_epoch": 150_000_000_000, "tokenizer": {"vocab_size": ids}}
     planned = plan.make(study, data)
     assert planned.refusals == []
     assert not any(p.marks for p in planned.planned)

@@ -140,14 +140,17 @@ def _memory(cell: Cell, params: int) -> float:
 
 
 def _marks(previous: Optional[GridCell], cell: Optional[GridCell]) -> tuple[str, ...]:
-    """Names the ratios of the shape that jump from one size of a budget to the next: such jumps make kinks in a profile."""
+    """Names the ratios of the shape that jump from one size of a budget to the next: such jumps make kinks in a profile.
+
+    A depth that stays, or that is proportional to the width, is no jump.
+    """
     if previous is None or cell is None or previous.budget != cell.budget:
         return ()
     old, new = previous.config.model, cell.config.model
     marks = []
     if old.attention.head_dim != new.attention.head_dim:
         marks.append(f"head size {old.attention.head_dim}->{new.attention.head_dim}")
-    if old.num_layers != new.num_layers:
+    if old.num_layers != new.num_layers and old.d_model * new.num_layers != new.d_model * old.num_layers:
         marks.append(f"depth {old.num_layers}->{new.num_layers}")
     heads = (old.attention.num_heads, new.attention.num_heads)
     if heads[0] != heads[1] and old.d_model * heads[1] != new.d_model * heads[0]:

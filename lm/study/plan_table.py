@@ -1,7 +1,8 @@
 """The plan as text, in lines of at most `WIDTH` characters: a table of the cells, one of their shapes, and totals (imports no jax)."""
 
+import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lm.scaling.words import aligned, digits, short, si
 from lm.study.plan import Plan, Planned
@@ -14,27 +15,45 @@ _COUNTS = {"total": "N total", "non_embedding": "non-embedding", "matmul": "matm
 _FLOPS = {"6nd": "6 N", "matmul_full": "full", "matmul_causal": "causal"}
 
 
-def render(plan: Plan, workers: int) -> str:
-    """Returns the plan as text: N, D, learning rate and time of each cell, then its place, steps and memory; each shape once; totals."""
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+    """How long a cell takes and how much memory it needs, and of what these are."""
+
+    seconds: Callable[[Planned], float] = lambda p: p.seconds
+    memory: Callable[[Planned], float] = lambda p: p.memory
+    words: str = "time: of one core. memory: of one worker."
+
+
+HERE = Estimates()
+
+
+def render(plan: Plan, workers: int, estimates: Estimates = HERE) -> str:
+    """Returns the plan as text: N, D, learning rate and time of each cell, then its place, steps and memory; each shape once; totals.
+
+    Args:
+        plan: the plan
+        workers: the number of workers of this machine, for the total time
+        estimates: where times and memory come from; the total time is left out for those of other machines
+    """
     counted = plan.study.analysis.n if isinstance(plan.study, Study) else "total"
-    cells = [_cell(p, counted) for p in plan.planned]
+    cells = [_cell(p, counted, estimates) for p in plan.planned]
     alike = {name: cells[0][name] for name in _ALIKE if len(cells) > 1 and len({cell[name] for cell in cells}) == 1}
     head = [name for name in cells[0] if name not in alike]
     lines = _table(head, [[cell[name] for name in head] for cell in cells])
     lines += [_sentence("In every cell: " + ", ".join(f"{name} {value}" for name, value in alike.items()) + ".")] if alike else []
     lines += _jumps(plan.planned)
     legend = f"N: {counted.replace('_', '-')} parameters. D: document tokens. lr: peak learning rate. "
-    legend += "time: of one core. memory: of one worker."
-    return "\n".join([*lines, _sentence(legend), "", *_shapes(plan.planned), "", _totals(plan, workers)])
+    totals = ["", _totals(plan, workers)] if estimates is HERE else []
+    return "\n".join([*lines, _sentence(legend + estimates.words), "", *_shapes(plan.planned), *totals])
 
 
-def _cell(p: Planned, counted: str) -> dict[str, str]:
+def _cell(p: Planned, counted: str, estimates: Estimates) -> dict[str, str]:
     """Returns a cell's line by column: what is decided about it first."""
     config = p.cell.config
     first = {"id": p.id, "N": _count(p.params[counted]), "D": _count(config.train_tokens), "lr": _rate(config.optim.learning_rate)}
     place = {name: short(text) for name, text in p.cell.columns.items()}
     run = {"steps": f"{p.cell.steps:,}", "batch": str(config.batch_size), "warmup": f"{p.warmup_steps:,}"}
-    return first | {"time": duration(p.seconds)} | place | run | {"shape": _shape(p), "memory": _memory(p.memory)}
+    return first | {"time": duration(estimates.seconds(p))} | place | run | {"shape": _shape(p), "memory": _memory(estimates.memory(p))}
 
 
 def _shape(p: Planned) -> str:
@@ -51,6 +70,11 @@ def duration(seconds: float, space: str = "") -> str:
 
 def _count(value: float) -> str:
     return si(value, 4, zeros=True)
+
+
+def _whole(value: int) -> str:
+    """Returns a count in full while a column holds it."""
+    return f"{value:,}" if value < 1e8 else _count(value)
 
 
 def _rate(value: float) -> str:
@@ -87,7 +111,7 @@ def _shapes(planned: Sequence[Planned]) -> list[str]:
     for p in planned:
         shape, tokens = p.shape, max(p.cell.config.train_tokens, 1)
         form = (str(shape["d_ff"]), str(shape["num_heads"]), str(shape["head_dim"]), f"{shape['d_model'] / shape['num_layers']:.0f}")
-        counts = (*(f"{p.params[name]:,}" for name in _COUNTS), *(_count(p.flops[name] / tokens) for name in _FLOPS))
+        counts = (*(_whole(p.params[name]) for name in _COUNTS), *(_count(p.flops[name] / tokens) for name in _FLOPS))
         row = (_shape(p), *form, *counts)
         rows[row] = rows.get(row, 0) + 1
     lines = _table(head, [[shape, str(cells), *rest] for (shape, *rest), cells in rows.items()])

@@ -6,6 +6,7 @@ document tokens, and batches are counted in sequences.
 """
 
 import dataclasses
+from typing import Optional
 
 from lm.errors import UserError
 from lm.mesh import MeshConfig
@@ -117,11 +118,21 @@ class PowerOfTwoBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Tier:
-    """How models of at most N = `params` matmul parameters are trained: the mesh, whose axes multiply to the devices, and the rest."""
+    """How models of at most N = `params` matmul parameters are trained: the mesh, whose axes multiply to the devices, and the rest.
+
+    `rows` is the most rows that a device holds at a time: larger batches are split into as many micro-batches as it takes.
+    """
 
     params: float
     mesh: MeshConfig = MeshConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    rows: Optional[int] = None
+
+    def micro_batches(self, batch: int) -> int:
+        """Returns the micro-batches of a batch: the fewest that divide it, spread over the devices and keep to `rows`."""
+        ways = max(1, self.mesh.data) * self.mesh.fsdp
+        split = [count for count in range(1, batch + 1) if batch % (count * ways) == 0]
+        return next((count for count in split if self.rows is None or batch // (count * ways) <= self.rows), max(split, default=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,5 +145,8 @@ class Tiers:
         """Returns the mesh and the execution for N matmul parameters. Raises UserError for more than the last tier has."""
         for tier in self.tiers:
             if params <= tier.params:
-                return tier.mesh, tier.execution
+                execution = tier.execution
+                if tier.rows is not None:
+                    execution = dataclasses.replace(execution, micro_batches=tier.micro_batches(batch))
+                return tier.mesh, execution
         raise UserError(f"a model of {params:,.0f} parameters is larger than every tier of the study's execution: add a tier")

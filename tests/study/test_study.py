@@ -89,6 +89,10 @@ def test_large_models_have_a_mesh_of_their_own_and_stay_the_same_runs(tmp_path):
     assert [c.id("f") for c in split.cells()] == [c.id("f") for c in plain.cells()]
     assert {c.devices for c in split.cells() if c.config.model.d_model == sizes[-1]} == {2}
     assert {c.devices for c in split.cells() if c.config.model.d_model < sizes[-1]} == {1}
+    rows = [
+        Tier(1, MeshConfig(data=2, fsdp=4), rows=most).micro_batches(batch) for batch, most in ((64, 8), (64, 4), (64, 3), (96, 5), (8, 1))
+    ]
+    assert rows == [1, 2, 4, 3, 1]
     with pytest.raises(UserError, match="tier"):
         small_study.small(execution=Tiers((Tier(largest - 1),))).cells()
     root = tmp_path / "s"
