@@ -28,8 +28,9 @@ study: $(STAMP)  ## build the corpus, train every cell, fit the laws, write runs
 test: $(STAMP)  ## the tests, on 8 virtual CPU devices
 	@$(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE)
 
-faults: $(STAMP)  ## workers of a study stopped, woken and killed at random (20 s)
+faults: $(STAMP)  ## workers of a study stopped, woken and killed at random (20 s), and runs that get signals (5 minutes)
 	@$(BIN)/python tests/faults/leases.py
+	@$(BIN)/python tests/faults/signals.py
 
 slurm: $(STAMP)  ## studies through a real SLURM of two virtual nodes (2 minutes; root, and Debian's slurm-wlm and munge)
 	@$(BIN)/python -m pytest -rs tests/slurm
