@@ -9,7 +9,7 @@ import jax
 import optax
 
 from lm.errors import UserError
-from lm.optim import adafactor
+from lm.optim import adafactor, adam
 from lm.optim.config import Adafactor, OptimConfig
 from lm.optim.descent import decay_and_descend, groups
 from lm.types import Params
@@ -27,7 +27,8 @@ def make_optimizer(config: OptimConfig, params: Params, axes: Params) -> optax.G
       axes: their logical axes.
 
     Returns:
-      A transformation whose update takes the extra arguments `step` (int32) and `hyper` (Hyper).
+      A transformation whose update takes the extra arguments `step` (int32), `hyper` (Hyper) and `is_sound` (bool, true by default). Where
+      that is false its state stays as it is, and its updates mean nothing.
 
     Raises:
       UserError: settings that belong to the other optimizer, or leave no update.
@@ -40,8 +41,8 @@ def make_optimizer(config: OptimConfig, params: Params, axes: Params) -> optax.G
 
 def _scale(config: OptimConfig, axes: Params) -> optax.GradientTransformationExtraArgs:
     if isinstance(config.optimizer, Adafactor):
-        return adafactor.scale_by_adafactor(config.optimizer, axes)
-    return optax.with_extra_args_support(optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon))
+        return adam.holding(adafactor.scale_by_adafactor(config.optimizer, axes))
+    return adam.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
 
 
 def _check(config: OptimConfig) -> None:

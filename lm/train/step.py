@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lm.losses import LossFn
+from lm.optim.adam import held
 from lm.optim.descent import learning_rate
 from lm.optim.schedules import Schedule
 from lm.sharding import STACK_AXES
@@ -33,7 +34,7 @@ def make_step(
     """Builds the training step, which is not yet jitted: jit it with `donate_argnums=0`.
 
     A step whose loss or gradient is not finite, or is a spike, leaves weights and optimizer state as they are, and only the count of steps
-    goes on. The choice is made leaf by leaf in the update itself, which has both values at hand: it reads no array once more.
+    goes on. The choice is made leaf by leaf in the update itself, which has both values at hand: no array is read once more or copied.
 
     Args:
       loss_fn: the loss, as sums over weighted targets.
@@ -60,9 +61,8 @@ def make_step(
         loss, grad_norm = loss_sum * inverse, optax.tree.norm(grads)
         is_sound, window = judged(state.spikes, loss, grad_norm, weight_sum, spike)
         params, moments = layout.split(weights), layout.to_device(state.opt_state)
-        updates, new_moments = optimizer.update(grads, moments, params, step=state.step, hyper=hyper)
-        new = optax.apply_updates(params, updates), new_moments
-        params, moments = jax.tree.map(lambda after, before: jnp.where(is_sound, after, before), new, (params, moments))
+        updates, moments = optimizer.update(grads, moments, params, step=state.step, hyper=hyper, is_sound=is_sound)
+        params = held(is_sound, optax.apply_updates(params, updates), params)
         params, opt_state = layout.gather(params), layout.to_host(moments)
         metrics = {
             "loss": loss,
