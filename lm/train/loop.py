@@ -325,7 +325,7 @@ class Run:
         except (UserError, OSError) as error:
             self.alarm(f"what reproduces step {step:,} could not be kept: {one_line(error)}")
         else:
-            if kept:
+            if kept and distributed.is_first():
                 self.alarm(f"ALARM: step {step:,} changes no weights, because its {reason}; `python -m lm.replay {kept}` repeats it")
         self.bad_steps.judge(reason)
 
@@ -342,7 +342,8 @@ class Run:
         self.saver.go_back(self.step)
         self.bad_steps.go_back(step, self.step)
         self.counted = (0, 0)
-        self.alarm(f"going back to step {self.step:,}, and on with batch {self.bad_steps.batch_of(self.step):,}")
+        if distributed.is_first():
+            self.alarm(f"going back to step {self.step:,}, and on with batch {self.bad_steps.batch_of(self.step):,}")
         self.write_record()
 
     def on_device(self, value: Any) -> jax.Array:
