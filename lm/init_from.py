@@ -64,6 +64,12 @@ def require_said(config: RunConfig, workdir: Path, file: Path) -> None:
     if record.read(workdir) is not None:
         return
     named = [Path(config.imported_from)] if config.imported_from else []
+    for folder in named:
+        if not folder.exists():
+            raise UserError(
+                f"the configuration comes from weights that were imported into {folder}, which is not there, and {workdir} would begin with"
+                f" random ones: add --init_from=RUN, where they are now, or --init_from={NONE} for random weights"
+            )
     for folder in (file.parent, Path(getattr(config.data.tokenizer, "path", "") or file).parent, *named):
         try:
             saved = record.read(folder) if folder.resolve() != workdir.resolve() else None

@@ -11,7 +11,7 @@ from typing import Optional
 
 from lm import config as config_lib
 from lm import distributed
-from lm.data import pipeline
+from lm.data import pipeline, round_trip
 from lm.data.config import DataConfig
 from lm.data.stream import TrainStream
 from lm.describe import describe
@@ -87,6 +87,8 @@ def train_run(
         record.write(workdir, record.reopened(before))
     if table:
         say(describe(parts, source, first_weights) + "\n")
+    if before and before["status"] != "imported" and config.likelihood == "text":
+        round_trip.require(data.info, f"{made_by.maker(before)} began {workdir}: go on with it, or for another run {round_trip.LOSSLESS}")
     # The evaluator comes first: it refuses tokens that lose text.
     evaluate = shared_evaluator(shape_of(config, evaluation=config.evaluation), parts.model, parts.mesh, data)
     program = shared_program(shape_of(config), parts.model, parts.mesh)

@@ -16,6 +16,7 @@ from lm.errors import UserError
 SAMPLE = 4_000_000  # bytes of a split, from its beginning, that are read back; prepared corpora are shuffled, so it is a fair sample
 TOLERATED = 1e-3  # share of bytes; more than it could shift a loss by what separates neighbouring sizes
 LOSSLESS = "take a tokenizer that gives back every byte (bytes, sentencepiece, or one with byte fallback)"
+REMEDY = f"{LOSSLESS}, or remove from the text what this one does not keep"
 
 
 def lost_bytes(text: str, back: str) -> int:
@@ -89,7 +90,7 @@ def is_measured(info: Mapping[str, Any]) -> bool:
     return None not in (info.get("lost_bytes") or {}).values()
 
 
-def problem(info: Mapping[str, Any], remedy: str = f"{LOSSLESS}, or remove from the text what this one does not keep") -> str:
+def problem(info: Mapping[str, Any], remedy: str = REMEDY) -> str:
     """Says why the likelihood of this text per byte would mislead, and what to do; '' where it does not. `info` is that of lm.data.info."""
     share = max((share for share in (info.get("lost_bytes") or {}).values() if share is not None), default=0.0)
     if share <= TOLERATED:
@@ -97,9 +98,9 @@ def problem(info: Mapping[str, Any], remedy: str = f"{LOSSLESS}, or remove from 
     return f"the tokenizer loses {share:.2%} of the text's bytes, so that nats per byte would be those of less text; {remedy}"
 
 
-def require(info: Mapping[str, Any]) -> None:
+def require(info: Mapping[str, Any], remedy: str = REMEDY) -> None:
     """Raises UserError where a likelihood per byte would mislead."""
-    found = problem(info)
+    found = problem(info, remedy)
     if found:
         raise UserError(found)
 

@@ -136,6 +136,7 @@ def _measured(
     from lm.evals.evaluator import make_evaluator
     from lm.train import checkpoint
     from lm.train.build import build
+    from lm.train.run_tokenizer import run_tokenizer
 
     parts = build(config)
     target = jax.tree.map(
@@ -151,6 +152,7 @@ def _measured(
         else:
             data = pipeline.prepare(config.data, config.data_dir, lambda line: None)
             if data.fingerprint != saved["data"]["fingerprint"]:
+                run_tokenizer(original, config.data_dir, saved)  # raises where no text can be measured
                 now = made_by.data_now(data.fingerprint, data.info)
                 raise UserError(f"{workdir}, on its own held-out text: {made_by.other_data(saved, now)}; --text=FILE names other text")
         _require_kept(workdir, config, saved, data)

@@ -7,6 +7,7 @@ trains it on.
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
@@ -61,7 +62,7 @@ def import_run(directory: Path, workdir: Path, *, eos_token: Optional[str] = Non
         copied(directory, workdir, name)
     data = _data(workdir, model, ids)
     evaluation = EvalConfig(stride=min(EvalConfig().stride, data.sequence_length))
-    config = RunConfig(model=model, data=data, evaluation=evaluation, imported_from=str(workdir))
+    config = RunConfig(model=model, data=data, evaluation=evaluation, imported_from=os.path.abspath(workdir))
     _write(config, params, workdir, tokenizer, {"from": str(directory), "family": family, "ids": ids.recorded()})
     for note in ids.notes:
         say(note)

@@ -71,8 +71,15 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(run, tmp_path):
     with pytest.raises(UserError, match=r"empty\.txt"):
         evaluate_loss(run, text=[str(tmp_path / "empty.txt")])
     (tmp_path / "lost.txt").write_text("abc xyz")
-    with pytest.raises(UserError, match="loses"):
-        evaluate_loss(run, text=[str(tmp_path / "lost.txt")])
+    shutil.copytree(run, tmp_path / "old")
+    saved = json.loads((run / "run.json").read_text(encoding="utf-8")) | {"final": {"nats_per_byte": 0.125}}
+    (tmp_path / "old" / "run.json").write_text(json.dumps(saved), encoding="utf-8")
+    for folder, names in (
+        (run, "loses.*--text=FILE"),
+        (tmp_path / "old", r"loses.*0\.1250.*--text=FILE"),
+    ):  # made before losses were measured
+        with pytest.raises(UserError, match=f"{folder}.*{names}"):
+            evaluate_loss(folder, text=[str(tmp_path / "lost.txt")])
     with pytest.raises(UserError, match=r"model\.d_model"):
         evaluate_loss(run, text=[str(tmp_path)], overrides=["model.d_model=3"])
     with pytest.raises(UserError, match="--text=nowhere"):

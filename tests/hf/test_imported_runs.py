@@ -221,6 +221,9 @@ def test_without_a_tokenizer(tmp_path, capsys):
     bytes_of = "--config.data.tokenizer=bytes"  # nothing in it names a file of the import
     with pytest.raises(UserError, match=f"--init_from={tmp_path / 'run'}"):
         lm_run.main([f"--config={copy}", bytes_of, f"--workdir={tmp_path / 'new'}", "--dry_run"])
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"--init_from=RUN.*--init_from=none"):
+        lm_run.main([f"--config={copy}", bytes_of, f"--workdir={tmp_path / 'new'}", "--dry_run"])
     assert hf.load(tmp_path / "out")[0] == hf.load(GOLDEN / "mt5")[0]
 
 
