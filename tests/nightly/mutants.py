@@ -31,6 +31,27 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "a bad step changes the weights",
+        "lm/train/step.py",
+        "params = held(is_sound, optax.apply_updates(params, updates), params)",
+        "params = optax.apply_updates(params, updates)",
+        ("tests/train/test_bad_steps.py",),
+    ),
+    Mutant(
+        "a bad step changes a moment",
+        "lm/optim/adam.py",
+        "nu = held(is_sound, optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2), state.nu)",
+        "nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)",
+        ("tests/train/test_bad_steps.py",),
+    ),
+    Mutant(
+        "a spike enters the window",
+        "lm/train/step.py",
+        "is_sound & (weight > 0))",
+        "weight > 0)",
+        ("tests/train/test_bad_steps.py",),
+    ),
+    Mutant(
         "the epsilon of RMSNorm is outside the root",
         "lm/model/norm.py",
         "jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)",
