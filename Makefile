@@ -68,6 +68,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python tests/nightly/kill_study.py chinchilla --reference runs/chinchilla
 	@$(BIN)/python -m experiments chinchilla_bpe
 	@$(BIN)/python -m tests.nightly.large_study
+	@$(BIN)/python -m tests.nightly.many_cells
 	@$(BIN)/python tests/nightly/installed.py
 	@$(BIN)/python tests/nightly/replicate.py $(SCALING_DATA)
 	@$(BIN)/python -m tests.nightly.coverage

@@ -169,7 +169,11 @@ while :; do
     kill -0 $worker 2>/dev/null || break
 done
 echo "the worker ended with status $status"
-if [ -n "$is_early" ] && [ $status -ne 0 ]; then
+case $status in # docs/reliability.md lists them: a hang, a limit on the time, signals other than the one of scancel
+75 | 124 | 129 | 138 | 140) is_early=yes ;;
+0) is_early= ;;
+esac
+if [ -n "$is_early" ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60
     echo "this node cannot queue the job again: the next \\`run\\` submits what is missing"
 fi

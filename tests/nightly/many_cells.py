@@ -1,0 +1,71 @@
+"""Times a study of 10,000 cells: planned, written, read by `status` with 500 workers at work, and asked for the next cell by one of them.
+
+    python -m tests.nightly.many_cells
+
+Prints the seconds of each, and ends with 1 where planning takes more than 10 s or `status` more than 2 s. Both are of a quiet machine.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import small_study
+
+from launch import table
+from lm.study import directory, machine, plan, plan_table, records, worker
+from lm.study import status as status_lib
+from lm.study.study import Budget
+
+CELLS, WORKERS, FINISHED = 10_000, 500, 4_000
+PLAN_SECONDS, STATUS_SECONDS = 10.0, 2.0
+
+
+def main() -> int:
+    budgets = tuple(Budget(2e11 * 1.02**i, (2,), repeats=(2,)) for i in range(100))
+    study = small_study.small(budgets=budgets, seeds=tuple(range(1, CELLS // 100)))
+    taken: dict[str, float] = {}
+
+    def timed(name: str, action):
+        start = time.perf_counter()
+        result = action()
+        taken[name] = time.perf_counter() - start
+        print(f"{name:42s}{taken[name]:6.2f} s", flush=True)
+        return result
+
+    made = timed("plan", lambda: plan.make(study, small_study.DATA))
+    timed("its table", lambda: plan_table.render(made, 2))
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder) / "s"
+        content = timed("its directory", lambda: directory.write(made, root, root.parent / "data"))
+        _at_work(root, content["cells"])
+        state = timed("status", lambda: status_lib.read_status(root))
+        timed("its table ", lambda: table.render(state, root, "retry"))
+        assert (len(state.cells), state.count("running"), state.count("completed")) == (CELLS, WORKERS, FINISHED)
+        free = timed("the cells that a worker may take", lambda: worker.pending(root, content, set()))
+        timed("their order", lambda: next(worker.order(root, free, None)))
+    too_long = taken["plan"] + taken["its table"] > PLAN_SECONDS or taken["status"] + taken["its table "] > STATUS_SECONDS
+    return int(too_long)
+
+
+def _at_work(root: pathlib.Path, cells: list[dict]) -> None:
+    """Ends the first cells, and lets workers of another machine hold the next."""
+    for cell in cells[:FINISHED]:
+        record = {"id": cell["id"], "status": "completed", "likelihood": "text", "final": {"nats_per_byte": 1.5}, "seconds": {"total": 1.0}}
+        (root / "cells" / cell["id"] / "run.json").write_text(json.dumps(records.sealed(record, 1)), encoding="utf-8")
+    for i, cell in enumerate(cells[FINISHED : FINISHED + WORKERS]):
+        owner = machine.process() | {"host": f"node{i}", "checkpoint": -1, "time": time.time()}
+        epoch = root / "cells" / cell["id"] / "epoch-000001"
+        epoch.mkdir()
+        (epoch / "metrics.jsonl").write_text('{"step": 100, "loss": 2.0, "tokens_per_second": 1000}\n' * 50, encoding="utf-8")
+        path = root / "cells" / cell["id"] / "claims" / "000001"
+        path.write_text(json.dumps(owner), encoding="utf-8")
+        os.utime(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
