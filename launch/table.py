@@ -12,7 +12,7 @@ from typing import Optional, TextIO
 from launch import scheduled
 from launch.backend import Job
 from lm.preflight.topologies import CHIPS, Chip
-from lm.scaling.words import aligned, si
+from lm.scaling.words import aligned, short, si
 from lm.study import naming, states
 from lm.study.plan_table import duration
 from lm.study.status import CellStatus, Status, excluded
@@ -90,7 +90,7 @@ def _total(status: Status, root: pathlib.Path) -> str:
     """Returns the last line: cells by state, the work done, the time left at the present rate, and whether a forecast is waited for."""
     others = "".join(f", {count} {state}" for state in reversed(states.STATES) if state != "completed" and (count := status.count(state)))
     total = f"{root}: {status.count('completed')}/{len(status.cells)} cells completed{others}; "
-    total += f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs"
+    total += short(f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs")
     rate = sum(filter(None, (_flops_per_second(c) for c in status.cells if c.state == "running")))
     if rate:
         total += f", {duration((status.flops - status.flops_done) / rate, ' ')} left at the present rate"

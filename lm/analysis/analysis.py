@@ -71,7 +71,8 @@ class Analysis:
         """One line per budget whose minimum is not established; empty when the study stands."""
         if isinstance(self.isoflop, Refusal):
             return (self.isoflop.reason,)
-        return tuple(f"{check.budget:.3g} FLOPs: {'; '.join(check.reasons)}" for check in self.checks if not check.passed)
+        failed = [(f"{check.budget:.3g} FLOPs", "; ".join(check.reasons)) for check in self.checks if not check.passed]
+        return tuple(why if f"at {budget}" in why else f"{budget}: {why}" for budget, why in failed)
 
     def summary(self) -> dict[str, Any]:
         """Returns what `fit --json` prints: the three approaches' exponents with intervals or refusals, sigma(C), the forecast's error."""

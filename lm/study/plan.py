@@ -173,7 +173,11 @@ def _refusals(study: Plannable, cell: Cell, warmup: int, data: dict[str, Any]) -
     if warmup >= cell.steps:
         yield f"the learning-rate warm-up of {warmup} steps is as long as the run of {cell.steps}; lower base.optim.warmup_fraction"
     if cell.steps < study.limits.min_steps:
-        yield f"{cell.steps} steps, and limits.min_steps is {study.limits.min_steps}; raise the budget, or lower the batch or the size"
+        factor = study.limits.min_steps / cell.steps
+        yield (
+            f"{cell.steps} steps, and limits.min_steps is {study.limits.min_steps}; raise the budget about {factor:.2g} times, or lower"
+            " the batch or the size"
+        )
     available = data["tokens_per_epoch"]
     if config.train_tokens > available and not config.data.allow_epochs:
         yield f"{config.train_tokens:,} tokens, and the corpus has {available:,}; lower the budget, or set base.data.allow_epochs=True"

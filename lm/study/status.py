@@ -115,7 +115,7 @@ def excluded(status: Status, root: pathlib.Path, retry: str) -> list[str]:
             more = f" (traceback: {log})" if c.state == "failed" and log.exists() else ""
             lines.append(f"{c.state:8s} cell {c.cell['id']} ({naming.words(c.cell)}): {c.reason}{more}")
     if failed := status.count("failed"):
-        lines.append(f"{counted(failed, 'cell')} failed and fits leave them out; when the cause is mended, train them again: {retry}")
+        lines.append(f"{counted(failed, 'cell')} failed and fits leave them out; when the cause is mended, train again: {retry}")
     if diverged := status.count("diverged"):
         why = "which is a result, unless text or device were at fault: fits leave them out"
         lines.append(f"{counted(diverged, 'cell')} diverged, {why}, and with the cells' ids `{retry} ID ...` trains them on")
