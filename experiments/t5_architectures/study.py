@@ -2,7 +2,7 @@
 
     python -m experiments t5_architectures
 
-Two CPU cores, under 20 minutes; README.md has the numbers to expect. large.py is the same for a GPU.
+Two CPU cores, under 20 minutes; README.md has the numbers to expect. large.py is the same at T5's scale.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from configs.shapes.encoder_decoder import t5, t5_alone
 from experiments.t5_architectures.published import TABLE_2
 from lm.data.config import Component, DataConfig, SentencePieceTokenizer
 from lm.data.objectives.config import Denoising, Objective, PrefixLM
+from lm.mesh import MeshConfig
 from lm.model.config import ModelConfig
 from lm.optim.config import OptimConfig
 from lm.optim.config import t5 as t5_recipe
@@ -37,7 +38,11 @@ class Scale:
     constant_steps: int = 1000  # T5's rate is 1 / sqrt(max(n, this)); there 10,000 of 524,288 steps
     dtype: Literal["float32", "bfloat16"] = "float32"
     held_out_bytes: int = 240_000
-    steps_per_dispatch: int = 16
+    corpus: str = "python_sources"
+    tokenizer_bytes: int = 4_000_000  # of text that the pieces are learned from
+    mesh: MeshConfig = MeshConfig()
+    execution: ExecutionConfig = ExecutionConfig(steps_per_dispatch=16)
+    checkpoint: CheckpointConfig = CheckpointConfig(keep=1)
 
 
 def models(scale: Scale) -> dict[str, ModelConfig]:
@@ -64,17 +69,18 @@ def objectives(scale: Scale, name: str) -> dict[str, Objective]:
 
 
 def run(scale: Scale, model: ModelConfig, objective: Objective) -> RunConfig:
-    pieces = SentencePieceTokenizer(vocab_size=scale.vocabulary - scale.sentinels, model_type="bpe", training_bytes=4_000_000)
+    pieces = SentencePieceTokenizer(vocab_size=scale.vocabulary - scale.sentinels, model_type="bpe", training_bytes=scale.tokenizer_bytes)
     return RunConfig(
         model=model,
-        data=DataConfig(components=(Component("python_sources"),), tokenizer=pieces, sequence_length=scale.text, objective=objective),
+        data=DataConfig(components=(Component(scale.corpus),), tokenizer=pieces, sequence_length=scale.text, objective=objective),
         optim=optimizer(scale),
         evaluation=EvalConfig(documents_bytes=scale.held_out_bytes, curve_bytes=scale.held_out_bytes // 16, points_per_decade=5),
         train_tokens=scale.pairs // scale.batch * scale.batch * scale.text,
         batch_size=scale.batch,
         compute_dtype=scale.dtype,
-        execution=ExecutionConfig(steps_per_dispatch=scale.steps_per_dispatch),
-        checkpoint=CheckpointConfig(keep=1),
+        mesh=scale.mesh,
+        execution=scale.execution,
+        checkpoint=scale.checkpoint,
         log=LogConfig(tensorboard=False),
     )
 

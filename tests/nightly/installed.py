@@ -21,7 +21,7 @@ COMMANDS = [
     ["lm.infer", "runs/tiny", "--prompt=def main("],
     ["lm.evals", "loss", "runs/tiny"],
     ["experiments", "chinchilla", "plan"],
-    ["experiments", "experiments/t5_architectures/large.py", "plan"],
+    ["experiments", "experiments/t5_architectures/large.py", "plan", "--without-data"],
     ["experiments.replications", "synthetic"],
 ]
 
