@@ -4,6 +4,7 @@ Model, optimizer and rates are the study's. Text, tokenizer, batch, length, prec
 accelerator. The loss has to fall from ln(vocabulary) to that of the frequencies of bytes at most.
 """
 
+import argparse
 import dataclasses
 import math
 import pathlib
@@ -21,6 +22,7 @@ BYTES = 3.6  # nats of a byte of Python sources by frequency alone, about
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     cell = min(get_study().cells(), key=lambda cell: cell.config.model.d_model)
     config = cell.config
     data = dataclasses.replace(config.data, components=(Component("python_sources"),), tokenizer=ByteTokenizer(), sequence_length=LENGTH)

@@ -5,6 +5,7 @@
 Prints the seconds of each, and ends with 1 where planning takes more than 10 s or `status` more than 2 s. Both are of a quiet machine.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ PLAN_SECONDS, STATUS_SECONDS = 10.0, 2.0
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     budgets = tuple(Budget(2e11 * 1.02**i, (2,), repeats=(2,)) for i in range(100))
     study = small_study.small(budgets=budgets, seeds=tuple(range(1, CELLS // 100)))
     taken: dict[str, float] = {}
