@@ -130,18 +130,14 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], root: pathlib.Path) ->
     same_runs = [c["id"] for c in old["cells"]] == [c["id"] for c in new["cells"]]
     changed = [line for line in config_lib.differences(old["definition"], new["definition"]) if not (same_runs and ": absent -> " in line)]
     if old["fingerprint"] != new["fingerprint"]:
-        changed.append(f"data fingerprint: {old['fingerprint']} -> {new['fingerprint']}{_recipes(old, new)}")
+        changed.append(
+            f"data fingerprint: {old['fingerprint']} -> {new['fingerprint']}{made_by.other_recipes(old, made_by.corpora(new['data']['components']))}"
+        )
     if not changed and not same_runs:
         changed.append(f"cells planned by the code (directory written at revision {old['revision']})")
     if changed:
         fields = "; ".join(changed[:4]) + _and_more(len(changed) - 4)
         raise UserError(f"{root} holds another study ({fields}): choose another directory with --dir, or undo the change")
-
-
-def _recipes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Says which corpora are prepared in another way than when the study was planned."""
-    changed = made_by.recipes(*(made_by.corpora(study["data"].get("components") or []) for study in (old, new)))
-    return f" ({', '.join(changed)}: revision {old['revision']} of the code continues the study)" if changed else ""
 
 
 def _and_more(count: int) -> str:

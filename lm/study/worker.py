@@ -29,7 +29,7 @@ from lm.errors import Parser, UserError, counted, run_cli
 from lm.scaling import compile_cache
 from lm.study import directory, gate, leases, machine, records
 from lm.study.rows import read_json
-from lm.train import signals
+from lm.train import made_by, signals
 from lm.train.config import RunConfig
 from lm.train.progress import show
 
@@ -258,7 +258,7 @@ def _trained(
         if lease.errors < MAX_ERRORS:
             raise TryAgainError(reason) from error
         return records.failed(workdir, cell, reason)
-    return _checked(workdir, cell)
+    return _checked(workdir, cell, study)
 
 
 def _config(root: pathlib.Path, cell: dict[str, Any]) -> RunConfig:
@@ -267,7 +267,7 @@ def _config(root: pathlib.Path, cell: dict[str, Any]) -> RunConfig:
     return config_lib.from_dict(RunConfig, read_json(path, f"{path} is missing"))
 
 
-def _checked(workdir: pathlib.Path, cell: dict[str, Any]) -> dict[str, Any]:
+def _checked(workdir: pathlib.Path, cell: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
     """Returns the record that the training function left; UserError unless it is of this run, on the data that the study was planned on."""
     path = workdir / records.FILE
     record = read_json(path, f"cell {cell['id']} ended without {path}: this is a fault of the training function")
@@ -275,8 +275,9 @@ def _checked(workdir: pathlib.Path, cell: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"cell {cell['id']} ended with status {record.get('status')}: this is a fault of the training function")
     if record.get("id") != cell["id"]:
         shutil.rmtree(workdir)  # it is the other run's: this cell must not go on from it
+        why = made_by.other_recipes(study, record.get("data", {}).get("corpora") or [])
         raise UserError(
-            f"the data have changed since the study was planned: cell {cell['id']} became run {record.get('id')}; restore the data"
+            f"the data have changed since the study was planned{why}: cell {cell['id']} became run {record.get('id')}; restore the data"
         )
     return record
 

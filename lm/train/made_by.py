@@ -37,6 +37,12 @@ def recipes(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]])
     ]
 
 
+def other_recipes(study: Mapping[str, Any], now: Sequence[Mapping[str, Any]]) -> str:
+    """Says which corpora are prepared otherwise than when a study was planned, and which code continues it; '' where none is."""
+    changed = recipes(corpora(study["data"].get("components") or []), now)
+    return f" ({', '.join(changed)}: revision {study.get('revision')} of the code continues the study)" if changed else ""
+
+
 def other_data(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Says why the data prepared now are not those of a run, and what to do.
 

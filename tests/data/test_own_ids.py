@@ -189,6 +189,7 @@ def test_opened_texts_are_the_others_after_the_tokenizers_own_sign():
     assert targets.values.tolist() == [301, c, EOS, 301, e, EOS]
     special = SpecialIds(made, pairs, 512)
     assert prompt_ids("ab", special, "encoder_decoder") == [301, a, b, EOS]
+    assert prompt_ids("ab\tc", special, "encoder_decoder") == [301, a, b, made.separator_id, 301, c, EOS]
     assert made.fingerprint != C.Pairs().tokenizer(tokenizer).fingerprint
     for objective in (C.BartNoise(opened=True), pairs):
         with pytest.raises(UserError, match=r"opened=false"):
