@@ -130,9 +130,8 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], root: pathlib.Path) ->
     same_runs = [c["id"] for c in old["cells"]] == [c["id"] for c in new["cells"]]
     changed = [line for line in config_lib.differences(old["definition"], new["definition"]) if not (same_runs and ": absent -> " in line)]
     if old["fingerprint"] != new["fingerprint"]:
-        changed.append(
-            f"data fingerprint: {old['fingerprint']} -> {new['fingerprint']}{made_by.other_recipes(old, made_by.corpora(new['data']['components']))}"
-        )
+        why = made_by.other_recipes(old, made_by.corpora(new["data"]["components"]))
+        changed.append(f"data fingerprint: {old['fingerprint']} -> {new['fingerprint']}{why}")
     if not changed and not same_runs:
         changed.append(f"cells planned by the code (directory written at revision {old['revision']})")
     if changed:

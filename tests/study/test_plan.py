@@ -149,8 +149,8 @@ def test_another_study_in_the_directory_is_refused_by_field(tmp_path):
     older = [{**each, "info": {**each["info"], "version": "1.0.0"}} for each in small_study.DATA["components"]]
     newer = [{**each, "info": {**each["info"], "version": "1.1.0"}} for each in small_study.DATA["components"]]
     directory.write(plan.make(small_study.small(), small_study.DATA | {"components": older}), tmp_path / "old", tmp_path)
+    made = plan.make(small_study.small(), small_study.DATA | {"fingerprint": "other", "components": newer})
     with pytest.raises(UserError, match=r"python_sources 1\.0\.0 -> 1\.1\.0"):
-        made = plan.make(small_study.small(), small_study.DATA | {"fingerprint": "other", "components": newer})
         directory.write(made, tmp_path / "old", tmp_path)
     written = json.loads(path.read_text(encoding="utf-8"))
     for group in ("analysis", "base"):  # what a version of the program wrote that knew fewer fields
