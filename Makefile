@@ -28,7 +28,9 @@ study: $(STAMP)  ## build the corpus, train every cell, fit the laws, write runs
 test: $(STAMP)  ## the tests, on 8 virtual CPU devices
 	@$(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE)
 
-faults: $(STAMP)  ## workers of a study stopped, woken and killed at random (20 s), and runs that get signals (5 minutes)
+faults: $(STAMP)  ## saves, runs and workers of a study killed, interrupted and starved in every way; needs a C compiler (15 minutes)
+	@$(BIN)/python tests/faults/saves.py
+	@$(BIN)/python tests/faults/kills.py
 	@$(BIN)/python tests/faults/leases.py
 	@$(BIN)/python tests/faults/signals.py
 

@@ -344,12 +344,24 @@ def _owner(path: pathlib.Path) -> Optional[dict[str, Any]]:
 
 
 def _content(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what a claim holds; {} when it is absent, given back without an error, or cannot be read."""
+    """Returns what a claim holds; {} when it is absent, given back without an error, or nothing that this program wrote.
+
+    Raises:
+      UserError: the system cannot read it.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        content = json.loads(files.reading(path, lambda: "" if path.is_dir() else path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def strange(lease: Lease) -> Optional[pathlib.Path]:
+    """Returns the claim before a lease's if it holds something, but nothing that this program wrote: it counted as given back."""
+    path = _claim(lease.cell, lease.epoch - 1)
+    with contextlib.suppress(FileNotFoundError):
+        return path if not _content(path) and (path.is_dir() or path.stat().st_size) else None
+    return None
 
 
 def _age(cell: pathlib.Path, epoch: int) -> float:

@@ -185,6 +185,8 @@ def run_cell(
     if lease is None:
         return _train_along(root, cell, train)
     start, error_of_cell, tried = time.monotonic(), None, None
+    if (odd := leases.strange(lease)) is not None:
+        log(f"cell {cell['id']}: {odd} is nothing that a worker wrote, and counts as given back")
     try:
         with _Heartbeat(lease, log):
             record = _trained(root, study, cell, lease, train, log)

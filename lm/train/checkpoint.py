@@ -5,7 +5,8 @@
     checkpoints/00000120/meta.json       the step, every array's shape and dtype, and what the host carries between steps
     checkpoints/00000120/manifest.json   checksums of every file and array (lm.train.manifest); last, before the directory gets its name
     checkpoints/00000120.aside           a checkpoint that was damaged or of another model when a run went on without it
-    checkpoints/00000120.tmp             one that is being written or removed; a kill may leave it, and the next save removes it
+    checkpoints/00000120-3.tmp           one that is being written, in a try to save of its own number: threads of one that failed may write
+                                         on; or, without -3, removed. A kill may leave it, and the next save removes it
 
 Orbax checks neither content nor names: a flipped bit restores as a wrong weight, and a restore without a target reorders keys. So files
 are verified against the manifest, and names, shapes and dtypes against the target, before anything is read; and the values after.
@@ -15,10 +16,12 @@ are verified against the manifest, and names, shapes and dtypes against the targ
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import re
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -37,6 +40,7 @@ from lm.types import Params, TrainState
 BATCH_BYTES = 1 << 28  # arrays that are read back together
 CHUNK_BYTES = 1 << 26  # of an array in its file: what a device reads at least, to get its part
 Tree = dict[str, Any]
+_tries = itertools.count()  # of saves in this process
 
 
 class Restored(NamedTuple):
@@ -76,10 +80,9 @@ def save(
     """
     step = int(jax.device_get(state.step))
     final = path_of(workdir, step)
-    temporary = final.with_name(final.name + ".tmp")
     tree = named_arrays(state)
     meta: dict[str, Any] = {"step": step, "arrays": _signature(tree), "host": host}
-    distributed.first(lambda: _begin(temporary, sum(leaf.nbytes for leaf in tree.values())))
+    temporary = Path(distributed.first(lambda: str(_begin(final, sum(leaf.nbytes for leaf in tree.values())))))
     try:
         checksums = _checksums(tree)
         with writing(final):
@@ -95,16 +98,20 @@ def save(
         _prune(workdir, [at for at in there[: -max(keep, 1)] if at != point], {step, *known}, meta["arrays"])
 
 
-def _begin(temporary: Path, needed: int) -> None:
+def _begin(final: Path, needed: int) -> Path:
+    """Makes the folder in which a checkpoint is written, and removes what was left of others."""
+    temporary = final.with_name(f"{final.name}-{next(_tries)}.tmp")
     require_own(temporary.parent.parent)
     with writing(temporary):
         temporary.parent.mkdir(parents=True, exist_ok=True)
         for stale in temporary.parent.iterdir():
-            if re.fullmatch(r"\d+\.tmp", stale.name):
-                _remove(stale)
+            if re.fullmatch(r"\d+(-\d+)?\.tmp", stale.name):
+                with contextlib.suppress(OSError):  # a thread of a save that failed may write to it for a while: the next one removes it
+                    _remove(stale)
     _require_space(temporary.parent, needed)
     with writing(temporary):
         temporary.mkdir()
+    return temporary
 
 
 def _seal(temporary: Path, final: Path, meta: dict[str, Any], checksums: dict[str, str]) -> None:
@@ -352,13 +359,26 @@ def _checkpointer(processes: Iterable[int]) -> Any:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=how), multiprocessing_options=how)
 
 
+class _Hook:
+    """Python's hook for errors that nobody can catch, silent about an event loop that is closed."""
+
+    def __init__(self, before: Callable[[Any], Any]):
+        self._before = before
+
+    def __call__(self, found: Any) -> None:
+        if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+            self._before(found)
+
+
 @contextlib.contextmanager
 def _orbax_errors() -> Iterator[None]:
     """Raises the many kinds of errors with which Orbax and TensorStore report what they cannot read or write as OSErrors.
 
-    They also print them with tracebacks to the logger of absl, which is silent for as long. What TensorStore still had to do when an
-    error ended it may be printed by Python as "Event loop is closed".
+    They also print them with tracebacks to the logger of absl, which is silent for as long. And Orbax closes its event loop at the first
+    error, while TensorStore still writes other arrays: its threads then cannot tell the loop of their end, also later, which Python prints.
     """
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
     logger = logging.getLogger("absl")
 
     def said(entry: logging.LogRecord) -> bool:

@@ -1,8 +1,10 @@
 /* Lets single calls of the C library fail or wait: LD_PRELOAD=faulty.so, and these variables, which a program may change as it runs.
 
-   FAULTY_CALLS   names of calls, such as "fsync,rename"; open, read, write and rename stand for all of their kind
+   FAULTY_CALLS   names of calls, such as "fsync,rename"; open, read, write, rename and unlink stand for all of their kind, and create for
+                  those of open that may write
    FAULTY_PATH    a part of the path that a call has to be about
    FAULTY_ERRNO   the error that the call returns; 0 or absent: none
+   FAULTY_SIGNAL  a signal that the process gets instead of the call, such as 9
    FAULTY_MS      milliseconds to wait before the call
    FAULTY_SKIP    calls that go through before the first one that is hit; FAULTY_LIMIT: how many are hit (default: all)
    FAULTY_COUNT   a file that gets one byte for each call that matches
@@ -12,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -51,6 +54,7 @@ static int hit(const char *call, const char *path) {
   long ms = number("FAULTY_MS", 0);
   struct timespec pause = {ms / 1000, (ms % 1000) * 1000000};
   if (ms) nanosleep(&pause, NULL);
+  if (number("FAULTY_SIGNAL", 0)) kill(getpid(), (int)number("FAULTY_SIGNAL", 0));
   errno = (int)number("FAULTY_ERRNO", 0);
   return errno;
 }
@@ -64,6 +68,24 @@ static int hit_file(const char *call, int file) {
   if (length < 0) return 0;
   path[length] = 0;
   return hit(call, path);
+}
+
+static int hit_at(const char *call, int folder, const char *name) {
+  const char *calls = getenv("FAULTY_CALLS");
+  if (inside || !calls || !*calls || !strstr(calls, call)) return 0;
+  if (name[0] == '/' || folder == AT_FDCWD) return hit(call, name);
+  char link[64], path[2 * PATH_MAX];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+  ssize_t length = readlink(link, path, PATH_MAX);
+  if (length < 0) return 0;
+  snprintf(path + length, PATH_MAX, "/%s", name);
+  return hit(call, path);
+}
+
+static const char *kind(int flags) {
+  const char *calls = getenv("FAULTY_CALLS");
+  int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT);
+  return calls && strstr(calls, "open") ? "open" : writes ? "create" : "none";
 }
 
 #define REAL(name, type, ...)                        \
@@ -80,9 +102,14 @@ ssize_t pwrite64(int file, const void *from, size_t size, off64_t at) { REAL(pwr
 struct iovec;
 ssize_t writev(int file, const struct iovec *parts, int count) { REAL(writev, ssize_t, int, const struct iovec *, int); return hit_file("write", file) ? -1 : real(file, parts, count); }
 int rename(const char *from, const char *to) { REAL(rename, int, const char *, const char *); return hit("rename", to) ? -1 : real(from, to); }
-int renameat(int a, const char *from, int b, const char *to) { REAL(renameat, int, int, const char *, int, const char *); return hit("rename", to) ? -1 : real(a, from, b, to); }
+int renameat(int a, const char *from, int b, const char *to) { REAL(renameat, int, int, const char *, int, const char *); return hit_at("rename", b, to) ? -1 : real(a, from, b, to); }
 int mkdir(const char *path, mode_t mode) { REAL(mkdir, int, const char *, mode_t); return hit("mkdir", path) ? -1 : real(path, mode); }
 int unlink(const char *path) { REAL(unlink, int, const char *); return hit("unlink", path) ? -1 : real(path); }
+int unlinkat(int folder, const char *path, int flags) { REAL(unlinkat, int, int, const char *, int); return hit_at("unlink", folder, path) ? -1 : real(folder, path, flags); }
+int rmdir(const char *path) { REAL(rmdir, int, const char *); return hit("unlink", path) ? -1 : real(path); }
+int link(const char *from, const char *to) { REAL(link, int, const char *, const char *); return hit("link", to) ? -1 : real(from, to); }
+int linkat(int a, const char *from, int b, const char *to, int flags) { REAL(linkat, int, int, const char *, int, const char *, int); return hit_at("link", b, to) ? -1 : real(a, from, b, to, flags); }
+int utimensat(int folder, const char *path, const struct timespec times[2], int flags) { REAL(utimensat, int, int, const char *, const struct timespec *, int); return (path ? hit_at("touch", folder, path) : hit_file("touch", folder)) ? -1 : real(folder, path, times, flags); }
 
 #define OPEN(name)                                                        \
   int name(const char *path, int flags, ...) {                            \
@@ -91,7 +118,7 @@ int unlink(const char *path) { REAL(unlink, int, const char *); return hit("unli
     mode_t mode = va_arg(rest, mode_t);                                   \
     va_end(rest);                                                         \
     REAL(name, int, const char *, int, ...);                              \
-    return hit("open", path) ? -1 : real(path, flags, mode);              \
+    return hit(kind(flags), path) ? -1 : real(path, flags, mode);              \
   }
 OPEN(open)
 OPEN(open64)
@@ -103,7 +130,7 @@ OPEN(open64)
     mode_t mode = va_arg(rest, mode_t);                                   \
     va_end(rest);                                                         \
     REAL(name, int, int, const char *, int, ...);                         \
-    return hit("open", path) ? -1 : real(folder, path, flags, mode);      \
+    return hit_at(kind(flags), folder, path) ? -1 : real(folder, path, flags, mode);      \
   }
 OPENAT(openat)
 OPENAT(openat64)

@@ -210,3 +210,26 @@ def test_workers_that_die_in_one_place_are_counted(root):
     (lease.workdir / "checkpoints" / "7" / "manifest.json").write_text("{}")
     _silence(lease)
     assert leases.claim(root, "cell00").deaths == 0  # the cell got on meanwhile
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", None])
+def test_a_claim_that_no_worker_wrote_counts_as_given_back_and_is_named(root, content):
+    path = _forge(root)
+    if content is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    lease = leases.claim(root, CELLS[0])
+    assert (lease.epoch, leases.strange(lease)) == (2, path)
+    lease.give_back()
+    assert leases.strange(leases.claim(root, CELLS[0])) is None
+
+
+def test_a_claim_that_the_system_cannot_read_is_one_line(root, monkeypatch):
+    path = _forge(root)
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # EIO
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(UserError, match=r"claims/000001.*Input/output"):
+        leases.claim(root, CELLS[0])

@@ -227,6 +227,20 @@ def test_an_unfinished_checkpoint_is_invisible_and_swept(saved, program):
     assert [path.name for path in torn.parent.glob("*.tmp")] == ["mine.tmp"]
 
 
+def test_a_save_does_not_meet_threads_of_one_that_failed(saved, program):
+    """They may write to its folder, and make that anew, while the next save of the same step is under way: that has a folder of its own."""
+    workdir, state = saved
+    names = []
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "_orbax_save", lambda path, tree: names.append(path.parent.name))
+            with pytest.raises(UserError):
+                checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(9)), {}, keep=2)
+    assert len(set(names)) == 2
+    checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(9)), {}, keep=2)
+    assert checkpoint.steps(workdir) == [0, 9]
+
+
 def test_another_model_is_refused_by_the_name_of_a_weight(saved, program, mesh):
     workdir, _ = saved
     wider = abstract_state(CONFIG, StubModel(width=16), mesh)

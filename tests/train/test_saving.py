@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import os
 import resource
+import sys
 import threading
+import types
 
 import pytest
 
@@ -106,3 +108,15 @@ def test_a_run_whose_last_step_is_not_saved_is_not_completed(tmp_path, program, 
     room(None)
     assert record.read(tmp_path)["status"] == "running"
     assert_same_run(tmp_path, run(tmp_path, program), straight, program)
+
+
+def test_what_a_closed_event_loop_is_told_is_of_no_interest():
+    """Orbax closes its loop at the first error; threads of TensorStore that still write cannot tell it, and Python would print that."""
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.unraisablehook", said.append)
+        with contextlib.suppress(OSError), checkpoint._orbax_errors():
+            raise ValueError("an error of Orbax")
+        for error in (RuntimeError("Event loop is closed"), RuntimeError("another")):
+            sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+    assert [str(found.exc_value) for found in said] == ["another"]
