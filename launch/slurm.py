@@ -140,7 +140,7 @@ class Slurm:
         command = request.command(self.python or sys.executable)
         if nodes > 1 or self.container:
             image = [f"--container-image={self.container}", f"--container-mounts={request.root.resolve()}"] if self.container else []
-            command = ["srun", "--kill-on-bad-exit=1", *image, *command]
+            command = ["srun", "--kill-on-bad-exit=0", *image, *command]
         paths = [str(request.code), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         log = (request.root / jobs.FOLDER).resolve() / f"{request.number:06d}-"
         cores = [] if self.gpus is not None else [f"export JAX_NUM_CPU_DEVICES={request.kind.devices // nodes}"]
@@ -156,11 +156,14 @@ class Slurm:
         return "\n".join(lines)
 
 
-# SLURM sends the notice to this shell alone, and everything else to the worker as well. `wait` ends with a signal, so that it is repeated.
+# SLURM sends the notice to this shell alone. It is passed on as SIGUSR1, which srun forwards; after SIGTERM srun kills its processes
+# before they have saved. `wait` ends with a signal, so that it is repeated. A job that is preempted with a time of grace, and ends within
+# it, is not queued again by SLURM; one that is cancelled has no PreemptTime.
 SCRIPT = """
 is_early=
-trap 'is_early=yes; kill -TERM $worker 2>/dev/null' USR1
+trap 'is_early=yes; kill -USR1 $worker 2>/dev/null' USR1
 trap : TERM
+job="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 {command} &
 worker=$!
 while :; do
@@ -170,11 +173,15 @@ while :; do
 done
 echo "the worker ended with status $status"
 case $status in # docs/reliability.md lists them: a hang, a limit on the time, signals other than the one of scancel
-75 | 124 | 129 | 138 | 140) is_early=yes ;;
 0) is_early= ;;
+75 | 124 | 129 | 138 | 140) is_early=yes ;;
+*) scontrol show job "$job" | grep -q "PreemptTime=[0-9]" && is_early=yes ;;
 esac
-if [ -n "$is_early" ]; then
-    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60
+# A job that was cancelled meanwhile is COMPLETING, and would be queued again as well.
+if [ -n "$is_early" ] && ! scontrol show job "$job" | grep -q "JobState=COMPLETING"; then
+    trap 'exit $status' TERM  # queued again: SLURM ends this script, maybe before scontrol has answered
+    scontrol requeue "$job" && sleep 60
+    sleep 1
     echo "this node cannot queue the job again: the next \\`run\\` submits what is missing"
 fi
 exit $status

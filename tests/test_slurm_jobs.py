@@ -82,7 +82,7 @@ def test_a_cell_of_more_devices_than_a_node_has_takes_several(asked, root):
     Slurm(gpus="any", environment="module load cuda").submit(_request(root, Kind(0, 16)))
     assert (_flags(asked)["--nodes"], _flags(asked)["--gpus-per-node"]) == ("2", "8")
     script = (root / "jobs" / "000001.sh").read_text()
-    assert "srun --kill-on-bad-exit=1" in script
+    assert "srun --kill-on-bad-exit=0" in script
     assert script.index("module load cuda") < script.index("srun")
     with pytest.raises(UserError, match="--devices-per-node"):
         Slurm().submit(_request(root, Kind(0, 9), number=2))

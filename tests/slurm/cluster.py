@@ -57,6 +57,7 @@ JobAcctGatherType=jobacct_gather/none
 NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=4000 State=UNKNOWN
 NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes={nodes[0]},{nodes[1]} Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
+PartitionName=patient Nodes={nodes[0]},{nodes[1]} MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
 PartitionName=urgent Nodes={nodes[0]},{nodes[1]} MaxTime=60 State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -122,7 +123,7 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """Ends a node as a loss of power does: its daemon and everything that it started."""
         daemon = self.daemons.pop(node)
-        for pid in [*_descendants(daemon.pid), *_step_daemons(node), daemon.pid]:
+        for pid in [*_descendants(daemon.pid), *_step_daemons(node, self.environment["SLURM_CONF"]), daemon.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         daemon.wait()
@@ -147,7 +148,7 @@ class Cluster:
         return {}
 
     def _stop(self) -> None:
-        HOSTS.write_text(HOSTS.read_text().replace(HOSTS_LINE, ""))
+        HOSTS.write_text(HOSTS.read_text().replace(HOSTS_LINE, "", 1))  # another cluster's line stays
         with contextlib.suppress(subprocess.SubprocessError):
             self.run("scancel", "--user=root", "--signal=KILL", "--full")
         for node in NODES:
@@ -184,12 +185,16 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _step_daemons(node: str) -> list[int]:
-    """Returns the processes of a node's steps: their daemons leave the node's process tree."""
+def _step_daemons(node: str, configuration: str) -> list[int]:
+    """Returns the processes of a node's steps: their daemons leave the node's process tree.
+
+    Another cluster on this machine, even a real one, may have a node of the same name: only this one has this configuration file.
+    """
+    wanted = {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={configuration}".encode()}
     found = []
     for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if f"SLURMD_NODENAME={node}".encode() in path.read_bytes().split(b"\0"):
+            if wanted <= set(path.read_bytes().split(b"\0")):
                 found.append(int(path.parent.name))
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import subprocess
 import sys
 import time
 
@@ -22,6 +23,7 @@ import small_study  # noqa: E402
 import starting  # noqa: E402
 
 from launch import jobs, scheduled  # noqa: E402
+from launch.backend import Kind, Request  # noqa: E402
 from launch.local import LocalWorkers  # noqa: E402
 from launch.slurm import Slurm  # noqa: E402
 from lm import config as config_lib  # noqa: E402
@@ -93,6 +95,11 @@ def _running(root):
     return [c for c in status_lib.read_status(root).cells if c.state == "running"]
 
 
+def _restarts(slurm, job):
+    """How often a job was queued again."""
+    return int(slurm.run("scontrol", "show", "job", job).split("Restarts=")[1].split()[0])
+
+
 def _results(root):
     return {row.id: (row.status, row.loss) for row in read_rows(root)}
 
@@ -141,8 +148,10 @@ def test_a_preempted_worker_is_queued_again_and_no_failure(slurm, root, expected
     monkeypatch.setenv("FAKE_SECONDS", "2")
     _apply(root)
     _until(lambda: len(_running(root)) == 2)
+    taken = [job.id for job in _live(root) if job.state == "running"]
     slurm.run("sbatch", "-p", "urgent", "-N2", "-n2", "-o", "/dev/null", "--wrap", "srun sleep 2")
-    _until(lambda: any(job.state == "queued" for job in _live(root)))
+    _until(lambda: all(_restarts(slurm, job) == 1 for job in taken))
+    assert not [c for c in status_lib.read_status(root).cells if c.state == "failed"]
     monkeypatch.setenv("FAKE_SECONDS", "0")
     slurm.run("scancel", "--partition=main", "--user=root")
     _until(lambda: not _live(root))
@@ -156,8 +165,79 @@ def test_the_notice_before_the_time_limit_queues_a_worker_again(slurm, root, mon
     _until(lambda: _running(root))
     job = next(job for job in _live(root) if job.state == "running")
     slurm.run("scancel", "--batch", "--signal=USR1", job.id)
-    _until(lambda: "Restarts=1" in slurm.run("scontrol", "show", "job", job.id))
+    _until(lambda: _restarts(slurm, job.id) == 1)
     assert not [c for c in status_lib.read_status(root).cells if c.state == "failed"]
+
+
+# In place of a worker: a second signal ends it at once, as it ends a worker, and process 0 needs longer to save than the other.
+SAVING = """#!{python}
+import os, pathlib, signal, sys, time
+folder, process = pathlib.Path({folder!r}), os.environ["SLURM_PROCID"]
+
+def save(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(1.0 if process == "0" else 0.1)
+    (folder / f"saved.{{process}}").touch()
+    sys.exit(128 + number)
+
+for name in ("SIGTERM", "SIGUSR1"):
+    signal.signal(getattr(signal, name), save)
+(folder / f"began.{{process}}").touch()
+time.sleep(100)
+"""
+
+
+def _saving(root, tmp_path):
+    """Starts such a worker on both nodes and returns its job."""
+    program = tmp_path / "saving.py"
+    program.write_text(SAVING.format(python=sys.executable, folder=str(tmp_path)))
+    program.chmod(0o755)
+    backend = dataclasses.replace(BACKEND, python=str(program), partition="patient")
+    (job,) = backend.submit(Request(root, jobs.key(root), 1, Kind(0, 2), 1, root / "code", 60.0))
+    _until(lambda: len(list(tmp_path.glob("began.*"))) == 2)
+    return job
+
+
+def _is(slurm, job, state):
+    return f"JobState={state}" in slurm.run("scontrol", "show", "job", job)
+
+
+@pytest.mark.parametrize("how", ["notice", "preempted", "cancelled"])
+def test_all_processes_of_a_worker_save_before_it_is_queued_again(slurm, root, tmp_path, how):
+    job = _saving(root, tmp_path)
+    if how == "notice":
+        slurm.run("scancel", "--batch", "--signal=USR1", job)
+    elif how == "preempted":
+        slurm.run("sbatch", "-p", "urgent", "-N2", "-n2", "-o", "/dev/null", "--wrap", "true")
+    else:
+        BACKEND.cancel([job])
+    state = "CANCELLED" if how == "cancelled" else "PENDING"  # when its script has ended
+    _until(lambda: _is(slurm, job, state))
+    assert _restarts(slurm, job) == (how != "cancelled")
+    assert {path.name for path in tmp_path.glob("saved.*")} == {"saved.0", "saved.1"}
+    assert "`run`" not in BACKEND.log(root, job).read_text()  # which is what helps where a job could not be queued again
+
+
+def test_what_is_cancelled_while_it_saves_stays_cancelled(slurm, root, tmp_path):
+    job = _saving(root, tmp_path)
+    slurm.run("scancel", "--batch", "--signal=USR1", job)
+    _until((tmp_path / "saved.1").exists)
+    BACKEND.cancel([job])
+    _until(lambda: not _is(slurm, job, "COMPLETING"))
+    assert _is(slurm, job, "CANCELLED")
+
+
+def test_the_end_of_a_cluster_leaves_the_processes_of_others_alone(tmp_path):
+    """Nodes of two clusters have the same names."""
+    own, other = (tmp_path / name for name in ("own.conf", "other.conf"))
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for conf in (own, other):
+            environment = {"SLURMD_NODENAME": "n1", "SLURM_CONF": str(conf)}
+            started[conf] = stack.enter_context(subprocess.Popen(["sleep", "60"], env=os.environ | environment))
+            stack.callback(started[conf].kill)
+        assert clusters._step_daemons("n1", str(own)) == [started[own].pid]
+        assert clusters._step_daemons("n2", str(own)) == []
 
 
 def test_a_node_that_goes_down_costs_no_cell(slurm, root, expected, monkeypatch):
