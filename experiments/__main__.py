@@ -70,6 +70,7 @@ def _parser() -> Parser:
         metavar="KIND:DEVICE:SHAPE",
         help="with plan: compile every shape for this hardware, which need not be there, such as tpu:v5p:4x4x4",
     )
+    parser.add_argument("--calibrate", action="store_true", help="with plan: measure this machine's speed first, by two short runs")
     money = parser.add_argument_group("with plan: what it costs on devices that need not be there")
     money.add_argument("--device", default=None, metavar="KIND:NAME", help=f"the device: {topologies.known()}")
     money.add_argument("--mfu", type=float, default=None, help=f"share of its peak rate that is reached (default: {cost.MFU})")
@@ -111,6 +112,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         detach=args.detach,
         only=tuple(args.only.split(",")) if args.only else (),
         max_cells=args.max_cells,
+        calibrate=args.calibrate,
     )
     made = commands.Commands(study, root, args.data_dir, how, out, topology, timeout, _retry(args), terms, args.without_data)
     return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow or args.watch)
@@ -126,8 +128,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--from-start needs the verb retry")
     if args.topology is not None and args.verb != "plan":
         raise UserError("--topology needs the verb plan")
-    if (args.device is not None or args.without_data) and args.verb != "plan":
-        raise UserError("--device and --without-data need the verb plan")
+    if (args.device is not None or args.without_data or args.calibrate) and args.verb != "plan":
+        raise UserError("--device, --without-data and --calibrate need the verb plan")
+    if args.calibrate and args.without_data:
+        raise UserError("--calibrate trains on the data: leave out --without-data")
     if args.device is None and any(getattr(args, name) is not None for name in PRICES):
         raise UserError("--mfu, --at-once, --price, --watts and --co2 need --device")
     if args.timeout is not None and args.topology is None:

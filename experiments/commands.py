@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional, TextIO, Union
 
-from experiments import cost, preflight
+from experiments import calibrate, cost, preflight
 from experiments.comparison_results import ComparisonResults
 from experiments.grid_results import GridResults
 from launch import scheduled, table
@@ -76,6 +76,7 @@ class How:
     detach: bool = False  # with a backend: submit and end
     only: tuple[str, ...] = ()  # ids of the cells (default: all), or their first digits
     max_cells: Optional[int] = None  # the shortest so many
+    calibrate: bool = False  # whether `plan` measures this machine's speed first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,10 @@ class Commands:
             return self._status(as_json=as_json, watch=follow)
         if verb == "plan":
             made = self._plan()
+            if self.how.calibrate:
+                speed = calibrate.measure(made.planned, self.study.speed, self.data_dir, self._say)
+                made = plan.make(dataclasses.replace(self.study, speed=speed), made.data)
+                self._say(f"measured: speed=Speed(flops_per_second={speed.flops_per_second:.3g}, per_token={speed.per_token:.3g})\n")
             of_devices = plan_table.HERE if self.terms is None else cost.estimates(self.terms)
             self._say(plan_table.render(made, self._launcher.count, of_devices))
             if self.terms is not None:
@@ -123,6 +128,8 @@ class Commands:
                 self._say(f"nothing was written: without --without-data, `plan` prepares the data and writes {self.root}")
                 return int(bool(made.refusals)) if self.topology is None else self._preflight(made, self.topology)
             self._write(made)
+            if words := calibrate.recorded(status_lib.read_status(self.root)):
+                self._say(words)
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)
         self._write(self._plan())  # the directory has to be of the study as it is defined now

@@ -2,14 +2,15 @@
 
 import dataclasses
 import io
+import pathlib
 
 import pytest
 import small_study
 
-from experiments import commands, cost
+from experiments import calibrate, commands, cost
 from lm.errors import UserError
 from lm.mesh import MeshConfig
-from lm.study import plan
+from lm.study import plan, status
 from lm.study.rules import Tier, Tiers
 from lm.train.config import ExecutionConfig
 
@@ -83,3 +84,23 @@ def test_a_plan_without_data_writes_nothing(tmp_path):
     assert study.do("plan") == 0
     assert "device-hours" in out.getvalue()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_measured_speed_is_that_behind_two_runs(made, monkeypatch):
+    """Runs that take C / 1e10 + D x 3e-6 seconds on one device give these two numbers back."""
+    monkeypatch.setattr(calibrate.worker, "pin", lambda cores: None)
+    monkeypatch.setattr(calibrate, "_seconds_per_token", lambda p, data_dir, say: calibrate._flops_per_token(p) / 1e10 + 3e-6)
+    before = small_study.small().speed
+    speed = calibrate.measure(made.planned, before, pathlib.Path("data"), print)
+    assert (speed.flops_per_second, speed.per_token) == (1e10, 3e-6)
+    assert (speed.per_cell, speed.per_shape) == (before.per_cell, before.per_shape)
+    with pytest.raises(UserError, match="two sizes"):
+        calibrate.measure(made.planned[:1], before, pathlib.Path("data"), print)
+
+
+def test_what_has_ended_says_how_good_the_estimates_are():
+    cells = [
+        status.CellStatus({"seconds": 10.0}, state, 1.0, 1.0, None, seconds) for state, seconds in (("completed", 25.0), ("failed", 99.0))
+    ]
+    assert "2.50 times" in calibrate.recorded(status.Status(tuple(cells), False))
+    assert calibrate.recorded(status.Status((), False)) == ""
