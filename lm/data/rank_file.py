@@ -8,7 +8,7 @@ import base64
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Optional
+from typing import Any, Optional
 
 from lm.data.token_ids import read_file, wrong_file
 from lm.errors import UserError
@@ -75,18 +75,29 @@ def as_tokenizer_json(path: str, encoding: Optional[str]) -> tuple[str, str]:
     vocabulary = {spelled[token]: rank for token, rank in ranks.items()} | special
     model = {"type": "BPE", "vocab": vocabulary, "merges": merges(ranks, spelled), "ignore_merges": True, "byte_fallback": False}
     cut = {"type": "Split", "pattern": {"Regex": published.pattern}, "behavior": "Isolated", "invert": False}
+    return _tokenizer_json(model, special, [cut]), end
+
+
+def bytes_as_tokenizer_json(first: int, special: Mapping[str, int]) -> str:
+    """Returns a tokenizer.json whose ids are the bytes of a text, the byte 0 being `first`, beside special tokens with their ids."""
+    vocabulary = dict(special) | {letter: first + byte for byte, letter in enumerate(byte_letters())}
+    return _tokenizer_json({"type": "BPE", "vocab": vocabulary, "merges": []}, special, [])
+
+
+def _tokenizer_json(model: dict[str, Any], special: Mapping[str, int], cuts: list[dict[str, Any]]) -> str:
+    """Returns the tokenizer.json of a model of bytes spelled as letters."""
     to_letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     options = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     tokenizer = {
         "version": "1.0",
         "added_tokens": [{"id": i, "content": name, **options} for name, i in sorted(special.items(), key=lambda item: item[1])],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, to_letters]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cuts, to_letters]},
         "post_processor": None,
         "decoder": to_letters,
         "model": model,
     }
-    return json.dumps(tokenizer), end
+    return json.dumps(tokenizer)
 
 
 def read(path: str) -> dict[bytes, int]:

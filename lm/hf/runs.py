@@ -17,6 +17,7 @@ from lm import files
 from lm.data.config import ByteTokenizer, DataConfig, HuggingFaceTokenizer, SentencePieceTokenizer
 from lm.data.objectives.config import BartNoise, MaskedLM, NextToken, PrefixLM
 from lm.data.objectives.shape import longest_that_fits
+from lm.data.rank_file import bytes_as_tokenizer_json
 from lm.errors import UserError
 from lm.hf.convert import MAX_SHARD_BYTES, Params, load, save
 from lm.hf.families import for_config
@@ -145,7 +146,7 @@ def export_run(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Log = silent,
 ) -> int:
-    """Writes a checkpoint of a run (default: the newest) as `save` does, with its ids and, if it has one, its tokenizer.json.
+    """Writes a checkpoint of a run (default: the newest) as `save` does, with its ids and its tokenizer.
 
     Returns:
       The step of the checkpoint.
@@ -190,6 +191,17 @@ def _at_hand(config: RunConfig, say: Log) -> Any:
     return build(chosen, [], config.data_dir)
 
 
+def _write_bytes(directory: Path) -> None:
+    """Writes our bytes as a tokenizer.json, with which transformers reads and writes text, and an import trains on."""
+    from lm.data.tokenizer import Bytes
+
+    special = {"<pad>": Bytes.pad_id, "</s>": Bytes.eos_id, "<mask>": int(Bytes.mask_id or 0)}
+    with files.writing(directory / TOKENIZER, REMEDY):
+        files.write_text(directory / TOKENIZER, bytes_as_tokenizer_json(Bytes.vocab_size - 256, special))
+        spelled = {"eos_token": "</s>", "bos_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
+        files.write_json(directory / TOKENIZER_FILES[1], {"tokenizer_class": "PreTrainedTokenizerFast", **spelled})
+
+
 def _write_tokenizer(config: RunConfig, tokenizer: Any, directory: Path) -> None:
     """Copies the files of a run's tokenizer, or writes what transformers needs beside its tokenizer.json to know the special tokens."""
     from lm.data.tokenizer import Bytes
@@ -200,6 +212,8 @@ def _write_tokenizer(config: RunConfig, tokenizer: Any, directory: Path) -> None
     if as_byt5 and config.model.architecture == "encoder_decoder":
         with files.writing(directory / TOKENIZER_FILES[1], REMEDY):
             files.write_json(directory / TOKENIZER_FILES[1], {"tokenizer_class": "ByT5Tokenizer", "extra_ids": beyond})
+    if as_byt5 and config.model.architecture == "decoder" and not tokenizer.own.sentinels:
+        _write_bytes(directory)
     if tokenizer is None or isinstance(chosen, (ByteTokenizer, SentencePieceTokenizer)):
         return
     folder = Path(chosen.path).parent

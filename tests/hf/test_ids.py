@@ -10,6 +10,7 @@ from hf.checkpoints import GOLDEN, edited
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from lm import hf
+from lm.data import rank_file
 from lm.data import tokenizer as tokenizers_here
 from lm.data.config import HuggingFaceTokenizer
 from lm.data.objectives.base import SpecialIds
@@ -192,6 +193,17 @@ def test_the_space_between_prompt_and_continuation(tmp_path):
     assert written([4], ids, prompt) == "n"
     assert written([3, 8, 3], ids, prompt) == " a<0>a"
     assert written([], ids, prompt) == ""
+
+
+def test_a_decoder_of_bytes_is_exported_with_a_tokenizer_of_the_same_ids():
+    text, ours = "Ünder\u2581 <s></s><mask>\r\n\t  def f(x):\x00\U0001f600", Bytes()
+    content = rank_file.bytes_as_tokenizer_json(3, {"<pad>": 0, "</s>": 1, "<mask>": 2})
+    made = Tokenizer.from_str(content)
+    made.encode_special_tokens = True
+    ids = made.encode(text).ids
+    assert ids == ours.encode(text).tolist()
+    assert made.decode(ids, skip_special_tokens=False) == text
+    assert [made.id_to_token(i) for i in (ours.pad_id, ours.eos_id, ours.mask_id)] == ["<pad>", "</s>", "<mask>"]
 
 
 def test_byt5_is_read_and_written_with_bytes(tmp_path):
