@@ -63,6 +63,7 @@ class LogConfig:
 
     every_steps: int = 50  # steps per line; a line holds the loss over all of them
     tensorboard: bool = True  # write TensorBoard event files too
+    wandb: Optional[str] = None  # project of Weights & Biases that mirrors the metrics (needs the package wandb)
     layer_norms: bool = False  # log activation, gradient and update norms per layer
 
 

@@ -182,7 +182,7 @@ class Run:
             self.state, host = self.program.layers.read(restored.state), restored.host
             self.step = int(jax.device_get(self.state.step))
         self.record["curve"] = host.get("curve", [])
-        self.file = open_log(self.workdir, self.step, tensorboard=self.config.log.tensorboard)
+        self.file = open_log(self.workdir, self.step, self.config, self.record["id"], self.alarm)
         every, per_step = self.config.log.every_steps, tokens_per_step(self.config)
         self.metrics = StepMetrics(self.file, self.program.scalars, every, self.total, per_step, **host.get("metrics", {}))
         return host

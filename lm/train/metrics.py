@@ -1,17 +1,22 @@
-"""Training metrics: `metrics.jsonl` (one line per logged step) and TensorBoard event files."""
+"""Training metrics: `metrics.jsonl` (one line per logged step), TensorBoard event files, and a mirror in Weights & Biases.
+
+metrics.jsonl is what everything here reads. Whatever befalls the other two ends no run.
+"""
 
 import contextlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 
+from lm import config as config_lib
 from lm import distributed, files
-from lm.errors import UserError
+from lm.errors import UserError, one_line
+from lm.train.config import RunConfig
 from lm.train.record import jsonable, writing
 
 FILE = "metrics.jsonl"
@@ -35,9 +40,9 @@ def read(workdir: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """A log that appends to metrics.jsonl and, if asked, to an event file. It drops lines past `step`, which a kill left."""
+    """A log that appends to metrics.jsonl and, if asked, to an event file and a mirror. It drops lines past `step`, which a kill left."""
 
-    def __init__(self, workdir: Path, step: int, *, tensorboard: bool):
+    def __init__(self, workdir: Path, step: int, *, tensorboard: bool, mirror: Optional["Mirror"] = None):
         path = workdir / FILE
         kept = [row for row in read(workdir) if row["step"] <= step]
         with writing(path):
@@ -45,12 +50,15 @@ class MetricsLog:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
         self._unwritten = b""  # lines for which there was no room
         self._path, self._events = path, _events(workdir, step) if tensorboard else None
+        self._mirror = mirror
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one row: `step`, and numbers or (per layer) lists of numbers by name. While the disk takes none, rows wait in memory."""
         self._unwritten += (json.dumps(jsonable(row), allow_nan=False) + "\n").encode()
         with contextlib.suppress(UserError):
             self.flush()
+        if self._mirror is not None:
+            self._mirror.write(row)
         with writing(self._path):
             if self._events is not None:
                 self._write_events(row)
@@ -76,9 +84,46 @@ class MetricsLog:
         with contextlib.suppress(UserError):  # a run whose end counts has flushed them
             self.flush()
         os.close(self._file)
+        if self._mirror is not None:
+            self._mirror.close()
         with writing(self._path):
             if self._events is not None:
                 self._events.close()
+
+
+class Mirror:
+    """A run of Weights & Biases that gets every row. A service that does not answer is said once and then left alone."""
+
+    def __init__(self, project: str, run_id: str, workdir: Path, config: dict[str, Any], alarm: Callable[[str], None]):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("log.wandb needs the package wandb: pip install wandb, or leave log.wandb out") from None
+        self._alarm = alarm
+        self._run = self._tried(
+            lambda: wandb.init(project=project, id=run_id, name=workdir.name, dir=str(workdir), config=config, resume="allow")
+        )
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Sends one row; lists, of one number for each layer, go as one entry a layer."""
+        if self._run is not None:
+            flat: dict[str, Any] = {}
+            for name, value in row.items():
+                many = {f"{name}/layer_{layer:02d}": each for layer, each in enumerate(value)} if isinstance(value, list) else {name: value}
+                flat |= many
+            self._tried(lambda: self._run.log(flat, step=row["step"]))
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._tried(self._run.finish)
+
+    def _tried(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:  # of a service elsewhere, in any of many ways: the run is worth more than its mirror
+            self._run = None
+            self._alarm(f"Weights & Biases gets no more metrics of this run ({one_line(error)[:200]}); metrics.jsonl has them")
+            return None
 
 
 class Silence:
@@ -94,9 +139,13 @@ class Silence:
         pass
 
 
-def open_log(workdir: Path, step: int, *, tensorboard: bool) -> Union[MetricsLog, Silence]:
-    """Opens the log of a run, which the first process writes."""
-    return MetricsLog(workdir, step, tensorboard=tensorboard) if distributed.is_first() else Silence()
+def open_log(workdir: Path, step: int, config: RunConfig, run_id: str, alarm: Callable[[str], None]) -> Union[MetricsLog, Silence]:
+    """Opens the log of a run, which the first process writes. Raises UserError for a mirror whose package is missing."""
+    if not distributed.is_first():
+        return Silence()
+    said = config_lib.to_dict(config)
+    mirror = None if config.log.wandb is None else Mirror(config.log.wandb, run_id, workdir, said, alarm)
+    return MetricsLog(workdir, step, tensorboard=config.log.tensorboard, mirror=mirror)
 
 
 def _events(workdir: Path, step: int) -> Optional[Any]:
