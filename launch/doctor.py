@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, Optional
 
 from launch import places
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.study import machine
 
 WIDTH = 120
@@ -216,4 +216,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

@@ -3,7 +3,7 @@
 import sys
 from typing import Optional
 
-from lm.errors import UserError, run_cli
+from lm.errors import AGAIN, UserError, run_cli
 
 COMMANDS = {
     "lm.scaling": "fit scaling laws to a table of runs, whatever trained them; predict, plan",
@@ -35,4 +35,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

@@ -13,6 +13,7 @@ from lm.model.architectures import Model
 from lm.model.flops import ledger, predicted
 from lm.model.weights import flatten
 from lm.rows import RowShape
+from lm.scaling.words import short
 from lm.sharding import Names
 from lm.train.build import BuiltRun
 from lm.train.config import RunConfig
@@ -66,7 +67,7 @@ def describe(parts: BuiltRun, source: Optional[Source] = None, first_weights: Ma
         "row         " + row_text(row, config.data.objective.name),
         f"steps       {steps:,} of {config.batch_size} rows x {row.text:,} = {per_step:,} tokens of text; warm-up {warmup:,}",
         f"tokens      {steps * per_step:,} ({steps * per_step / counts.params['total']:.1f} per parameter)",
-        "FLOPs       " + ", ".join(f"{name} {count:.4g}" for name, count in flops.items()) + " (whole run)",
+        "FLOPs       " + ", ".join(short(f"{name} {count:.4g}") for name, count in flops.items()) + " (whole run)",
         "memory      " + memory(parts),
         f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind}: "
         + ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),

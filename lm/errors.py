@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Optional, Union
 
+CONTINUES = "the same command continues from what is on disk"
+AGAIN = "give the command again"  # of commands that do not continue
 OVER = 124  # exit status when the time is over, as timeout(1) has it
 
 
@@ -39,7 +41,7 @@ class UserError(Exception):
         self.names = tuple(names)
 
 
-def run_cli(main: Callable[[], Optional[int]], interrupted: str = "the same command continues from what is on disk") -> None:
+def run_cli(main: Callable[[], Optional[int]], interrupted: str = CONTINUES) -> None:
     """Runs a command's `main` and exits with its status. Errors and Ctrl-C are shown as one line on stderr.
 
     The exit status is 2 after a UserError or an operating-system error, and 130 after Ctrl-C. LM_TRACEBACK=1 in the environment shows the

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from lm import config as config_lib
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.train import bundle, record
 from lm.train.config import ExecutionConfig, RunConfig
 
@@ -170,4 +170,4 @@ def _looked_at(config: RunConfig, parts: Any, program: Any, params: Any, batch: 
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

@@ -9,6 +9,7 @@ import pytest
 from lm import describe
 from lm.model.flops import ledger
 from lm.optim.config import Adafactor
+from lm.scaling.words import short
 from lm.train.build import build
 from lm.train.derived import row_of, total_steps
 
@@ -27,7 +28,7 @@ def test_a_run_is_described_by_its_ledger(file, tmp_path):
     tokens = total_steps(config) * config.batch_size * row.text
     assert f"parameters  {counts.params['total']:,}: embedding" in text
     for name, per_token in counts.flops_per_token.items():
-        assert f"{name} {per_token * tokens:.4g}" in text
+        assert short(f"{name} {per_token * tokens:.4g}") in text
     assert f"under {config.data.objective.name}: " in text
     assert f"{row.length:,} positions" in text
     assert ("encoder/block_00" in text) == (config.model.architecture in ("encoder", "encoder_decoder"))

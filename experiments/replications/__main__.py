@@ -9,7 +9,7 @@ import time
 from typing import Optional
 
 from experiments.replications import papers, published_numbers, sources
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.scaling import compile_cache
 from lm.scaling.results import to_json
 
@@ -71,4 +71,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 if __name__ == "__main__":
     compile_cache.switch_on()
-    run_cli(main)
+    run_cli(main, AGAIN)

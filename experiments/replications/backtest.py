@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from experiments.replications import tables
-from lm.errors import Parser, UserError, nearest, run_cli
+from lm.errors import AGAIN, Parser, UserError, nearest, run_cli
 from lm.scaling.results import to_json
 from lm.scaling.runs import Columns, Runs, from_frame
 
@@ -127,4 +127,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 
-from lm.errors import Parser, run_cli
+from lm.errors import AGAIN, Parser, run_cli
 from lm.scaling.commands import table
 from lm.scaling.runs import Runs
 
@@ -140,4 +140,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

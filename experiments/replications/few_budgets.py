@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from experiments.replications import backtest
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.scaling.runs import Runs
 from lm.scaling.words import aligned
 
@@ -109,4 +109,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

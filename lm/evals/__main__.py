@@ -13,7 +13,7 @@ from typing import Any, Optional
 from lm import config as config_lib
 from lm.data import info, round_trip
 from lm.data.config import Component
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.evals.words import in_words
 from lm.fields import count
 from lm.mesh import MeshConfig
@@ -187,4 +187,4 @@ def _named(config: RunConfig, original: RunConfig, saved: record.Record, folder:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Optional
 
 from lm.data.config import ByteTokenizer
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.fields import count
 from lm.hf.convert import MAX_SHARD_BYTES
 from lm.hf.families import FAMILIES
@@ -57,4 +57,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

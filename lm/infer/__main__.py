@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from lm import config as config_lib
-from lm.errors import Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.fields import count
 from lm.mesh import MeshConfig
 from lm.train import record, sealed
@@ -156,4 +156,4 @@ def continuations(
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm.errors import UserError, run_cli
+from lm.errors import AGAIN, UserError, run_cli
 from lm.preflight import topologies, wheels
 from lm.preflight.job import Request, run_one
 from lm.preflight.search import in_words, search
@@ -125,4 +125,4 @@ def _at_once(arguments: Arguments) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main, "nothing is kept of what was not finished: the same command begins again")
+    run_cli(main, AGAIN)

@@ -3,7 +3,7 @@
 import sys
 from typing import Optional
 
-from lm.errors import Parser, run_cli
+from lm.errors import AGAIN, Parser, run_cli
 from lm.scaling import compile_cache
 from lm.scaling.commands import backtest, chain, compare, curves, fit, mixture, plan, power, predict, score, table, tune
 
@@ -40,4 +40,4 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 if __name__ == "__main__":
     compile_cache.switch_on()
-    run_cli(main, interrupted="give the command again")
+    run_cli(main, AGAIN)

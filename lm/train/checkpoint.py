@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from lm import distributed, files
-from lm.errors import Parser, UserError, one_line, run_cli
+from lm.errors import AGAIN, Parser, UserError, one_line, run_cli
 from lm.train import checksum, manifest
 from lm.train.config import FallBack
 from lm.train.record import write_json, writing
@@ -438,4 +438,4 @@ def _report(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, AGAIN)
