@@ -199,7 +199,8 @@ def run_cell(
     except (leases.Lost, UserError, OSError, KeyboardInterrupt, SystemExit) as error:
         if not isinstance(error, leases.Lost) and not lease.is_lost():
             raise  # a fault of the disk, the data or the installation, or a signal
-        log(f"cell {cell['id']} is left to another worker: it was taken or cancelled, or this one had no heartbeat for too long")
+        error_of_cell = "it was taken or cancelled, or this worker had no heartbeat for too long"
+        log(f"cell {cell['id']} is left to another worker: {error_of_cell}")
     finally:
         if signals.current is not None:
             signals.current.go_on()
