@@ -1,7 +1,7 @@
 """A SLURM of two virtual nodes on this machine, for tests: `with Cluster(folder) as cluster`, as root, with Debian's slurm-wlm and munge.
 
 Everything is in one folder: keys, configuration, state, logs. No service is installed, no systemd is needed, and nothing stays: the daemons
-end with the block, also on an error and on Ctrl-C. Meanwhile /etc/hosts has a line with the nodes' names.
+end with the block, also on an error, on Ctrl-C and on SIGTERM. Meanwhile /etc/hosts has a line with the nodes' names.
 `python -m tests.slurm.cluster FOLDER` starts one by hand and ends with Enter.
 """
 
@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Optional
+from typing import Any, Optional
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 NODES = ("n1", "n2")
@@ -77,6 +77,7 @@ class Cluster:
     folder: pathlib.Path
     cpus: int = 1  # of each node
     daemons: dict[str, subprocess.Popen] = dataclasses.field(default_factory=dict)
+    handler: Any = signal.SIG_DFL  # of SIGTERM, before the block
 
     @property
     def environment(self) -> dict[str, str]:
@@ -91,6 +92,7 @@ class Cluster:
         host, ports = socket.gethostname().split(".")[0], _free_ports(3)
         text = CONFIGURATION.format(host=host, ports=ports, nodes=NODES, folder=self.folder, cpus=self.cpus)
         (self.folder / "slurm.conf").write_text(text, encoding="utf-8")
+        self.handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
         HOSTS.write_text(HOSTS.read_text() + HOSTS_LINE)
         try:
             self._start()
@@ -163,6 +165,7 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         self.daemons.clear()
+        signal.signal(signal.SIGTERM, self.handler)
 
 
 def _free_ports(count: int) -> list[int]:
