@@ -19,6 +19,7 @@ import functools
 import itertools
 import json
 import logging
+import os
 import re
 import shutil
 import sys
@@ -374,23 +375,22 @@ class _Hook:
 def _orbax_errors() -> Iterator[None]:
     """Raises the many kinds of errors with which Orbax and TensorStore report what they cannot read or write as OSErrors.
 
-    They also print them with tracebacks to the logger of absl, which is silent for as long. And Orbax closes its event loop at the first
-    error, while TensorStore still writes other arrays: its threads then cannot tell the loop of their end, also later, which Python prints.
+    They also log them with tracebacks. And Orbax closes its event loop at the first error, while TensorStore still writes other arrays:
+    its threads then cannot tell the loop of their end, which Python prints. Both may come later, so that they are silenced for good.
     """
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = _Hook(sys.unraisablehook)
-    logger = logging.getLogger("absl")
-
-    def said(entry: logging.LogRecord) -> bool:
-        return entry.levelno < logging.ERROR
-
-    logger.addFilter(said)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_no_error_of_orbax)  # once: a function that is there is not added again
     try:
         yield
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         raise OSError(None, one_line(error)[:200]) from error
-    finally:
-        logger.removeFilter(said)
+
+
+def _is_no_error_of_orbax(entry: logging.LogRecord) -> bool:
+    error = entry.exc_info[1] if entry.exc_info else None
+    return entry.levelno < logging.ERROR or not (f"{os.sep}orbax{os.sep}" in entry.pathname or "OCDBT database" in str(error))
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------------

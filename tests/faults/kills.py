@@ -77,9 +77,9 @@ def main() -> int:
         assert preloaded.forked(lambda: train(folder / "straight", folder / "cache", None)) == 0
         expected = outcome(folder / "straight")
         kills, ended, lost, found, workdir = 0, 0, 0, [], folder / "killed"
-        while kills < wanted:
+        while kills < wanted or workdir.exists():
             before = max(sealed.steps(workdir), default=0)
-            after = rng.uniform(0, SECONDS)
+            after = rng.uniform(0, SECONDS) if kills < wanted else None
             status = preloaded.forked(lambda after=after: train(workdir, folder / "cache", after))
             if status == -signal.SIGKILL:
                 kills += 1

@@ -71,11 +71,19 @@ def test_devices_find_the_checksum_of_the_host(dtype):
     leaves = [jax.device_put(array, NamedSharding(mesh, spec)) for spec in SPECS]
     found = copies.sums(leaves)
     assert not copies.difference(found)
+    np.testing.assert_array_equal(copies.by_devices(leaves), found.of)
     for leaf, sums in zip(leaves, found.of, strict=True):
         index = leaf.sharding.devices_indices_map(leaf.shape)
         parts = {str(index[device]): tuple(map(int, sums[place])) for place, device in enumerate(mesh.devices.flat)}
         assert checksum.text(checksum.added(list(parts.values()))) == checksum.of(array)
     assert copies.share(leaves) == 3 / 5
+
+
+def test_devices_find_a_copy_that_differs():
+    mesh = make_mesh(MeshConfig(data=4), devices=jax.devices()[:4])
+    leaf = flipped(jax.device_put(np.ones((8, 4), np.float32), NamedSharding(mesh, PartitionSpec())), 2)
+    found = copies.Sums((jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),), copies.by_devices([leaf]))
+    assert [(one.leaf, one.others) for one in copies.difference(found)] == [(0, (jax.devices()[2],))]
 
 
 @pytest.mark.parametrize("bit", [0, EXPONENT, 31])

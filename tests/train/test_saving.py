@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import resource
 import sys
@@ -120,3 +121,19 @@ def test_what_a_closed_event_loop_is_told_is_of_no_interest():
         for error in (RuntimeError("Event loop is closed"), RuntimeError("another")):
             sys.unraisablehook(types.SimpleNamespace(exc_value=error))
     assert [str(found.exc_value) for found in said] == ["another"]
+
+
+@pytest.mark.parametrize(
+    ("logger", "path", "error", "is_shown"),
+    [
+        ("absl", "/x/orbax/checkpoint/future.py", ValueError("no room"), False),
+        ("asyncio", "/x/asyncio/base_events.py", ValueError('Error reading "step" in OCDBT database'), False),
+        ("asyncio", "/x/asyncio/base_events.py", ValueError("another"), True),
+        ("absl", "/x/own.py", ValueError("another"), True),
+    ],
+)
+def test_errors_that_orbax_raises_are_not_logged_too(logger, path, error, is_shown):
+    with checkpoint._orbax_errors():
+        pass
+    entry = logging.LogRecord(logger, logging.ERROR, path, 1, "said", (), (type(error), error, None))
+    assert bool(logging.getLogger(logger).filter(entry)) == is_shown
