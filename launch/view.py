@@ -52,6 +52,8 @@ class View:
                 self._seen.add(c.cell["id"])
                 self._last = f", last {c.loss:.4f} {c.unit}" if c.loss is not None else f", last {c.state}"
                 self._line(f"[{len(self._seen)}/{len(state.cells)}] {_describe(c)}")
+        # A run that goes on from its checkpoint has done less than it had when it was killed.
+        self._flops_before = self._bar.initial = min(self._flops_before, state.flops_done)
         summary = f"{state.finished}/{len(state.cells)} cells, {state.count('running')} running{self._last}"
         if not self._bar.disable:
             self._bar.set_postfix_str(summary, refresh=False)

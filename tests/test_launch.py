@@ -270,6 +270,19 @@ def test_a_terminal_shows_a_bar_over_cells_and_flops(straight):
         assert text in bar
 
 
+def test_steps_that_were_lost_make_no_negative_rate(straight):
+    root, _ = straight
+    full = status_lib.read_status(root)
+    half = [dataclasses.replace(c, state="preempted", progress=0.5) for c in full.cells]
+    out = _Terminal()
+    view = View(out)
+    view.start(status_lib.Status(tuple(half), False))
+    time.sleep(0.01)
+    view.update(status_lib.Status(tuple(dataclasses.replace(c, state="running", progress=0.4) for c in half), False))
+    view.close()
+    assert "-" not in re.findall(r"\[\d+:\d+<([^\]]*)FLOP/s", out.getvalue())[-1]
+
+
 def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     root = tmp_path / "s"
     study = small_study.planned(root)
