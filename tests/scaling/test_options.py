@@ -106,7 +106,7 @@ def test_a_reason_that_no_interval_was_made_is_given_once():
 
 
 def test_what_refuses_an_exponent_is_no_caution_too(made):
-    """Neither on the terminal nor on the page, however often the reason stands in the results."""
+    """The terminal says it once, however often the reason stands in the results."""
     refused, other = Refusal("unidentified", "the profile of alpha is flat"), Refusal("unidentified", "the profile of beta is flat")
     cautions = (Caution(refused.kind, refused.reason), Caution(other.kind, other.reason))
     law = dataclasses.replace(made.law, exponents={"a": refused, "b": refused}, cautions=cautions)
