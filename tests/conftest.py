@@ -5,11 +5,15 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from importlib.metadata import version
 
 import pytest
 
+# Byte code is kept whatever the environment says: without it, every process of a run compiles all tests and modules, which takes 5 s.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Matrices are small: on busy cores, further threads of BLAS take most of their time to wait for one another.

@@ -31,6 +31,13 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "the best mixtures of a function are its worst",
+        "lm/scaling/mixtures/optimum.py",
+        'np.argsort(others, axis=1, kind="stable")',
+        'np.argsort(-others, axis=1, kind="stable")',
+        ("tests/scaling/test_mixtures.py",),
+    ),
+    Mutant(
         "a bad step changes the weights",
         "lm/train/step.py",
         "params = held(is_sound, optax.apply_updates(params, updates), params)",
