@@ -65,14 +65,19 @@ class TokenFile:
         now = self._now()
         if now == self._stamp:
             return
-        with open(self._path, "rb", opener=lambda *_: os.dup(self._handle)) as file:
-            sound = now[0] == self._stamp[0] and crc32_of(file) == self._crc32
-        if not sound:
+        if now[0] != self._stamp[0] or self._crc32_now() != self._crc32:
             raise UserError(
                 f"{self._path} was changed by another process while this one read it: delete the directory"
                 f" {os.path.dirname(self._path)} and run the same command again"
             )
         self._stamp = now
+
+    def _crc32_now(self) -> int:
+        """Returns the CRC-32 of the content, read at places of its own: another thread may be reading the same open file."""
+        crc, place = 0, 0
+        while chunk := os.pread(self._handle, CHUNK, place):
+            crc, place = zlib.crc32(chunk, crc), place + len(chunk)
+        return crc
 
 
 def crc32_of(file: IO[bytes]) -> int:

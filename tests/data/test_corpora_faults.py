@@ -132,5 +132,6 @@ def test_what_is_left_out_is_part_of_the_name(tmp_path):
     assert text_files.key([str(tmp_path)], faults=Faults()) == text_files.key([str(tmp_path)])
     with pytest.raises(UserError, match="unusable"):
         corpora.check(Component("python_sources", unusable="skip"))
-    with pytest.raises(UserError, match="longest_document"):
-        corpora.check(Component("text_files", ("a",), longest_document=0))
+    for longest in (0, 10**19):
+        with pytest.raises(UserError, match="longest_document"):
+            corpora.check(Component("text_files", ("a",), longest_document=longest))

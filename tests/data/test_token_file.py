@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fake_corpus import corpus, quiet
 from lm.data import pipeline
 from lm.data.config import DataConfig
 from lm.data.stream import TrainStream
+from lm.data.token_file import TokenFile, crc32_of
 from lm.errors import UserError
 
 
@@ -50,6 +52,16 @@ def test_a_file_that_was_touched_linked_or_replaced_is_read_on(tmp_path, stream)
     path.unlink()
     path.write_bytes(b"another file")
     np.testing.assert_array_equal(stream[3].targets, before.targets)
+
+
+def test_threads_that_look_at_once_agree_about_a_file_that_was_touched(tmp_path):
+    np.random.default_rng(0).integers(0, 1000, 1 << 22).astype(np.uint16).tofile(tmp_path / "ids")
+    with open(tmp_path / "ids", "rb") as content:
+        file = TokenFile(str(tmp_path / "ids"), "uint16", crc32_of(content))
+    for stamp in range(1, 5):
+        os.utime(tmp_path / "ids", (stamp, stamp))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda at: file[at : at + 10], range(4)))  # raises what a thread raised
 
 
 def test_a_file_that_gives_way_between_two_looks_ends_the_process_by_one_line(tmp_path):

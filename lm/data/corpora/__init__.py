@@ -20,6 +20,7 @@ from lm.data.corpora.faults import Faults
 from lm.data.corpora.word_chain import WordChainCorpus
 from lm.errors import UserError, counted
 
+MOST_BYTES = 2**31 - 1  # of a document; readers count in 32 bits
 NAMES = ("python_sources", "text_files", "word_chain")
 
 
@@ -70,8 +71,8 @@ def check(component: Component) -> None:
         raise UserError(
             f"the corpus {name} takes no {' or '.join(names)}; leave that out, or set --config.data.components.0.corpus=text_files"
         )
-    if component.longest_document < 1:
-        raise UserError("data.components.0.longest_document must be 1 or more: set --config.data.components.0.longest_document=4M")
+    if not 1 <= component.longest_document <= MOST_BYTES:
+        raise UserError("data.components.0.longest_document must be 1 to 2G bytes: set --config.data.components.0.longest_document=4M")
 
 
 def check_files(component: Component, data_dir: str) -> None:

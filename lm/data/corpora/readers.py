@@ -185,12 +185,16 @@ def _pieces(path: str, stream: IO[bytes]) -> Iterator[str]:
 
 def _cut(line: str) -> Iterator[str]:
     """Yields a line in parts of at most PIECE bytes, cut after blanks where it has any."""
-    while len(line) > PIECE // 4 and len(line.encode()) > PIECE:
-        part = line[:PIECE].encode()[:PIECE].decode(errors="ignore")  # the last character may be cut in two
+    if len(line) <= PIECE // 4:  # no character has more than four bytes
+        yield line
+        return
+    data, start = line.encode(), 0
+    while len(data) - start > PIECE:
+        part = data[start : start + PIECE].decode(errors="ignore")  # the last character may be cut in two
         part = part[: max(part.rfind(blank) for blank in " \t") + 1] or part
         yield part
-        line = line[len(part) :]
-    yield line
+        start += len(part.encode())
+    yield data[start:].decode()
 
 
 def _lines(path: str, stream: IO[bytes], faults: Faults) -> Iterator[str]:
