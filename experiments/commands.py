@@ -255,7 +255,7 @@ class Commands:
         workers, only = scheduled.WORKERS if self.how.workers is None else self.how.workers, self._only()
         if workers < 1:
             raise UserError(f"--workers={workers}: give 1 or more")
-        if self.how.detach:
+        if self.how.detach or backend.by_hand(self.root, 1) is not None:
             made = scheduled.apply(self.root, backend, workers, self._say, train=self.how.train, only=only)
             if not made.submit:
                 self._say("nothing to submit: the queue holds as many workers as there is work for; `status` shows them")

@@ -97,6 +97,11 @@ class Backend(Protocol):
 
     NAME: ClassVar[str]
     WORDS: ClassVar[str]  # of --help: what it hands workers to
+    ORDERS: ClassVar[bool]  # whether a job may wait for the end of others: if not, a request comes when those have ended
+
+    def by_hand(self, root: pathlib.Path, number: int) -> Optional[str]:
+        """Returns the command with which a user starts what submission `number` only wrote down; None where `submit` starts workers."""
+        ...
 
     def require(self, root: pathlib.Path) -> None:
         """Raises UserError when jobs cannot be submitted from here: no scheduler, a partition that is not there, a wrong option."""

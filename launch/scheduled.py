@@ -5,6 +5,7 @@
 """
 
 import collections
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Optional
 
 from launch import jobs, snapshot
 from launch.backend import Backend, Job, Kind, Request
-from launch.reconcile import Decision, reconcile
+from launch.reconcile import Decision, Submit, reconcile
 from launch.view import View
 from lm.errors import UserError
 from lm.study import directory, leases, records
@@ -72,8 +73,9 @@ def apply(
         if decision.cancel.ids:
             backend.cancel(decision.cancel.ids)
             say(f"cancelled {len(decision.cancel.ids)} queued workers that no cell needs any more")
+        now, later = _in_order(decision, backend)
         submitted: dict[Kind, tuple[str, ...]] = {}
-        for wish in decision.submit:
+        for wish in now:
             before = tuple(job for kind, ids in submitted.items() if kind.stage < wish.kind.stage for job in ids)
             seconds = sum(cell["seconds"] for cell in cells[wish.kind])
             request = Request(
@@ -83,10 +85,27 @@ def apply(
             ids = backend.submit(request)
             jobs.record(request, backend, ids)
             submitted[wish.kind] = tuple(ids)
-            say(f"submitted {_described(wish.kind, wish.count, len(cells[wish.kind]))}: {_listed(ids)}")
-        return decision
+            say(_done(wish, len(cells[wish.kind]), ids, backend.by_hand(root, request.number)))
+        if later and now:
+            say(f"stage {later[0].kind.stage} follows when these workers have ended: the same command submits it then")
+        return dataclasses.replace(decision, submit=now)
     finally:
         lease.give_back()
+
+
+def _in_order(decision: Decision, backend: Backend) -> tuple[tuple[Submit, ...], tuple[Submit, ...]]:
+    """Returns what to submit now and later: where jobs cannot wait for others, a stage is submitted when the earlier one's have ended."""
+    if backend.ORDERS:
+        return decision.submit, ()
+    first = min((wish.kind.stage for wish in decision.submit), default=0)
+    now = tuple(wish for wish in decision.submit if wish.kind.stage == first and not wish.after)
+    return now, tuple(wish for wish in decision.submit if wish not in now)
+
+
+def _done(wish: Submit, cells: int, ids: Sequence[str], command: Optional[str]) -> str:
+    """Returns the line of a submission, with the command of those that a user starts."""
+    done, then = ("submitted", "") if command is None else ("wrote", f"; start them: {command}")
+    return f"{done} {_described(wish.kind, wish.count, cells)}: {_listed(ids)}{then}"
 
 
 def _described(kind: Kind, count: int, cells: int) -> str:

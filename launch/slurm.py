@@ -38,6 +38,7 @@ class Slurm:
 
     NAME: ClassVar[str] = "slurm"
     WORDS: ClassVar[str] = "job arrays by sbatch"
+    ORDERS: ClassVar[bool] = True
 
     partition: Optional[str] = _option("partition of the jobs (default: the cluster's)")
     account: Optional[str] = _option("account that is charged")
@@ -56,8 +57,11 @@ class Slurm:
     environment: Optional[str] = _option(
         "shell lines before the workers start, such as 'module load cuda; source venv/bin/activate'", None, "LINES"
     )
-    python: str = _option("Python interpreter on the nodes (default: this one)", "", "PATH")
+    python: str = _option("Python interpreter on the nodes (default: this one; that of an image is python)", "", "PATH")
     sbatch: Optional[str] = _option("further flags of sbatch, such as '--reservation=day --exclusive'", None, "FLAGS")
+
+    def by_hand(self, root: pathlib.Path, number: int) -> Optional[str]:
+        """Returns None: `submit` starts workers."""
 
     def require(self, root: pathlib.Path) -> None:
         """Raises UserError when jobs cannot be submitted from here."""
