@@ -205,6 +205,8 @@ def run_cell(
         if signals.current is not None:
             signals.current.go_on()
         lease.give_back(tried)
+    if signals.current is not None and signals.current.requested is not None:  # a signal came as the cell was lost
+        signals.current.leave()
     if error_of_cell is not None and distributed.count() > 1:
         raise UserError(f"cell {cell['id']}: {error_of_cell}; the processes of this worker may be out of step: start it again")
 

@@ -22,7 +22,7 @@ from lm.train import watchdog
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # what terminals, schedulers and people send
 LEASE = 0  # stands for a signal: a study's worker has lost its cell
-SAME = 0.2  # seconds in which signals are one request: timeout(1), srun and terminals send the same one twice
+SAME = 0.2  # seconds in which signals are one request: timeout(1), srun and terminals send one twice, systemd SIGTERM and SIGHUP
 SHARE, MOST = 0.05, 120.0  # of the time, and seconds: what is left for the end while no save was timed
 _BEGAN = time.monotonic()  # about when the process did
 
@@ -46,6 +46,7 @@ class Stop:
 
     def __init__(self, *, at_once: bool = False, seconds: Optional[float] = None):
         self.requested: Optional[int] = None
+        self._asked: Optional[int] = None  # the first signal that asked for the end, by which LEASE is overruled
         self.last_acts: list[Callable[[], None]] = []  # what is done before the process ends at once
         self._at_once, self._seconds = at_once, seconds
         self._deadline, self._margin = 0.0, 0.0
@@ -81,7 +82,8 @@ class Stop:
             raise KeyboardInterrupt
         if not self._at_once:
             self.ask(number)
-            self._restore()  # the next one has its usual effect
+            if number != signal.SIGALRM:
+                self._restore()  # the next one has its usual effect
         elif self._has_state:
             self.ask(number)
 
@@ -93,11 +95,13 @@ class Stop:
             if self._unread and number == signal.SIGTERM:
                 self._unread -= 1
                 continue
-            if number not in known or (first is not None and now - first < SAME):
+            is_limit = number == signal.SIGALRM
+            if number not in known or (first is not None and (is_limit or now - first < SAME)):
                 continue
             if first is not None or not (self._has_state or peers.current is not None):
                 self._end(number)
-            first = now
+            if not is_limit:  # a scheduler's signal comes about when the time is over: the two are one request
+                first = now
             self.ask(number)
         os.close(reader)
 
@@ -106,10 +110,14 @@ class Stop:
         peers.end_soon(f"{what}; the same command continues from what is on disk", status_after(number), self.last_acts)
 
     def ask(self, number: int) -> None:
-        """Asks the run to end, as a signal does."""
+        """Asks the run to end, as a signal does. The limit on the time has no effect from then on, and the save may take what is left."""
+        if number != LEASE:
+            self._asked = self._asked or number
+            if self._seconds is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
         if peers.current is not None:
             peers.current.ask_to_stop(number)
-        elif self.requested is None:
+        elif self.requested in (None, LEASE):
             self.requested = number
 
     def abandon(self) -> None:
@@ -121,8 +129,10 @@ class Stop:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # which also ends a wait
 
     def go_on(self) -> None:
-        """Forgets that work was abandoned."""
+        """Forgets that work was abandoned. A signal that came meanwhile stays."""
         self.requested = None if self.requested == LEASE else self.requested
+        if self._asked is not None:  # also one that came within the line before
+            self.requested = self.requested or self._asked
 
     def check(self) -> bool:
         """Says whether the run has to end here."""
@@ -141,7 +151,7 @@ class Stop:
 
     def reserve(self, seconds: float) -> None:
         """Says how long a save takes. A limit on the time leaves as long for twice the longest."""
-        if self._seconds is not None and 2 * seconds > self._margin:
+        if self._seconds is not None and self._asked is None and 2 * seconds > self._margin:
             self._margin = 2 * seconds
             signal.setitimer(signal.ITIMER_REAL, max(self._deadline - self._margin - time.monotonic(), 1e-3))
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from lm import files
 from lm.errors import UserError
 from lm.study import gate, leases, machine, records, worker
 from lm.study.rows import read_rows
+from lm.train import signals
 
 
 @pytest.fixture
@@ -224,6 +226,21 @@ with signals.Stop(at_once=True):
     rows = {row.id: row for row in read_rows(root)}
     assert (int(count), rows[taken].status) == (31, "pending")  # 15 are tried twice
     assert sum(row.status == "failed" for row in rows.values()) == 15
+
+
+def test_a_worker_that_loses_its_cell_and_gets_a_signal_takes_no_other(root):
+    cells = []
+
+    def train(config, folder):
+        cells.append(folder)
+        leases._take(folder.parent, 2)
+        for number in (signals.LEASE, signal.SIGTERM):
+            signals.current.ask(number)
+        signals.current.leave()
+
+    with signals.Stop(), pytest.raises(SystemExit) as ended:
+        _work(root, train)
+    assert (ended.value.code, len(cells)) == (143, 1)
 
 
 @pytest.mark.parametrize("name", ["../x", "../../x", "", ".", "a/b", None, 7])

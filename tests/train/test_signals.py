@@ -35,13 +35,14 @@ def started(body, *before):
     """A program that is ready for its signals."""
     command = [*before, sys.executable, "-c", BUSY + body]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    program = subprocess.Popen(command, **pipes, text=True, env=environment)
     assert program.stdout.readline() == "ready\n"
     return program
 
 
 def ended(program, within):
-    """(exit status, stderr), of a program that has so many seconds left."""
+    """(exit status, stderr), of a program that has so many seconds left; what it reads ends."""
     since = time.monotonic()
     _, errors = program.communicate(timeout=60)
     assert time.monotonic() - since < within
@@ -70,7 +71,7 @@ with signals.Stop(at_once=True) as stop:
     assert "Traceback" not in errors
 
 
-def test_a_second_signal_ends_what_saves_its_state_and_the_same_one_sent_twice_is_one():
+def test_a_second_signal_ends_what_saves_its_state_and_those_sent_together_are_one():
     program = started("""
 with signals.Stop(at_once=True) as stop, stop.with_state():
     busy()
@@ -78,6 +79,7 @@ with signals.Stop(at_once=True) as stop, stop.with_state():
     program.send_signal(signal.SIGTERM)
     time.sleep(0.02)
     program.send_signal(signal.SIGTERM)  # timeout(1) does this
+    program.send_signal(signal.SIGHUP)  # and systemd this
     time.sleep(2 * signals.SAME)
     assert program.poll() is None
     program.send_signal(signal.SIGINT)
@@ -107,6 +109,42 @@ with signals.Stop(at_once=True, seconds=8) as stop, {work[0]}:
     stop.leave()
 """)
     assert ended(program, SOON)[0] == 124
+
+
+@pytest.mark.parametrize(("first", "second", "status"), [("SIGUSR1", "SIGALRM", 138), ("SIGALRM", "SIGUSR1", 124)])
+def test_the_end_of_the_time_and_the_signal_of_a_scheduler_are_no_second_one_to_each_other(first, second, status):
+    """The save is ended, and a save before it that took longer than any asks for no alarm once the run ends."""
+    program = started("""
+with signals.Stop(at_once=True, seconds=60) as stop, stop.with_state():
+    wait_for_the_end(stop)
+    stop.reserve(40)
+    print("saving", flush=True)
+    sys.stdin.read()
+    print("saved", file=sys.stderr)
+    stop.leave()
+""")
+    program.send_signal(getattr(signal, first))
+    assert program.stdout.readline() == "saving\n"
+    time.sleep(1.5 * signals.SAME)
+    assert program.poll() is None
+    program.send_signal(getattr(signal, second))
+    time.sleep(0.1)
+    code, errors = ended(program, SOON)
+    assert (code, errors) == (status, "saved\n")
+
+
+def test_a_signal_after_a_lost_cell_ends_the_process():
+    program = started("""
+with signals.Stop(at_once=True) as stop, stop.with_state():
+    stop.abandon()
+    wait_for_the_end(stop)
+    sys.stdin.read()
+    stop.go_on()
+    stop.leave()
+""")
+    program.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    assert ended(program, SOON)[0] == 143
 
 
 def test_a_hang_prints_every_stack_and_ends_the_process():
