@@ -28,7 +28,7 @@ from lm.train.derived import hyper_of, row_of, shape_of, tokens_per_step, total_
 from lm.train.eval_steps import evaluation_steps
 from lm.train.feed import Stream, put, to_device, wait_on_virtual_devices
 from lm.train.integrity import Integrity
-from lm.train.metrics import StepMetrics, open_log
+from lm.train.metrics import Silence, StepMetrics, open_log
 from lm.train.profiler import Profiler
 from lm.train.program import Program
 from lm.train.progress import Log, Progress, warn
@@ -227,7 +227,8 @@ class Run:
             try:
                 return self.train_on(stop)
             except Rewind as bad:
-                self.go_back(bad.step)
+                step = bad.step
+            self.go_back(step)  # here: the error's traceback holds the state on the devices
 
     def train_on(self, stop: Stop) -> None:
         """Trains from self.step to the end: dispatches steps up to the next cut, then does what is due there."""
@@ -330,21 +331,38 @@ class Run:
         self.bad_steps.judge(reason)
 
     def go_back(self, step: int) -> None:
-        """Goes back from a bad step to an earlier state, from which other batches are taken. What was done since is forgotten."""
+        """Goes back from a bad step to an earlier state, from which other batches are taken. What was done since is forgotten.
+
+        Raises:
+          UserError: the checkpoint of that state is not there or not sound, and no flag allows another. Nothing has been changed then.
+        """
         assert self.rewind_every is not None
         self.in_flight.clear()
+        del self.state  # before there is another: two may not fit
+        restored = self.state_before(step)
         self.profiler.close()
         self.file.close()
-        every = self.rewind_every
-        points = distributed.first(lambda: [at for at in checkpoint.steps(self.workdir) if at and at < step and at % every == 0])
-        stored = self.program.layers.stored
-        self.start_from(checkpoint.restore(self.workdir, stored, self.alarm, fall_back="nothing", among=points))
-        self.saver.go_back(self.step)
+        self.file = Silence()  # closed once, also where no other can be opened
+        self.start_from(restored)
+        self.saver.go_back(self.step, is_planned=self.step == self.bad_steps.back_from(step))
         self.bad_steps.go_back(step, self.step)
         self.counted = (0, 0)
         if distributed.is_first():
             self.alarm(f"going back to step {self.step:,}, and on with batch {self.bad_steps.batch_of(self.step):,}")
         self.write_record()
+
+    def state_before(self, step: int) -> Optional[checkpoint.Restored]:
+        """Restores the state that the policy rewind goes back to from a bad step; None means the initial one. Raises as go_back does."""
+        wanted, every = self.bad_steps.back_from(step), self.rewind_every
+        assert every is not None
+        points = distributed.first(lambda: [at for at in checkpoint.steps(self.workdir) if at and at < step and at % every == 0])
+        if wanted not in (0, *points):
+            earlier = f"--fall_back=older to go back to step {points[-1]}" if points else "--fall_back=nothing to train from the start"
+            if self.fall_back is None or (self.fall_back == "older" and not points):
+                raise UserError(
+                    f"step {step} is bad, and there is no checkpoint of step {wanted} to go back to: restore it, or add {earlier}"
+                )
+        return checkpoint.restore(self.workdir, self.program.layers.stored, self.alarm, fall_back=self.fall_back, among=points)
 
     def on_device(self, value: Any) -> jax.Array:
         """Puts a value of the host on every device."""

@@ -118,10 +118,14 @@ class Saver:
             raise type(error)(f"{line} (for {self.age / 60:.0f} minutes, which is more than checkpoint.patience_minutes)") from error
         self._alarm(f"ALARM: {line}; {newest}, and training goes on for {(self._patience - self.age) / 60:.0f} minutes without a new one")
 
-    def go_back(self, step: int) -> None:
-        """Removes the checkpoints after `step`, which the run has gone back to and leaves on another way."""
+    def go_back(self, step: int, *, is_planned: bool) -> None:
+        """Removes the checkpoints after `step`, which the run has gone back to and leaves on another way.
+
+        They are set aside where the state it was to go back to is lost (not `is_planned`): they may be all that is left of those steps.
+        """
         self.leave()
-        distributed.first(lambda: checkpoint.remove_after(self._workdir, step, self._known))
+        known = self._known if is_planned else set()
+        distributed.first(lambda: checkpoint.remove_after(self._workdir, step, known))
         self.newest = step or None
         self._known = {known for known in self._known if known <= step}
 

@@ -1,8 +1,10 @@
 """Laws of bad steps: they change nothing, bounds end a run, a rewind is a run on other batches, spikes are those of the definition."""
 
 import dataclasses
+import gc
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from lm.config import experiment_part, identity
 from lm.errors import UserError
-from lm.train import bundle, checkpoint, metrics, record, spikes
+from lm.train import bundle, checkpoint, metrics, record, sealed, spikes
 from lm.train.bad_steps import BadSteps, Rewind
 from lm.train.checks import check_bad_steps
 from lm.train.config import BadStepsConfig
@@ -165,6 +167,60 @@ def test_going_back_has_bounds_and_may_reach_the_start(tmp_path, program):
     )
     found = run(tmp_path / "ever", program, OddStream(odd=tuple((k, math.nan) for k in range(12, 99))), policy="rewind", in_a_row=3)
     assert (found["status"], found["bad_steps"]["count"]) == ("diverged", 3)
+
+
+def test_going_back_takes_the_state_that_it_was_to_take_or_a_flag_says_which(tmp_path, program):
+    """Step 23 is bad and the checkpoint of step 20 damaged: nothing is removed. With the flag it is the run without batches 10 to 22."""
+
+    class Damaging(OddStream):
+        def iterate(self, start, stop):
+            for k in range(start, stop):
+                if k == 21:  # the save of step 21 has waited for that of step 20
+                    (checkpoint.path_of(tmp_path, 20) / "meta.json").write_bytes(b"")
+                yield self[k]
+
+    odd, config, how = ((22, math.nan),), with_saves(7, keep=9), {"policy": "rewind", "rewind_every": 10}
+    for stream, words in ((Damaging(odd=odd), "00000020.*=older"), (OddStream(odd=odd), "00000020.*=older")):
+        with pytest.raises(UserError, match=words):
+            run(tmp_path, program, stream, config, **how)
+        assert checkpoint.steps(tmp_path) == [7, 10, 14, 20, 21]
+    config = dataclasses.replace(config, bad_steps=BadStepsConfig(**how))
+    found = train(config, tmp_path, OddStream(odd=odd), program, facts=FACTS, fall_back="older")
+    assert found["bad_steps"]["rewinds"] == [{"step": 23, "to": 10, "batch": 23}]
+    assert {path.name for path in (tmp_path / sealed.FOLDER).glob("*.aside")} == {f"{step:08d}.aside" for step in (14, 20, 21)}
+    run(tmp_path / "straight", program, OddStream(passed=range(10, 23)))
+    assert_equal_arrays(arrays(tmp_path, program), arrays(tmp_path / "straight", program))
+
+
+def test_going_back_needs_a_state_and_holds_one_at_a_time(tmp_path, program, monkeypatch):
+    """The checkpoint of step 20 is gone: the start is no substitute unless a flag says so."""
+    held, restore, shape = [], checkpoint.restore, program.abstract.params["embed"]["table"].shape
+
+    def tables():
+        return sum(one.shape == shape for one in jax.live_arrays())
+
+    def counted(*args, **how):
+        held.append(tables())
+        return restore(*args, **how)
+
+    class Losing(OddStream):
+        def iterate(self, start, stop):
+            for k in range(start, stop):
+                if k == 23:
+                    shutil.rmtree(checkpoint.path_of(tmp_path, 20))
+                yield self[k]
+
+    gc.collect()
+    before = tables()
+    monkeypatch.setattr(checkpoint, "restore", counted)
+    config, how = with_saves(23), {"policy": "rewind", "rewind_every": 20}
+    with pytest.raises(UserError, match=r"step 24 is bad.* step 20 .*=nothing"):
+        run(tmp_path, program, Losing(odd=((23, math.nan),)), config, **how)
+    assert checkpoint.steps(tmp_path) == [23]
+    config = dataclasses.replace(config, bad_steps=BadStepsConfig(**how))
+    found = train(config, tmp_path, OddStream(odd=((23, math.nan),)), program, facts=FACTS, fall_back="nothing")
+    assert found["bad_steps"]["rewinds"] == [{"step": 24, "to": 0, "batch": 24}]
+    assert held[-1] <= before
 
 
 def test_batches_of_steps_after_several_returns():
