@@ -11,7 +11,7 @@ from launch.backend import Backend
 from lm.errors import UserError
 
 LOCAL = "local"  # the workers of launch.local, which need no scheduler
-BACKENDS = {"slurm": "launch.slurm:Slurm", "kubernetes": "launch.kubernetes:Kubernetes"}
+BACKENDS = {"slurm": "launch.slurm:Slurm", "kubernetes": "launch.kubernetes:Kubernetes", "tpu": "launch.tpu:Tpu"}
 
 
 @functools.cache
