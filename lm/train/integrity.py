@@ -7,6 +7,7 @@
 A state is checked before it is saved, so that no checkpoint has what a check would have found.
 """
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm import distributed
 from lm.errors import UserError
-from lm.train import copies, host_copy
+from lm.train import copies, host_copy, signals, watchdog
 from lm.train.config import RunConfig
 from lm.train.feed import put, to_device, wait_on_virtual_devices
 from lm.train.program import Program
@@ -77,6 +78,8 @@ class Integrity:
     def at(self, step: int, states: list[TrainState], batches: Callable[[int, int], Sequence[Batch]]) -> TrainState:
         """Does what is to do after a step and returns the state to go on with, whose bits are the same.
 
+        Where steps are repeated in several dispatches, a run that has to end gives that up.
+
         Args:
           step: the step.
           states: the state after it, which is taken from this list: where steps are repeated, two would need twice the memory.
@@ -90,8 +93,15 @@ class Integrity:
             found = self._compared_copies(step, state)
             if self._held is not None and found is not None:
                 (first, start), self._held = self._held, None
+                taken, repeated = batches(first, step), None
+                several = len(taken) > self._program.config.execution.steps_per_dispatch
+                copy = jax.tree.map(host_copy.held, state) if several else None
                 del state
-                state = self._repeated(start, found, batches(first, step), step)
+                with contextlib.suppress(signals.Stopping):
+                    repeated = self._repeated(start, found, taken, step)
+                if repeated is None:
+                    return self._made(self._program, copy, ())
+                state = repeated
             self._note(step, found)
         if step in self._snapshots and self._replay:
             self._held = step, jax.tree.map(host_copy.held, state)
@@ -133,9 +143,13 @@ class Integrity:
         if not different:
             return again if elsewhere is self._program else self._made(self._program, jax.tree.map(host_copy.held, again), ())
         del again
-        repeated = copies.changed(outcome, copies.sums(self._made(elsewhere, start, batches)))
         name, steps = self._name(different[0]), "the last step" if len(batches) == 1 else f"the last {len(batches)} steps"
-        here = self._made(self._program, start, batches)
+        try:
+            repeated = copies.changed(outcome, copies.sums(self._made(elsewhere, start, batches)))
+            here = self._made(self._program, start, batches)
+        except signals.Stopping:  # nobody knows whether the state is sound
+            why = "the run had to end before they were repeated once more"
+            raise self._corrupt(step, f"{steps}, repeated, give {name} otherwise than it is in memory, and {why}") from None
         if repeated:
             self._alarm(
                 f"ALARM: {steps} up to step {step:,}, repeated, give other bits every time ({name}): the device computes wrongly, or"
@@ -149,16 +163,20 @@ class Integrity:
         raise self._corrupt(step, f"{steps}, repeated twice, give {name} otherwise than it is in memory")
 
     def _made(self, program: Program, start: Any, batches: Sequence[Batch]) -> TrainState:
-        """Returns the state that steps on these batches lead to from a held one."""
+        """Returns the state that steps on these batches lead to from a held one; Stopping between two dispatches if the run has to end."""
         state = jax.tree.map(lambda copy, like: host_copy.placed(copy, like.sharding), start, program.abstract)
         everywhere = NamedSharding(program.mesh, PartitionSpec())
         hyper = self._hyper if program is self._program else jax.tree.map(lambda value: put(np.asarray(value), everywhere), self._hyper)
         most = program.config.execution.steps_per_dispatch
         for at in range(0, len(batches), most):
+            if at:
+                signals.look()
             taken = batches[at : at + most]
             block = to_device(taken, most, program.batch_shardings, self._batch_size)
             count = put(np.int32(len(taken)), everywhere)
             state = wait_on_virtual_devices(program.mesh, program.run(state, self._frozen, block, hyper, count))[0]
+            jax.block_until_ready(state)
+            watchdog.alive()
         return state
 
     def _name(self, leaf: int) -> str:

@@ -218,8 +218,9 @@ class Run:
         self.write_record()
 
     def close(self) -> None:
-        self.profiler.close()
-        self.closing.close()
+        with Watchdog(60 * self.config.checkpoint.hang_minutes):  # a save under way may hang
+            self.profiler.close()
+            self.closing.close()
 
     def train(self, stop: Stop) -> None:
         """Trains from self.step to the end, and again from an earlier step where the policy says so."""

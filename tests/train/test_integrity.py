@@ -1,6 +1,7 @@
 """Silent corruption: a bit that flips in the weights in memory is found within the period, and nothing of it is saved."""
 
 import dataclasses
+import signal
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lm.errors import UserError
 from lm.mesh import MeshConfig
 from lm.sharding import make_mesh
-from lm.train import checkpoint, checksum, copies, integrity, record
+from lm.train import checkpoint, checksum, copies, integrity, record, signals, watchdog
 from lm.train.config import IntegrityConfig
 from lm.train.program import compile_program
 from tests.train.conftest import CONFIG
@@ -125,6 +126,45 @@ def flipping_once(program, at, **how):
         return (flip if runs.count(first) == 1 else program).run(state, *rest)
 
     return dataclasses.replace(program, run=run)
+
+
+def asking(program, count):
+    """The program, but for a signal that comes when steps up to 12 are made for this time; and what the watchdog has seen at each."""
+    seen = []
+
+    def run(state, *rest):
+        if int(state.step) == 6:
+            seen.append([])
+            if len(seen) == count:
+                signals.current.ask(signal.SIGTERM)
+        if seen and int(state.step) < 12:
+            seen[-1].append(watchdog._signs)
+        return program.run(state, *rest)
+
+    return dataclasses.replace(program, run=run), seen
+
+
+def test_steps_that_are_repeated_count_for_the_watchdog_and_are_given_up_after_a_signal(tmp_path, program, straight):
+    """The state is saved, because nothing is known against it."""
+    config = checked(6, replay_steps=6)
+    asked, seen = asking(program, 2)
+    with pytest.raises(SystemExit):
+        run(tmp_path, asked, config=config)
+    assert checkpoint.steps(tmp_path) == [12]
+    assert [len(turn) for turn in seen] == [2, 1]  # of 4 and 2 steps
+    watched, seen = asking(program, None)
+    found = run(tmp_path / "whole", watched, config=config)
+    assert [len(turn) for turn in seen] == [2, 2]
+    assert seen[1][0] < seen[1][1]
+    found = run(tmp_path, program, config=config)
+    assert_same_run(tmp_path, found | {"integrity": None}, (straight[0], straight[1] | {"integrity": None}), program)
+
+
+def test_what_was_given_otherwise_once_is_not_saved_after_a_signal(tmp_path, program):
+    asked, seen = asking(flipping_once(program, 10), 3)
+    with pytest.raises(UserError, match=r"after step 12: the last 6 steps, repeated, .*had to end"):
+        run(tmp_path, asked, config=checked(6, replay_steps=6))
+    assert (checkpoint.steps(tmp_path), [len(turn) for turn in seen]) == ([], [2, 2, 1])
 
 
 def test_by_default_the_last_step_of_a_period_is_repeated_where_nothing_has_copies(tmp_path, program, straight):

@@ -4,11 +4,12 @@ import dataclasses
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
 
-from lm import files
+from lm import files, peers
 from lm.errors import UserError
 from lm.train import checkpoint, metrics, record, sealed, signals
 from lm.train.loop import train
@@ -130,6 +131,17 @@ def test_stopped_and_continued_is_the_straight_run_bit_for_bit(tmp_path, program
     found = run(tmp_path, program)
     assert [resume["step"] for resume in found["resumes"]] == saved
     assert_same_run(tmp_path, found, straight, program)
+
+
+def test_a_save_that_hangs_holds_no_run_that_ends_by_an_error(tmp_path, program, monkeypatch):
+    ends, released = [], threading.Event()
+    monkeypatch.setattr(checkpoint, "save", lambda *_, **__: released.wait(10))
+    monkeypatch.setattr(peers, "end_soon", lambda line, status, last_acts: (ends.append(status), released.set()))
+    config = with_checkpoints(8)
+    config = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, hang_minutes=0.4 / 60))
+    with pytest.raises(UserError):
+        run(tmp_path, program, BrokenStream(at=10, error=UserError), config=config)
+    assert set(ends) == {peers.LOST}
 
 
 def test_ctrl_c_saves_too(tmp_path, program):
