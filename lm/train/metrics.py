@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from lm import config as config_lib
 from lm import distributed, files
 from lm.errors import UserError, one_line
 from lm.train.config import RunConfig
+from lm.train.events import Events, flat
 from lm.train.record import jsonable, writing
 
 FILE = "metrics.jsonl"
@@ -40,28 +41,24 @@ def read(workdir: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """A log that appends to metrics.jsonl and, if asked, to an event file and a mirror. It drops lines past `step`, which a kill left."""
+    """Appends to metrics.jsonl, and to `others`. It drops lines past `step`, which a kill left."""
 
-    def __init__(self, workdir: Path, step: int, *, tensorboard: bool, mirror: Optional["Mirror"] = None):
+    def __init__(self, workdir: Path, step: int, others: Sequence[Union[Events, "Mirror"]] = ()):
         path = workdir / FILE
         kept = [row for row in read(workdir) if row["step"] <= step]
         with writing(path):
             files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
         self._unwritten = b""  # lines for which there was no room
-        self._path, self._events = path, _events(workdir, step) if tensorboard else None
-        self._mirror = mirror
+        self._path, self._others = path, others
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one row: `step`, and numbers or (per layer) lists of numbers by name. While the disk takes none, rows wait in memory."""
         self._unwritten += (json.dumps(jsonable(row), allow_nan=False) + "\n").encode()
         with contextlib.suppress(UserError):
             self.flush()
-        if self._mirror is not None:
-            self._mirror.write(row)
-        with writing(self._path):
-            if self._events is not None:
-                self._write_events(row)
+        for other in self._others:
+            other.write(row)
 
     def flush(self) -> None:
         """Writes the rows that wait; UserError if the disk takes none."""
@@ -69,26 +66,12 @@ class MetricsLog:
             while self._unwritten:
                 self._unwritten = self._unwritten[os.write(self._file, self._unwritten) :]
 
-    def _write_events(self, row: dict[str, Any]) -> None:
-        assert self._events is not None
-        for name, value in row.items():
-            if name == "step":
-                continue
-            if isinstance(value, list):
-                for layer, each in enumerate(value):
-                    self._events.add_scalar(f"{name}/layer_{layer:02d}", each, row["step"])
-            else:
-                self._events.add_scalar(name if "/" in name else f"train/{name}", value, row["step"])
-
     def close(self) -> None:
         with contextlib.suppress(UserError):  # a run whose end counts has flushed them
             self.flush()
         os.close(self._file)
-        if self._mirror is not None:
-            self._mirror.close()
-        with writing(self._path):
-            if self._events is not None:
-                self._events.close()
+        for other in self._others:
+            other.close()
 
 
 class Mirror:
@@ -107,11 +90,7 @@ class Mirror:
     def write(self, row: dict[str, Any]) -> None:
         """Sends one row; lists, of one number for each layer, go as one entry a layer."""
         if self._run is not None:
-            flat: dict[str, Any] = {}
-            for name, value in row.items():
-                many = {f"{name}/layer_{layer:02d}": each for layer, each in enumerate(value)} if isinstance(value, list) else {name: value}
-                flat |= many
-            self._tried(lambda: self._run.log(flat, step=row["step"]))
+            self._tried(lambda: self._run.log(flat(row), step=row["step"]))
 
     def close(self) -> None:
         if self._run is not None:
@@ -143,17 +122,10 @@ def open_log(workdir: Path, step: int, config: RunConfig, run_id: str, alarm: Ca
     """Opens the log of a run, which the first process writes. Raises UserError for a mirror whose package is missing."""
     if not distributed.is_first():
         return Silence()
-    said = config_lib.to_dict(config)
-    mirror = None if config.log.wandb is None else Mirror(config.log.wandb, run_id, workdir, said, alarm)
-    return MetricsLog(workdir, step, tensorboard=config.log.tensorboard, mirror=mirror)
-
-
-def _events(workdir: Path, step: int) -> Optional[Any]:
-    """Opens a TensorBoard writer; readers forget what an earlier attempt wrote past `step`."""
-    from tensorboardX import SummaryWriter
-
-    with writing(workdir):
-        return SummaryWriter(str(workdir), purge_step=step + 1, flush_secs=30)
+    others: list[Union[Events, Mirror]] = [Events(workdir, step, alarm)] if config.log.tensorboard else []
+    if config.log.wandb is not None:
+        others.append(Mirror(config.log.wandb, run_id, workdir, config_lib.to_dict(config), alarm))
+    return MetricsLog(workdir, step, others)
 
 
 class StepMetrics:

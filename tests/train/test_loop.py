@@ -337,7 +337,8 @@ def test_tensorboard_and_profile_files_appear(tmp_path, program):
     config = dataclasses.replace(CONFIG, log=dataclasses.replace(CONFIG.log, tensorboard=True), train_tokens=8 * 64)
     found = run(tmp_path, program, config=config, profile=(2, 4))
     assert found["steps"] == 8
-    assert list(tmp_path.glob("events.*"))
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    assert events.stat().st_size > 100
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     with pytest.raises(UserError, match="--profile=24:30"):
         run(tmp_path / "late", program, profile=(24, 30))

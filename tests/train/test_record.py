@@ -34,14 +34,14 @@ def test_a_torn_tail_is_skipped_and_later_lines_are_dropped(tmp_path):
         b'{"step": 5, "loss": 3.0}\n{"step": 10, "loss": 2.0}\n{"step": 15, "loss": 1.5}\n{"step": 20, "l\xff'
     )
     assert [row["step"] for row in metrics.read(tmp_path)] == [5, 10, 15]
-    log = metrics.MetricsLog(tmp_path, 10, tensorboard=False)
+    log = metrics.MetricsLog(tmp_path, 10)
     log.write({"step": 15, "loss": float("nan"), "norm": [1.0, 2.0]})
     log.close()
     assert metrics.read(tmp_path)[1:] == [{"step": 10, "loss": 2.0}, {"step": 15, "loss": None, "norm": [1.0, 2.0]}]
 
 
 def test_lines_weigh_losses_by_their_targets(tmp_path):
-    log = metrics.MetricsLog(tmp_path, 0, tensorboard=False)
+    log = metrics.MetricsLog(tmp_path, 0)
     steps = metrics.StepMetrics(log, COLUMNS, every=2, total_steps=3, tokens_per_step=8)
     steps.add(0, 3, np.asarray([[1.0, 1.0, 0.1, 0.0], [4.0, 3.0, 0.2, 0.0], [5.0, 0.0, 0.3, 0.0]]), {})
     log.close()
@@ -51,7 +51,7 @@ def test_lines_weigh_losses_by_their_targets(tmp_path):
 
 
 def test_steps_that_were_left_out_are_counted_and_enter_no_mean(tmp_path):
-    log = metrics.MetricsLog(tmp_path, 0, tensorboard=False)
+    log = metrics.MetricsLog(tmp_path, 0)
     steps = metrics.StepMetrics(log, COLUMNS, every=2, total_steps=9, tokens_per_step=8)
     bad = [np.nan, 8.0, 0.1, 1.0]
     assert steps.add(0, 3, np.asarray([[1.0, 8.0, 0.1, 0.0], bad, bad]), {}) == 1.0

@@ -76,9 +76,14 @@ def test_training_goes_on_while_a_save_is_under_way(tmp_path, program, straight)
 
 
 def test_a_full_disk_is_an_alarm_and_training_goes_on(tmp_path, program, straight, mended):
-    """Nothing can be written between batches 5 and 16: the saves of steps 6 and 12 fail, and those of 18 and 24 do not."""
+    """Nothing can be written between batches 5 and 16: the saves of steps 6 and 12 fail, and those of 18 and 24 do not.
+
+    Event files end there, which is said once.
+    """
     stream, said = Told(at={5: lambda: room(100), 16: lambda: room(None)}), []
-    found = run(tmp_path, program, stream, with_checkpoints(6), log=said.append)
+    config = dataclasses.replace(CONFIG, log=dataclasses.replace(CONFIG.log, tensorboard=True))
+    found = run(tmp_path, program, stream, with_checkpoints(6, config), log=said.append)
+    assert sum("TensorBoard" in line for line in said) == 1
     alarms = [line for line in said if line.startswith("ALARM")]
     assert [word in line for word, line in zip(("step 6", "step 12"), alarms, strict=True)] == [True, True]
     rows = {row["step"]: row.get("checkpoint_failures") for row in metrics.read(tmp_path)}
