@@ -15,7 +15,7 @@ from launch import jobs, snapshot
 from launch.backend import Backend, Job, Kind, Request
 from launch.reconcile import Decision, Submit, reconcile
 from launch.view import View
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.study import directory, leases, records
 from lm.study import status as status_lib
 
@@ -111,7 +111,7 @@ def _done(wish: Submit, cells: int, ids: Sequence[str], command: Optional[str]) 
 def _described(kind: Kind, count: int, cells: int) -> str:
     size = "1 device" if kind.devices == 1 else f"{kind.devices} devices"
     workers = "1 worker" if count == 1 else f"{count} workers"
-    return f"{workers} of {size} for the {cells} cells of stage {kind.stage}"
+    return f"{workers} of {size} for the {counted(cells, 'cell')} of stage {kind.stage}"
 
 
 def _listed(ids: Sequence[str]) -> str:

@@ -245,6 +245,18 @@ def test_live_jobs_are_those_that_have_not_ended(asked):
     assert (third.id, third.state) == ("c", "queued")
 
 
+def test_a_later_stage_is_handed_over_when_the_jobs_of_the_earlier_have_ended(asked, root):
+    backend, running = Kubernetes(**PLACE, mount="/", apply=True), {"replicatedJobsStatus": [{"active": 1, "ready": 1}]}
+    (asked / "answer").write_text(json.dumps({"items": [_item("a", "s0.d1", running)]}))
+    assert scheduled.apply(root, backend, 1, print).submit == ()
+    later = json.loads((root / "study.json").read_text())
+    later["cells"] = [cell for cell in later["cells"] if cell["stage"] == 1]  # those of the first have ended
+    (root / "study.json").write_text(json.dumps(later))
+    assert scheduled.apply(root, backend, 1, print).submit == ()
+    (asked / "answer").write_text(json.dumps({"items": [_item("a", "s0.d1", running | {"terminalState": "Completed"})]}))
+    assert [wish.kind.stage for wish in scheduled.apply(root, backend, 1, print).submit] == [1]
+
+
 @pytest.mark.parametrize(
     ("said", "named"),
     [
