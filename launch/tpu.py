@@ -107,6 +107,9 @@ class Tpu:
         needs = ("zone", "nfs", "mount") if self.how == "queued" else ("zone", "cluster", "image")
         if missing := [name for name in needs if not getattr(self, name)]:
             raise UserError(f"--how={self.how} needs --{missing[0]}")
+        others = ("cluster", "storage") if self.how == "queued" else ("nfs", "runtime")
+        if strangers := [name for name in others if getattr(self, name)]:
+            raise UserError(f"--{strangers[0]} is no option of --how={self.how}: leave it out")
         for name in ("nfs", "mount"):
             if (getattr(self, name) or "").startswith("gs:"):
                 raise UserError(f"--{name}={getattr(self, name)}: a bucket has no hard links, which leases need: give an NFS export")
@@ -197,11 +200,12 @@ class Tpu:
         folder = request.root / jobs.FOLDER
         folder.mkdir(exist_ok=True)
         script = folder / f"{request.number:06d}.sh"
-        script.write_text(self.script(request), encoding="utf-8")
+        there = dataclasses.replace(self, project=self._project())  # gcloud, which is slow, is asked once
+        script.write_text(there.script(request), encoding="utf-8")
         # Commands that are not run keep their names, so that Google refuses one that is given twice.
         number = f"-n{request.number}" if self.run else ""
         names = [f"{prefix(request.key)}-{request.kind.text.replace('.', '-')}{number}-w{i}" for i in range(request.count)]
-        commands = [self.command(request, name, script.resolve()) for name in names]
+        commands = [there.command(request, name, script.resolve()) for name in names]
         _commands(request.root, request.number).write_text("".join(f"{shown(command)}\n" for command in commands), encoding="utf-8")
         for command in commands if self.run else ():
             _ask(command)
@@ -237,7 +241,9 @@ class Tpu:
 
     def log(self, root: pathlib.Path, job: str) -> Optional[pathlib.Path]:
         """Returns the file with a worker's output, that of its first host."""
-        return next(iter(sorted((root / jobs.FOLDER).glob(f"*-{job}.*.log"))), None)
+        found = sorted((root / jobs.FOLDER).glob(f"*-{job}.*.log"))
+        newest = [path for path in found if path.name.split("-")[0] == found[-1].name.split("-")[0]]
+        return newest[0] if newest else None
 
     def script(self, request: Request) -> str:
         """Returns what every host runs: it mounts the directory, starts the worker, and gives the slices back at the end."""

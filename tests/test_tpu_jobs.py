@@ -210,7 +210,7 @@ def test_names_are_those_that_google_takes():
         ({"nfs": None}, "--nfs"), ({"nfs": "gs://ours/x"}, "bucket"), ({"nfs": "share"}, "10.0.0.2"),
         ({"mount": "/elsewhere"}, "/elsewhere"),
         ({"how": "ssh"}, "--how=ssh"), ({"slices": 0}, "--slices"), ({"project": None}, "--project"), ({"how": "xpk"}, "--cluster"),
-        ({"image": None}, "--image"),
+        ({"image": None}, "--image"), ({"storage": "x"}, "--storage"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(root, changes, named):
