@@ -32,6 +32,8 @@ TICK = 0.5  # seconds between two looks at the clock
 LINGER = 10  # seconds that process 0 waits for the others to read its reason
 
 current: Optional["Watch"] = None  # the watch of this process, while it trains with others
+has_state = False  # whether this process has something to save before it ends (lm.train.signals says so)
+last_acts: list[Callable[[], None]] = []  # what it does before it ends at once
 
 
 class Watch:
@@ -228,21 +230,26 @@ class Watch:
         elif not self._held:
             self._lock.acquire()
             self._held = True
-            self.post(f"lm/calls/{self.index}", str(self._calls))
+            self.post(f"lm/calls/{self.index}", f"{self._calls} {int(has_state)}")
         elif "stop_at" in notes:
-            if int(notes["stop_at"]) == 1:  # nobody has begun to train: all may be in a compiler, and have nothing to save
+            if int(notes["stop_at"]) == 0:
                 self._leave_at_once(int(notes["stop"]))
             self._stop = (int(notes["stop_at"]), int(notes["stop"]))
             self._lock.release()
         elif self.index == 0 and len(calls := self._all("lm/calls/")) == self.count:
-            self.post("lm/notes/stop_at", str(1 + max(map(int, calls.values()))))
+            numbers, states = zip(*(map(int, each.split()) for each in calls.values()), strict=True)
+            at_once = int(notes["stop"]) and not any(states)  # all may be in a compiler, for minutes
+            self.post("lm/notes/stop_at", str(0 if at_once else 1 + max(numbers)))
 
     def _leave_at_once(self, number: int) -> NoReturn:
         self._failing = True
+        acts = threading.Thread(target=_act, args=(last_acts,), daemon=True)  # which may wait for a file server
+        acts.start()
+        acts.join(0.5)
         with contextlib.suppress(RuntimeError):
             self.post(f"lm/read/{self.index}", "")
         self._linger()
-        end(f"ended before the first step; {BEGINS}" if self.index == 0 else "", status_after(number))
+        end(f"ended with nothing to save; {BEGINS}" if self.index == 0 else "", status_after(number))
 
 
 def _status_and_line(error: BaseException) -> tuple[int, Optional[str]]:
@@ -282,9 +289,7 @@ def end_soon(line: str, status: int, last_acts: Sequence[Callable[[], None]] = (
     """
 
     def act() -> None:
-        for action in last_acts:
-            with contextlib.suppress(Exception):
-                action()
+        _act(last_acts)
         with contextlib.suppress(OSError, ValueError):
             print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
             sys.stdout.flush()
@@ -297,6 +302,12 @@ def end_soon(line: str, status: int, last_acts: Sequence[Callable[[], None]] = (
     thread.start()
     thread.join(0.5)
     os._exit(status)
+
+
+def _act(actions: Sequence[Callable[[], None]]) -> None:
+    for action in actions:
+        with contextlib.suppress(Exception):
+            action()
 
 
 def on_abort(line: str, status: int = LOST) -> None:

@@ -59,6 +59,7 @@ class Stop:
     def __enter__(self) -> "Stop":
         global current
         self._outer, current = current, self
+        peers.last_acts = self.last_acts
         if threading.current_thread() is threading.main_thread():
             names = (*NAMES, "SIGALRM") if self._seconds is not None else NAMES
             for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
@@ -143,11 +144,11 @@ class Stop:
     @contextlib.contextmanager
     def with_state(self) -> Iterator[None]:
         """Says that there is a state which has to be saved before the process ends."""
-        self._has_state = True
+        self._has_state = peers.has_state = True
         try:
             yield
         finally:
-            self._has_state = False
+            self._has_state = peers.has_state = False
 
     def reserve(self, seconds: float) -> None:
         """Says how long a save takes. A limit on the time leaves as long for twice the longest."""
@@ -163,6 +164,7 @@ class Stop:
     def __exit__(self, *_: object) -> None:
         global current
         current = self._outer
+        peers.last_acts = self._outer.last_acts if self._outer is not None else []
         if self._seconds is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         self._restore()

@@ -1,6 +1,7 @@
 """Which processes belong together, by flags and by what launchers leave in the environment; which rows each builds."""
 
 import itertools
+import signal
 import socket
 import subprocess
 import sys
@@ -162,6 +163,30 @@ def test_an_error_is_posted_before_it_is_said(monkeypatch, error):
         watch.fail(error)
     assert ends == [2 if isinstance(error, OSError) else 1]
     assert "process 1 of 2" in store.values["lm/notes/failed/1"]
+
+
+@pytest.mark.parametrize(("states", "stops"), [((False, False), "at once"), ((False, True), "at the next call")])
+def test_processes_with_nothing_to_save_end_at_once_in_a_later_run_too(monkeypatch, states, stops):
+    """A worker's second cell, say: they have asked before, and do again once their programs are compiled. Its claim is given back."""
+    store, ends, acts = Store(), [], []
+    for name in ("_beat", "_clock", "_linger"):
+        monkeypatch.setattr(peers.Watch, name, lambda self: None)
+    monkeypatch.setattr(peers, "on_abort", lambda line: None)
+    monkeypatch.setattr(peers, "end", lambda line, status: ends.append(status))
+    monkeypatch.setattr(peers, "last_acts", [lambda: acts.append("given back")])
+    watches = [peers.Watch(store, index, 2, "here:1", 600) for index in range(2)]
+    for watch in watches:
+        watch.stop_due()
+    watches[1].ask_to_stop(signal.SIGTERM)
+    for _ in range(4):
+        for watch, has_state in zip(watches, states, strict=True):
+            monkeypatch.setattr(peers, "has_state", has_state)
+            if len(ends) < 2:
+                watch._agree_to_stop(watch._all("lm/notes/"))
+    if stops == "at once":
+        assert (ends, acts) == ([143, 143], ["given back"] * 2)
+    else:
+        assert (ends, [watch.stop_due() for watch in watches]) == ([], [signal.SIGTERM] * 2)
 
 
 def _resolved(monkeypatch, *addresses):
