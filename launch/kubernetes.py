@@ -65,6 +65,7 @@ class Kubernetes:
     cpus_per_device: int = _option("cores of each device", 1, "N")
     memory_per_device: str = _option("memory of a pod for each device", "4Gi", "QUANTITY")
     service_account: Optional[str] = _option("service account of the pods", None, "NAME")
+    run_as: Optional[str] = _option("user and group that may write the claim (default: the image's)", None, "UID[:GID]")
     restarts: int = _option("times that JobSet starts the pods of a worker again, after one is lost", 10, "N")
     python: str = _option("Python interpreter on the nodes", "", "PATH")
 
@@ -85,6 +86,7 @@ class Kubernetes:
         if (self.tpu is None) != (self.tpu_topology is None):
             raise UserError("--tpu and --tpu-topology are given together, such as --tpu=tpu-v5-lite-podslice --tpu-topology=4x4")
         self._memory(1)
+        self._user()
         for devices in self._topologies() or [1]:
             self._selector(devices)
         data = pathlib.PurePath(os.path.normpath(self._there(root) / directory.open_study(root)["data_dir"]))
@@ -179,6 +181,8 @@ class Kubernetes:
         spec: dict[str, Any] = {"restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE}
         if self.service_account is not None:
             spec["serviceAccountName"] = self.service_account
+        if user := self._user():
+            spec["securityContext"] = user
         if selector := self._selector(request.kind.devices):
             spec["nodeSelector"] = selector
         accelerator = self.gpu_resource if self.gpus is not None else "google.com/tpu" if self.tpu is not None else None
@@ -218,6 +222,16 @@ class Kubernetes:
                 "give another --devices-per-node, or the cells another mesh"
             )
         return pods
+
+    def _user(self) -> dict[str, Any]:
+        """Returns the pods' user and group."""
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", self.run_as or "0")
+        if found is None:
+            raise UserError(f"--run-as={self.run_as}: give numbers, UID or UID:GID; `id` shows yours")
+        if self.run_as is None:
+            return {}
+        group = int(found[2] or found[1])
+        return {"runAsUser": int(found[1]), "runAsGroup": group, "fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
 
     def _memory(self, devices: int) -> str:
         """Returns the memory of a pod."""

@@ -37,7 +37,11 @@ GOLDEN = {
         Kind(0, 8),
         1,
     ),
-    "gpus_2x8": (Kubernetes(**PLACE, gpus="any", queue="research", service_account="lm", node_selector="pool=h100"), Kind(1, 16), 1),
+    "gpus_2x8": (
+        Kubernetes(**PLACE, gpus="any", queue="research", service_account="lm", node_selector="pool=h100", run_as="1001:100"),
+        Kind(1, 16),
+        1,
+    ),
     "tpu_4x4": (Kubernetes(**PLACE, tpu="tpu-v5-lite-podslice", tpu_topology="2x4,4x4", devices_per_node=4), Kind(0, 16), 1),
 }
 
@@ -286,6 +290,7 @@ def test_a_refusal_says_what_helps(asked, said, named):
         ({"tpu": "t", "tpu_topology": "2by2"}, "2by2"),
         ({"memory_per_device": "much"}, "much"),
         ({"node_selector": "pool"}, "pool"),
+        ({"run_as": "lm"}, "--run-as"),
         ({"mount": "studies"}, "--mount"),
         ({"mount": "/claim", "pvc_path": "../s"}, "--data-dir"),
     ],
