@@ -303,7 +303,7 @@ else
     is_lost=yes
 fi
 export PYTHONPATH={paths} PYTHONUNBUFFERED=1
-ulimit -l unlimited
+ulimit -l unlimited 2>/dev/null
 {environment}
 trap 'is_over=yes; kill -TERM $worker 2>/dev/null' TERM
 while [ -z "$is_over$is_lost" ]; do
