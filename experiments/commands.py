@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import importlib
 import json
+import math
 import pathlib
 import runpy
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Optional, TextIO, Union
 
@@ -102,10 +104,10 @@ class Commands:
         """Carries out a verb and returns the exit status."""
         if verb in ("logs", "cancel"):
             return self._logs(cells, follow) if verb == "logs" else self._cancel(cells)
-        if verb == "collect":
-            return self._collect()
         if verb not in self._results.VERBS:
             raise UserError(f"{self.study.name} is a {self._results.KIND} and has no verb {verb}; it has {', '.join(self._results.VERBS)}")
+        if verb == "collect":
+            return self._collect()
         if verb == "status":
             return self._status(as_json=as_json, watch=follow)
         if verb == "plan":
@@ -141,14 +143,18 @@ class Commands:
     def _status(self, *, as_json: bool, watch: bool) -> int:
         """Shows the state of the study, once or until every cell has ended."""
         known: dict[str, status_lib.CellStatus] = {}
+        queue: list[Job] = []
+        asked = -math.inf
 
         def read() -> tuple[status_lib.Status, list[Job]]:
-            queue: list[Job] = []
-            try:
-                queue = [job for _, job in scheduled.live(self.root)]
-            except UserError as error:
-                print(f"the queue is not known: {error}", file=sys.stderr)
-            kinds = frozenset((job.kind.stage, job.kind.devices) for job in queue)
+            nonlocal queue, asked
+            if time.monotonic() - asked > scheduled.POLL_SECONDS:
+                asked = time.monotonic()
+                try:
+                    queue = [job for _, job in scheduled.live(self.root)]
+                except UserError as error:
+                    print(f"the queue is not known: {error}", file=sys.stderr)
+            kinds = frozenset((job.kind.stage, job.kind.devices) for job in queue if not job.kind.only)
             return status_lib.read_status(self.root, known=known, on_their_way=kinds), queue
 
         def draw() -> tuple[str, bool]:
@@ -221,6 +227,8 @@ class Commands:
     def _run(self) -> int:
         """Trains the cells that are missing and returns how many failed; raises UserError when too few completed."""
         state = status_lib.read_status(self.root)
+        if self.how.detach and self.how.backend is None:
+            raise UserError("--detach needs a scheduler, such as --backend=slurm: workers of this machine end with this command")
         if self.how.backend is not None and state.finished < len(state.cells):
             ended = self._scheduled(self.how.backend)
             if ended is None:
@@ -266,6 +274,12 @@ class Commands:
     def _only(self) -> tuple[str, ...]:
         """Returns the ids of the cells that are asked for; () for all."""
         ids = self._ids(self.how.only) if self.how.only else []
+        if ids and not gate.is_open(self.root, 1):
+            stage = {cell["id"]: cell["stage"] for cell in directory.open_study(self.root)["cells"]}
+            if later := [cell_id for cell_id in ids if stage[cell_id] > 0]:
+                raise UserError(
+                    f"cell {later[0]} is of the second stage, which the forecast opens when the first is finished: run that first"
+                )
         if self.how.max_cells is None:
             return tuple(ids)
         if self.how.max_cells < 1:

@@ -75,7 +75,13 @@ def estimates(how: Terms) -> Estimates:
 
 
 def least_hours(plan: Plan, how: Terms) -> float:
-    """Returns the hours of the whole plan at the least: each stage has its work to share out, and its longest cell to wait for."""
+    """Returns the hours of the whole plan at the least: each stage has its work to share out, and its longest cell to wait for.
+
+    Raises UserError for fewer devices at once than a cell needs.
+    """
+    largest = max(p.cell.devices for p in plan.planned)
+    if how.at_once is not None and how.at_once < largest:
+        raise UserError(f"--at-once={how.at_once:g}: a cell needs {largest} devices at once; give as many or more")
     at_once = how.at_once or max(p.cell.devices for p in plan.planned)
     total = 0.0
     for stage in sorted({p.cell.stage for p in plan.planned}):

@@ -22,7 +22,7 @@ from lm.study.study import Study
 class GridResults:
     """The verbs `forecast`, `fit` and `report` of the study in `root`, and what `all` does after the training."""
 
-    VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "retry", "status", "forecast", "fit", "report")
+    VERBS: ClassVar[tuple[str, ...]] = ("all", "plan", "run", "retry", "status", "forecast", "fit", "collect", "report")
     KIND: ClassVar[str] = "grid"
 
     study: Study

@@ -6,6 +6,7 @@ lease (lm.study.leases) until none is left, so a backend knows nothing of cells.
 
 import dataclasses
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,23 +15,25 @@ from typing import ClassVar, Literal, Optional, Protocol
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Kind:
-    """The cells that a worker takes: those of one stage that need one number of devices."""
+    """The cells that a worker takes: those of one stage that need one number of devices.
+
+    `only` is the hash of their ids, for workers that were asked for some cells alone.
+    """
 
     stage: int
     devices: int
+    only: str = ""
 
     @property
     def text(self) -> str:
-        """The kind in a job's name: s0.d8."""
-        return f"s{self.stage}.d{self.devices}"
+        """The kind in a job's name: s0.d8, or s0.d8.o1f2e3d4c."""
+        return f"s{self.stage}.d{self.devices}" + (f".o{self.only}" if self.only else "")
 
     @classmethod
     def parse(cls, text: str) -> Optional["Kind"]:
         """Returns the kind that `text` names; None when it names none."""
-        stage, _, devices = text.partition(".")
-        if not (stage[:1] == "s" and devices[:1] == "d" and stage[1:].isdecimal() and devices[1:].isdecimal()):
-            return None
-        return cls(int(stage[1:]), int(devices[1:]))
+        found = re.fullmatch(r"s(\d+)\.d(\d+)(?:\.o([0-9a-f]+))?", text)
+        return None if found is None else cls(int(found[1]), int(found[2]), found[3] or "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Request:
         count: the number of workers
         after: ids of jobs that must have ended before these start
         code: the folder of the snapshot that they import
-        seconds: the estimated time of all cells of the kind on one worker
+        seconds: the estimated time of one worker on a core here: an even share of the cells, and the longest at least
+        flops: the same of the FLOPs, for devices whose rate is known
         train: the training function MODULE:FUNCTION (default: the worker's)
         only: ids of the cells that they take (default: all of the kind)
     """
@@ -67,6 +71,7 @@ class Request:
     count: int
     code: pathlib.Path
     seconds: float
+    flops: float = 0.0
     after: tuple[str, ...] = ()
     train: Optional[str] = None
     only: tuple[str, ...] = ()

@@ -3,10 +3,13 @@
 They are a memory for people and for `status`, `logs` and `cancel`. What is live is asked of the scheduler, which is the one that knows.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import pathlib
+import secrets
 from typing import Any
 
 from launch.backend import Request
@@ -56,7 +59,13 @@ def next_number(root: pathlib.Path) -> int:
 
 
 def key(root: pathlib.Path) -> str:
-    """Returns the name of a study in a queue, lm-NAME-HASH: the hash is of what study.json plans, so every host that shares it agrees."""
-    study = directory.open_study(root)
-    planned = {"name": study["name"], "fingerprint": study["fingerprint"], "cells": [cell["id"] for cell in study["cells"]]}
-    return f"lm-{study['name']}-{directory.sha256([planned, root.resolve().name])[:8]}"
+    """Returns the name of a study in a queue, lm-NAME-RANDOM: its end is drawn once for each directory, and every host reads it there."""
+    path = root / FOLDER / "key"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_name(f".key.{os.getpid()}")
+        files.write_text(draft, secrets.token_hex(4))
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)  # unlike a rename, never replaces another process's
+        draft.unlink()
+    return f"lm-{directory.open_study(root)['name']}-{path.read_text(encoding='utf-8').strip()}"

@@ -38,6 +38,7 @@ def places(devices: int = 1, workers: Optional[int] = None) -> list[Place]:
         fitting = [_on_gpus(found[i : i + devices]) for i in range(0, len(found) - devices + 1, devices)]
         if not fitting:
             raise UserError(f"a cell needs {devices} GPUs and this machine shows {len(found)}: train it with --backend=slurm or kubernetes")
+        workers = workers and min(workers, len(fitting)) if devices > 1 else workers  # those of small cells were asked for
         return fitting[: _count(workers, len(fitting), f"{devices} of the {len(found)} GPUs that it shows" if devices > 1 else "a GPU")]
     if devices > 1:
         environment = {"JAX_NUM_CPU_DEVICES": str(devices)}
@@ -57,7 +58,9 @@ def gpus() -> list[str]:
         return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
     if shutil.which("nvidia-smi") is None:
         return []
-    asked = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False, timeout=60
+    )
     return asked.stdout.split() if asked.returncode == 0 else []
 
 

@@ -36,20 +36,21 @@ class Decision:
 def reconcile(left: Mapping[Kind, int], jobs: Sequence[Job], workers: int) -> Decision:
     """Decides what to submit and cancel.
 
-    Of each kind there are as many workers as cells are left, and at most `workers`. Running workers are never cancelled: they end when no
-    cell is left. Smaller cells are submitted first, so that a broken recipe shows early; a later stage waits for the jobs of those before.
+    Of each kind there are as many workers as cells are left, and at most `workers`. Cancelled are queued workers beyond the number of
+    cells, and no running ones: they end when no cell is left. Smaller cells are submitted first, so that a broken recipe shows early; a
+    later stage waits for the jobs of those before. Workers that were asked for other cells (`Kind.only`) are left alone.
 
     Args:
         left: the number of unfinished cells of each kind
         jobs: the live jobs of the study
         workers: the most workers of a kind at once
     """
-    wanted = {kind: min(count, workers) for kind, count in left.items()}
+    wanted, only = {kind: min(count, workers) for kind, count in left.items()}, {kind.only for kind in left} or {""}
     spare: list[str] = []
     live: dict[Kind, list[Job]] = {}
     for job in sorted(jobs, key=lambda job: (job.state != "running", job.id)):
         there = live.setdefault(job.kind, [])
-        if job.state == "queued" and len(there) >= wanted.get(job.kind, 0):
+        if job.state == "queued" and job.kind.only in only and len(there) >= left.get(job.kind, 0):
             spare.append(job.id)
         else:
             there.append(job)

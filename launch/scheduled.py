@@ -22,12 +22,13 @@ from lm.study import status as status_lib
 WORKERS = 8  # workers of a kind at once, where nobody says
 POLL_SECONDS = 15.0  # between looks at the queue: schedulers ask to be spared
 LAUNCHING = ("gates", "launch")
+SCRIPTS = ("the worker ended with status", "this node cannot queue", "slurmstepd: ", "srun: ")  # lines of a log that are not the worker's
 MAX_ROUNDS = 3  # submissions in a row that end without a result
 
 
-def kind_of(cell: dict[str, Any]) -> Kind:
-    """Returns the kind of workers that take a cell."""
-    return Kind(cell["stage"], cell.get("devices", 1))
+def kind_of(cell: dict[str, Any], only: Sequence[str] = ()) -> Kind:
+    """Returns the kind of workers that take a cell, of those that are asked for the cells `only` where it is given."""
+    return Kind(cell["stage"], cell.get("devices", 1), directory.sha256(sorted(only))[:8] if only else "")
 
 
 def left(state: status_lib.Status, only: Sequence[str] = ()) -> dict[Kind, list[dict[str, Any]]]:
@@ -35,7 +36,7 @@ def left(state: status_lib.Status, only: Sequence[str] = ()) -> dict[Kind, list[
     found: dict[Kind, list[dict[str, Any]]] = collections.defaultdict(list)
     for c in state.cells:
         if c.state not in records.FINISHED and (not only or c.cell["id"] in only):
-            found[kind_of(c.cell)].append(c.cell)
+            found[kind_of(c.cell, only)].append(c.cell)
     return dict(found)
 
 
@@ -77,20 +78,31 @@ def apply(
         submitted: dict[Kind, tuple[str, ...]] = {}
         for wish in now:
             before = tuple(job for kind, ids in submitted.items() if kind.stage < wish.kind.stage for job in ids)
-            seconds = sum(cell["seconds"] for cell in cells[wish.kind])
+            members = cells[wish.kind]
+            seconds, flops = _of_one_worker(members, workers)
             request = Request(
-                root, key, jobs.next_number(root), wish.kind, wish.count, snapshot.take(root), seconds,
+                root, key, jobs.next_number(root), wish.kind, wish.count, snapshot.take(root), seconds, flops,
                 after=(*wish.after, *before), train=train, only=tuple(only),
             )  # fmt: skip
+            if not lease.renew():
+                raise UserError(f"the scheduler was so slow that another process may submit workers of {root} as well: look at the queue")
             ids = backend.submit(request)
             jobs.record(request, backend, ids)
             submitted[wish.kind] = tuple(ids)
-            say(_done(wish, len(cells[wish.kind]), ids, backend.by_hand(root, request.number)))
+            say(_done(wish, len(members), ids, backend.by_hand(root, request.number)))
         if later and now:
             say(f"stage {later[0].kind.stage} follows when these workers have ended: the same command submits it then")
         return dataclasses.replace(decision, submit=now)
     finally:
         lease.give_back()
+        leases.tidy(lease)
+
+
+def _of_one_worker(cells: Sequence[dict[str, Any]], workers: int) -> tuple[float, float]:
+    """Returns what one of several workers has to do, in seconds and in FLOPs: an even share, and the largest cell at least."""
+    seconds, flops = [cell["seconds"] for cell in cells], [cell["flops"]["matmul_causal"] for cell in cells]
+    at_once = min(len(cells), workers)
+    return max(sum(seconds) / at_once, max(seconds)), max(sum(flops) / at_once, max(flops))
 
 
 def _in_order(decision: Decision, backend: Backend) -> tuple[tuple[Submit, ...], tuple[Submit, ...]]:
@@ -109,9 +121,7 @@ def _done(wish: Submit, cells: int, ids: Sequence[str], command: Optional[str]) 
 
 
 def _described(kind: Kind, count: int, cells: int) -> str:
-    size = "1 device" if kind.devices == 1 else f"{kind.devices} devices"
-    workers = "1 worker" if count == 1 else f"{count} workers"
-    return f"{workers} of {size} for the {counted(cells, 'cell')} of stage {kind.stage}"
+    return f"{counted(count, 'worker')} of {counted(kind.devices, 'device')} for {counted(cells, 'cell')} of stage {kind.stage}"
 
 
 def _listed(ids: Sequence[str]) -> str:
@@ -122,10 +132,8 @@ def live(root: pathlib.Path) -> list[tuple[Backend, Job]]:
     """Returns the live jobs of a study with their backends: every backend is asked that it was ever submitted to."""
     from launch import backends
 
-    key, asked = jobs.key(root), {}
-    for submission in jobs.read(root):
-        asked[submission.backend] = backends.of(submission.backend, submission.options)
-    return [(backend, job) for backend in asked.values() for job in backend.jobs(key)]
+    asked = {submission.backend: backends.of(submission.backend, submission.options) for submission in jobs.read(root)}
+    return [(backend, job) for backend in asked.values() for job in backend.jobs(jobs.key(root))]
 
 
 def watch(
@@ -146,12 +154,19 @@ def watch(
     study, known = directory.open_study(root), dict[str, status_lib.CellStatus]()
     state = status_lib.read_status(root, study, known)
     view.start(state)
-    rounds, finished = 0, state.finished
+    rounds, best, is_first = 0, (state.finished, state.flops_done), True
     try:
         while left(state, only):
-            decision = apply(root, backend, workers, say, train=train, only=only)
-            rounds = rounds + 1 if decision.submit and state.finished == finished else min(rounds, 1)
-            finished = state.finished
+            if (state.finished, state.flops_done) > best:
+                rounds, best = 0, (state.finished, state.flops_done)
+            try:
+                decision = apply(root, backend, workers, say, train=train, only=only)
+                rounds += bool(decision.submit)
+            except UserError as error:
+                if is_first:
+                    raise
+                say(f"not asked this time: {error}")  # a scheduler that is busy, or another process that submits, may be over soon
+            is_first = False
             if rounds > MAX_ROUNDS:
                 raise UserError(f"workers ended {MAX_ROUNDS} times without a result: {last_words(root, backend)}")
             time.sleep(poll)
@@ -169,7 +184,8 @@ def last_words(root: pathlib.Path, backend: Backend) -> str:
         path = backend.log(root, job)
         if path is not None and path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return f"{lines[-1] if lines else 'no output'} ({path})"
+            said = [line for line in lines if not line.startswith(SCRIPTS)]
+            return f"{said[-1] if said else 'no output'} ({path})"
     return "their logs are with the scheduler"
 
 
@@ -181,6 +197,6 @@ def queue_words(queue: Sequence[Job]) -> str:
         waiting = [job for job in of_kind if job.state == "queued"]
         reasons = ", ".join(sorted({job.reason for job in waiting if job.reason}))
         said = f"{len(of_kind) - len(waiting)} running, {len(waiting)} queued" + (f" ({reasons})" if reasons else "")
-        size = "1 device" if kind.devices == 1 else f"{kind.devices} devices"
-        lines.append(f"workers of stage {kind.stage} on {size}: {said}")
+        some = " for some cells alone" if kind.only else ""
+        lines.append(f"workers of stage {kind.stage} on {counted(kind.devices, 'device')}{some}: {said}")
     return "\n".join(lines)

@@ -20,9 +20,13 @@ from typing import Any, ClassVar, Optional
 from launch import jobs
 from launch.backend import Job, Kind, Request
 from lm.errors import UserError
+from lm.preflight.topologies import CHIPS
+from lm.study import directory
 
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SUSPENDED", "STOPPED", "SPECIAL_EXIT")
-RUNNING = ("RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT")
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+RUNNING = ("RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED")  # these hold a cell
+HELD = ("REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+MFU = 0.25  # assumed for time limits; `plan --device` states costs at a more hopeful one
 LEAST_MINUTES = 30  # shortest time limit, so that a queue is not filled with jobs of seconds
 GAIN = 2.0  # time limit over the estimated time
 TIMEOUT = 60.0  # seconds for a command to answer
@@ -85,7 +89,9 @@ class Slurm:
             job, state, name, reason = line.split("|", 3)
             kind = Kind.parse(name.removeprefix(f"{key}.")) if name.startswith(f"{key}.") else None
             if kind is not None and state in (*WAITING, *RUNNING):
-                found.append(Job(job, kind, "running" if state in RUNNING else "queued", "" if reason == "None" else reason))
+                is_held = state in HELD or "held" in reason.lower()
+                said = f"{reason}: it waits until `scontrol release {job}`" if is_held else "" if reason == "None" else reason
+                found.append(Job(job, kind, "running" if state in RUNNING else "queued", said))
         return found
 
     def submit(self, request: Request) -> list[str]:
@@ -121,7 +127,8 @@ class Slurm:
         output = (request.root / jobs.FOLDER).resolve() / f"{request.number:06d}-%A_%a.log"
         flags = [f"--job-name={request.name}", f"--array=0-{request.count - 1}", "--requeue", f"--output={output}", "--open-mode=append"]
         flags += [f"--nodes={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={devices * self.cpus_per_device}"]
-        flags += [f"--signal=B:USR1@{self.notice}", f"--time={self.time or self._time(request)}", f"--chdir={os.getcwd()}"]
+        flags += [f"--signal=B:USR1@{self.notice}", f"--chdir={os.getcwd()}"]
+        flags += [f"--time={limit}"] if (limit := self.time or self._time(request)) else []
         if self.gpus is not None:
             flags.append(f"--gpus-per-node={devices}" if self.gpus == "any" else f"--gpus-per-node={self.gpus}:{devices}")
         for name in ("partition", "account", "qos", "constraint", "mem", "nice"):
@@ -132,8 +139,17 @@ class Slurm:
         return flags + shlex.split(self.sbatch or "")
 
     def _time(self, request: Request) -> str:
-        """Returns the time limit in minutes that the plan's estimate asks for; a worker that needs more is queued again."""
-        minutes = max(LEAST_MINUTES, math.ceil(GAIN * request.seconds / request.count / 60))
+        """Returns the time limit in minutes that the plan's estimate asks for; a worker that needs more is queued again.
+
+        GPUs whose rate is not known get the partition's limit: "".
+        """
+        seconds = request.seconds
+        if self.gpus is not None:
+            chip = CHIPS.get(self.gpus)
+            if chip is None:
+                return ""
+            seconds = request.flops / (request.kind.devices * chip.flops * MFU)
+        minutes = max(LEAST_MINUTES, math.ceil(GAIN * seconds / 60))
         wanted = self.partition.split(",") if self.partition else ()
         limits = [limit for name, limit in _partitions().items() if (name in wanted if wanted else name.endswith("*"))]
         return str(min([minutes, *(limit for limit in limits if limit is not None)]))
@@ -143,18 +159,21 @@ class Slurm:
         nodes = math.ceil(request.kind.devices / self.devices_per_node)
         command = request.command(self.python or sys.executable)
         if nodes > 1 or self.container:
-            image = [f"--container-image={self.container}", f"--container-mounts={request.root.resolve()}"] if self.container else []
-            command = ["srun", "--kill-on-bad-exit=0", *image, *command]
-        paths = [str(request.code), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+            mounts = dict.fromkeys(map(str, (request.root.resolve(), directory.data_dir(request.root), pathlib.Path.cwd())))
+            image = [f"--container-image={self.container}", f"--container-mounts={','.join(mounts)}"] if self.container else []
+            per_task = request.kind.devices // nodes * self.cpus_per_device  # srun does not take it from sbatch
+            command = ["srun", "--kill-on-bad-exit=0", f"--cpus-per-task={per_task}", *image, *command]
+        # The snapshot comes first, and the present directory last: `python -m` would put it before all, and with it an edited checkout.
+        paths = [str(request.code), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), os.getcwd()]
         log = (request.root / jobs.FOLDER).resolve() / f"{request.number:06d}-"
         cores = [] if self.gpus is not None else [f"export JAX_NUM_CPU_DEVICES={request.kind.devices // nodes}"]
         lines = [
             "#!/bin/bash",
             f"# Workers of {request.root}, for the cells of stage {request.kind.stage} on {request.kind.devices} devices.",
-            f"export PYTHONPATH={shlex.quote(os.pathsep.join(paths))} PYTHONUNBUFFERED=1",
+            f"export PYTHONPATH={shlex.quote(os.pathsep.join(paths))} PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1",
             f"export LM_LOG={shlex.quote(str(log))}${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}.log",
             *cores,
-            *([self.environment] if self.environment else []),
+            *(["set -e", self.environment, "set +e"] if self.environment else []),
             SCRIPT.format(command=shlex.join(command)),
         ]
         return "\n".join(lines)

@@ -43,6 +43,12 @@ def test_the_wall_time_is_bounded_by_work_and_by_the_longest_cell(made):
     assert cost.least_hours(made, dataclasses.replace(how, at_once=10_000)) == pytest.approx(sum(longest), rel=1e-12)
 
 
+def test_fewer_devices_at_once_than_a_cell_needs_are_refused():
+    split = _made(execution=Tiers((Tier(1e12, MeshConfig(fsdp=8)),)))
+    with pytest.raises(UserError, match="8 devices"):
+        cost.least_hours(split, cost.terms("gpu:h100", at_once=4))
+
+
 def test_a_mesh_divides_the_memory_and_what_fits_no_device_is_refused(made):
     """Weights, gradients and moments (16 bytes a parameter in float32) are split over fsdp; a chip a millionth as large holds nothing."""
     split = _made(execution=Tiers((Tier(1e12, MeshConfig(fsdp=4), ExecutionConfig()),)))

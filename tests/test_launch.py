@@ -174,6 +174,10 @@ def test_each_worker_has_gpus_of_its_own_and_a_large_cell_several(monkeypatch):
     assert all("--cores" not in flag for place in places.places() for flag in place.flags)
     with pytest.raises(UserError, match="8 GPUs"):
         places.places(8)
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places.places(2, 4)] == [
+        "0,1",
+        "2,GPU-3",
+    ]  # 4 were asked for small cells
     with pytest.raises(UserError, match="--workers=5"):
         places.places(1, 5)
     for name, value in (("JAX_PLATFORMS", "cpu"), ("CUDA_VISIBLE_DEVICES", "")):

@@ -1,10 +1,12 @@
 """Workers of a scheduler: what is missing is submitted once, whoever asks and however often, and no cell is lost or counted twice."""
 
 import dataclasses
+import io
 import itertools
 import json
 import pathlib
 import random
+import types
 from typing import ClassVar
 
 import fake_train
@@ -14,6 +16,7 @@ import small_study
 from launch import jobs, scheduled, snapshot
 from launch.backend import Job, Kind
 from launch.reconcile import reconcile
+from launch.view import View
 from lm.errors import UserError
 from lm.study import directory, gate, leases, records, states, worker
 from lm.study import status as status_lib
@@ -66,7 +69,7 @@ def _silent(line):
     del line
 
 
-SMALL, LARGE, LATER = Kind(0, 1), Kind(0, 8), Kind(1, 1)
+SMALL, LARGE, LATER, SOME = Kind(0, 1), Kind(0, 8), Kind(1, 1), Kind(0, 1, "abc123")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,9 @@ SMALL, LARGE, LATER = Kind(0, 1), Kind(0, 8), Kind(1, 1)
         ({SMALL: 3}, [], {SMALL: 3}, 0),
         ({SMALL: 30}, [(SMALL, "running"), (SMALL, "queued")], {SMALL: 2}, 0),
         ({SMALL: 1}, [(SMALL, "running"), (SMALL, "queued"), (SMALL, "queued")], {}, 2),
+        ({SMALL: 30}, [(SMALL, "queued")] * 9, {}, 0),  # another process asked for more workers
+        ({SOME: 1}, [(SMALL, "queued")] * 9, {SOME: 1}, 0),  # asked for some cells alone, the others' workers stay
+        ({SMALL: 30}, [(SOME, "queued")], {SMALL: 4}, 0),
         ({}, [(SMALL, "running"), (LARGE, "queued")], {}, 1),  # what runs ends by itself
         ({SMALL: 2, LARGE: 1, LATER: 9}, [], {SMALL: 2, LARGE: 1, LATER: 4}, 0),
     ],
@@ -105,6 +111,44 @@ def test_a_later_stage_waits_for_the_jobs_before_it(root):
     assert f"--stage={first.kind.stage}" in first.command()
 
 
+def test_kinds_are_read_back_from_the_names_of_jobs():
+    for kind in (SMALL, LARGE, SOME):
+        assert Kind.parse(kind.text) == kind
+    assert all(Kind.parse(text) is None for text in ("s0", "s0.d", "s0.d1.x", "x0.d1"))
+
+
+def test_workers_that_end_again_and_again_end_the_watch(root, monkeypatch):
+    """Also where each round is seen to live for a while; a scheduler that is busy once does not."""
+    scheduler, asked = Memory(), []
+
+    def poll(seconds):
+        asked.append(seconds)
+        if len(asked) % 2:
+            scheduler.queue.clear()  # every job dies after one look
+
+    monkeypatch.setattr(scheduled, "time", types.SimpleNamespace(sleep=poll))
+    with pytest.raises(UserError, match="without a result"):
+        scheduled.watch(root, scheduler, 1, View(io.StringIO()), _silent)
+    assert len(scheduler.requests) <= 2 * (scheduled.MAX_ROUNDS + 1)
+
+    said, busy = [], iter([False, True, False, False])
+
+    def jobs_of(key):
+        if next(busy):
+            raise UserError("squeue did not answer")
+        return []
+
+    def train(seconds):
+        worker.work(root, fake_train.train, log=_silent)
+        gate.write_forecast(root, {}, [])
+
+    monkeypatch.setattr(scheduled, "time", types.SimpleNamespace(sleep=train))
+    monkeypatch.setattr(Memory, "jobs", lambda self, key: jobs_of(key))
+    state = scheduled.watch(root, Memory(), 1, View(io.StringIO()), said.append)
+    assert state.count("completed") == len(state.cells)
+    assert any("did not answer" in line for line in said)
+
+
 def test_two_processes_do_not_submit_at_once(root):
     assert leases.claim_folder(root.joinpath(*scheduled.LAUNCHING))
     with pytest.raises(UserError, match="another process"):
@@ -113,10 +157,13 @@ def test_two_processes_do_not_submit_at_once(root):
 
 def test_what_is_submitted_is_written_down_and_names_the_study(tmp_path):
     small_study.planned(tmp_path / "s")
+    assert not scheduled.live(tmp_path / "s")
     key = jobs.key(tmp_path / "s")
     assert key.startswith("lm-small-")
+    assert jobs.key(tmp_path / "s") == key
+    small_study.planned(tmp_path / "t")
+    assert jobs.key(tmp_path / "t") != key  # the same plan in another directory has jobs of its own
     assert jobs.next_number(tmp_path / "s") == 1
-    (tmp_path / "s" / "jobs").mkdir()
     (tmp_path / "s" / "jobs" / "000001.json").write_text('{"torn')
     with pytest.raises(UserError, match="000001"):
         jobs.read(tmp_path / "s")

@@ -10,8 +10,9 @@ import small_study
 
 from launch import jobs
 from launch.backend import Job, Kind, Request
-from launch.slurm import Slurm
+from launch.slurm import MFU, Slurm
 from lm.errors import UserError
+from lm.preflight.topologies import CHIPS
 
 QUEUE = """\
 12_0|RUNNING|{key}.s0.d1|None
@@ -51,7 +52,7 @@ def _request(root, kind=Kind(0, 1), **changes):
         "kind": kind,
         "count": 3,
         "code": root / "code" / "abc",
-        "seconds": 6 * 3600.0,
+        "seconds": 2 * 3600.0,
     }
     return Request(**(fields | changes))
 
@@ -63,14 +64,15 @@ def _flags(asked):
 
 def test_one_array_holds_all_workers_of_a_kind(asked, root):
     backend = Slurm(partition="main", account="us", gpus="h100", mem="64G", sbatch="--exclusive --comment='a b'")
-    assert backend.submit(_request(root, Kind(1, 4), after=("5_0", "5_1", "6_0"))) == ["77_0", "77_1", "77_2"]
+    flops = 2 * 3600 * 4 * CHIPS["h100"].flops * MFU
+    assert backend.submit(_request(root, Kind(1, 4), flops=flops, after=("5_0", "5_1", "6_0"))) == ["77_0", "77_1", "77_2"]
     flags = _flags(asked)
     wanted = {
         "--array": "0-2", "--nodes": "1", "--gpus-per-node": "h100:4", "--cpus-per-task": "4", "--partition": "main", "--account": "us",
         "--mem": "64G", "--dependency": "afterany:5:6", "--job-name": f"{jobs.key(root)}.s1.d4", "--exclusive": "", "--comment": "a b",
         "--time": "240", "--signal": "B:USR1@120",
     }  # fmt: skip
-    assert {name: flags[name] for name in wanted} == wanted  # twice the estimate of a third of the work
+    assert {name: flags[name] for name in wanted} == wanted  # twice the estimate of a worker
     script = (root / "jobs" / "000001.sh").read_text()
     assert "srun" not in script
     assert "JAX_NUM_CPU_DEVICES" not in script
@@ -82,7 +84,9 @@ def test_a_cell_of_more_devices_than_a_node_has_takes_several(asked, root):
     Slurm(gpus="any", environment="module load cuda").submit(_request(root, Kind(0, 16)))
     assert (_flags(asked)["--nodes"], _flags(asked)["--gpus-per-node"]) == ("2", "8")
     script = (root / "jobs" / "000001.sh").read_text()
-    assert "srun --kill-on-bad-exit=0" in script
+    assert "srun --kill-on-bad-exit=0 --cpus-per-task=8" in script
+    assert "PYTHONSAFEPATH=1" in script  # else the present directory would come before the snapshot
+    assert "--time" not in _flags(asked)  # of GPUs whose rate is not known
     assert script.index("module load cuda") < script.index("srun")
     with pytest.raises(UserError, match="--devices-per-node"):
         Slurm().submit(_request(root, Kind(0, 9), number=2))

@@ -21,7 +21,7 @@ from lm import config as config_lib
 from lm import files
 from lm.errors import UserError, require_local
 from lm.study.plan import Plan, Planned
-from lm.study.records import CLAIMS, is_finished
+from lm.study.records import CLAIMS, read
 from lm.study.rows import read_json, read_study
 from lm.train import made_by
 from lm.train.config import RunConfig
@@ -62,14 +62,14 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
 
 
 def _write_cells(plan: Plan, root: pathlib.Path) -> None:
-    """Writes the configurations of cells that are not there, or whose runs are to be carried out in another way and have not ended."""
+    """Writes the configurations of cells that are not there, or that are to be carried out in another way and have not ended well."""
 
     def write_cell(planned: Planned) -> None:
         folder = root / "cells" / planned.id
         path, config = folder / "config.json", config_lib.to_dict(planned.cell.config)
         if not path.exists():
             (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
-        elif _is_same(path, config, planned.id, plan.fingerprint) or is_finished(folder):
+        elif _is_same(path, config, planned.id, plan.fingerprint) or read(folder).get("status") in ("completed", "diverged"):
             return
         files.write_json(path, config)
 
@@ -105,6 +105,13 @@ def open_study(root: pathlib.Path) -> dict[str, Any]:
     return study
 
 
+def data_dir(root: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of a study's prepared data, wherever the study's directory is a link to."""
+    stored = open_study(root)["data_dir"]
+    places = [pathlib.Path(os.path.normpath(place / stored)) for place in (root.resolve(), root.absolute())]
+    return next((place for place in places if place.is_dir()), places[0])  # directories before version 0.7 count from the link
+
+
 def sha256(value: Any) -> str:
     """Returns the hash of a JSON value, which does not depend on the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
@@ -119,7 +126,7 @@ def _content(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str
         "definition": study.definition(),
         "fingerprint": plan.fingerprint,
         "data": plan.data,
-        "data_dir": os.path.relpath(data_dir, root),
+        "data_dir": os.path.relpath(data_dir.resolve(), root.resolve()),
         "revision": git_revision(),
         "cells": [planned.to_json() for planned in plan.planned],
     }

@@ -189,6 +189,14 @@ def log_of(cell: pathlib.Path, epoch: int) -> Optional[pathlib.Path]:
         return None
 
 
+def tidy(lease: Lease) -> None:
+    """Removes the claims before a lease's. For what is claimed again and again, and whose past nobody asks about."""
+    for epoch in _claimed(lease.cell):
+        if epoch < lease.epoch:
+            _claim(lease.cell, epoch).unlink(missing_ok=True)
+            (lease.cell / LOGS / _claim(lease.cell, epoch).name).unlink(missing_ok=True)
+
+
 def clear_stale(study_dir: pathlib.Path, cell_ids: list[str]) -> int:
     """Gives back the claims of this machine's processes that are gone, and returns how many there were."""
     freed = 0
@@ -199,6 +207,28 @@ def clear_stale(study_dir: pathlib.Path, cell_ids: list[str]) -> int:
             _empty(path)
             freed += 1
     return freed
+
+
+def give_back_of_job(study_dir: pathlib.Path, cell_ids: list[str], job: str) -> int:
+    """Gives back the claims of a job that is started again, and returns how many there were. What ended it was no fault of a cell."""
+    freed = 0
+    for cell in (study_dir / "cells" / cell_id for cell_id in cell_ids):
+        path = _claim(cell, newest(cell))
+        if (_owner(path) or {}).get("job") == job:
+            _empty(path)
+            freed += 1
+    return freed
+
+
+def may_fall_free(study_dir: pathlib.Path, cell_ids: list[str], idle_seconds: float) -> bool:
+    """Says whether a cell may be held by a machine that is lost: its heartbeat is late, or was not looked at for long enough to tell."""
+    for cell in (study_dir / "cells" / cell_id for cell_id in cell_ids):
+        last = newest(cell)
+        owner = _holder(cell, last)
+        is_elsewhere = owner is not None and not machine.is_here(owner)
+        if is_elsewhere and (idle_seconds < 2.5 * HEARTBEAT_SECONDS or _age(cell, last) > 1.5 * HEARTBEAT_SECONDS):
+            return True
+    return False
 
 
 def silent(study_dir: pathlib.Path, cell_ids: list[str]) -> set[int]:

@@ -34,8 +34,9 @@ def identity() -> dict[str, str]:
 
 
 def process() -> dict[str, Any]:
-    """Returns what identifies this process: its machine, its number, and when it was born."""
-    return identity() | {"pid": os.getpid(), "born": born(os.getpid())}
+    """Returns what identifies this process: its machine, its number, and when it was born; the scheduler's job that it is of, if any."""
+    job = {"job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
+    return identity() | {"pid": os.getpid(), "born": born(os.getpid())} | job
 
 
 def is_gone(owner: dict[str, Any]) -> bool:

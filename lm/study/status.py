@@ -75,7 +75,7 @@ def read_status(
     Args:
         root: the study's directory
         study: the content of study.json, if it is read already
-        known: keeps finished cells between calls: while workers train they do not change
+        known: keeps completed cells between calls: nothing changes them, while a user may take up others again
         on_their_way: the (stage, devices) of cells that workers in a scheduler's queue will come to
     """
     study = study or directory.open_study(root)
@@ -83,7 +83,7 @@ def read_status(
     states = []
     for cell in study["cells"]:
         state = known.get(cell["id"]) or _cell_status(root, cell, (cell["stage"], cell.get("devices", 1)) in on_their_way)
-        if state.state in records.FINISHED:
+        if state.state == "completed":
             known[cell["id"]] = state
         states.append(state)
     return Status(tuple(states), (root / "forecast.json").exists())

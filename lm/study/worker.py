@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
-from lm import distributed
+from lm import distributed, peers
 from lm.errors import Parser, UserError, counted, run_cli
 from lm.scaling import compile_cache
 from lm.study import directory, gate, leases, machine, records
@@ -129,24 +129,28 @@ def work(
     finished: set[str] = set()
     shape_key, trained = None, 0
     lease: Optional[leases.Lease] = None
+    idle_since: Optional[float] = None
 
     def choose() -> Optional[str]:
         """Takes a cell and returns its id: "" while there may be one later, None at the end."""
-        nonlocal lease
+        nonlocal lease, idle_since
         cells = pending(root, study, finished, wanted)
         free = order(root, cells, shape_key, is_first=not finished and not trained)
         lease = next(filter(None, (leases.claim(root, cell["id"]) for cell in free)), None)
         if lease is not None:
+            idle_since = None
             return lease.cell.name
+        idle_since = idle_since or time.monotonic()
         opened = between is not None and _open_next_stage(root, study, between)
-        return "" if opened or (follow and len(finished) < len(mine)) else None
+        waits = opened or (follow and len(finished) < len(mine))
+        return "" if waits or leases.may_fall_free(root, [cell["id"] for cell in cells], time.monotonic() - idle_since) else None
 
     while (chosen := distributed.first(choose)) is not None:
         if chosen:
             cell = next(cell for cell in mine if cell["id"] == chosen)
             run_cell(root, study, cell, lease, train, log)
             shape_key, trained = cell["shape_key"], trained + 1
-        elif follow:
+        else:
             time.sleep(POLL_SECONDS)
     return trained
 
@@ -199,8 +203,9 @@ def run_cell(
     except (leases.Lost, UserError, OSError, KeyboardInterrupt, SystemExit) as error:
         if not isinstance(error, leases.Lost) and not lease.is_lost():
             raise  # a fault of the disk, the data or the installation, or a signal
-        error_of_cell = "it was taken or cancelled, or this worker had no heartbeat for too long"
-        log(f"cell {cell['id']} is left to another worker: {error_of_cell}")
+        log(f"cell {cell['id']} is left to another worker: it was taken or cancelled, or this one had no heartbeat for too long")
+        if distributed.count() > 1:  # the others have left the cell and are at its end: all begin again together
+            raise SystemExit(peers.LOST) from error
     finally:
         if signals.current is not None:
             signals.current.go_on()
@@ -234,6 +239,7 @@ def _trained(
         nonlocal refusal
         path = lease.cell / "config.json"
         if not path.exists():
+            lease.begin()  # which keeps what an earlier worker saved
             refusal = f"{path} is missing: `python -m experiments {study['name']} retry` writes it and trains the cell"
             return None
         if config_lib.identity(_config(root, cell), fingerprint=study["fingerprint"]) != cell["id"]:
@@ -351,7 +357,7 @@ def end_with(parent: int) -> None:
 def load_train(name: str, root: pathlib.Path) -> Train:
     """Imports the training function "MODULE:FUNCTION" and gives its runs the study's folder of data."""
     function = _loaded(name, "the training function")
-    data_dir = os.path.normpath(root / directory.open_study(root)["data_dir"])
+    data_dir = directory.data_dir(root)
 
     def train(config: RunConfig, workdir: pathlib.Path) -> Any:
         return function(dataclasses.replace(config, data_dir=str(data_dir)), workdir)
@@ -412,6 +418,8 @@ def main(argv: Optional[list[str]] = None) -> int:
         stop.last_acts.append(leases.give_back_all)
         if args.parent is not None:
             end_with(args.parent)
+        if distributed.is_first() and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+            leases.give_back_of_job(args.study_dir, [cell["id"] for cell in study["cells"]], os.environ.get("SLURM_JOB_ID", ""))
         count = work(
             args.study_dir,
             load_train(args.train, args.study_dir),

@@ -233,3 +233,33 @@ def test_a_claim_that_the_system_cannot_read_is_one_line(root, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(UserError, match=r"claims/000001.*Input/output"):
         leases.claim(root, CELLS[0])
+
+
+def test_a_cell_of_a_lost_machine_is_waited_for_and_that_of_a_living_one_is_not(root):
+    """Whoever finds nothing free looks for a while whether those who hold the last cells still beat."""
+    path = _forge(root, host="elsewhere")
+    assert leases.may_fall_free(root, CELLS, 0.0)
+    assert not leases.may_fall_free(root, CELLS, 3 * leases.HEARTBEAT_SECONDS)
+    os.utime(path, (0, time.time() - 2 * leases.HEARTBEAT_SECONDS))
+    assert leases.may_fall_free(root, CELLS, 3 * leases.HEARTBEAT_SECONDS)
+    os.utime(path, (0, time.time() - leases.STALE_SECONDS - 1))
+    assert not leases.may_fall_free(root, CELLS, 0.0)  # it is free
+    assert leases.claim(root, "cell00")
+    assert not leases.may_fall_free(root, CELLS, 0.0)  # of this machine it is known who lives
+
+
+def test_a_job_that_is_started_again_gives_its_cells_back_and_no_death_is_counted(root):
+    for epoch in (1, 2, 3, 4):
+        _forge(root, epoch, host="elsewhere", job="77")
+        assert leases.give_back_of_job(root, CELLS, "78") == 0
+        assert leases.give_back_of_job(root, CELLS, "77") == 1
+    assert leases.claim(root, "cell00").deaths == 0
+
+
+def test_what_is_claimed_again_and_again_keeps_one_claim(root):
+    for epoch in range(1, 5):
+        lease = leases.claim(root, "cell00")
+        assert lease.epoch == epoch
+        lease.give_back()
+        leases.tidy(lease)
+        assert len(list((root / "cells" / "cell00" / "claims").iterdir())) == 1

@@ -98,11 +98,26 @@ def test_large_models_have_a_mesh_of_their_own_and_stay_the_same_runs(tmp_path):
     root = tmp_path / "s"
     directory.write(plan.make(plain, small_study.DATA), root, tmp_path / "data")
     large = [cell["id"] for cell in directory.open_study(root)["cells"] if cell["shape"]["d_model"] == sizes[-1]]
-    ended = root / "cells" / large[0]
+    ended, failed = (root / "cells" / cell_id for cell_id in large[:2])
     before = (ended / "config.json").read_text()
     files.write_json(ended / "run.json", records.sealed({"status": "completed"}, 1))
+    files.write_json(
+        failed / "run.json", records.sealed({"status": "failed", "reason": "no memory"}, 1)
+    )  # the advice is to change the mesh
     directory.write(plan.make(split, small_study.DATA), root, tmp_path / "data")
     assert {cell["id"] for cell in directory.open_study(root)["cells"] if cell["devices"] == 2} == set(large)
     meshes = {cell_id: json.loads((root / "cells" / cell_id / "config.json").read_text())["mesh"]["fsdp"] for cell_id in large[1:]}
     assert set(meshes.values()) == {2}
     assert (ended / "config.json").read_text() == before
+
+
+def test_the_data_are_found_where_the_directory_of_studies_is_a_link(tmp_path):
+    (tmp_path / "scratch" / "deep").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch" / "deep")
+    root = tmp_path / "runs" / "s"
+    directory.write(plan.make(small_study.small(), small_study.DATA), root, tmp_path / "data")
+    assert directory.data_dir(root) == directory.data_dir(root.resolve()) == (tmp_path / "data").resolve()
+    old = directory.open_study(root) | {"data_dir": "../../data"}  # as versions before 0.7 wrote it, from the link
+    files.write_json(root / "study.json", old)
+    assert directory.data_dir(root).resolve() == (tmp_path / "data").resolve()
