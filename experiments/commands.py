@@ -22,8 +22,8 @@ from launch.local import LocalWorkers
 from launch.view import View
 from lm import files
 from lm.analysis import collect
+from lm.data import corpora, round_trip
 from lm.data import info as data_info
-from lm.data import round_trip
 from lm.errors import UserError, counted, nearest
 from lm.preflight.topologies import Topology
 from lm.scaling.settings import AnalysisSettings
@@ -34,6 +34,7 @@ from lm.study.rows import read_rows
 from lm.study.study import Study
 
 FOLDER = pathlib.Path(__file__).parent
+NO_JOB = "no scheduler holds a job of this study; workers of a machine end with the command that started them (Ctrl-C)"
 AnyStudy = Union[Study, Comparison]
 
 
@@ -111,7 +112,7 @@ class Commands:
         if verb == "status":
             return self._status(as_json=as_json, watch=follow)
         if verb == "plan":
-            made = self._plan()
+            made = self._plan(verb)
             if self.how.calibrate:
                 speed = calibrate.measure(made.planned, self.study.speed, self.data_dir, self._say)
                 made = plan.make(dataclasses.replace(self.study, speed=speed), made.data)
@@ -134,7 +135,7 @@ class Commands:
                 self._say(words)
             self._say(f"planned in {self.root}")
             return 0 if self.topology is None else self._preflight(made, self.topology)
-        self._write(self._plan())  # the directory has to be of the study as it is defined now
+        self._write(self._plan(verb))  # the directory has to be of the study as it is defined now
         if verb == "retry" and not self._reset(from_start, cells):
             return 0
         failed = self._run() if verb in ("all", "run", "retry") else 0
@@ -183,13 +184,22 @@ class Commands:
     def _say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
 
-    def _plan(self) -> plan.Plan:
-        """Plans the study on prepared data; prepares the data first when they are missing."""
+    def _plan(self, verb: str) -> plan.Plan:
+        """Plans the study on prepared data; prepares the data first when they are missing, and refuses text that has changed since.
+
+        What follows the training needs no text: there the study is planned on the record of the data in its directory.
+        """
         if self.without_data:
             return plan.make(self.study, plan.assumed_data())
+        if (self.root / "study.json").exists() and verb != "plan":
+            stored = directory.open_study(self.root)["data"]
+            state = status_lib.read_status(self.root)
+            if verb in ("forecast", "fit", "report") or state.finished == len(state.cells):
+                return plan.make(self.study, stored)
         config, data_dir = self.study.base.data, str(self.data_dir)
         data = data_info.info(config, data_dir)
-        if data is None or not round_trip.is_measured(data):
+        found = [corpora.require_unchanged(component, data_dir) for component in config.components] if data is not None else []
+        if data is None or not all(found) or not round_trip.is_measured(data):
             self._say(f"preparing the data in {self.data_dir} (once)")
             from lm.data import pipeline
 
@@ -254,7 +264,7 @@ class Commands:
         ended = sum(row.completed for row in rows)
         self._say(f"wrote {table_csv} and {table_csv.with_suffix('.parquet').name} beside it: {len(rows)} runs, {ended} of them completed")
         if isinstance(self.study, Study):
-            fit = ["python", "-m", "lm.scaling", "fit", str(table_csv), "--run=run", "--seed-column=seed", "--budget=budget"]
+            fit = ["python", "-m", "lm.scaling", "fit", str(table_csv), "--flops=C", "--run=run", "--seed-column=seed", "--budget=budget"]
             self._say(f"fit it: {shlex.join([*fit, '--where=role!=bracket'])}")
         return 0
 
@@ -309,7 +319,7 @@ class Commands:
         found = scheduled.live(self.root)
         for backend in {backend.NAME: backend for backend, _ in found}.values():
             backend.cancel([job.id for other, job in found if other.NAME == backend.NAME])
-        self._say(f"{counted(len(found), 'job')} cancelled; their cells are free" if found else "no scheduler holds a job of this study")
+        self._say(f"{counted(len(found), 'job')} cancelled; their cells are free" if found else NO_JOB)
         return 0
 
     def _logs(self, named: Sequence[str], follow: bool) -> int:

@@ -15,6 +15,7 @@ from lm.data import pipeline, round_trip
 from lm.data.config import DataConfig
 from lm.data.stream import TrainStream
 from lm.describe import describe
+from lm.errors import UserError
 from lm.evals.evaluator import make_evaluator
 from lm.init_from import find, require_tokenizer, unopened
 from lm.model.flops import ledger
@@ -42,6 +43,7 @@ def train_run(
     log: Optional[Log] = None,
     table: bool = False,
     fall_back: Optional[FallBack] = None,
+    planned: Optional[str] = None,
     retry: bool = False,
 ) -> record.Record:
     """Trains a run in `workdir`, or continues it.
@@ -53,6 +55,7 @@ def train_run(
       profile: the steps [a, b) of which a profiler trace is written.
       log: the function that prints a line (default: silent).
       table: whether to print the parameters before the first step.
+      planned: the id that the run has to have, which differs where the data are others (default: any).
       fall_back: what to do where the newest checkpoint is not sound (lm.train.checkpoint.restore); None refuses.
       retry: whether to train a diverged run on from its newest checkpoint.
 
@@ -80,6 +83,11 @@ def train_run(
         say(unsaid)
     first_weights = record.first_weights(before, source)
     facts = facts_of(config, data, first_weights)
+    if planned not in (None, facts.id):
+        raise UserError(
+            f"the data have changed since the study was planned: cell {planned} would become run {facts.id}; restore the data, or plan the"
+            " study in another directory with --dir"
+        )
     if before and before["id"] == facts.id and before["status"] in ("completed", "diverged"):
         if before["status"] == "completed" or not retry:
             say(f"{workdir} holds this run, {before['status']}: nothing to do{again(before)}")
@@ -104,8 +112,8 @@ def again(before: record.Record) -> str:
 
 
 def train_cell(config: RunConfig, workdir: Path) -> record.Record:
-    """Trains a cell of a study. Beside damaged checkpoints it goes on from an older one, or from the start: the results are the same."""
-    return train_run(config, workdir, fall_back="nothing")
+    """Trains a cell of a study in cells/ID/epoch-N. Beside damaged checkpoints it goes on from an older one, or from its start."""
+    return train_run(config, workdir, fall_back="nothing", planned=Path(workdir).parent.name)
 
 
 def facts_of(config: RunConfig, data: pipeline.Data, first_weights: Mapping[str, str]) -> record.Facts:

@@ -347,3 +347,22 @@ def test_the_table_of_all_runs_is_what_the_fits_of_the_study_read(study, monkeyp
         ):
             assert [float(cell) for cell in raw.columns[column]] == pytest.approx(list(values), rel=1e-15)
         assert len(raw) < sum(row.completed for row in rows) < len(rows)
+
+
+def test_plans_are_of_the_text_as_it_is_and_results_need_none(study, monkeypatch):
+    """Text that was changed after it was prepared is refused before anything is planned on it; a fit reads what the runs recorded."""
+
+    def changed(component, data_dir):
+        raise UserError("a.txt has changed since its corpus was prepared")
+
+    study.do("run")
+    monkeypatch.setattr(commands.corpora, "require_unchanged", changed)
+    monkeypatch.setattr(commands.data_info, "info", lambda config, data_dir: small_study.DATA | {"fingerprint": "another"})
+    with pytest.raises(UserError, match=r"a\.txt"):
+        study.do("plan")
+    for verb in ("run", "collect", "status"):
+        assert study.do(verb) == 0
+    assert study._plan("fit").fingerprint == small_study.DATA["fingerprint"]
+    other = dataclasses.replace(study, root=study.root.parent / "other")
+    with pytest.raises(UserError, match=r"a\.txt"):
+        other.do("run")

@@ -260,3 +260,9 @@ def test_the_command_trains_a_diverged_run_on_when_it_is_asked_to(config, tmp_pa
     assert run.main([*command, "--retry"]) == 0
     found = record.read(tmp_path / "run")
     assert (found["status"], found["steps"], found["resumes"][0]["step"]) == ("completed", 12, 8)
+
+
+def test_a_cell_on_other_data_is_refused_before_it_trains(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.loop, "train", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="0123456789ab"):
+        runner.train_cell(config, tmp_path / "0123456789ab" / "epoch-000001")

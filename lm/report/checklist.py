@@ -130,7 +130,7 @@ def _fit(analysis: Analysis) -> list[Item]:
 
 def _reproduction(study: dict[str, Any], rows: Sequence[Row]) -> list[Item]:
     return [
-        ("Command", f"python -m experiments {study['name']}"),
+        ("Command", f"python -m experiments {study['name']}, or the path of its study.py"),
         ("Code", str(study.get("revision"))),
         ("Data fingerprint", str(study["fingerprint"])),
         ("Results as data", "study.json, cells/*/run.json, forecast.json and fit.json beside this page"),

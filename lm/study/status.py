@@ -114,6 +114,8 @@ def excluded(status: Status, root: pathlib.Path, retry: str) -> list[str]:
             log = root / "cells" / c.cell["id"] / records.FAILURES
             more = f" (traceback: {log})" if c.state == "failed" and log.exists() else ""
             lines.append(f"{c.state:8s} cell {c.cell['id']} ({naming.words(c.cell)}): {c.reason}{more}")
+        elif c.state == "cancelled":
+            lines.append(f"{c.state:8s} cell {c.cell['id']} ({naming.words(c.cell)}): `retry {c.cell['id'][:6]}` takes it up again")
     if failed := status.count("failed"):
         lines.append(f"{counted(failed, 'cell')} failed and fits leave them out; when the cause is mended, train again: {retry}")
     if diverged := status.count("diverged"):

@@ -163,6 +163,20 @@ def _near_duplicates(info: dict) -> str:
     )
 
 
+def require_unchanged(component: Component, data_dir: str) -> bool:
+    """Returns whether the corpus of a component is still there; True for those that have no files of the user's.
+
+    Raises UserError for files that have changed since it was prepared.
+    """
+    if component.corpus != "text_files":
+        return True
+    directory = _directory(component, data_dir)
+    if not (directory / _corpus.RECORD).exists():
+        return False
+    _require_unchanged(directory, component)
+    return True
+
+
 def _require_unchanged(directory: pathlib.Path, component: Component) -> None:
     from lm.data.corpora import text_files
     from lm.data.store import read_json
