@@ -34,7 +34,7 @@ def test_every_shape_is_compiled_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr(preflight, "run_all", run_all)
     made = plan.make(small_study.small(), small_study.DATA)
-    monkeypatch.setattr(commands.Commands, "_plan", lambda self: made)
+    monkeypatch.setattr(commands.Commands, "_plan", lambda self, verb: made)
     out = io.StringIO()
     study = commands.Commands(small_study.small(), tmp_path / "study", tmp_path / "data", out=out, topology=parse("tpu:v5e:1x1"))
     assert study.do("plan") == 1  # not all fit

@@ -108,7 +108,7 @@ def test_fit_prints_and_writes_what_it_found(csv, tmp_path, capsys, few_starts):
     common = ("fit", csv, "--flops=C", "--budget=C", "--draws=50", "--approach", "1", "2", "3", "--target", "1e22")
     status, text = run(capsys, *common, f"--report={page}")
     assert status == 0
-    for words in ("32 rows", "approach 1", "approach 2", "L = E + A / N^alpha + B / D^beta", "a = ", "C 1e+22"):
+    for words in ("32 rows", "approach 1", "approach 2", "L = E + A / N^alpha + B / D^beta", "a = ", "C 1e22"):
         assert words in text
     html = page.read_text(encoding="utf-8")
     assert "https://" not in html
