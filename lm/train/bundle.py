@@ -10,18 +10,21 @@ import contextlib
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
 from lm import distributed, files
-from lm.errors import UserError
+from lm.errors import UserError, one_line
 from lm.train import record, sealed
 from lm.types import Batch
 
 FOLDER = "bad_steps"
 FILE = "step.json"
+NEEDED = {"step", "batch", "loss", "grad_norm", "checkpoint"}  # of step.json, for a replay
 MOST = 3  # bundles of a run; further bad steps are counted only
 
 
@@ -87,6 +90,8 @@ def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
                 parts.append(dict(fields))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no {FILE}: name a folder such as WORKDIR/{FOLDER}/00000017") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{folder} cannot be read ({error})") from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{folder} cannot be read ({one_line(error)}): restore it, or replay another step") from error
+    if not isinstance(step, dict) or (lacking := sorted(NEEDED - step.keys())):
+        raise UserError(f"{path} is damaged (it lacks {lacking[0] if isinstance(step, dict) else 'everything'}): replay another step")
     return step, parts

@@ -112,6 +112,7 @@ class Saver:
         if distributed.count() > 1 and not isinstance(error, distributed.AgreedError):  # the others do not know of it
             raise error
         self.failures += 1
+        self._error = error
         line = f"the checkpoint of step {step} was not written: {one_line(error)}"
         newest = "there is none" if self.newest is None else f"the newest is of step {self.newest}"
         if distributed.first(lambda: self.age > self._patience):

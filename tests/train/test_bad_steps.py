@@ -299,3 +299,17 @@ def test_a_diverged_run_that_is_opened_again_goes_on_from_its_newest_checkpoint(
     record.write(tmp_path / "again", record.reopened(found))
     assert run(tmp_path / "again", program, StubStream(), with_saves(6), policy="stop")["resumes"][0]["step"] == 12
     assert_equal_arrays(arrays(tmp_path / "again", program), arrays(tmp_path / "sound", program))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "list", "key"])
+def test_a_damaged_bundle_is_refused_in_one_line(tmp_path, damage):
+    step = {"step": 8, "batch": 7, "loss": "nan", "grad_norm": "nan", "checkpoint": None}
+    np.savez(tmp_path / "batch.npz", tokens=np.zeros((8, 32), np.int32))
+    whole = (tmp_path / "batch.npz").read_bytes()
+    if damage in ("cut", "flip"):
+        at = len(whole) // 2
+        (tmp_path / "batch.npz").write_bytes(whole[:at] + (b"" if damage == "cut" else bytes([whole[at] ^ 255]) + whole[at + 1 :]))
+    content = [step] if damage == "list" else {k: v for k, v in step.items() if k != "batch"} if damage == "key" else step
+    (tmp_path / "step.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"step\.json|cannot be read"):
+        bundle.read(tmp_path)

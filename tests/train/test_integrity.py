@@ -41,9 +41,10 @@ def replicated():
 
 
 def flipped(leaf, device, bit=EXPONENT):
-    """The array with one bit of one number flipped in the memory of one device."""
+    """The array with one bit of its largest number flipped in the memory of one device; of a smaller one updates may round it away."""
     parts = [np.array(part.data) for part in leaf.addressable_shards]
-    parts[device].reshape(-1).view(np.uint32)[3] ^= np.uint32(1) << np.uint32(bit)
+    numbers = parts[device].reshape(-1)
+    numbers.view(np.uint32)[np.abs(numbers).argmax()] ^= np.uint32(1) << np.uint32(bit)
     on = [jax.device_put(part, shard.device) for part, shard in zip(parts, leaf.addressable_shards, strict=True)]
     return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, on)
 
