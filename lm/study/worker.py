@@ -189,6 +189,7 @@ def run_cell(
     if lease is None:
         return _train_along(root, cell, train)
     start, error_of_cell, tried = time.monotonic(), None, None
+    log(f"cell {cell['id']} begins or goes on, in {lease.workdir.name}")
     if (odd := leases.strange(lease)) is not None:
         log(f"cell {cell['id']}: {odd} is nothing that a worker wrote, and counts as given back")
     try:
