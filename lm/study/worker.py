@@ -189,7 +189,6 @@ def run_cell(
     if lease is None:
         return _train_along(root, cell, train)
     start, error_of_cell, tried = time.monotonic(), None, None
-    log(f"cell {cell['id']} begins or goes on, in {lease.workdir.name}")
     if (odd := leases.strange(lease)) is not None:
         log(f"cell {cell['id']}: {odd} is nothing that a worker wrote, and counts as given back")
     try:
@@ -311,6 +310,7 @@ class _Heartbeat:
                 self._log(f"no heartbeat of cell {self._lease.cell.name} ({error.strerror}); its lease ends in {left:.0f} s")
 
     def __enter__(self) -> None:
+        self._log(f"cell {self._lease.cell.name} begins or goes on, in {self._lease.workdir.name}")
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
