@@ -62,8 +62,9 @@ def make_step(
         is_sound, window = judged(state.spikes, loss, grad_norm, weight_sum, spike)
         params, moments = layout.split(weights), layout.to_device(state.opt_state)
         updates, moments = optimizer.update(grads, moments, params, step=state.step, hyper=hyper, is_sound=is_sound)
-        params = held(is_sound, optax.apply_updates(params, updates), params)
-        params, opt_state = layout.gather(params), layout.to_host(moments)
+        # Chosen after the gathering, where the old weights are whole: chosen before it, XLA would gather both (tests/preflight).
+        params = held(is_sound, layout.gather(optax.apply_updates(params, updates)), weights)
+        opt_state = layout.to_host(moments)
         metrics = {
             "loss": loss,
             "weight": weight_sum,
