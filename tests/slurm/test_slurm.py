@@ -41,7 +41,11 @@ BACKEND = Slurm(devices_per_node=1, notice=1, environment=BIND)
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    with clusters.Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(clusters.Cluster(tmp_path_factory.mktemp("slurm")))
+        except (TimeoutError, OSError) as error:  # such as a container whose /etc/hosts is not its own
+            pytest.skip(f"no SLURM can be started here: {error}")
         yield cluster
 
 
