@@ -1,4 +1,4 @@
-"""What a plan costs on devices that need not be there: hours, memory, money, energy (imports no jax).
+"""The costs of a plan on devices that need not be there: hours, memory, money, energy (imports no jax).
 
 `python -m experiments NAME plan --device=gpu:h100 --at-once=64 --price=2.5`. Times are FLOPs over an assumed share of the peak rate, and
 memory is by formula; `plan --topology` compiles every shape and knows better.
@@ -16,12 +16,11 @@ from lm.study.plan import Plan, Planned
 from lm.study.plan_table import WIDTH, Estimates, duration
 
 MFU = 0.4  # assumed where nobody says: what well-tuned Transformers reach (Chowdhery et al. 2022, table 3: 21 to 46%)
-AXES = ("data", "fsdp", "stage", "context", "tensor")
 
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What devices are, do and cost.
+    """The terms of a plan's costs: the devices, what they do, and what they cost.
 
     Attributes:
         chip: the device
@@ -63,7 +62,7 @@ def hours(planned: Planned, how: Terms) -> float:
 def memory(planned: Planned) -> float:
     """Returns the bytes of one device under the cell's mesh, by formula."""
     config = planned.cell.config
-    sizes = {axis: max(1, getattr(config.mesh, axis)) for axis in AXES}
+    sizes = {axis: max(1, getattr(config.mesh, axis)) for axis in formula.AXES}
     return formula.memory(formula.with_mesh(config, **sizes))
 
 
@@ -121,7 +120,7 @@ def render(plan: Plan, how: Terms) -> str:
 
 
 def _mesh(p: Planned) -> str:
-    sizes = {axis: getattr(p.cell.config.mesh, axis) for axis in AXES}
+    sizes = {axis: getattr(p.cell.config.mesh, axis) for axis in formula.AXES}
     split = " ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1)
     how = p.cell.config.execution
     rest = [f"remat={how.remat}"] if how.remat != "none" else []

@@ -1,4 +1,4 @@
-"""What every backend does: it starts workers on a study through a scheduler that exists, and reads the scheduler's queue.
+"""The interface of backends: each starts workers on a study through a scheduler that exists, and reads the scheduler's queue.
 
 A worker is one process, or several that train together, on a number of devices. It takes cells of its kind from the study's directory by
 lease (lm.study.leases) until none is left, so a backend knows nothing of cells. `launch.backends` lists the backends.
@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Optional, Protocol
+from typing import Any, ClassVar, Literal, Optional, Protocol
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -127,6 +127,11 @@ class Backend(Protocol):
     def log(self, root: pathlib.Path, job: str) -> Optional[pathlib.Path]:
         """Returns the file with a job's output; None where it is elsewhere."""
         ...
+
+
+def option(said: str, default: Any = None, metavar: Optional[str] = None) -> Any:
+    """Returns the field of an option of a backend: its help, its default, and what its value is called in the help."""
+    return dataclasses.field(default=default, metadata={"help": said, "metavar": metavar})
 
 
 def shown(command: Sequence[str]) -> str:

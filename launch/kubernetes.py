@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Optional
 import yaml
 
 from launch import jobs
-from launch.backend import Job, Kind, Request, shown
+from launch.backend import Job, Kind, Request, option, shown
 from lm.errors import UserError
 from lm.study import directory
 
@@ -37,10 +37,6 @@ KEPT = 7 * 24 * 3600  # seconds for which an ended JobSet can be looked at
 TIMEOUT = 60.0  # seconds for kubectl to answer
 
 
-def _option(said: str, default: Any = None, metavar: Optional[str] = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": said, "metavar": metavar})
-
-
 @dataclasses.dataclass(frozen=True)
 class Kubernetes:
     """The options of JobSets."""
@@ -49,25 +45,25 @@ class Kubernetes:
     WORDS: ClassVar[str] = "JobSets, written to DIR/jobs and applied by kubectl with --apply"
     ORDERS: ClassVar[bool] = False
 
-    apply: bool = _option("hand the JobSets over with `kubectl apply` (default: they are written, and the command is printed)", False)
-    image: Optional[str] = _option("image of the pods, with this program's dependencies")
-    pvc: Optional[str] = _option("PersistentVolumeClaim that holds the study's directory")
-    mount: str = _option("folder at which the pods mount the claim", "/studies", "PATH")
-    pvc_path: Optional[str] = _option("the study's directory in the claim (default: its name)", None, "PATH")
-    namespace: Optional[str] = _option("namespace (default: that of kubectl's context)")
-    queue: Optional[str] = _option("Kueue's LocalQueue (default: none, pods are scheduled at once)")
-    gpus: Optional[str] = _option("GPUs of the devices: their nvidia.com/gpu.product label, or any (default: devices are cores)")
-    gpu_resource: str = _option("resource that GPUs are asked for by", "nvidia.com/gpu", "NAME")
-    tpu: Optional[str] = _option("TPUs of the devices: GKE's accelerator, such as tpu-v5-lite-podslice", None, "ACCELERATOR")
-    tpu_topology: Optional[str] = _option("topology of a slice, such as 4x4; for cells of several sizes one for each, by commas")
-    node_selector: Optional[str] = _option("further labels of the nodes, KEY=VALUE,...", None, "LABELS")
-    devices_per_node: int = _option("devices of a pod: a cell of more takes several pods", 8, "N")
-    cpus_per_device: int = _option("cores of each device", 1, "N")
-    memory_per_device: str = _option("memory of a pod for each device", "4Gi", "QUANTITY")
-    service_account: Optional[str] = _option("service account of the pods", None, "NAME")
-    run_as: Optional[str] = _option("user and group that may write the claim (default: the image's)", None, "UID[:GID]")
-    restarts: int = _option("times that JobSet starts the pods of a worker again, after one is lost", 10, "N")
-    python: str = _option("Python interpreter on the nodes", "", "PATH")
+    apply: bool = option("hand the JobSets over with `kubectl apply` (default: they are written, and the command is printed)", False)
+    image: Optional[str] = option("image of the pods, with this program's dependencies")
+    pvc: Optional[str] = option("PersistentVolumeClaim that holds the study's directory")
+    mount: str = option("folder at which the pods mount the claim", "/studies", "PATH")
+    pvc_path: Optional[str] = option("the study's directory in the claim (default: its name)", None, "PATH")
+    namespace: Optional[str] = option("namespace (default: that of kubectl's context)")
+    queue: Optional[str] = option("Kueue's LocalQueue (default: none, pods are scheduled at once)")
+    gpus: Optional[str] = option("GPUs of the devices: their nvidia.com/gpu.product label, or any (default: devices are cores)")
+    gpu_resource: str = option("resource that GPUs are asked for by", "nvidia.com/gpu", "NAME")
+    tpu: Optional[str] = option("TPUs of the devices: GKE's accelerator, such as tpu-v5-lite-podslice", None, "ACCELERATOR")
+    tpu_topology: Optional[str] = option("topology of a slice, such as 4x4; for cells of several sizes one for each, by commas")
+    node_selector: Optional[str] = option("further labels of the nodes, KEY=VALUE,...", None, "LABELS")
+    devices_per_node: int = option("devices of a pod: a cell of more takes several pods", 8, "N")
+    cpus_per_device: int = option("cores of each device", 1, "N")
+    memory_per_device: str = option("memory of a pod for each device", "4Gi", "QUANTITY")
+    service_account: Optional[str] = option("service account of the pods", None, "NAME")
+    run_as: Optional[str] = option("user and group that may write the claim (default: the image's)", None, "UID[:GID]")
+    restarts: int = option("times that JobSet starts the pods of a worker again, after one is lost", 10, "N")
+    python: str = option("Python interpreter on the nodes", "", "PATH")
 
     def by_hand(self, root: pathlib.Path, number: int) -> Optional[str]:
         """Returns the command that hands over what a submission wrote; None with --apply."""
@@ -349,7 +345,7 @@ def _job(item: dict[str, Any]) -> Optional[Job]:
     return Job(metadata["name"], kind, "queued", "its pods are not ready")
 
 
-# What kubectl says, and what helps.
+# Parts of kubectl's errors, each with what helps.
 ADVICE = (
     ('no matches for kind "JobSet"', "JobSet is not installed in the cluster: docs/kubernetes.md has the command"),
     ('resource type "jobsets"', "JobSet is not installed in the cluster: docs/kubernetes.md has the command"),

@@ -15,7 +15,7 @@ PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin", "jax_plugins.xla_cuda13", "
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What one worker has to itself: its name in the log's name, the worker's flags, and environment variables."""
+    """The place of one worker, with what it has to itself: its name in the log's name, the worker's flags, and environment variables."""
 
     name: str
     flags: tuple[str, ...] = ()

@@ -15,10 +15,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar, Optional
+from typing import ClassVar, Optional
 
 from launch import jobs
-from launch.backend import Job, Kind, Request
+from launch.backend import Job, Kind, Request, option
 from lm.errors import UserError
 from lm.preflight.topologies import CHIPS
 from lm.study import directory
@@ -32,10 +32,6 @@ GAIN = 2.0  # time limit over the estimated time
 TIMEOUT = 60.0  # seconds for a command to answer
 
 
-def _option(said: str, default: Any = None, metavar: Optional[str] = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": said, "metavar": metavar})
-
-
 @dataclasses.dataclass(frozen=True)
 class Slurm:
     """The options of jobs, each the flag of `sbatch` of that name unless its help says otherwise."""
@@ -44,25 +40,23 @@ class Slurm:
     WORDS: ClassVar[str] = "job arrays by sbatch"
     ORDERS: ClassVar[bool] = True
 
-    partition: Optional[str] = _option("partition of the jobs (default: the cluster's)")
-    account: Optional[str] = _option("account that is charged")
-    qos: Optional[str] = _option("quality of service")
-    constraint: Optional[str] = _option("features that the nodes need")
-    time: Optional[str] = _option(
-        "time limit of a job, such as 4:00:00 (default: twice the plan's estimate, at most the partition's limit)"
-    )
-    gpus: Optional[str] = _option("GPUs of the devices: their type as sbatch names it, such as h100, or any (default: devices are cores)")
-    devices_per_node: int = _option("devices of a node: a cell of more takes several nodes", 8, "N")
-    cpus_per_device: int = _option("cores of each device", 1, "N")
-    mem: Optional[str] = _option("memory of a node, such as 64G")
-    nice: Optional[int] = _option("how much others go first")
-    notice: int = _option("seconds before the time limit at which a worker saves and ends", 120, "SECONDS")
-    container: Optional[str] = _option("image that the workers run in (--container-image of Pyxis)")
-    environment: Optional[str] = _option(
+    partition: Optional[str] = option("partition of the jobs (default: the cluster's)")
+    account: Optional[str] = option("account that is charged")
+    qos: Optional[str] = option("quality of service")
+    constraint: Optional[str] = option("features that the nodes need")
+    time: Optional[str] = option("time limit of a job, such as 4:00:00 (default: twice the plan's estimate, at most the partition's limit)")
+    gpus: Optional[str] = option("GPUs of the devices: their type as sbatch names it, such as h100, or any (default: devices are cores)")
+    devices_per_node: int = option("devices of a node: a cell of more takes several nodes", 8, "N")
+    cpus_per_device: int = option("cores of each device", 1, "N")
+    mem: Optional[str] = option("memory of a node, such as 64G")
+    nice: Optional[int] = option("how much others go first")
+    notice: int = option("seconds before the time limit at which a worker saves and ends", 120, "SECONDS")
+    container: Optional[str] = option("image that the workers run in (--container-image of Pyxis)")
+    environment: Optional[str] = option(
         "shell lines before the workers start, such as 'module load cuda; source venv/bin/activate'", None, "LINES"
     )
-    python: str = _option("Python interpreter on the nodes (default: this one; that of an image is python)", "", "PATH")
-    sbatch: Optional[str] = _option("further flags of sbatch, such as '--reservation=day --exclusive'", None, "FLAGS")
+    python: str = option("Python interpreter on the nodes (default: this one; that of an image is python)", "", "PATH")
+    sbatch: Optional[str] = option("further flags of sbatch, such as '--reservation=day --exclusive'", None, "FLAGS")
 
     def by_hand(self, root: pathlib.Path, number: int) -> Optional[str]:
         """Returns None: `submit` starts workers."""
@@ -226,7 +220,7 @@ def _minutes(text: str) -> Optional[int]:
     return 1440 * days + 60 * hours + minutes
 
 
-# What commands say, and what helps.
+# Parts of the commands' errors, each with what helps.
 ADVICE = (
     ("Unable to contact slurm controller", "the controller does not answer: try again when `scontrol ping` says UP"),
     ("Could not establish a configuration source", "this machine knows no cluster: run it on a login node, or set SLURM_CONF"),

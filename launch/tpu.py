@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Optional
 
 from launch import jobs
-from launch.backend import Job, Kind, Request, shown
+from launch.backend import Job, Kind, Request, option, shown
 from lm.errors import UserError
 
 HOW = ("queued", "xpk")
@@ -64,10 +64,6 @@ CHIPS = {
 }
 
 
-def _option(said: str, default: Any = None, metavar: Optional[str] = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": said, "metavar": metavar})
-
-
 @dataclasses.dataclass(frozen=True)
 class Tpu:
     """The options of slices."""
@@ -76,24 +72,24 @@ class Tpu:
     WORDS: ClassVar[str] = "slices of Cloud TPUs by gcloud or xpk"
     ORDERS: ClassVar[bool] = False
 
-    how: str = _option("queued (gcloud compute tpus queued-resources) or xpk (xpk workload)", "queued")
-    project: Optional[str] = _option("project of Google Cloud (default: that of gcloud)")
-    zone: Optional[str] = _option("zone of the slices, such as us-west4-a")
-    accelerator: Optional[str] = _option(f"the TPU: {', '.join(CHIPS)}; how many follows from the cells' mesh")
-    slices: int = _option("slices of a worker, to which its devices are shared out evenly", 1, "N")
-    spot: bool = _option("take spot capacity, which may be taken away at any time", False)
-    nfs: Optional[str] = _option("with queued: the NFS export that holds the study's directory: 10.0.0.2:/share", None, "HOST:/PATH")
-    mount: Optional[str] = _option("where that export is mounted, here and on the slices, such as /mnt/share", None, "PATH")
-    storage: Optional[str] = _option("with xpk: the cluster's storage that holds the study's directory, at the same path as here")
-    runtime: Optional[str] = _option("with queued: version of the TPU's software (default: Google's for the TPU)")
-    cluster: Optional[str] = _option("with xpk: the cluster")
-    image: Optional[str] = _option("container image that the workers run in; xpk needs one")
-    environment: Optional[str] = _option(
+    how: str = option("queued (gcloud compute tpus queued-resources) or xpk (xpk workload)", "queued")
+    project: Optional[str] = option("project of Google Cloud (default: that of gcloud)")
+    zone: Optional[str] = option("zone of the slices, such as us-west4-a")
+    accelerator: Optional[str] = option(f"the TPU: {', '.join(CHIPS)}; how many follows from the cells' mesh")
+    slices: int = option("slices of a worker, to which its devices are shared out evenly", 1, "N")
+    spot: bool = option("take spot capacity, which may be taken away at any time", False)
+    nfs: Optional[str] = option("with queued: the NFS export that holds the study's directory: 10.0.0.2:/share", None, "HOST:/PATH")
+    mount: Optional[str] = option("where that export is mounted, here and on the slices, such as /mnt/share", None, "PATH")
+    storage: Optional[str] = option("with xpk: the cluster's storage that holds the study's directory, at the same path as here")
+    runtime: Optional[str] = option("with queued: version of the TPU's software (default: Google's for the TPU)")
+    cluster: Optional[str] = option("with xpk: the cluster")
+    image: Optional[str] = option("container image that the workers run in; xpk needs one")
+    environment: Optional[str] = option(
         "shell lines before the workers start, such as 'source /mnt/share/venv/bin/activate'", None, "LINES"
     )
-    python: str = _option("Python interpreter there (default: python of the image or the environment)", "", "PATH")
-    tpu_flags: Optional[str] = _option("further flags of gcloud or xpk, such as '--reserved --network=ours'", None, "FLAGS")
-    run: bool = _option("run the commands (default: they are printed)", False)
+    python: str = option("Python interpreter there (default: python of the image or the environment)", "", "PATH")
+    tpu_flags: Optional[str] = option("further flags of gcloud or xpk, such as '--reserved --network=ours'", None, "FLAGS")
+    run: bool = option("run the commands (default: they are printed)", False)
 
     def require(self, root: pathlib.Path) -> None:
         """Raises UserError when slices cannot be asked for from here."""
@@ -357,7 +353,7 @@ def _json(text: str) -> list[dict[str, Any]]:
         raise UserError(f"gcloud answered no JSON ({error}): run gcloud compute tpus queued-resources list to see why") from error
 
 
-# What commands say, and what helps.
+# Parts of the commands' errors, each with what helps.
 ADVICE = (
     ("active account", "log in: gcloud auth login"),
     ("PERMISSION_DENIED", "your account needs the role TPU Admin in the project, and the project the API tpu.googleapis.com"),

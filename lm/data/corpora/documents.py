@@ -128,7 +128,7 @@ def _names(documents: Sequence[Document], cluster: np.ndarray) -> np.ndarray:
 
 
 class _Unit(NamedTuple):
-    """What is held out as a whole: a group, or a cluster."""
+    """A group or cluster of documents that is held out as a whole."""
 
     name: str
     share: float  # of the bytes
@@ -136,7 +136,7 @@ class _Unit(NamedTuple):
 
     @property
     def is_large(self) -> bool:
-        """Whether it is a cluster of several documents that is too large to be held out."""
+        """True for a cluster of several documents that is too large to be held out."""
         return self.members > 1 and self.share > LARGEST_CLUSTER
 
 
