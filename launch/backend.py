@@ -8,9 +8,12 @@ import dataclasses
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Optional, Protocol
+
+from lm.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -132,6 +135,32 @@ class Backend(Protocol):
 def option(said: str, default: Any = None, metavar: Optional[str] = None) -> Any:
     """Returns the field of an option of a backend: its help, its default, and what its value is called in the help."""
     return dataclasses.field(default=default, metadata={"help": said, "metavar": metavar})
+
+
+def ask(command: Sequence[str], limit: float, advice: Sequence[tuple[str, str]], *, name: str, absent: str, silent: str) -> str:
+    """Runs a command of a scheduler and returns its output.
+
+    Args:
+        command: the command
+        limit: seconds for it to answer
+        advice: parts of its errors, each with what helps
+        name: the command's name in errors
+        absent: what to do where it is not installed
+        silent: what to do where it does not answer
+
+    Raises: UserError with what it said and what helps.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise UserError(f"there is no {command[0]} here: {absent}") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} did not answer within {limit:.0f} s: {silent}") from None
+    if done.returncode == 0:
+        return done.stdout
+    said = " ".join((done.stderr or done.stdout).split()).removeprefix(f"{command[0]}: ")
+    helps = next((f": {words}" for part, words in advice if part.lower() in said.lower()), "")
+    raise UserError(f"{name}: {re.sub(r'^ERROR: .[a-z.]+. ', '', said)[:400]}{helps}")
 
 
 def shown(command: Sequence[str]) -> str:

@@ -11,15 +11,13 @@ import math
 import os
 import pathlib
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from typing import Any, ClassVar, Optional
 
 import yaml
 
 from launch import jobs
-from launch.backend import Job, Kind, Request, option, shown
+from launch.backend import Job, Kind, Request, ask, option, shown
 from lm.errors import UserError
 from lm.study import directory
 
@@ -361,15 +359,7 @@ ADVICE = (
 
 
 def _answer(command: Sequence[str]) -> str:
-    """Runs kubectl and returns its output. Raises UserError with what it said and what helps."""
-    if shutil.which(command[0]) is None:
-        raise UserError("no kubectl here: leave --apply out, and start what is written where kubectl is (`python -m launch.doctor`)")
-    try:
-        done = subprocess.run([*command, "--request-timeout=20s"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        raise UserError(f"kubectl did not answer within {TIMEOUT:.0f} s: try again when `kubectl version` answers") from None
-    if done.returncode == 0:
-        return done.stdout
-    said = " ".join((done.stderr or done.stdout).split())
-    advice = next((f": {words}" for part, words in ADVICE if part.lower() in said.lower()), "")
-    raise UserError(f"kubectl: {said}{advice}")
+    """Returns the output of kubectl."""
+    absent = "leave --apply out, and start what is written where kubectl is (`python -m launch.doctor`)"
+    silent = "try again when `kubectl version` answers"
+    return ask([*command, "--request-timeout=20s"], TIMEOUT, ADVICE, name="kubectl", absent=absent, silent=silent)

@@ -12,13 +12,12 @@ import pathlib
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import ClassVar, Optional
 
 from launch import jobs
-from launch.backend import Job, Kind, Request, option
+from launch.backend import Job, Kind, Request, ask, option
 from lm.errors import UserError
 from lm.preflight.topologies import CHIPS
 from lm.study import directory
@@ -235,15 +234,6 @@ ADVICE = (
 
 
 def _ask(command: Sequence[str]) -> str:
-    """Runs a command of SLURM and returns its output. Raises UserError with what it said and what helps."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except FileNotFoundError:
-        raise UserError(f"there is no {command[0]} here: run this on a login node of the cluster") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} did not answer within {TIMEOUT:.0f} s: try again when `scontrol ping` says UP") from None
-    if done.returncode == 0:
-        return done.stdout
-    said = " ".join((done.stderr or done.stdout).split())
-    advice = next((f": {words}" for part, words in ADVICE if part.lower() in said.lower()), "")
-    raise UserError(f"{command[0]}: {said.removeprefix(f'{command[0]}: ')}{advice}")
+    """Returns the output of a command of SLURM."""
+    absent, silent = "run this on a login node of the cluster", "try again when `scontrol ping` says UP"
+    return ask(command, TIMEOUT, ADVICE, name=command[0], absent=absent, silent=silent)

@@ -11,13 +11,12 @@ import pathlib
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Optional
 
 from launch import jobs
-from launch.backend import Job, Kind, Request, option, shown
+from launch.backend import Job, Kind, Request, ask, option, shown
 from lm.errors import UserError
 
 HOW = ("queued", "xpk")
@@ -367,15 +366,6 @@ ADVICE = (
 
 
 def _ask(command: Sequence[str]) -> str:
-    """Runs a command and returns its output. Raises UserError with what it said and what helps."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise UserError(f"there is no {command[0]} here: run this where it is installed") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} did not answer within {TIMEOUT:.0f} s: try again, or run it by hand: {shown(command)}") from None
-    if done.returncode == 0:
-        return done.stdout
-    said = re.sub(r"^ERROR: \(\S+\) ", "", " ".join((done.stderr or done.stdout).split()))[:200]
-    advice = next((f": {words}" for part, words in ADVICE if part.lower() in said.lower()), "")
-    raise UserError(f"{' '.join(command[:5])}: {said}{advice}")
+    """Returns the output of gcloud or xpk."""
+    absent, silent = "run this where it is installed", f"try again, or run it by hand: {shown(command)}"
+    return ask(command, TIMEOUT, ADVICE, name=" ".join(command[:5]), absent=absent, silent=silent)
