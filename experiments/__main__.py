@@ -10,7 +10,10 @@ import shlex
 import sys
 from typing import Optional
 
-from experiments import commands, cost
+from experiments import cost, studies
+from experiments.commands import Commands
+from experiments.planning import Asked
+from experiments.training import How
 from launch import backends
 from lm.errors import Parser, UserError, run_cli
 from lm.preflight import topologies, wheels
@@ -38,7 +41,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m experiments",
         description="Runs a scaling study, or one part of it. The same command continues a study that was interrupted.\n\n"
-        f"verbs:\n{verbs}\n\nstudies here: {', '.join(commands.names())}",
+        f"verbs:\n{verbs}\n\nstudies here: {', '.join(studies.names())}",
         epilog="Results are in the study's directory: report.html, summary.json (what fit --json prints), forecast.json, cells/.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -101,20 +104,20 @@ def main(argv: Optional[list[str]] = None) -> int:
         wheels.require(topology.kind)
     terms = None if args.device is None else cost.terms(args.device, **{name: getattr(args, name) for name in PRICES})
     signals.interrupt()  # stops the workers, as Ctrl-C does
-    study = commands.load(args.study)
+    study = studies.load(args.study)
     root = args.dir or pathlib.Path("runs") / study.name
     # with --json, standard output holds the results alone
     out = sys.stderr if args.json else sys.stdout
-    how = commands.How(
+    how = How(
         workers=args.workers,
         train=args.train,
         backend=backends.make(args),
         detach=args.detach,
         only=tuple(args.only.split(",")) if args.only else (),
         max_cells=args.max_cells,
-        calibrate=args.calibrate,
     )
-    made = commands.Commands(study, root, args.data_dir, how, out, topology, timeout, _retry(args), terms, args.without_data)
+    asked = Asked(topology, timeout, terms, args.without_data, args.calibrate)
+    made = Commands(study, root, args.data_dir, how, out, asked, _retry(args))
     return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow or args.watch)
 
 

@@ -6,8 +6,9 @@ import pathlib
 
 import fake_train
 
-from experiments import commands
+from experiments import planning
 from experiments.commands import Commands
+from experiments.training import How
 from launch.local import LocalWorkers
 from lm.data.config import DataConfig
 from lm.data.objectives.config import Denoising
@@ -91,6 +92,6 @@ def train_here(launcher, root, before_stage_1, view):
 
 def commands_on(study, root: pathlib.Path, patch, run=train_here) -> Commands:
     """The verbs of a study whose data are prepared; cells are trained by `run`."""
-    patch.setattr(commands.data_info, "info", lambda config, data_dir: DATA)
+    patch.setattr(planning.data_info, "info", lambda config, data_dir: DATA)
     patch.setattr(LocalWorkers, "run", run)
-    return Commands(study, root, root.parent / "data", commands.How(train=TRAIN), io.StringIO())
+    return Commands(study, root, root.parent / "data", How(train=TRAIN), io.StringIO())

@@ -7,7 +7,9 @@ import pathlib
 import pytest
 import small_study
 
-from experiments import calibrate, commands, cost
+from experiments import calibrate, cost
+from experiments.commands import Commands
+from experiments.planning import Asked
 from lm.errors import UserError
 from lm.mesh import MeshConfig
 from lm.study import plan, status
@@ -84,8 +86,8 @@ def test_terms_that_say_nothing_are_refused(device, given, named):
 
 def test_a_plan_without_data_writes_nothing(tmp_path):
     out = io.StringIO()
-    study = commands.Commands(
-        small_study.small(), tmp_path / "s", tmp_path / "data", out=out, terms=cost.terms("gpu:h100"), without_data=True
+    study = Commands(
+        small_study.small(), tmp_path / "s", tmp_path / "data", out=out, asked=Asked(terms=cost.terms("gpu:h100"), without_data=True)
     )
     assert study.do("plan") == 0
     assert "device-hours" in out.getvalue()

@@ -13,7 +13,7 @@ import pytest
 import small_study
 
 from experiments import __main__ as command
-from experiments import commands, stamp
+from experiments import planning, stamp, studies
 from lm import report
 from lm.analysis import analysis, forecast, runs
 from lm.data.objectives.shape import row_shape
@@ -237,28 +237,28 @@ def test_a_comparison_that_lost_too_many_runs_says_so(trio, monkeypatch):
 
 
 def test_studies_are_found_by_name_or_file(tmp_path):
-    assert {"chinchilla", "chinchilla_bpe", "t5_architectures"} <= set(commands.names())
+    assert {"chinchilla", "chinchilla_bpe", "t5_architectures"} <= set(studies.names())
     with pytest.raises(UserError, match="did you mean chinchilla"):
         command.main(["chinchila"])
     with pytest.raises(UserError, match=r"nowhere/study\.py"):
         command.main(["nowhere/study.py"])
     path = tmp_path / "study.py"
     path.write_text("import small_study\nget_study = small_study.small\n", encoding="utf-8")
-    assert commands.load(str(path)) == small_study.small()
+    assert studies.load(str(path)) == small_study.small()
     path.write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"get_study\(\)"):
-        commands.load(str(path))
+        studies.load(str(path))
 
 
-@pytest.mark.parametrize("name", commands.names())
+@pytest.mark.parametrize("name", studies.names())
 def test_the_studies_here_can_be_planned(name):
-    study = commands.load(name)
+    study = studies.load(name)
     ids = getattr(study.base.data.tokenizer, "vocab_size", study.base.model.vocab_size)
     data = small_study.DATA | {"tokens_per_epoch": 150_000_000_000, "tokenizer": {"vocab_size": ids}}
     planned = plan.make(study, data)
     assert planned.refusals == []
     assert not any(p.marks for p in planned.planned)
-    assert hash(study) == hash(commands.load(name))
+    assert hash(study) == hash(studies.load(name))
 
 
 def test_the_help_names_every_verb(capsys):
@@ -289,7 +289,7 @@ def test_plan_and_status_import_no_jax(tmp_path):
 
 @pytest.mark.parametrize("path", ["t5_architectures", "experiments/t5_architectures/large.py"])
 def test_five_architectures_have_the_parameters_of_table_2(path):
-    study = commands.load(path)
+    study = studies.load(path)
     counts = {v.name: ledger(v.config.model, row_shape(v.config.data, v.config.model.architecture)) for v in study.variants}
     blocks = {name: count.params["blocks"] for name, count in counts.items()}
     model = study.base.model
@@ -307,7 +307,7 @@ def test_a_study_whose_name_is_no_folder_is_refused(tmp_path, name):
     path = tmp_path / "study.py"
     path.write_text(f"import small_study\ndef get_study():\n    return small_study.small(name={name!r})\n", encoding="utf-8")
     with pytest.raises(UserError, match="name"):
-        commands.load(str(path))
+        studies.load(str(path))
 
 
 def test_some_cells_alone_are_trained_cancelled_and_taken_up_again(trio):
@@ -356,13 +356,13 @@ def test_plans_are_of_the_text_as_it_is_and_results_need_none(study, monkeypatch
         raise UserError("a.txt has changed since its corpus was prepared")
 
     study.do("run")
-    monkeypatch.setattr(commands.corpora, "require_unchanged", changed)
-    monkeypatch.setattr(commands.data_info, "info", lambda config, data_dir: small_study.DATA | {"fingerprint": "another"})
+    monkeypatch.setattr(planning.corpora, "require_unchanged", changed)
+    monkeypatch.setattr(planning.data_info, "info", lambda config, data_dir: small_study.DATA | {"fingerprint": "another"})
     with pytest.raises(UserError, match=r"a\.txt"):
         study.do("plan")
     for verb in ("run", "collect", "status"):
         assert study.do(verb) == 0
-    assert study._plan("fit").fingerprint == small_study.DATA["fingerprint"]
+    assert study.planning.make("fit").fingerprint == small_study.DATA["fingerprint"]
     other = dataclasses.replace(study, root=study.root.parent / "other")
     with pytest.raises(UserError, match=r"a\.txt"):
         other.do("run")

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from experiments import commands
+from experiments import studies
 from lm import __main__ as listing
 from lm.errors import UserError
 
@@ -54,8 +54,8 @@ def test_configurations_are_found_in_any_directory(tmp_path, decoy):
         "from lm import run\n"
         f"a = run.load('configs/prefix_lm.py:tiny'), run.load({str(ROOT / 'configs' / 'prefix_lm.py')!r} + ':tiny')\n"
         "assert a[0] == a[1] and a[0].model.architecture == 'prefix_lm'\n"
-        "from experiments import commands\n"
-        "assert commands.load('experiments/t5_architectures/large.py') and commands.load('t5_architectures')\n"
+        "from experiments import studies\n"
+        "assert studies.load('experiments/t5_architectures/large.py') and studies.load('t5_architectures')\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
@@ -69,4 +69,4 @@ def test_a_study_that_fails_is_named_in_one_line(tmp_path, text, said):
     path = tmp_path / "study.py"
     path.write_text(f"def get_study():\n    {text}\n", encoding="utf-8")
     with pytest.raises(UserError, match=rf"study\.py: .*{said}"):
-        commands.load(str(path))
+        studies.load(str(path))

@@ -6,7 +6,9 @@ import pytest
 import small_study
 
 from experiments import __main__ as command
-from experiments import commands, preflight
+from experiments import preflight
+from experiments.commands import Commands
+from experiments.planning import Asked, Planning
 from lm.errors import UserError
 from lm.preflight.job import Outcome
 from lm.preflight.topologies import parse
@@ -34,9 +36,9 @@ def test_every_shape_is_compiled_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr(preflight, "run_all", run_all)
     made = plan.make(small_study.small(), small_study.DATA)
-    monkeypatch.setattr(commands.Commands, "_plan", lambda self, verb: made)
+    monkeypatch.setattr(Planning, "make", lambda self, verb: made)
     out = io.StringIO()
-    study = commands.Commands(small_study.small(), tmp_path / "study", tmp_path / "data", out=out, topology=parse("tpu:v5e:1x1"))
+    study = Commands(small_study.small(), tmp_path / "study", tmp_path / "data", out=out, asked=Asked(topology=parse("tpu:v5e:1x1")))
     assert study.do("plan") == 1  # not all fit
     # cells of one size and batch differ in rate, seed and budget alone
     distinct = {(p.cell.config.model, p.cell.config.batch_size) for p in made.planned}

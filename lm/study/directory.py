@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
@@ -103,6 +104,18 @@ def open_study(root: pathlib.Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{root / 'study.json'} lacks {min(missing)}: restore it, or plan in another directory with --dir")
     return study
+
+
+def ids_of(root: pathlib.Path, named: Sequence[str]) -> list[str]:
+    """Returns the ids of cells that are named by their first digits. Raises UserError for none or several of a name."""
+    every, found = [cell["id"] for cell in open_study(root)["cells"]], []
+    for name in named:
+        these = [cell_id for cell_id in every if cell_id.startswith(name)]
+        if len(these) != 1:
+            several = f"{len(these)} cells of {root} begin so" if these else f"{root} has no such cell"
+            raise UserError(f"cell {name}: {several}; `status --json` lists the ids")
+        found += these
+    return found
 
 
 def data_dir(root: pathlib.Path) -> pathlib.Path:
