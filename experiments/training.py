@@ -90,10 +90,8 @@ class Training:
             ended = [cell_id for cell_id in directory.ids_of(self.root, named) if leases.cancel(self.root, cells[cell_id])]
             self.say(f"{len(ended)} of {len(named)} cells cancelled" + ("" if len(ended) == len(named) else "; the others had ended"))
             return 0
-        found = scheduled.live(self.root)
-        for backend in {backend.NAME: backend for backend, _ in found}.values():
-            backend.cancel([job.id for other, job in found if other.NAME == backend.NAME])
-        self.say(f"{counted(len(found), 'job')} cancelled; their cells are free" if found else NO_JOB)
+        count = scheduled.cancel(self.root)
+        self.say(f"{counted(count, 'job')} cancelled; their cells are free" if count else NO_JOB)
         return 0
 
     def _scheduled(self, backend: Backend) -> Optional[status_lib.Status]:
@@ -103,7 +101,7 @@ class Training:
             raise UserError(f"--workers={workers}: give 1 or more")
         if self.how.detach or backend.by_hand(self.root, 1) is not None:
             made = scheduled.apply(self.root, backend, workers, self.say, train=self.how.train, only=only)
-            if not made.submit:
+            if not made.submit and not made.waits:
                 self.say("nothing to submit: the queue holds as many workers as there is work for; `status` shows them")
             return None
         self.say(f"workers in {backend.NAME}; Ctrl-C ends this view alone, `cancel` the jobs, and the same command looks again")

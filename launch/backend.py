@@ -15,6 +15,9 @@ from typing import Any, ClassVar, Literal, Optional, Protocol
 
 from lm.errors import UserError
 
+# Parts of errors, in small letters, after which the scheduler may have done what it was asked.
+LOST = ("timed out", "zero bytes were transmitted", "deadline exceeded", "connection reset", "unexpected eof")
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Kind:
@@ -97,10 +100,14 @@ class Request:
         return [python, "-m", "lm.study.worker", str(root or self.root.resolve()), *flags]
 
 
+class UnansweredError(UserError):
+    """A scheduler was asked and nobody knows whether it has done it."""
+
+
 class Backend(Protocol):
     """A way of starting workers. Its options are the fields of a frozen dataclass, and each becomes a flag of `experiments NAME run`.
 
-    Every method raises UserError where the scheduler refuses or does not answer: what it said, and what to do.
+    Every method raises UserError where the scheduler refuses, and UnansweredError where it does not answer: what it said, and what to do.
     """
 
     NAME: ClassVar[str]
@@ -148,19 +155,20 @@ def ask(command: Sequence[str], limit: float, advice: Sequence[tuple[str, str]],
         absent: what to do where it is not installed
         silent: what to do where it does not answer
 
-    Raises: UserError with what it said and what helps.
+    Raises: UserError with what it said and what helps; UnansweredError where it may have done what it was asked.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
         raise UserError(f"there is no {command[0]} here: {absent}") from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} did not answer within {limit:.0f} s: {silent}") from None
+        raise UnansweredError(f"{command[0]} did not answer within {limit:.0f} s: {silent}") from None
     if done.returncode == 0:
         return done.stdout
     said = " ".join((done.stderr or done.stdout).split()).removeprefix(f"{command[0]}: ")
     helps = next((f": {words}" for part, words in advice if part.lower() in said.lower()), "")
-    raise UserError(f"{name}: {re.sub(r'^ERROR: .[a-z.]+. ', '', said)[:400]}{helps}")
+    kind = UnansweredError if any(part in said.lower() for part in LOST) else UserError
+    raise kind(f"{name}: {re.sub(r'^ERROR: .[a-z.]+. ', '', said)[:400]}{helps}")
 
 
 def shown(command: Sequence[str]) -> str:

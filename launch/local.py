@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 import lm
-from launch import table
+from launch import logs, table
 from launch.places import Place, places
 from launch.view import View
 from lm.errors import OVER, Parser, UserError, run_cli, status_after
@@ -147,7 +147,7 @@ class _Team:
                 self.deaths += 1
                 self.workers[i] = self._start(worker.place)
         if self.deaths > MAX_DEATHS * len(self.workers):
-            words = "; ".join(sorted({_last_line(worker.log)[:200] for worker in self.workers}))
+            words = "; ".join(sorted({logs.last_line(worker.log)[:200] for worker in self.workers}))
             raise UserError(f"{self.deaths} workers in a row were killed ({words}): if memory ran out, lower --workers")
 
     def _kill_silent(self, cells: list[str]) -> None:
@@ -200,18 +200,12 @@ def _has_died(worker: _Worker) -> bool:
     if code is None or code == 0:
         return False
     if code == 2:
-        raise UserError(_last_line(worker.log).removeprefix("error: "))
+        raise UserError(logs.last_line(worker.log).removeprefix("error: "))
     if code == OVER:  # the end of the SLURM job, which is that of the others too
         raise SystemExit(OVER)
     if code > 0 and code not in STOPPED:
-        raise UserError(f"a worker ended with status {code} ({_last_line(worker.log)}); its log is {worker.log}")
+        raise UserError(f"a worker ended with status {code} ({logs.last_line(worker.log)}); its log is {worker.log}")
     return True
-
-
-def _last_line(path: pathlib.Path) -> str:
-    """Returns the last line of a log, which holds the error of a worker that ended with one."""
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no message"
 
 
 def main(argv: Optional[list[str]] = None) -> int:

@@ -4,10 +4,37 @@ import pathlib
 import time
 from typing import TextIO
 
+from launch import backends, jobs
 from lm.errors import UserError
 from lm.study import leases, records
 
 POLL_SECONDS = 0.5
+NOISE = ("the worker ended with status", "this node cannot queue", "slurmstepd: ", "srun: ")  # lines of a log that are not the worker's
+TAIL = 65_536  # bytes of a log's end in which its last line is looked for
+
+
+def last_line(path: pathlib.Path) -> str:
+    """Returns the last line that a worker wrote to its log, which is the error of one that ended with an error."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"its log cannot be read: {error.strerror}"
+    return next((line for line in reversed(lines) if line.strip() and not line.startswith(NOISE)), "no output")
+
+
+def last_words(root: pathlib.Path) -> str:
+    """Returns the newest job whose log is here, the log's last line, and where it is; "" where there is none."""
+    for submission in reversed(jobs.read(root)):
+        if submission.backend not in backends.BACKENDS:
+            continue
+        backend = backends.of(submission.backend, submission.options)
+        for job in reversed(submission.ids):
+            path = backend.log(root, job)
+            if path is not None and path.exists():
+                return f"job {job} of {backend.NAME}: {last_line(path)} ({path})"
+    return ""
 
 
 def of_cell(root: pathlib.Path, cell_id: str) -> pathlib.Path:
@@ -19,7 +46,8 @@ def of_cell(root: pathlib.Path, cell_id: str) -> pathlib.Path:
             return log
     if (folder / records.FAILURES).exists():
         return folder / records.FAILURES
-    raise UserError(f"no worker has taken cell {cell_id} yet, or its output went to a terminal")
+    words = last_words(root)
+    raise UserError(f"no worker has taken cell {cell_id} yet, or its output went to a terminal" + f"; the last one, {words}" * bool(words))
 
 
 def show(root: pathlib.Path, cell_id: str, out: TextIO, *, follow: bool) -> None:

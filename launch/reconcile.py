@@ -27,10 +27,14 @@ class Cancel:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Everything that has to be done; nothing when both are empty. Cancelling comes first."""
+    """Everything that has to be done; nothing when both are empty. Cancelling comes first.
+
+    `waits` says that nothing could be decided yet, because a scheduler has not answered.
+    """
 
     cancel: Cancel
     submit: tuple[Submit, ...]
+    waits: bool = False
 
 
 def reconcile(left: Mapping[Kind, int], jobs: Sequence[Job], workers: int) -> Decision:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
-from launch import jobs, snapshot
-from launch.backend import Backend, Job, Kind, Request
-from launch.reconcile import Decision, Submit, reconcile
+from launch import jobs, logs, snapshot
+from launch.backend import Backend, Job, Kind, Request, UnansweredError
+from launch.reconcile import Cancel, Decision, Submit, reconcile
 from launch.view import View
 from lm.errors import UserError, counted
 from lm.study import directory, leases, records
@@ -22,7 +22,7 @@ from lm.study import status as status_lib
 WORKERS = 8  # workers of a kind at once, where nobody says
 POLL_SECONDS = 15.0  # between looks at the queue: schedulers ask to be spared
 LAUNCHING = ("gates", "launch")
-SCRIPTS = ("the worker ended with status", "this node cannot queue", "slurmstepd: ", "srun: ")  # lines of a log that are not the worker's
+MAX_LOOKS, AGAIN_SECONDS = 10, 1.0  # at a queue whose jobs are cancelled
 MAX_ROUNDS = 3  # submissions in a row that end without a result
 
 
@@ -69,8 +69,11 @@ def apply(
         raise UserError(f"another process submits workers of {root} at this moment: try again in a minute")
     try:
         key = jobs.key(root)
-        cells = left(status_lib.read_status(root), only)
-        decision = reconcile({kind: len(members) for kind, members in cells.items()}, backend.jobs(key), workers)
+        cells, queue = left(status_lib.read_status(root), only), backend.jobs(key)
+        if (lost := jobs.claim_answers(root, backend.NAME, queue)) is not None:
+            say(lost.waiting)
+            return Decision(Cancel(()), (), waits=True)
+        decision = reconcile({kind: len(members) for kind, members in cells.items()}, queue, workers)
         if decision.cancel.ids:
             backend.cancel(decision.cancel.ids)
             say(f"cancelled {len(decision.cancel.ids)} queued workers that no cell needs any more")
@@ -78,24 +81,38 @@ def apply(
         submitted: dict[Kind, tuple[str, ...]] = {}
         for wish in now:
             before = tuple(job for kind, ids in submitted.items() if kind.stage < wish.kind.stage for job in ids)
-            members = cells[wish.kind]
-            seconds, flops = _of_one_worker(members, workers)
+            seconds, flops = _of_one_worker(cells[wish.kind], workers)
             request = Request(
-                root, key, jobs.next_number(root), wish.kind, wish.count, snapshot.take(root), seconds, flops,
+                root, key, jobs.next_number(root), wish.kind, wish.count, snapshot.take(root, train), seconds, flops,
                 after=(*wish.after, *before), train=train, only=tuple(only),
             )  # fmt: skip
             if not lease.renew():
                 raise UserError(f"the scheduler was so slow that another process may submit workers of {root} as well: look at the queue")
-            ids = backend.submit(request)
-            jobs.record(request, backend, ids)
+            ids = _submitted(request, backend)
             submitted[wish.kind] = tuple(ids)
-            say(_done(wish, len(members), ids, backend.by_hand(root, request.number)))
+            say(_done(wish, len(cells[wish.kind]), ids, backend.by_hand(root, request.number)))
         if later and now:
             say(f"stage {later[0].kind.stage} follows when these workers have ended: the same command submits it then")
         return dataclasses.replace(decision, submit=now)
     finally:
         lease.give_back()
         leases.tidy(lease)
+
+
+def _submitted(request: Request, backend: Backend) -> list[str]:
+    """Submits workers and returns the ids of their jobs. What was asked is written down before, and what came of it after."""
+    submission = jobs.intend(request, backend)
+    try:
+        ids = backend.submit(request)
+    except UnansweredError:
+        raise
+    except UserError:  # of several jobs that are submitted one by one the first may be there
+        before = {job for one in jobs.read(request.root) for job in one.ids}
+        there = [job.id for job in backend.jobs(request.key) if job.kind == request.kind and job.id not in before]
+        jobs.answered(request.root, submission, there)
+        raise
+    jobs.answered(request.root, submission, ids)
+    return ids
 
 
 def _of_one_worker(cells: Sequence[dict[str, Any]], workers: int) -> tuple[float, float]:
@@ -149,8 +166,10 @@ def watch(
 ) -> status_lib.Status:
     """Keeps workers in the queue until every cell has ended, and shows the progress. Jobs stay when this process ends.
 
-    Raises: UserError when workers end again and again without a result: the last line of the last one's log.
+    Raises: UserError when workers end again and again without a result, with the last line of the last one's log, and when a user cancels
+        the study's jobs.
     """
+    mark = jobs.cancelled(root)
     study, known = directory.open_study(root), dict[str, status_lib.CellStatus]()
     state = status_lib.read_status(root, study, known)
     view.start(state)
@@ -159,6 +178,8 @@ def watch(
         while left(state, only):
             if (state.finished, state.flops_done) > best:
                 rounds, best = 0, (state.finished, state.flops_done)
+            if jobs.cancelled(root) != mark:
+                raise UserError(f"the jobs of {root} were cancelled meanwhile; the same command submits what is missing")
             try:
                 decision = apply(root, backend, workers, say, train=train, only=only)
                 rounds += bool(decision.submit)
@@ -168,7 +189,8 @@ def watch(
                 say(f"not asked this time: {error}")  # a scheduler that is busy, or another process that submits, may be over soon
             is_first = False
             if rounds > MAX_ROUNDS:
-                raise UserError(f"workers ended {MAX_ROUNDS} times without a result: {last_words(root, backend)}")
+                words = logs.last_words(root) or "their logs are with the scheduler"
+                raise UserError(f"workers ended {MAX_ROUNDS} times without a result: {words}")
             time.sleep(poll)
             state = status_lib.read_status(root, study, known)
             view.update(state)
@@ -177,16 +199,28 @@ def watch(
     return state
 
 
-def last_words(root: pathlib.Path, backend: Backend) -> str:
-    """Returns the last line of the newest job's log, and where the log is."""
-    ids = [job for submission in jobs.read(root) if submission.backend == backend.NAME for job in submission.ids]
-    for job in reversed(ids):
-        path = backend.log(root, job)
-        if path is not None and path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            said = [line for line in lines if not line.startswith(SCRIPTS)]
-            return f"{said[-1] if said else 'no output'} ({path})"
-    return "their logs are with the scheduler"
+def cancel(root: pathlib.Path, again: float = AGAIN_SECONDS) -> int:
+    """Ends every job of a study in a scheduler's queue, and returns how many there were.
+
+    The queue is looked at again until it is empty: a job that begins, or is queued again, at the moment when it is cancelled may escape.
+
+    Args:
+        root: the study's directory
+        again: seconds between two looks
+
+    Raises: UserError when jobs are still there after `MAX_LOOKS` looks.
+    """
+    jobs.mark_cancelled(root)
+    seen: set[str] = set()
+    for _ in range(MAX_LOOKS):
+        found = live(root)
+        seen |= {job.id for _, job in found}
+        if not found:
+            return len(seen)
+        for backend in {backend.NAME: backend for backend, _ in found}.values():
+            backend.cancel([job.id for other, job in found if other.NAME == backend.NAME])
+        time.sleep(again)
+    raise UserError(f"{counted(len(found), 'job')} of {root} cannot be cancelled, such as {found[0][1].id}: ask the scheduler why")
 
 
 def queue_words(queue: Sequence[Job]) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Optional, TextIO
 
-from launch import scheduled
+from launch import logs, scheduled
 from launch.backend import Job
 from lm.preflight.topologies import CHIPS, Chip
 from lm.scaling.words import aligned, short, si
@@ -31,9 +31,18 @@ def render(status: Status, root: pathlib.Path, retry: str, queue: Sequence[Job] 
         retry: the command that trains failed cells again
         queue: the live jobs in a scheduler's queue
     """
-    parts = [_groups(status.cells), _running(status.cells), [scheduled.queue_words(queue)] if queue else [], excluded(status, root, retry)]
+    workers = [scheduled.queue_words(queue)] if queue else _nobody(status, root)
+    parts = [_groups(status.cells), _running(status.cells), workers, excluded(status, root, retry)]
     lines = [line for part in parts if part for line in (*part, "")]
     return "\n".join([*lines, _total(status, root)])
+
+
+def _nobody(status: Status, root: pathlib.Path) -> list[str]:
+    """Returns the last words of a scheduler's workers where cells are left, and no worker is there or on its way."""
+    if status.finished == len(status.cells) or status.count("running"):
+        return []
+    words = logs.last_words(root)
+    return [f"no worker is in a queue or trains; the last one, {words}"] if words else []
 
 
 def _groups(cells: Sequence[CellStatus]) -> list[str]:

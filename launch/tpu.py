@@ -29,8 +29,10 @@ TIMEOUT = 120.0  # seconds for a command to answer
 
 
 @dataclasses.dataclass(frozen=True)
-class Chip:
-    """A TPU as Google names it: an accelerator type is `name`-N with `cores` for each device in N (cloud.google.com/tpu/docs/v5e).
+class Slices:
+    """The slices of a TPU that Google offers, and their names: `name`-N with `cores` for each device in N (cloud.google.com/tpu/docs/v5e).
+
+    What a device can do is in lm.preflight.topologies, under the same name.
 
     Attributes:
         name: the first part of accelerator types
@@ -55,11 +57,11 @@ class Chip:
 
 
 FLAT, CUBES = (1, 4, 8, 16, 32, 64, 128, 256), (4, 8, 16, 32, 64)
-CHIPS = {
-    "v4": Chip("v4", 2, "tpu-ubuntu2204-base", CUBES, 64, 4096),
-    "v5e": Chip("v5litepod", 1, "v2-alpha-tpuv5-lite", FLAT),
-    "v5p": Chip("v5p", 2, "v2-alpha-tpuv5", CUBES, 64, 6144),
-    "v6e": Chip("v6e", 1, "v2-alpha-tpuv6e", FLAT),
+SLICES = {
+    "v4": Slices("v4", 2, "tpu-ubuntu2204-base", CUBES, 64, 4096),
+    "v5e": Slices("v5litepod", 1, "v2-alpha-tpuv5-lite", FLAT),
+    "v5p": Slices("v5p", 2, "v2-alpha-tpuv5", CUBES, 64, 6144),
+    "v6e": Slices("v6e", 1, "v2-alpha-tpuv6e", FLAT),
 }
 
 
@@ -74,7 +76,7 @@ class Tpu:
     how: str = option("queued (gcloud compute tpus queued-resources) or xpk (xpk workload)", "queued")
     project: Optional[str] = option("project of Google Cloud (default: that of gcloud)")
     zone: Optional[str] = option("zone of the slices, such as us-west4-a")
-    accelerator: Optional[str] = option(f"the TPU: {', '.join(CHIPS)}; how many follows from the cells' mesh")
+    accelerator: Optional[str] = option(f"the TPU: {', '.join(SLICES)}; how many follows from the cells' mesh")
     slices: int = option("slices of a worker, to which its devices are shared out evenly", 1, "N")
     spot: bool = option("take spot capacity, which may be taken away at any time", False)
     nfs: Optional[str] = option("with queued: the NFS export that holds the study's directory: 10.0.0.2:/share", None, "HOST:/PATH")
@@ -94,9 +96,9 @@ class Tpu:
         """Raises UserError when slices cannot be asked for from here."""
         if self.how not in HOW:
             raise UserError(f"--how={self.how}: give one of {', '.join(HOW)}")
-        if self.accelerator not in CHIPS:
+        if self.accelerator not in SLICES:
             given = "" if self.accelerator is None else f"={self.accelerator}"
-            raise UserError(f"--accelerator{given}: give the TPU alone, one of {', '.join(CHIPS)}; the size follows from the cells")
+            raise UserError(f"--accelerator{given}: give the TPU alone, one of {', '.join(SLICES)}; the size follows from the cells")
         if self.slices < 1:
             raise UserError(f"--slices={self.slices}: give 1 or more")
         needs = ("zone", "nfs", "mount") if self.how == "queued" else ("zone", "cluster", "image")
@@ -141,7 +143,7 @@ class Tpu:
 
     def type(self, kind: Kind) -> str:
         """Returns the accelerator type of one slice. Raises UserError where there are no slices of that size."""
-        chip, devices = CHIPS[str(self.accelerator)], kind.devices // self.slices
+        chip, devices = SLICES[str(self.accelerator)], kind.devices // self.slices
         if kind.devices % self.slices or not chip.has(devices):
             large = f" and multiples of {chip.block} up to {chip.most}" if chip.block else ""
             sizes = ", ".join(map(str, chip.sizes)) + large
@@ -220,7 +222,7 @@ class Tpu:
         return [
             "gcloud", "compute", "tpus", "queued-resources", "create", name, *self._place(),
             f"--accelerator-type={self.type(request.kind)}",
-            f"--runtime-version={self.runtime or CHIPS[str(self.accelerator)].runtime}", *nodes, f"--metadata=lm-name={name}",
+            f"--runtime-version={self.runtime or SLICES[str(self.accelerator)].runtime}", *nodes, f"--metadata=lm-name={name}",
             f"--metadata-from-file=startup-script={script}", f"--scopes={SCOPE}", *further,
         ]  # fmt: skip
 

@@ -194,7 +194,7 @@ def asked(tmp_path, monkeypatch):
 
 @pytest.fixture
 def root(asked, monkeypatch):
-    monkeypatch.setattr(snapshot, "take", lambda root: root.resolve() / "code" / "abc")
+    monkeypatch.setattr(snapshot, "take", lambda root, train=None: root.resolve() / "code" / "abc")
     small_study.planned(asked / "s")
     return asked / "s"
 

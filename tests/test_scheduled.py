@@ -6,6 +6,7 @@ import itertools
 import json
 import pathlib
 import random
+import re
 import types
 from typing import ClassVar
 
@@ -13,8 +14,8 @@ import fake_train
 import pytest
 import small_study
 
-from launch import jobs, scheduled, snapshot
-from launch.backend import Job, Kind
+from launch import backends, jobs, logs, scheduled, snapshot, table
+from launch.backend import Job, Kind, UnansweredError
 from launch.reconcile import reconcile
 from launch.view import View
 from lm.errors import UserError
@@ -23,16 +24,16 @@ from lm.study import status as status_lib
 from lm.study.rows import read_rows
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Memory:
-    """A scheduler in memory, with the interface of the real ones."""
+    """A scheduler in memory, with the interface of the real ones. It has no options."""
 
     NAME: ClassVar[str] = "memory"
     WORDS: ClassVar[str] = "a scheduler in memory"
     ORDERS: ClassVar[bool] = True
-    queue: dict = dataclasses.field(default_factory=dict)
-    requests: list = dataclasses.field(default_factory=list)
-    numbers: itertools.count = dataclasses.field(default_factory=itertools.count)
+
+    def __post_init__(self):
+        self.queue, self.requests, self.numbers = {}, [], itertools.count()
 
     def by_hand(self, root, number):
         return None
@@ -59,8 +60,7 @@ class Memory:
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "record", lambda request, backend, ids: None)  # options of a real backend are JSON values
-    monkeypatch.setattr(snapshot, "take", lambda root: root / "code")
+    monkeypatch.setattr(snapshot, "take", lambda root, train=None: root / "code")
     small_study.planned(tmp_path / "s")
     return tmp_path / "s"
 
@@ -155,6 +155,95 @@ def test_two_processes_do_not_submit_at_once(root):
         scheduled.apply(root, Memory(), 2, _silent)
 
 
+class _KilledError(BaseException):
+    """The process that submits is killed."""
+
+
+def _lost(scheduler, asked, how):
+    """Lets the scheduler's answer to the first submission be lost: before or after it queues the jobs."""
+    submit = scheduler.submit
+
+    def once(request):
+        scheduler.submit = submit
+        if asked:
+            submit(request)
+        raise how
+
+    scheduler.submit = once
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("how", [_KilledError(), UnansweredError("sbatch did not answer")])
+def test_what_was_asked_and_not_answered_is_submitted_once(root, monkeypatch, asked, how):
+    """Whether the scheduler has done it or not, and whoever is lost: this process, or the answer."""
+    gate.write_forecast(root, {}, [])
+    scheduler, said = Memory(), []
+    _lost(scheduler, asked, how)
+    with pytest.raises(type(how)):
+        scheduled.apply(root, scheduler, 2, said.append)
+    assert [one.asked for one in jobs.read(root)] == [2]
+    for _ in range(2):
+        again = scheduled.apply(root, scheduler, 2, said.append)
+    assert again.waits != asked
+    monkeypatch.setattr(jobs, "ANSWER_SECONDS", -1.0)
+    scheduled.apply(root, scheduler, 2, said.append)
+    assert not scheduled.apply(root, scheduler, 2, said.append).submit
+    assert sorted(scheduler.queue) == ["job0", "job1", "job2", "job3"]  # two of each stage
+    written = [job for one in jobs.read(root) for job in one.ids]
+    assert sorted(written) == sorted(scheduler.queue)
+
+
+def test_what_is_refused_is_asked_again_at_once(root):
+    scheduler = Memory()
+    _lost(scheduler, False, UserError("Invalid account"))
+    with pytest.raises(UserError, match="account"):
+        scheduled.apply(root, scheduler, 2, _silent)
+    assert not jobs.read(root)
+    assert len(scheduled.apply(root, scheduler, 2, _silent).submit) == 2
+
+
+def test_what_begins_while_it_is_cancelled_is_cancelled_too_and_not_submitted_again(root, monkeypatch):
+    """A job that the scheduler queues again in the moment in which it is cancelled, and a `run` that watches meanwhile."""
+    scheduler = Memory()
+    monkeypatch.setattr(backends, "of", lambda name, options: scheduler)
+    scheduled.apply(root, scheduler, 2, _silent)
+    remove, again = scheduler.cancel, iter(["queued again", None])
+
+    def cancel(ids):
+        remove(ids)
+        if next(again, None):
+            scheduler.queue["again"] = Job("again", SMALL, "running")
+
+    scheduler.cancel = cancel
+
+    def poll(seconds):
+        assert scheduled.cancel(root, 0.0) == 5
+
+    monkeypatch.setattr(scheduled, "time", types.SimpleNamespace(sleep=lambda seconds: seconds and poll(seconds)))
+    with pytest.raises(UserError, match="cancelled"):
+        scheduled.watch(root, scheduler, 2, View(io.StringIO()), _silent)
+    assert not scheduler.queue
+    scheduler.cancel = lambda ids: None
+    scheduled.apply(root, scheduler, 2, _silent)
+    with pytest.raises(UserError, match="cannot be cancelled"):
+        scheduled.cancel(root, 0.0)
+
+
+def test_status_and_logs_name_the_last_words_of_workers_that_died_at_their_start(root, monkeypatch):
+    scheduler, log = Memory(), root / "job.log"
+    monkeypatch.setattr(backends, "of", lambda name, options: scheduler)
+    monkeypatch.setitem(backends.BACKENDS, "memory", "")
+    scheduler.log = lambda root, job: log
+    scheduled.apply(root, scheduler, 2, _silent)
+    log.write_text("Traceback ...\nModuleNotFoundError: No module named 'jax'\nthe worker ended with status 1\n")
+    state, cell = status_lib.read_status(root), directory.open_study(root)["cells"][0]["id"]
+    assert "ModuleNotFoundError" not in table.render(state, root, "retry", list(scheduler.queue.values()))
+    scheduler.queue.clear()
+    assert re.search(r"job3.*ModuleNotFoundError.*job\.log", table.render(state, root, "retry"))
+    with pytest.raises(UserError, match=r"job3.*ModuleNotFoundError.*job\.log"):
+        logs.of_cell(root, cell)
+
+
 def test_what_is_submitted_is_written_down_and_names_the_study(tmp_path):
     small_study.planned(tmp_path / "s")
     assert not scheduled.live(tmp_path / "s")
@@ -174,6 +263,28 @@ def test_a_snapshot_is_taken_once_for_each_content(tmp_path):
     taken = snapshot.take(tmp_path)
     assert snapshot.take(tmp_path) == taken
     assert (taken / "lm" / "study" / "worker.py").read_bytes() == pathlib.Path(worker.__file__).read_bytes()
+
+
+def test_a_training_function_of_the_user_is_in_the_snapshot_with_what_it_imports(tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    (mine / "parts").mkdir(parents=True)
+    (mine / "my_train.py").write_text("import json, numpy, my_help\nfrom parts.one import x\nfrom lm import files\ndef train(c, w): ...\n")
+    (mine / "my_help.py").write_text("")
+    (mine / "parts" / "__init__.py").write_text("")
+    (mine / "parts" / "one.py").write_text("x = 1\n")
+    (mine / "unrelated.py").write_text("")
+    monkeypatch.syspath_prepend(mine)
+    taken = snapshot.take(tmp_path / "s", "my_train:train")
+    own = {str(path.relative_to(taken)) for path in taken.rglob("*.py") if path.relative_to(taken).parts[0] not in snapshot.PACKAGES}
+    assert own == {"my_train.py", "my_help.py", "parts/__init__.py", "parts/one.py"}
+    (mine / "my_help.py").write_text("y = 2\n")
+    assert snapshot.take(tmp_path / "s", "my_train:train") != taken  # edited meanwhile
+    inside = snapshot.take(tmp_path / "s", "lm.runner:train_cell")
+    assert inside == snapshot.take(tmp_path / "s")
+    (mine / "parts" / "one.py").write_text("x = \n")
+    for name, named in (("nowhere:train", "nowhere"), ("my_train:train", "one.py")):
+        with pytest.raises(UserError, match=named):
+            snapshot.take(tmp_path / "s", name)
 
 
 def _raise(config, folder):

@@ -11,7 +11,7 @@ import small_study
 
 from launch import jobs, scheduled, tpu
 from launch.backend import Job, Kind, Request
-from launch.tpu import CHIPS, Tpu
+from launch.tpu import SLICES, Tpu
 from lm.errors import UserError
 from lm.study.rows import read_json
 
@@ -121,7 +121,7 @@ def test_types_are_those_of_google(chip, devices, slices, named):
 
 
 @pytest.mark.parametrize("image", [None, "ours/lm:tpu"])
-@pytest.mark.parametrize("chip", sorted(CHIPS))
+@pytest.mark.parametrize("chip", sorted(SLICES))
 def test_scripts_are_those_of_a_shell(root, image, chip):
     for backend in (_queued(root, image=image, accelerator=chip, environment="source 'a b'/activate"), _xpk(accelerator=chip)):
         script = backend.script(_request(root, Kind(0, 8)))
