@@ -14,7 +14,7 @@ and are no copies are told apart by higher thresholds (`closer`).
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -34,7 +34,7 @@ BATCH = 1 << 22  # words that are hashed at once
 
 # Scripts without blanks between words (Thai to Khmer, kana, Chinese characters): each character is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
+WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 def clusters(texts: Sequence[str], by_words: bool = False, closer: bool = False) -> np.ndarray:
@@ -68,23 +68,24 @@ def clusters(texts: Sequence[str], by_words: bool = False, closer: bool = False)
 def signatures(texts: Sequence[str]) -> np.ndarray:
     """Returns the MinHash signatures of the documents' lines, uint64 [documents, HASHES]."""
     number: dict[str, int] = {}  # lines in order of first sight, so that the hashes do not depend on the process
-    return _minima([[number.setdefault(line, len(number) + 1) for line in _lines(text)] for text in texts], SHINGLE_LINES)
+    return minima([[number.setdefault(line, len(number) + 1) for line in _lines(text)] for text in texts], SHINGLE_LINES)
 
 
 def word_signatures(texts: Sequence[str]) -> np.ndarray:
     """Returns the MinHash signatures of the documents' words without regard to case, uint64 [documents, HASHES]."""
-    number = functools.cache(_hashed)
+    number = functools.cache(hashed)
     found, batch, size = [np.zeros((0, HASHES), np.uint64)], [], 0
     for text in texts:
-        batch.append([number(word) for word in _WORD.findall(text.lower())])
+        batch.append([number(word) for word in WORD.findall(text.lower())])
         size += len(batch[-1])
         if size >= BATCH:
-            found.append(_minima(batch, SHINGLE_WORDS))
+            found.append(minima(batch, SHINGLE_WORDS))
             batch, size = [], 0
-    return np.concatenate([*found, _minima(batch, SHINGLE_WORDS)] if batch else found)
+    return np.concatenate([*found, minima(batch, SHINGLE_WORDS)] if batch else found)
 
 
-def _hashed(word: str) -> int:
+def hashed(word: str) -> int:
+    """Returns 64 bits of a word."""
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
@@ -92,15 +93,15 @@ def _lines(text: str) -> list[str]:
     return [line for line in map(str.strip, text.split("\n")) if line]
 
 
-def _minima(numbers: Iterable[list[int]], size: int) -> np.ndarray:
-    """Returns the minima of HASHES hashes over each document's shingles, the runs of `size` numbers."""
-    shingles, starts = _shingles(list(numbers), size)
-    draws = np.random.default_rng(0).integers(0, 2**63, HASHES, dtype=np.uint64)
+def minima(numbers: Iterable[list[int]], size: int, hashes: int = HASHES) -> np.ndarray:
+    """Returns the minima of so many hashes over each document's shingles, the runs of `size` numbers: uint64 [documents, hashes]."""
+    shingles, starts = shingle_hashes(list(numbers), size)
+    draws = np.random.default_rng(0).integers(0, 2**63, hashes, dtype=np.uint64)
     columns = [np.minimum.reduceat((shingles ^ draw) * GOLDEN, starts) for draw in mix(draws)]
     return np.stack(columns, axis=1)
 
 
-def _shingles(numbers: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
+def shingle_hashes(numbers: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns hashes of all runs of `size` numbers, and where each document's begin; a shorter document is one shingle."""
     counts = np.asarray([len(each) for each in numbers], np.int64)
     flat = np.asarray([number for each in numbers for number in each] + [0], np.uint64)
@@ -123,10 +124,7 @@ def _pairs(signature: np.ndarray, threshold: float, rows: int) -> np.ndarray:
     the documents, and what one band misses the others find.
     """
     found = []
-    for band in range(0, HASHES - rows + 1, rows):
-        key = signature[:, band]
-        for row in range(band + 1, band + rows):
-            key = mix(key * GOLDEN + signature[:, row])
+    for key in band_keys(signature, rows):
         order = np.argsort(key, kind="stable")
         same = key[order][1:] == key[order][:-1]
         position = np.arange(len(order))
@@ -137,6 +135,15 @@ def _pairs(signature: np.ndarray, threshold: float, rows: int) -> np.ndarray:
     pairs = np.unique(np.concatenate(found), axis=0)
     resemblance = np.concatenate([(signature[chunk[:, 0]] == signature[chunk[:, 1]]).mean(1) for chunk in _chunks(pairs)])
     return pairs[resemblance >= threshold]
+
+
+def band_keys(signature: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    """Yields for each band of `rows` minima a key of each document, uint64 [documents], equal where all minima of the band are."""
+    for band in range(0, signature.shape[1] - rows + 1, rows):
+        key = signature[:, band]
+        for row in range(band + 1, band + rows):
+            key = mix(key * GOLDEN + signature[:, row])
+        yield key
 
 
 def _chunks(pairs: np.ndarray, size: int = 65536) -> list[np.ndarray]:
