@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Literal, Optional
 
 from launch import places
+from lm import machine
 from lm.errors import AGAIN, Parser, UserError, run_cli
-from lm.study import machine
 
 WIDTH = 120
 LIMIT = 60.0  # seconds for a command to answer

@@ -15,7 +15,6 @@ it checks its lease by a clock of its own before, and since the result is create
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import pathlib
@@ -24,9 +23,9 @@ import tempfile
 import time
 from typing import Any, Optional
 
-from lm import files
+from lm import claims, files, machine
 from lm.errors import UserError
-from lm.study import machine, records
+from lm.study import records
 from lm.train.record import reopened
 
 LEASE_SECONDS = 90.0  # what a worker may rely on after a heartbeat, by its own clock
@@ -36,7 +35,6 @@ CLAIMS = records.CLAIMS
 EPOCH = "epoch-"
 LOGS = "logs"
 KEPT = ("config.json", CLAIMS, LOGS, records.FAILURES)  # what is in a cell's folder from the plan on; the rest is of a run
-NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _held: set["Lease"] = set()
 
 
@@ -124,7 +122,7 @@ class Lease:
         self.workdir.mkdir(exist_ok=True)
         sealed = self.workdir / "result.json"
         files.write_json(sealed, records.sealed(record, self.epoch))
-        if machine.clock() >= self.until or not _link(sealed, self.cell / records.FILE):
+        if machine.clock() >= self.until or not claims.link(sealed, self.cell / records.FILE):
             raise Lost(f"the lease of epoch {self.epoch} ran out, or the cell has ended")
         settle(self.cell)
 
@@ -330,7 +328,7 @@ def _take(cell: pathlib.Path, epoch: int) -> Optional[Lease]:
         os.fchmod(file.fileno(), 0o644)
         json.dump(machine.process() | {"checkpoint": saved, "time": time.time()}, file)
         file.flush()
-        if not _link(pathlib.Path(file.name), path):
+        if not claims.link(pathlib.Path(file.name), path):
             return None
     if (log := machine.output()) is not None:
         with contextlib.suppress(OSError):
@@ -341,19 +339,6 @@ def _take(cell: pathlib.Path, epoch: int) -> Optional[Lease]:
     lease = Lease(cell, epoch, deaths, sum("error" in claim for claim in before), began + LEASE_SECONDS)
     _held.add(lease)
     return lease
-
-
-def _link(source: pathlib.Path, target: pathlib.Path) -> bool:
-    """Makes a file exist under a second name; returns False when that name is taken."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return os.stat(source).st_nlink > 1  # NFS: made, and the answer was lost
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        raise UserError(f"cannot link {target}: workers need a file system with hard links, such as a local one or NFS") from error
-    return True
 
 
 def _claim(cell: pathlib.Path, epoch: int) -> pathlib.Path:

@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
-from lm import distributed, peers
+from lm import distributed, machine, peers
 from lm.errors import Parser, UserError, counted, run_cli
 from lm.scaling import compile_cache
-from lm.study import directory, gate, leases, machine, records
+from lm.study import directory, gate, leases, records
 from lm.study.rows import read_json
 from lm.train import made_by, signals
 from lm.train.config import RunConfig

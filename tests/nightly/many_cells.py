@@ -18,7 +18,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import small_study
 
 from launch import table
-from lm.study import directory, machine, plan, plan_table, records, worker
+from lm import machine
+from lm.study import directory, plan, plan_table, records, worker
 from lm.study import status as status_lib
 from lm.study.study import Budget
 

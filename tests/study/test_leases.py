@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from lm import files
+from lm import files, machine
 from lm.errors import UserError
-from lm.study import leases, machine, records
+from lm.study import leases, records
 
 CELLS = [f"cell{i:02d}" for i in range(40)]
 DONE = {"id": "cell00", "status": "completed", "reason": None}

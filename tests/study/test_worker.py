@@ -12,9 +12,9 @@ import fake_train
 import pytest
 import small_study
 
-from lm import files
+from lm import files, machine
 from lm.errors import UserError
-from lm.study import gate, leases, machine, records, worker
+from lm.study import gate, leases, records, worker
 from lm.study.rows import read_rows
 from lm.train import signals
 
