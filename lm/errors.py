@@ -1,5 +1,6 @@
 """Errors that a user can fix are shown as one line, with a non-zero exit status and no traceback. docs/failures.md lists the statuses."""
 
+import _thread
 import argparse
 import contextlib
 import difflib
@@ -8,11 +9,13 @@ import re
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, Optional, Union
 
 CONTINUES = "the same command continues from what is on disk"
 AGAIN = "give the command again"  # of commands that do not continue
+AGAIN_SECONDS = 0.01  # until an interrupt is raised again
 OVER = 124  # exit status when the time is over, as timeout(1) has it
 
 
@@ -22,7 +25,7 @@ def status_after(number: int) -> int:
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interrupt by another signal than Ctrl-C."""
+    """Says that a signal other than Ctrl-C's interrupts the command; `number` is that signal."""
 
     def __init__(self, number: int):
         super().__init__()
@@ -53,7 +56,8 @@ def run_cli(main: Callable[[], Optional[int]], interrupted: str = CONTINUES) -> 
     """
     was_interrupted = False
     try:
-        status = main()
+        with interrupts_kept():
+            status = main()
     except KeyboardInterrupt as error:
         if os.environ.get("LM_TRACEBACK"):
             raise
@@ -78,6 +82,29 @@ def run_cli(main: Callable[[], Optional[int]], interrupted: str = CONTINUES) -> 
             sys.stderr.flush()
         os._exit(status or 0)
     sys.exit(status or 0)
+
+
+@contextlib.contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Raises an interrupt once more that came where Python can do no more than print it: in __del__, or in a callback of a weak reference
+    or of the garbage collector. JAX has one of those, which is often the first Python code after a long call into C."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if not isinstance(found.exc_value, KeyboardInterrupt):
+            before(found)
+            return
+        number = getattr(found.exc_value, "number", signal.SIGINT)
+        again = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main, [number])  # later: here, too, it could only be printed
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
 
 
 def require_local(path: Union[str, os.PathLike[str]]) -> None:

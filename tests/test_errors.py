@@ -1,7 +1,10 @@
 """Commands end with one line and a status, and silently when the reader of their output has closed it."""
 
+import gc
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from lm.evals import __main__ as evals
 from lm.hf import __main__ as hf
 from lm.infer import __main__ as infer
 from lm.scaling import __main__ as scaling
+from lm.train import signals
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +45,47 @@ def test_one_line_and_a_status(capsys, main, status, said):
         run_cli(main)
     assert ended.value.code == status
     assert capsys.readouterr().err == said
+
+
+class Dying:
+    """Gets the signal in its last moment, in which Python can do no more than print an error."""
+
+    def __init__(self, number):
+        self._number = number
+
+    def __del__(self):
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("place", ["gc", "del"])
+def test_an_interrupt_where_python_can_only_print_it_is_not_lost(capsys, monkeypatch, place, number, status):
+    """JAX has a callback of the garbage collector, which is often the first Python code after a call into C."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def callback(*_):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(number)
+
+    def main():
+        signals.interrupt()
+        if place == "gc":
+            gc.callbacks.append(callback)
+            gc.collect()
+        else:
+            Dying(number)
+        for _ in range(500):
+            time.sleep(0.01)
+        return 0
+
+    monkeypatch.setattr(signals, "NAMES", ("SIGINT", "SIGTERM"))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_cli(main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == status
+    assert capsys.readouterr().err.startswith("\ninterrupted")
 
 
 @pytest.mark.parametrize(
