@@ -7,6 +7,7 @@ finds on disk, or why it refuses a run, so that all proceed alike. lm.peers watc
 import contextlib
 import dataclasses
 import errno
+import inspect
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ BY_HAND = ("coordinator", "num_processes", "process_id")
 METHODS = ("auto", "off", "slurm", "ompi", "mpi4py", "k8s", "tpu")
 TPU = ("gketpu", "gcetpu")  # JAX's names of the two Cloud TPU environments
 LISTEN = "JAX_COORDINATOR_BIND_ADDRESS"  # JAX's variable for the address at which process 0 listens
+MTLS, SECURE = "JAX_MTLS_", "JAX_DISTRIBUTED_VERIFY_SECURE_CREDENTIALS"  # how those begin that name certificates, and that requires them
 T = TypeVar("T")
 
 
@@ -218,6 +220,7 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
     from jax._src.distributed import global_state
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM and ignores Ctrl-C: see lm.peers
+    require_mtls(jax.distributed.initialize, os.environ)
     failed = f"process {process} of {processes} did not meet the others at {coordinator} within {how.join_timeout} s"
     remedy = f"start all of them, and check that the address is that of process 0 and its port is free (if it has several, see {LISTEN})"
     peers.on_abort(f"error: {failed}: {remedy}", status=2)
@@ -236,6 +239,22 @@ def _meet(how: Settings, coordinator: str, processes: int, process: int, devices
     except Exception as error:  # JAX raises several types: for a wrong address, a time-out, a service that refuses
         raise UserError(f"{failed} ({one_line(error)[:200]}): {remedy}") from error
     return peers.Watch(global_state.client, process, processes, coordinator, how.peer_timeout)
+
+
+def require_mtls(initialize: Callable[..., Any], environment: Mapping[str, str]) -> None:
+    """Raises UserError where the environment asks for certificates of the processes, and this JAX has none and would take no notice.
+
+    Later releases read these variables themselves, in `jax.distributed.initialize`.
+
+    Args:
+      initialize: JAX's function.
+      environment: the process's.
+    """
+    asked = next((name for name in sorted(environment) if name.startswith(MTLS) or name == SECURE), None)
+    if asked is not None and "mtls_cert_file" not in inspect.signature(initialize).parameters:
+        raise UserError(
+            f"{asked} is set, and this release of JAX has no mutual TLS: whoever reaches the port could speak; take a later one"
+        )
 
 
 def listening_at(coordinator: str) -> Optional[str]:
@@ -317,8 +336,11 @@ def first(action: Callable[[], T]) -> T:
         return action()
     key = f"lm/first/{_number()}"
     if watch.index == 0:
-        watch.post(key, json.dumps(_tried(action)))
-    answer = json.loads(watch.read(key))
+        answer = json.dumps(_tried(action))
+        watch.post(key, answer)
+    else:
+        answer = watch.read_by_all(key, watch.count - 1)
+    answer = json.loads(answer)
     if "error" in answer:
         raise AgreedError(answer["error"])
     return answer["value"]

@@ -47,7 +47,7 @@ class Watch:
         self._asked: Optional[int] = None  # a signal that this process has received
         self._calls = 0
         self._stop: Optional[tuple[int, int]] = None  # (number of the call at which all stop, signal)
-        self._lock, self._held = threading.Lock(), False
+        self._lock, self._held, self._told = threading.Lock(), False, False  # holds back the next call; has told the calls so far
         self._awake = self._heard = 0.0  # seconds without those of suspension: until now, and until the store's last answer
         self._beats: dict[int, tuple[str, float]] = {}
         self._ended, self._failing = threading.Event(), False
@@ -71,6 +71,14 @@ class Watch:
             except RuntimeError as error:  # only its text tells a time-out
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
+
+    def read_by_all(self, key: str, readers: int) -> str:
+        """Waits for a key and returns its value. The last of so many readers removes the key."""
+        value = self.read(key)
+        with contextlib.suppress(RuntimeError):
+            if self._client.key_value_increment(f"{key}/read", 1) >= readers:
+                self.forget(key)  # and what is below it
+        return value
 
     def forget(self, key: str) -> None:
         """Removes a key that nobody reads any more."""
@@ -227,10 +235,10 @@ class Watch:
         if "stop" not in notes:
             if self._asked is not None:
                 self.post("lm/notes/stop", str(int(self._asked)))
-        elif not self._held:
-            self._lock.acquire()
-            self._held = True
+        elif not self._told:
+            self._held = self._held or self._lock.acquire()
             self.post(f"lm/calls/{self.index}", f"{self._calls} {int(has_state)}")
+            self._told = True  # now: where the store did not answer, the next beat tells it again
         elif "stop_at" in notes:
             if int(notes["stop_at"]) == 0:
                 self._leave_at_once(int(notes["stop"]))

@@ -223,7 +223,7 @@ def test_a_bad_step_is_repeated_from_its_bundle(config, tmp_path, monkeypatch, c
         patch.setattr(TrainStream, "iterate", odd)
         found = runner.train_run(config, tmp_path / "run")
     assert (found["status"], found["bad_steps"]["count"]) == ("completed", 1)
-    folder = bundle.path_of(tmp_path / "run", bad + 1)
+    folder = bundle.path_of(tmp_path / "run", bad + 1, bad)
     assert bundle.read(folder)[0]["checkpoint"] == start
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert replay.main([str(folder)]) == 0

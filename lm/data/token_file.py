@@ -21,7 +21,7 @@ _BUS = "error: a file that this process had mapped into memory was cut short, or
 
 
 class TokenFile:
-    """The ids in a file, by their places: `file.take(index)`, `file[first:last]`. Both give copies.
+    """Reads the ids in a file by their places: `file.take(index)`, `file[first:last]`. Both give copies.
 
     Args:
       path: the file.

@@ -32,7 +32,7 @@ class Rewind(Exception):
 
 
 class BadSteps:
-    """The bad steps of a run so far. `listed` has their steps and reasons; `rewinds` from where the run went back to where, and the batch
+    """Counts the bad steps of a run. `listed` has their steps and reasons; `rewinds` from where the run went back to where, and the batch
     that it took next."""
 
     def __init__(self, config: BadStepsConfig, carried: Mapping[str, Any] = {}):

@@ -4,6 +4,7 @@ bad_steps/00000017/step.json      the step, its batch's number and the seed, los
 bad_steps/00000017/run.json       the record of the run at that time
 bad_steps/00000017/batch.npz      the batch as it was on the host; of several processes batch-1.npz and so on, each its own rows
 bad_steps/00000017/checkpoints/   the newest checkpoint before it, by hard links; none where there was none
+bad_steps/00000017-batch-31/      the same step on another batch than its first, in a run that has gone back
 """
 
 import contextlib
@@ -28,8 +29,9 @@ NEEDED = {"step", "batch", "loss", "grad_norm", "checkpoint"}  # of step.json, f
 MOST = 3  # bundles of a run; further bad steps are counted only
 
 
-def path_of(workdir: Path, step: int) -> Path:
-    return workdir / FOLDER / f"{step:08d}"
+def path_of(workdir: Path, step: int, batch: int) -> Path:
+    """Returns the folder of a bad step. It names the batch too where that is not the one of this step in a run that never goes back."""
+    return workdir / FOLDER / (f"{step:08d}" if batch == step - 1 else f"{step:08d}-batch-{batch}")
 
 
 def write(workdir: Path, step: dict[str, Any], batch: Batch, run: record.Record, newest: Optional[int]) -> Optional[Path]:
@@ -37,7 +39,7 @@ def write(workdir: Path, step: dict[str, Any], batch: Batch, run: record.Record,
 
     Args:
       workdir: the run's work directory.
-      step: the content of step.json, with `step`.
+      step: the content of step.json, with `step` and `batch`.
       batch: this process's part of the batch.
       run: the run's record.
       newest: the step of the newest checkpoint, if there is one.
@@ -45,7 +47,7 @@ def write(workdir: Path, step: dict[str, Any], batch: Batch, run: record.Record,
     Raises:
       UserError, OSError: it could not be written.
     """
-    folder = path_of(workdir, step["step"])
+    folder = path_of(workdir, step["step"], step["batch"])
     made = distributed.first(lambda: _begin(workdir, folder, step | {"checkpoint": newest}, run))
     if not made:
         return None
@@ -59,7 +61,7 @@ def _begin(workdir: Path, folder: Path, step: dict[str, Any], run: record.Record
     if len(others) >= MOST:
         return False
     with record.writing(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # of the same step, before a restart
+        shutil.rmtree(folder, ignore_errors=True)  # of the same step and batch, before a restart
         folder.mkdir(parents=True)
         if step["checkpoint"] is not None:
             there = sealed.path_of(workdir, step["checkpoint"])

@@ -62,7 +62,7 @@ def save(
     keep: int,
     known: Collection[int] = (),
     rewind_every: Optional[int] = None,
-) -> None:
+) -> bool:
     """Writes the checkpoint of `state.step`, reads it back, and then removes all but the newest `keep`.
 
     The directory gets its final name when everything in it is on disk, so a kill leaves the earlier checkpoints as they were.
@@ -76,27 +76,36 @@ def save(
       known: steps of checkpoints that this process wrote or verified. All others are verified before they are removed.
       rewind_every: the newest checkpoint of a step that this divides is kept too.
 
+    Returns:
+      whether its name is known to be on the disk. Where that could not be flushed the checkpoint counts, and nothing is removed.
+
     Raises:
-      UserError: a full disk, a directory that cannot be written, or one that gives back other values than were written.
+      UserError: a full disk, a directory that cannot be written, or one that gives back other values than were written. Of several
+        processes all raise it, also where one alone met it.
     """
     step = int(jax.device_get(state.step))
     final = path_of(workdir, step)
     tree = named_arrays(state)
     meta: dict[str, Any] = {"step": step, "arrays": _signature(tree), "host": host}
+
+    def write() -> None:
+        with writing(final):
+            _orbax_save(temporary / "state", tree)
+
     temporary = Path(distributed.first(lambda: str(_begin(final, sum(leaf.nbytes for leaf in tree.values())))))
     try:
         checksums = _checksums(tree)
-        with writing(final):
-            _orbax_save(temporary / "state", tree)
-        distributed.first(lambda: _seal(temporary, final, meta, checksums))
+        _together(write)
+        is_flushed = distributed.first(lambda: _seal(temporary, final, meta, checksums))
     except BaseException:
         if distributed.is_first():  # others may still write to it
             shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if distributed.is_first():
+    if distributed.is_first() and is_flushed:
         there = steps(workdir)
         point = max((at for at in there if rewind_every and at % rewind_every == 0), default=None)
         _prune(workdir, [at for at in there[: -max(keep, 1)] if at != point], {step, *known}, meta["arrays"])
+    return is_flushed
 
 
 def _begin(final: Path, needed: int) -> Path:
@@ -115,7 +124,8 @@ def _begin(final: Path, needed: int) -> Path:
     return temporary
 
 
-def _seal(temporary: Path, final: Path, meta: dict[str, Any], checksums: dict[str, str]) -> None:
+def _seal(temporary: Path, final: Path, meta: dict[str, Any], checksums: dict[str, str]) -> bool:
+    """Seals what was written, reads it back and gives it its name. Returns whether that is flushed: it is sound anyhow."""
     write_json(temporary / "meta.json", meta)
     with writing(final):
         manifest.seal(temporary, checksums)
@@ -125,7 +135,11 @@ def _seal(temporary: Path, final: Path, meta: dict[str, Any], checksums: dict[st
         if final.exists():
             set_aside(final)
         temporary.rename(final)
+    try:
         manifest.flush(final.parent)
+    except OSError:
+        return False
+    return True
 
 
 def remove_after(workdir: Path, step: int, known: set[int]) -> None:
@@ -253,7 +267,7 @@ def _read(workdir: Path, step: int, target: Tree) -> Tree:
     def read() -> Tree:
         tree: Tree = {}
         try:
-            distributed.each(lambda: tree.update(_orbax_restore(folder / "state", target)))
+            _together(lambda: tree.update(_orbax_restore(folder / "state", target)))
         except distributed.AgreedError as error:  # all of them try again
             raise OSError(None, str(error)) from error
         wrong = manifest.differing(tree, expected, _checksums(tree))
@@ -321,6 +335,23 @@ def _require_space(folder: Path, needed: int) -> None:
 # ---- Orbax ------------------------------------------------------------------------------------------------------------------
 
 
+_failures = 0  # calls of Orbax that failed on some process: as many on each
+
+
+def _together(action: Callable[[], Any]) -> None:
+    """Calls Orbax on every process; AgreedError on all of them where it fails on one.
+
+    The others wait for that one where they would have met, for Orbax's five minutes. They are then a meeting ahead of it, and so all meet
+    under other names from then on.
+    """
+    global _failures
+    try:
+        distributed.each(action)
+    except distributed.AgreedError:
+        _failures += 1
+        raise
+
+
 def _orbax_save(path: Path, tree: Tree) -> None:
     import orbax.checkpoint as ocp  # takes a second to import
 
@@ -356,7 +387,8 @@ def _checkpointer(processes: Iterable[int]) -> Any:
     import orbax.checkpoint as ocp
 
     among = set(processes)
-    how = ocp.options.MultiprocessingOptions(primary_host=min(among), active_processes=among if distributed.count() > 1 else None)
+    several = {"active_processes": among, "barrier_sync_key_prefix": f"after-{_failures}"} if distributed.count() > 1 else {}
+    how = ocp.options.MultiprocessingOptions(primary_host=min(among), **several)
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=how), multiprocessing_options=how)
 
 

@@ -27,7 +27,7 @@ from lm.types import Batch, Hyper, TrainState
 
 
 class Integrity:
-    """The checks of a run.
+    """Checks the state of a run at the steps that its configuration names.
 
     Args:
       config: the run's configuration.

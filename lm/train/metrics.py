@@ -6,6 +6,7 @@ metrics.jsonl is what everything here reads. Whatever befalls the other two ends
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from lm.train.events import Events, flat
 from lm.train.record import jsonable, writing
 
 FILE = "metrics.jsonl"
+MIRROR = "wandb_id.txt"  # of a work directory that has a mirror
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
@@ -75,7 +77,12 @@ class MetricsLog:
 
 
 class Mirror:
-    """A run of Weights & Biases that gets every row. A service that does not answer is said once and then left alone."""
+    """A run of Weights & Biases gets every row. A service that does not answer is said once and then left alone.
+
+    It is the mirror of this work directory: another one of the same configuration is a run of its own there. Rows have `step` as a value of
+    their own to be drawn over, because the service takes no row whose own step is below its newest, such as those after a return to an
+    earlier state.
+    """
 
     def __init__(self, project: str, run_id: str, workdir: Path, config: dict[str, Any], alarm: Callable[[str], None]):
         try:
@@ -83,14 +90,17 @@ class Mirror:
         except ImportError:
             raise UserError("log.wandb needs the package wandb: pip install wandb, or leave log.wandb out") from None
         self._alarm = alarm
+        name = _mirror_id(workdir, run_id)
         self._run = self._tried(
-            lambda: wandb.init(project=project, id=run_id, name=workdir.name, dir=str(workdir), config=config, resume="allow")
+            lambda: wandb.init(project=project, id=name, name=workdir.name, dir=str(workdir), config=config, resume="allow")
         )
+        if self._run is not None:
+            self._tried(lambda: (self._run.define_metric("step"), self._run.define_metric("*", step_metric="step")))
 
     def write(self, row: dict[str, Any]) -> None:
         """Sends one row; lists, of one number for each layer, go as one entry a layer."""
         if self._run is not None:
-            self._tried(lambda: self._run.log(flat(row), step=row["step"]))
+            self._tried(lambda: self._run.log(flat(row)))
 
     def close(self) -> None:
         if self._run is not None:
@@ -105,8 +115,20 @@ class Mirror:
             return None
 
 
+def _mirror_id(workdir: Path, run_id: str) -> str:
+    """Returns the id of a work directory's mirror, which a file there keeps."""
+    path = workdir / MIRROR
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if (kept := path.read_text(encoding="utf-8").strip()).startswith(f"{run_id}-"):
+            return kept
+    name = f"{run_id}-{secrets.token_hex(4)}"
+    with writing(path):
+        files.write_text(path, name + "\n")
+    return name
+
+
 class Silence:
-    """A log that writes nothing, for all processes but the first."""
+    """Stands for the log in all processes but the first: it writes nothing."""
 
     def write(self, row: dict[str, Any]) -> None:
         del row

@@ -24,7 +24,7 @@ _numbers = itertools.count()  # of the saves of this process
 
 
 class Saver:
-    """The saves of a run. `newest` is the step of the newest checkpoint that is on disk and was read back.
+    """Writes the checkpoints of a run. `newest` is the step of the newest that is on disk and was read back.
 
     Args:
       workdir: the work directory.
@@ -53,6 +53,7 @@ class Saver:
         self._step: Optional[int] = None  # of the save under way
         self._thread: Optional[threading.Thread] = None
         self._error: Optional[BaseException] = None
+        self._lacking: Optional[str] = None  # what is not right with a checkpoint that counts
         self._seconds = 0.0  # that the last save took
 
     @property
@@ -72,7 +73,7 @@ class Saver:
           UserError: the save before this failed, and the newest checkpoint is older than `patience`.
         """
         self.wait()
-        self._step, self._error = step, None
+        self._step, self._error, self._lacking = step, None, None
         host, run_record = record.jsonable(host), record.jsonable(run_record)  # training changes both
         copy = jax.tree.map(host_copy.held, state)
         self._thread = threading.Thread(target=self._write, args=(copy, host, run_record, next(_numbers)), daemon=True)
@@ -82,9 +83,14 @@ class Saver:
         began = time.monotonic()
         try:
             with distributed.counted_apart(f"save/{number}"):
-                checkpoint.save(self._workdir, state, host, keep=self._keep, known=self._known, rewind_every=self._rewind_every)
+                how: dict[str, Any] = {"keep": self._keep, "known": self._known, "rewind_every": self._rewind_every}
+                if not checkpoint.save(self._workdir, state, host, **how):
+                    self._lacking = "its name could not be flushed to the disk, so that no older one is removed"
             if run_record is not None:
-                record.write(self._workdir, run_record)
+                try:
+                    record.write(self._workdir, run_record)
+                except (UserError, OSError) as error:
+                    self._lacking = f"{record.FILE} beside it is that of an earlier step: {one_line(error)}"
             self._seconds = time.monotonic() - began
         except BaseException as error:  # raised or told by the thread that trains
             self._error = error
@@ -149,6 +155,8 @@ class Saver:
             return
         if self.failures:
             self._alarm(f"checkpoints are written again: step {step}")
+        if self._lacking is not None and distributed.is_first():
+            self._alarm(f"ALARM: the checkpoint of step {step} is written, but {self._lacking}")
         self.newest, self.failures, self._since = step, 0, time.monotonic()
         self._known.add(step)
         watchdog.alive()

@@ -158,6 +158,14 @@ def test_a_run_that_goes_back_is_the_run_on_the_batches_that_are_left(tmp_path, 
         assert [(row["step"], row["loss"]) for row in metrics.read(workdir)] == wanted
 
 
+def test_a_step_that_is_bad_again_on_another_batch_has_a_bundle_of_its_own(tmp_path, program):
+    """Batches 2 and 5 are bad; without batches 0 to 2 the third step is on batch 5."""
+    found = run(tmp_path, program, OddStream(odd=((2, math.nan), (5, math.nan))), policy="rewind", rewind_every=10)
+    assert [one["step"] for one in found["bad_steps"]["listed"]] == [3, 3]
+    bundles = {path.name: bundle.read(path)[0]["batch"] for path in (tmp_path / bundle.FOLDER).iterdir()}
+    assert bundles == {"00000003": 2, "00000003-batch-5": 5}
+
+
 def test_going_back_has_bounds_and_may_reach_the_start(tmp_path, program):
     found = run(tmp_path / "start", program, OddStream(odd=((2, math.nan),)), policy="rewind", rewind_every=10)
     assert found["status"] == "completed"

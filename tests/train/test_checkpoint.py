@@ -241,6 +241,23 @@ def test_a_save_does_not_meet_threads_of_one_that_failed(saved, program):
     assert checkpoint.steps(workdir) == [0, 9]
 
 
+def test_a_checkpoint_whose_name_cannot_be_flushed_counts_and_no_older_one_is_removed(saved, program):
+    workdir, state = saved
+    flush = manifest.flush
+
+    def failing(folder):
+        if folder.name == "checkpoints":
+            raise OSError(5, "Input/output error")
+        flush(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "flush", failing)
+        assert not checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(9)), {}, keep=1)
+    assert checkpoint.steps(workdir) == [0, 9]
+    assert checkpoint.save(workdir, dataclasses.replace(state, step=np.int32(10)), {}, keep=1, known=[0, 9])
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["00000010"]
+
+
 def test_another_model_is_refused_by_the_name_of_a_weight(saved, program, mesh):
     workdir, _ = saved
     wider = abstract_state(CONFIG, StubModel(width=16), mesh)

@@ -18,13 +18,16 @@ ROWS = [{"step": step, "loss": 1.0 / step, "norms": [1.0, 2.0]} for step in (1, 
 @pytest.fixture
 def service(monkeypatch):
     """Stands for the package wandb."""
-    seen = {"init": [], "log": [], "finished": 0, "fails": False}
+    seen = {"init": [], "log": [], "over": {}, "finished": 0, "fails": False}
 
     class Run:
-        def log(self, row, step):
+        def define_metric(self, name, **how):
+            seen["over"][name] = how
+
+        def log(self, row):
             if seen["fails"]:
                 raise ConnectionError("no\nroute")
-            seen["log"].append((step, row))
+            seen["log"].append(row)
 
         def finish(self):
             seen["finished"] += 1
@@ -45,11 +48,23 @@ def _write(tmp_path, alarm=print):
 
 def test_every_row_arrives_under_the_id_of_the_run(tmp_path, service):
     assert _write(tmp_path) == ROWS
-    assert [step for step, _ in service["log"]] == [1, 2, 3]
-    assert service["log"][1][1] == {"step": 2, "loss": 0.5, "norms/layer_00": 1.0, "norms/layer_01": 2.0}
+    assert [row["step"] for row in service["log"]] == [1, 2, 3]
+    assert service["log"][1] == {"step": 2, "loss": 0.5, "norms/layer_00": 1.0, "norms/layer_01": 2.0}
     assert service["finished"] == 1
     (how,) = service["init"]
-    assert (how["project"], how["id"], how["resume"], how["config"]["log"]["wandb"]) == ("laws", "abc123", "allow", "laws")
+    assert (how["project"], how["resume"], how["config"]["log"]["wandb"]) == ("laws", "allow", "laws")
+    assert how["id"].startswith("abc123-")
+
+
+def test_a_work_directory_has_a_mirror_of_its_own_and_keeps_it(tmp_path, service):
+    """Also after a return to an earlier state, whose rows come again under their own steps."""
+    for name in ("one", "one", "two"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        _write(tmp_path / name)
+    first, again, other = (how["id"] for how in service["init"])
+    assert first == again != other
+    assert [row["step"] for row in service["log"]] == [1, 2, 3] * 3
+    assert service["over"] == {"step": {}, "*": {"step_metric": "step"}}
 
 
 def test_a_service_that_fails_is_said_once_and_ends_no_run(tmp_path, service):

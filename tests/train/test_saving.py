@@ -9,11 +9,15 @@ import sys
 import threading
 import types
 
+import jax
+import numpy as np
 import pytest
 
+from lm import peers
 from lm.errors import UserError
 from lm.train import checkpoint, metrics, record, sealed
 from lm.train.config import CheckpointConfig
+from lm.train.saving import Saver
 from tests.train.conftest import CONFIG
 from tests.train.stub import StubStream
 from tests.train.test_loop import assert_same_run, lines, run, with_checkpoints
@@ -114,6 +118,62 @@ def test_a_run_whose_last_step_is_not_saved_is_not_completed(tmp_path, program, 
     room(None)
     assert record.read(tmp_path)["status"] == "running"
     assert_same_run(tmp_path, run(tmp_path, program), straight, program)
+
+
+def test_a_run_json_that_cannot_be_written_costs_no_checkpoint(tmp_path, program, straight, monkeypatch):
+    """It is written again with the next one."""
+    written, said, write = [], [], record.write
+
+    def failing(workdir, found):
+        written.append(found["steps"])
+        if found["steps"] == 6:
+            raise OSError(5, "Input/output error")
+        write(workdir, found)
+
+    monkeypatch.setattr(record, "write", failing)
+    found = run(tmp_path, program, config=with_checkpoints(6), log=said.append)
+    (alarm,) = [line for line in said if line.startswith("ALARM")]
+    assert "step 6 is written" in alarm
+    assert record.FILE in alarm
+    assert 6 in written
+    assert not list((tmp_path / sealed.FOLDER).glob("*.aside"))
+    assert_same_run(tmp_path, found, straight, program)
+
+
+class Second:
+    """Stands for the watch of process 0 of two, of which the other has an error at its second call for all."""
+
+    index, count = 0, 2
+
+    def __init__(self):
+        self.store = {}
+
+    def post(self, key, value):
+        self.store[key] = value
+
+    def read(self, key):
+        if not key.endswith("/1"):
+            return self.store[key]
+        own = record.json.loads(self.store[f"{key[:-1]}0"])["value"]
+        return record.json.dumps({"value": dict.fromkeys(own, ())} if own else {"error": "no room on node02"})
+
+    def forget(self, key):
+        del self.store[key]
+
+
+def test_an_error_of_one_process_in_a_save_is_an_alarm_of_all(tmp_path, program, monkeypatch):
+    """As it is of a run of one process: training goes on, and what was begun is removed."""
+    monkeypatch.setattr(peers, "current", Second())
+    monkeypatch.setattr(checkpoint, "_orbax_save", lambda path, tree: path.mkdir())
+    said = []
+    saver = Saver(tmp_path, keep=2, newest=None, patience=60, alarm=said.append)
+    before = checkpoint._failures
+    saver.begin(6, dataclasses.replace(program.init(np.uint32(0)), step=jax.numpy.int32(6)), {})
+    saver.wait()
+    assert (saver.failures, saver.newest, len(said)) == (1, None, 1)
+    assert "no room on node02" in said[0]
+    assert not list((tmp_path / sealed.FOLDER).iterdir())
+    assert checkpoint._failures == before + 1  # the next save meets under other names
 
 
 def test_what_a_closed_event_loop_is_told_is_of_no_interest():
