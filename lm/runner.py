@@ -20,7 +20,7 @@ from lm.evals.evaluator import make_evaluator
 from lm.init_from import find, require_tokenizer, unopened
 from lm.model.flops import ledger
 from lm.train import loop, made_by, record
-from lm.train.build import build, pipeline_of
+from lm.train.build import BuiltRun, build, pipeline_of, prove_kernels
 from lm.train.checks import check_config, check_workdir
 from lm.train.config import FallBack, RunConfig
 from lm.train.derived import row_of, shape_of, total_steps
@@ -71,8 +71,7 @@ def train_run(
     before = check_workdir(config, workdir)
     found = distributed.first(lambda: find(init_from, config, workdir))
     source = record.Source(found) if found else None
-    parts = build(config)
-    require_room(parts)
+    parts = _built(config)
     distributed.first(lambda: prepare_data(config.data, config.data_dir, say) and None)  # the others open what the first has made
     data = prepare_data(config.data, config.data_dir, say)
     rows, model = local_rows(parts.mesh, config.batch_size), (config.model.architecture, config.model.vocab_size)
@@ -104,6 +103,14 @@ def train_run(
         config, workdir, stream, program, facts=facts, source=source, evaluate=evaluate, attention_backend=parts.attention, log=log,
         profile=profile, fall_back=fall_back,
     )  # fmt: skip
+
+
+def _built(config: RunConfig) -> BuiltRun:
+    """Builds a run that has room on this machine's devices and whose kernels compute rightly there."""
+    parts = build(config)
+    require_room(parts)
+    prove_kernels(parts)
+    return parts
 
 
 def again(before: record.Record) -> str:

@@ -114,6 +114,11 @@ def test_a_conditional_counts_its_most_expensive_branch():
     idle = "%idle (p: f32[8,16], q: f32[16,32]) -> f32[8,32] {\n  ROOT %k = f32[8,32]{1,0} constant(0)\n}\n"
     entry = "  %i = s32[] constant(0)\n  ROOT %c = f32[8,32]{1,0} conditional(%i, %a, %a), branch_computations={%idle, %fused}"
     assert flops(entry, FUSED + idle) == PRODUCT
+    # cuDNN's attention beside what serves rows that it cannot: it counts, though the other takes more FLOPs.
+    call = 'custom-call(%p, %q), custom_call_target="__cudnn$fmhaSoftmax"'
+    kernel = "%kernel (p: f32[8,16], q: f32[16,32]) -> f32[8,32] {\n"
+    kernel += f"  %p = f32[8,16]{{1,0}} parameter(0)\n  %q = f32[16,32]{{1,0}} parameter(1)\n  ROOT %k = f32[8,32]{{1,0}} {call}\n}}\n"
+    assert flops(entry.replace("%idle", "%kernel"), FUSED + kernel) == 0
 
 
 @pytest.mark.parametrize(
@@ -205,6 +210,8 @@ def test_fused_attention_by_shapes():
     weights = 2 * 4 * 64 * 64
     assert flops(cast + forward.replace('"MASK"', '"NO_MASK"')) == 4 * weights * 16
     assert flops(cast + forward.replace('"MASK"', '"CAUSAL"')) == 2 * weights * 16
+    spaced = forward.replace(config, config.replace(":", ": ").replace(",", ", ").replace("MASK", "PADDING_CAUSAL"))
+    assert flops(cast + spaced) == 2 * weights * 16
     backward = forward.replace("fmhaSoftmax", "fmhaSoftmaxBackward").replace('"MASK"', '"NO_MASK"')
     assert flops(cast + backward) == 10 * weights * 16
     for name, products in (("fwd", 2), ("dq", 3), ("dkv", 4)):

@@ -9,7 +9,7 @@ from lm.model.cache import write
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
 from lm.model.kernels import context as context_parallel
-from lm.model.kernels import cudnn, splash
+from lm.model.kernels import cudnn, packed, splash
 from lm.model.kernels.choose import Kernel, choose
 from lm.model.kernels.context import context_ways
 from lm.model.kernels.plain import xla_attention
@@ -75,7 +75,9 @@ class Attention(nnx.Module):
     def _attend(self, q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, context: Context) -> jax.Array:
         relative, bias_BNTS = (None, None) if self.cross else (context.relative, context.bias_BNTS)
         arrays, rules = (q_BTNH, k_BSKH, v_BSKH), self.execution.rules
-        kernel = choose_for(mask, q_BTNH.dtype, self.execution, q_BTNH.shape[-1], relative=relative is not None)
+        kernel = choose_for(mask, q_BTNH.dtype, self.execution, q_BTNH.shape[-1], relative=relative is not None, cross=self.cross)
+        if kernel == "cudnn" and mask.q_segment_BT is not None:
+            return packed.attention(*arrays, mask, rules, scale=self.scale)
         if kernel == "cudnn":
             return cudnn.attention(*arrays, mask, scale=self.scale)
         if kernel == "splash":
@@ -122,7 +124,7 @@ def _normed(norm: RMSNorm, x_BTNH: jax.Array) -> jax.Array:
     return norm(x_BTNH.reshape(*x_BTNH.shape[:2], -1, size)).reshape(x_BTNH.shape)
 
 
-def choose_for(mask: Mask, dtype: Any, execution: Execution, head_dim: int, *, relative: bool) -> Kernel:
+def choose_for(mask: Mask, dtype: Any, execution: Execution, head_dim: int, *, relative: bool, cross: bool = False) -> Kernel:
     """Returns the kernel of a call under the current mesh. Raises UserError when the one asked for cannot serve it."""
     return choose(
         execution.attention,
@@ -133,6 +135,8 @@ def choose_for(mask: Mask, dtype: Any, execution: Execution, head_dim: int, *, r
         relative=relative,
         ways=context_ways(),
         ring=execution.context == "ring",
+        cross=cross,
+        staged=execution.pipeline is not None,
     )
 
 

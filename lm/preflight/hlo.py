@@ -37,7 +37,8 @@ class Analysis:
 
     `flops`: of matrix products, recomputed ones too. `bytes_moved`: estimated traffic of the device's main memory: what top-level
     instructions read and write of it, slices and updates in place by the part that they touch; caches are not modelled. Of the branches of
-    a conditional the one with most FLOPs counts, then with most bytes on the wire.
+    a conditional the one with most FLOPs counts, then with most bytes on the wire; where one holds cuDNN's attention it counts, since the
+    other serves rows of more documents than that takes.
     """
 
     flops: float
@@ -124,11 +125,15 @@ class _Walk:
             name, times = instruction.called("body"), self.module.trips(instruction, computation)
             return self.computation(name, fused=fused) if name else _Totals(), times
         if instruction.opcode == "conditional":
-            branches = [self.computation(name, fused=fused) for name in instruction.branches()]
-            return max(branches, key=_Totals.rank, default=_Totals()), 1
+            names = instruction.branches()
+            names = [name for name in names if self._has_fused_attention(name)] or names
+            return max((self.computation(name, fused=fused) for name in names), key=_Totals.rank, default=_Totals()), 1
         role = {"fusion": "calls", "async-start": "calls", "call": "to_apply"}.get(instruction.opcode)
         name = (instruction.called(role) or instruction.called("calls")) if role else None
         return (self.computation(name, fused=fused or instruction.opcode == "fusion") if name in self.module.computations else _Totals()), 1
+
+    def _has_fused_attention(self, name: str) -> bool:
+        return any('"__cudnn$fmha' in instruction.attributes for instruction in self.module.computations[name].instructions.values())
 
     def _traffic(self, instruction: Instruction, computation: Computation) -> int:
         """Returns the bytes of main memory that a top-level instruction reads and writes."""

@@ -80,9 +80,9 @@ def custom_call(instruction: Instruction, operands: list[Array]) -> float:
 
 def _fused_attention(instruction: Instruction, operands: list[Array], *, backward: bool) -> float:
     """Returns 2 products forward or 5 backward (one recomputes the weights) of [B, N, T, S] weights; a causal mask shows half of these."""
-    shape = re.search(r'"intermediate_tensor_shape":\{.*?"dimensions":\[([^\]]*)\]', instruction.attributes)
+    shape = re.search(r'"intermediate_tensor_shape": *\{.*?"dimensions": *\[([^\]]*)\]', instruction.attributes)
     weights = math.prod(int(n) for n in re.findall(r"\d+", shape[1])) if shape else 0
-    shown = 0.5 if re.search(r'"mask_type":"(PADDING_)?CAUSAL', instruction.attributes) else 1.0
+    shown = 0.5 if re.search(r'"mask_type": *"(PADDING_)?CAUSAL', instruction.attributes) else 1.0
     return (10.0 if backward else 4.0) * weights * operands[0].dims[-1] * shown
 
 

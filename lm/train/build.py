@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from lm.model import architectures
 from lm.model.execution import Execution, Pipeline
+from lm.model.kernels import packed
 from lm.model.kernels.choose import choose, platform_of
 from lm.model.mask import Mask
 from lm.rows import RowShape
@@ -72,6 +73,21 @@ def pipeline_of(how: ExecutionConfig, stages: int) -> Optional[Pipeline]:
     return Pipeline(stages, how.pipeline_repeats, how.pipeline_micro_batches or stages) if stages > 1 else None
 
 
+def prove_kernels(parts: BuiltRun) -> None:
+    """Tries cuDNN's attention of packed documents on this machine's GPU, where the run uses it; UserError where it computes wrongly.
+
+    What has no document boundaries runs through JAX's public function, which is tested on GPUs; packed documents do not.
+    """
+    model = parts.config.model
+    kinds = {"encoder": [False], "encoder_decoder": [False, True]}.get(model.architecture, [True])
+    has_boundaries = model.attention.documents == "isolated" or model.architecture == "encoder_decoder"
+    if jax.default_backend() != "gpu" or "cudnn" not in parts.attention or not has_boundaries:
+        return
+    heads = {"heads": model.attention.num_heads, "kv_heads": model.attention.kv_heads, "head_dim": model.attention.head_dim}
+    for causal in kinds:
+        packed.prove(jnp.dtype(parts.config.compute_dtype), causal=causal, **heads)
+
+
 def _attention_kernels(config: RunConfig, row: RowShape, mesh: Mesh) -> str:
     """Names the kernels that serve the masks of training, by stack where these are several; UserError when the one asked for cannot."""
     model, how, ways = config.model, config.execution, mesh.shape["context"]
@@ -85,7 +101,7 @@ def _attention_kernels(config: RunConfig, row: RowShape, mesh: Mesh) -> str:
         segments = x if segmented else None
         return Mask(x, x, segments, segments, prefix, x, x, kind=kind, window=model.attention.window, permuted=ways > 1)
 
-    def chosen(mask: Mask, *, relative: bool) -> str:
+    def chosen(mask: Mask, *, relative: bool, cross: bool = False) -> str:
         kernel = choose(
             how.attention,
             mask,
@@ -95,6 +111,8 @@ def _attention_kernels(config: RunConfig, row: RowShape, mesh: Mesh) -> str:
             head_dim=model.attention.head_dim,
             ways=ways,
             ring=is_ring,
+            cross=cross,
+            staged=mesh.shape["stage"] > 1,
         )
         return f"{kernel} ring" if ways > 1 and is_ring else kernel
 
@@ -110,5 +128,5 @@ def _attention_kernels(config: RunConfig, row: RowShape, mesh: Mesh) -> str:
         return decoder
     memory = placeholder(row.encoder_length)
     encoder = chosen(within(row.encoder_length, "full", segmented=True), relative=relative)
-    cross = chosen(Mask(x, memory, x, memory, kind="full"), relative=False)
+    cross = chosen(Mask(x, memory, x, memory, kind="full"), relative=False, cross=True)
     return f"decoder {decoder}, encoder {encoder}, cross {cross}"

@@ -17,7 +17,7 @@ from lm.data.objectives.config import NextToken, SpanCorruption
 from lm.errors import UserError
 from lm.mesh import MeshConfig
 from lm.model.config import ModelConfig
-from lm.model.kernels.choose import choose, platform_of
+from lm.model.kernels.choose import AMPERE, choose, platform_of
 from lm.model.kernels.plain import xla_attention
 from lm.model.mask import Mask
 from lm.model.positions import rope, rotate
@@ -76,8 +76,9 @@ MASKS = {
     "full": (placed(kind="full"), None, None),
     "window": (placed(window=2), None, None),
     "two-sided window": (placed(kind="full", window=2), "reaches forward", None),
-    "segments": (placed(**SEGMENTS), "document boundaries", None),
-    "full segments": (placed(kind="full", **SEGMENTS), "document boundaries", None),
+    "segments": (placed(**SEGMENTS), None, None),
+    "full segments": (placed(kind="full", **SEGMENTS), None, None),
+    "segments, window": (placed(window=2, **SEGMENTS), "document boundaries", None),
     "prefix": (placed(k_prefix_BS=LINE), "no prefix", "no prefix"),
     "cache": (Mask(LINE[:, :1], LINE), ORDER, "multiple of 128"),
     "cache of as many": (Mask(LINE, LINE), ORDER, ORDER),
@@ -106,7 +107,7 @@ def test_mask_and_backend_give_a_kernel_or_a_reason(kind, fused):
         assert kernel(fused, described, dtype, platform, reason) == (None if reason else fused)
         assert kernel("auto", described, dtype, platform) == ("xla" if reason else fused)
     # A mask's own refusal is named before that of a bias or of a split sequence, but for what concerns indices, and prefixes beside a bias.
-    biased = reason if reason in ("document boundaries", "reaches forward") else "bias of relative positions"
+    biased = reason if reason == "reaches forward" else "bias of relative positions"
     apart = "mesh.context splits it" if reason in (None, ORDER) else reason
     for how, why in ({"relative": True}, biased), ({"ways": 2}, apart):
         kernel(fused, described, dtypes[0], platform, why, **how)
@@ -127,14 +128,20 @@ def test_gpus_that_the_fused_kernel_does_not_serve_have_another_name():
     for other in (device("gpu", "PJRT C API\nrocm 70000", "gfx942"), device("gpu", "cuda 13000", "7.5")):
         assert kernel("cudnn", placed(), jnp.bfloat16, platform_of(other), "from Ampere on and this is (rocm|a GPU of .* 7.5)") is None
         assert kernel("auto", placed(), jnp.bfloat16, platform_of(other)) == "xla"
+    before = platform_of(device("gpu", "cuda 13000", "8.9"))  # fused, but for packed documents
+    assert kernel("auto", placed(), jnp.bfloat16, before) == "cudnn"
+    assert kernel("cudnn", placed(**SEGMENTS), jnp.bfloat16, before, "from Hopper on") is None
     assert platform_of(device("tpu")) == "tpu"
 
 
 def test_sizes_and_rings_have_their_kernels():
     long = jax.ShapeDtypeStruct((1, 4096), jnp.int32)
     texts = Mask(long, long, long, long, None, long, long)
-    for platform, expected in {"cpu": "blockwise", "gpu": "blockwise", "tpu": "splash"}.items():
+    for platform, expected in {"cpu": "blockwise", "gpu": "cudnn", AMPERE: "blockwise", "tpu": "splash"}.items():
         assert kernel("auto", texts, jnp.bfloat16, platform) == expected
+    for how in {"cross": True}, {"staged": True}:
+        kernel("cudnn", texts, jnp.bfloat16, "gpu", "document boundaries", **how)
+        assert kernel("auto", texts, jnp.bfloat16, "gpu", **how) == "blockwise"
     assert kernel("auto", texts, jnp.bfloat16, "tpu", ways=2) == kernel("auto", texts, jnp.bfloat16, "tpu", relative=True) == "blockwise"
     assert kernel("auto", Mask(LINE[:, :1], long), jnp.float32, "cpu") == "xla"  # a step of decoding
     odd = Mask(LINE[:, :100], LINE[:, :100], None, None, None, LINE[:, :100], LINE[:, :100])
@@ -157,7 +164,7 @@ def test_the_page_of_models_holds_the_same_table():
     drawn = [cells(line, r"\|") for line in page.splitlines() if re.match(r"\| .* \| (yes|no) \| yes \|", line)]
     stated = [cells(line, r"\s{2,}") for line in choose.__doc__.splitlines() if re.match(r"    [a-z].{39}(yes|no) ", line)]
     assert drawn == stated
-    assert len(drawn) == 8
+    assert len(drawn) == 10
 
 
 def test_a_prefix_window_and_bias_are_the_definition():

@@ -1,11 +1,14 @@
 """Attention in blocks is attention, never holds all pairs and passes over no block that somebody sees; splash, step by step, too."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.model.kernels import blockwise, cudnn, splash
+from lm.errors import UserError
+from lm.model.kernels import blockwise, cudnn, packed, splash
 from lm.model.kernels.blocks import BLOCK, Rule, block_of
 from lm.model.kernels.plain import xla_attention
 from lm.model.mask import HIDDEN, Mask
@@ -222,3 +225,57 @@ def test_cudnn_is_asked_for_the_mask(monkeypatch, described):
     qkv = arrays(jnp.float32)
     found, expected = jax.jit(lambda *qkv: (cudnn.attention(*qkv, described, scale=0.7), xla_attention(*qkv, described, scale=0.7)))(*qkv)
     np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+ROWS = [[1] * 5 + [2] + [3] * 7 + [0] * 3, [4] * 16, [*range(1, 17)]]  # documents and padding; one document; 16 of one token
+
+
+def as_cudnn(q, k, v, *, q_seqlen, kv_seqlen, q_offsets, kv_offsets, scale, mask_type):
+    """Stands for cuDNN: only what the lengths and the offsets of each row say, and NaN in tokens that they leave out."""
+    assert q_seqlen is kv_seqlen
+    assert q_offsets is kv_offsets
+    assert q_offsets.shape[1] == q_seqlen.shape[1] + 1
+    index = jnp.arange(q.shape[1])
+    inside = (index >= q_offsets[:, :-1, None]) & (index < (q_offsets[:, :-1] + q_seqlen)[:, :, None]) & (q_seqlen >= 0)[:, :, None]
+    number = jnp.where(inside.any(1), jnp.argmax(inside, axis=1), -1)
+    mask = Mask(index[None], index[None], number, number, kind="causal" if mask_type.name == "PADDING_CAUSAL" else "full")
+    return jnp.where((number >= 0)[:, :, None, None], xla_attention(q, k, v, mask, scale=scale), jnp.nan)
+
+
+@pytest.mark.parametrize("kind", ["causal", "full"])
+@pytest.mark.parametrize("most", [16, 4])
+def test_cudnn_is_told_where_documents_begin(monkeypatch, kind, most):
+    """Its arguments, carried out by XLA; of more documents than it has room for, blocks."""
+    called = []
+    stablehlo = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(stablehlo, "dot_product_attention", lambda *x, **how: called.append(1) or as_cudnn(*x, **how))
+    monkeypatch.setattr(packed, "MOST", most)
+    segments, line = jnp.asarray(ROWS), jnp.arange(16)[None]
+    mask = Mask(line, line, segments, segments, None, line, line, kind=kind)
+    q, k, v = (jnp.asarray(x, jnp.float32) for x in np.random.default_rng(0).normal(size=(3, 3, 16, 4, 8)))
+    qkv = (q, k[:, :, :2], v[:, :, :2])
+    seen = (segments > 0)[:, :, None, None]
+
+    def with_gradients(attend):
+        return jax.value_and_grad(lambda *qkv: jnp.sum(jnp.where(seen, jnp.sin(attend(*qkv)), 0)), (0, 1, 2))
+
+    fused, plain = (
+        with_gradients(attend)
+        for attend in (lambda *qkv: packed.attention(*qkv, mask, RULES, scale=0.7), lambda *qkv: xla_attention(*qkv, mask, scale=0.7))
+    )
+    found, expected = jax.jit(lambda *qkv: (fused(*qkv), plain(*qkv)))(*qkv)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    assert called
+    documents = packed.documents_of(segments, most)
+    assert bool(documents.fit) == (most == 16)
+    assert documents.start_BM[0].tolist() == [0, 5, 6, 13, *[-1] * (most - 3)]
+    assert documents.length_BM[0].tolist() == [5, 1, 7, 3, *[-1] * (most - 4)]
+
+
+@pytest.mark.parametrize("wrong", [0.0, float("nan")])
+def test_a_kernel_that_is_wrong_on_a_device_is_refused(monkeypatch, wrong):
+    stablehlo = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(stablehlo, "dot_product_attention", lambda *x, **how: as_cudnn(*x, **how) * (1 + wrong))
+    with contextlib.nullcontext() if wrong == 0 else pytest.raises(UserError, match="attention=blockwise"):
+        packed.prove(jnp.bfloat16, causal=True, heads=4, kv_heads=2, head_dim=16)

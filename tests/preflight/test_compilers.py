@@ -117,6 +117,22 @@ def test_cudnns_forward_pass_runs_again_only_where_nothing_is_kept(tmp_path, rem
     assert (program.count('"__cudnn$fmhaSoftmax"'), program.count('"__cudnn$fmhaSoftmaxBackward"')) == (times, 1)
 
 
+def test_packed_documents_take_the_fused_kernel_on_gpus(tmp_path):
+    """Its forward pass runs again in the backward one, and no array has a query and a key for its last two axes."""
+    options = ("execution.unroll=false", "execution.attention=cudnn", "compute_dtype=bfloat16", "data.sequence_length=1024")
+    flags = [
+        f"--config.{option}" for option in (*options, "model.max_length=1024", "model.vocab_size=260", "model.attention.documents=isolated")
+    ]
+    where = ("--topology=gpu:h100:1x2", "--config.mesh.tensor=2", f"--hlo={tmp_path / 'hlo'}", f"--out={tmp_path / 'result'}")
+    ended = preflight("--config=configs/decoder.py:tiny", *where, *flags)
+    assert ended.returncode == 0, ended.stderr
+    program = (tmp_path / "hlo").read_text()
+    assert (program.count('"__cudnn$fmhaSoftmax"'), program.count('"__cudnn$fmhaSoftmaxBackward"')) == (2, 1)
+    assert "1024,1024]" not in program
+    flops = json.loads((tmp_path / "result").read_text())["flops_per_device"]
+    assert flops["matmul_causal"] < flops["compiled"] < 1.3 * flops["matmul_causal"]
+
+
 def test_two_commands_at_once_both_succeed():
     command = (sys.executable, "-m", "lm.preflight", "--config=configs/decoder.py:tiny", "--topology=tpu:v5e:2x2")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

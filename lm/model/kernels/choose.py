@@ -9,6 +9,7 @@ from lm.model.mask import Mask
 
 Kernel = Literal["xla", "blockwise", "cudnn", "splash"]
 PLAIN_PAIRS = 2048 * 2048  # of a query and a key in a row: with more, `auto` takes blocks
+AMPERE = "a GPU of compute capability 8"  # Ampere and Ada: fused attention, without packed documents
 TILE = 128  # of a TPU's registers, which splash divides sequences into
 
 
@@ -22,13 +23,19 @@ def choose(
     relative: bool = False,
     ways: int = 1,
     ring: bool = False,
+    cross: bool = False,
+    staged: bool = False,
 ) -> Kernel:
     """Returns the kernel for a mask (its arrays or their shapes). There is no silent fallback: one asked for by name serves or is refused.
+
+    `cross` says that keys are those of another sequence, `staged` that layers are stages of a pipeline.
 
     mask                                    xla  blockwise  cudnn                       splash
     causal, full, window, joined documents  yes  yes        yes                         yes
     a window to both sides                  yes  yes        refused: a [T, S] mask      yes
-    isolated documents (segments)           yes  yes        refused: a [T, S] mask      yes
+    isolated documents (segments)           yes  yes        from Hopper on              yes
+    the same with a window                  yes  yes        refused: a [T, S] mask      yes
+    from one packed stream to another       yes  yes        refused: a [T, S] mask      yes
     prefix                                  yes  yes        refused: a [T, S] mask      refused: a [T, S] mask
     any, with relative positions            yes  yes        refused: an [N, T, S] bias  refused: an [N, T, S] bias
     cached keys                             yes  yes        refused: indices            refused: indices
@@ -48,7 +55,7 @@ def choose(
         return "blockwise"
     order = _disorder(mask, ways)
     refusals: dict[Kernel, Optional[str]] = {
-        "cudnn": _cudnn(mask, dtype, platform, head_dim, relative) or order,
+        "cudnn": _cudnn(mask, dtype, platform, head_dim, relative) or _packed(mask, platform, cross, staged) or order,
         "splash": _splash(mask, dtype, platform, relative) or order,
     }
     for kernel, refusal in refusals.items():
@@ -64,28 +71,40 @@ def choose(
 def platform_of(device: Any) -> str:
     """Returns the platform of a device, or of the description of one, by which kernels are chosen.
 
-    GPUs that cuDNN's attention does not serve have names of their own (AMD's; NVIDIA's before Ampere, compute capability 8.0).
+    GPUs that cuDNN's attention does not serve, or not whole, have names of their own: AMD's, and NVIDIA's before Hopper (compute
+    capability 9.0).
     """
     if device.platform not in ("gpu", "cuda"):
         return device.platform
     if "rocm" in str(getattr(getattr(device, "client", None), "platform_version", "")).lower():
         return "rocm"
-    capability = getattr(device, "compute_capability", None)
-    return device.platform if capability is None or float(capability) >= 8.0 else f"a GPU of compute capability {capability}"
+    capability = float(getattr(device, "compute_capability", None) or 9.0)
+    if capability >= 9.0:
+        return device.platform
+    return AMPERE if capability >= 8.0 else f"a GPU of compute capability {capability}"
 
 
 def _cudnn(mask: Mask, dtype: Any, platform: str, head_dim: int, relative: bool) -> Optional[str]:
-    if platform not in ("gpu", "cuda"):
+    if platform not in ("gpu", "cuda", AMPERE):
         return f"runs on NVIDIA GPUs from Ampere on and this is {platform}"
     if dtype not in (jnp.bfloat16, jnp.float16):
         return f"computes in 16 bits and compute_dtype is {jnp.dtype(dtype).name}"
     if head_dim % 8 or head_dim > 128:
         return f"takes heads of a multiple of 8 up to 128 and attention.head_dim is {head_dim}"
-    if mask.q_segment_BT is not None:
-        return "knows no document boundaries (attention.documents=joined has none)"
     if mask.window is not None and mask.kind != "causal":
         return "knows no window that reaches forward"
     return _pairs(mask, relative)
+
+
+def _packed(mask: Mask, platform: str, cross: bool, staged: bool) -> Optional[str]:
+    """Returns why cuDNN cannot keep documents apart; None where it can or need not."""
+    if mask.q_segment_BT is None:
+        return None
+    if cross or mask.window is not None:
+        return "knows document boundaries in self-attention without a window alone (attention.documents=joined has none)"
+    if staged:
+        return "knows no document boundaries in stages of a pipeline (attention.documents=joined has none)"
+    return None if platform != AMPERE else "knows document boundaries from Hopper on (attention.documents=joined has none)"
 
 
 def _splash(mask: Mask, dtype: Any, platform: str, relative: bool) -> Optional[str]:

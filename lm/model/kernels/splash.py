@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jax.sharding import AxisType, PartitionSpec
 
 from lm.model.execution import ATTENDED
+from lm.model.kernels.devices import on_each_device
 from lm.model.mask import Mask
 from lm.sharding import Rules
 
@@ -42,7 +42,7 @@ def attention(
         ids = kernels.SegmentIds(*segments) if segments else None
         return jnp.swapaxes(jax.vmap(kernel)(*heads_first, ids), 1, 2)
 
-    return _on_each_device(local, arguments, rules)
+    return on_each_device(local, arguments, rules)
 
 
 def _kernel(mask: Mask, queries: int, keys: int, heads: int, interpret: bool) -> Any:
@@ -64,19 +64,3 @@ def _kernel(mask: Mask, queries: int, keys: int, heads: int, interpret: bool) ->
         residual_checkpoint_name=ATTENDED,
         interpret=interpret,
     )
-
-
-def _on_each_device(local: Any, arguments: list[jax.Array], rules: Rules) -> jax.Array:
-    """Runs a Pallas kernel, which cannot be partitioned, on each device's own rows and heads."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return local(*arguments)
-    free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
-
-    def spec(*names: Optional[str]) -> PartitionSpec:
-        entries = ((entry,) if isinstance(entry, str) else tuple(entry or ()) for entry in rules.spec(names))
-        return PartitionSpec(*(tuple(axis for axis in entry if axis in free) or None for entry in entries))
-
-    q, kv, ids = spec("act_batch", None, "act_heads"), spec("act_batch", None, "act_kv_heads"), spec("act_batch")
-    specs = (q, kv, kv, ids, ids)[: len(arguments)]
-    return jax.shard_map(local, in_specs=specs, out_specs=q, axis_names=free, check_vma=False)(*arguments)
