@@ -46,17 +46,31 @@ class Lost(Exception):
 class Lease:
     """This process's hold on a cell, for one epoch.
 
-    `cell` is the cell's folder. `deaths` counts the workers before this one that ended without a word and without a checkpoint, `errors`
-    those that gave it back with an error. `until` is when the lease runs out, by `machine.clock`. `lost` says that the cell is another's or
-    was removed.
+    `until` is when the lease runs out, by `machine.clock`. `past` is what the claims before this one hold, oldest first, and `saved` the
+    newest checkpoint. `lost` says that the cell is another's or was removed.
     """
 
     cell: pathlib.Path
     epoch: int
-    deaths: int
-    errors: int
     until: float
+    past: list[dict[str, Any]]
+    saved: int
     lost: bool = False
+
+    @property
+    def deaths(self) -> int:
+        """Number of workers before this one that ended without a word, and without a checkpoint after their claim."""
+        return sum("born" in claim and claim.get("checkpoint") == self.saved for claim in self.past)
+
+    @property
+    def errors(self) -> list[str]:
+        """The errors with which workers before this one gave the cell back."""
+        return [str(claim["error"]) for claim in self.past if "error" in claim]
+
+    @property
+    def preempted(self) -> list[str]:
+        """The scheduler's jobs that were started again or ended while they held the cell, and left no checkpoint after their claim."""
+        return [str(claim["preempted"]) for claim in self.past if "preempted" in claim and claim.get("checkpoint") == self.saved]
 
     @property
     def claim(self) -> pathlib.Path:
@@ -87,11 +101,18 @@ class Lease:
             return self.lost
 
     def begin(self) -> pathlib.Path:
-        """Makes the folder of this epoch from what the last one left, and returns it.
+        """Makes the folder of this epoch from what the last one left, removes what was before, and returns it.
 
         Files are copied, not moved, so that a worker that lost its lease cannot write into them. Those of checkpoints never change and are
         linked.
         """
+        for folder in self._copy():
+            shutil.rmtree(folder, ignore_errors=True)
+        _clear(self.cell)
+        return self.workdir
+
+    def _copy(self) -> list[pathlib.Path]:
+        """Makes the folder of this epoch as a copy of the last one's, and returns those of the epochs before."""
         old = [folder for folder in _epochs(self.cell) if folder.name < self.workdir.name]
         source, building = old[-1] if old else self.cell, self.workdir.with_suffix(".tmp")
 
@@ -110,10 +131,19 @@ class Lease:
                 if attempt == 2:
                     raise OSError(f"cannot copy {source}: {error.args[0][0][2]}") from error
         building.rename(self.workdir)
-        for folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
-        _clear(self.cell)
-        return self.workdir
+        return old
+
+    def cancel(self, cell: dict[str, Any]) -> None:
+        """Ends the cell as cancelled. Raises Lost where the worker before this lease ends it first.
+
+        That worker may be alive and about to commit. So nothing of its is removed before one of the two results is linked.
+        """
+        try:
+            if not self._copy():  # no worker has begun: what is in the cell's folder was left by version 0.5, or by nobody
+                _clear(self.cell)
+        except FileNotFoundError as error:
+            raise Lost("the cell has ended") from error
+        self.commit(records.cancelled(self.workdir, cell))
 
     def commit(self, record: dict[str, Any]) -> None:
         """Makes a finished run's record the cell's result, once and as a whole. Raises Lost when the lease has run out."""
@@ -126,12 +156,16 @@ class Lease:
             raise Lost(f"the lease of epoch {self.epoch} ran out, or the cell has ended")
         settle(self.cell)
 
-    def give_back(self, error: Optional[str] = None) -> None:
-        """Frees the cell for others, if it is held still. An error, if there was one, is kept in the claim and counts."""
+    def give_back(self, error: Optional[str] = None, *, is_preempted: bool = False) -> None:
+        """Frees the cell for others, if it is held still. An error, if there was one, is kept in the claim and counts.
+
+        So does a preemption of a scheduler's job (`is_preempted`), until a checkpoint is made.
+        """
         _held.discard(self)
-        _empty(self.claim)
         if error is not None:
             self.claim.write_text(json.dumps({"error": error}), encoding="utf-8")
+        elif _owner(self.claim) is not None:  # or else another process of this worker has left its error there
+            _empty(self.claim, is_preempted)
 
 
 def claim(study_dir: pathlib.Path, cell_id: str) -> Optional[Lease]:
@@ -213,9 +247,20 @@ def give_back_of_job(study_dir: pathlib.Path, cell_ids: list[str], job: str) -> 
     for cell in (study_dir / "cells" / cell_id for cell_id in cell_ids):
         path = _claim(cell, newest(cell))
         if (_owner(path) or {}).get("job") == job:
-            _empty(path)
+            _empty(path, is_preempted=True)
             freed += 1
     return freed
+
+
+def accuse(workdir: pathlib.Path, error: str) -> None:
+    """Gives back the cell that is trained in an epoch's folder, with the error of a process that holds no lease itself.
+
+    The process that holds it has to end: a cell that it has given back or ended meanwhile, or that another worker has, is left as it is.
+    """
+    cell, epoch = workdir.parent, int(workdir.name.removeprefix(EPOCH))
+    path = _claim(cell, epoch)
+    if not records.is_finished(cell) and newest(cell) == epoch and _owner(path) is not None:
+        path.write_text(json.dumps({"error": error}), encoding="utf-8")
 
 
 def may_fall_free(study_dir: pathlib.Path, cell_ids: list[str], idle_seconds: float) -> bool:
@@ -241,9 +286,9 @@ def silent(study_dir: pathlib.Path, cell_ids: list[str]) -> set[int]:
 
 
 def give_back_all() -> None:
-    """Frees all cells that this process holds."""
+    """Frees all cells that this process holds, because it is asked to end."""
     for lease in list(_held):
-        lease.give_back()
+        lease.give_back(is_preempted=True)
 
 
 def cancel(study_dir: pathlib.Path, cell: dict[str, Any]) -> bool:
@@ -259,12 +304,13 @@ def cancel(study_dir: pathlib.Path, cell: dict[str, Any]) -> bool:
         if lease is None:
             continue  # a worker has just taken that epoch: take the next
         try:
-            lease.commit(records.cancelled(lease.begin(), cell))
+            lease.cancel(cell)
             return True
         except Lost:
             continue
         finally:
             lease.give_back()
+    settle(folder)
     return False
 
 
@@ -334,9 +380,8 @@ def _take(cell: pathlib.Path, epoch: int) -> Optional[Lease]:
         with contextlib.suppress(OSError):
             (cell / LOGS).mkdir(exist_ok=True)
             (cell / LOGS / path.name).write_text(os.path.relpath(log, cell), encoding="utf-8")
-    before = [_content(_claim(cell, number)) for number in _claimed(cell) if number < epoch]
-    deaths = sum("born" in claim and claim.get("checkpoint") == saved for claim in before)
-    lease = Lease(cell, epoch, deaths, sum("error" in claim for claim in before), began + LEASE_SECONDS)
+    past = [_content(_claim(cell, number)) for number in sorted(_claimed(cell)) if number < epoch]
+    lease = Lease(cell, epoch, began + LEASE_SECONDS, past, saved)
     _held.add(lease)
     return lease
 
@@ -425,6 +470,12 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _empty(path: pathlib.Path) -> None:
+def _empty(path: pathlib.Path, is_preempted: bool = False) -> None:
+    """Gives a claim back. That of a preempted job keeps which it was: nobody stops a scheduler that starts it again for ever."""
+    owner = (_owner(path) if is_preempted else None) or {}
     with contextlib.suppress(OSError):  # it stays until it is stale
-        os.truncate(path, 0)
+        if "job" in owner:
+            content = {"preempted": f"job {owner['job']} on {owner.get('host')}", "checkpoint": owner.get("checkpoint")}
+            path.write_text(json.dumps(content), encoding="utf-8")
+        else:
+            os.truncate(path, 0)

@@ -11,7 +11,7 @@ STATES = {
     "preempted": "its run has begun and its worker is gone; the next one goes on from the newest checkpoint",
     "completed": "its run reached its end",
     "diverged": "loss or gradient were not finite in more steps than it may leave out, which is a result",
-    "failed": "it ended with an error twice, ran out of memory, or its workers were killed again and again",
+    "failed": "it ended with an error twice, ran out of memory, or lost its workers again and again with no step in between",
     "cancelled": "a user asked that it be left out",
 }
 EVENTS = {
@@ -20,7 +20,7 @@ EVENTS = {
     "claim": "a worker takes it",
     "preempt": "its worker ends without a result: a signal, a time limit, a lost node",
     "error": "its run raises an error for the first time: it is tried once more",
-    "fail": "its run raises an error again, has no memory, or has killed its workers three times in one place",
+    "fail": "its run raises an error again, has no memory, or lost its workers again and again in one place",
     "complete": "its run ends",
     "diverge": "its run is given up for its losses",
     "cancel": "a user cancels it",

@@ -9,18 +9,19 @@ ends the first stage writes the forecast that opens the second.
 """
 
 import argparse
-import collections
 import dataclasses
 import importlib
 import os
 import pathlib
+import random
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
 from lm import config as config_lib
@@ -28,6 +29,7 @@ from lm import distributed, machine, peers
 from lm.errors import Parser, UserError, counted, run_cli
 from lm.scaling import compile_cache
 from lm.study import directory, gate, leases, records
+from lm.study.order import order, place, spread
 from lm.study.rows import read_json
 from lm.train import made_by, signals
 from lm.train.config import RunConfig
@@ -38,7 +40,9 @@ SAVE_SECONDS = 60.0  # in which a worker ends when its launcher is gone
 PATIENCE_SECONDS = 5.0  # in which process 0 records an error that all processes of a worker meet
 MAX_DEATHS = 3  # workers that may be killed one after another while they train a cell, with no checkpoint in between
 MAX_ERRORS = 1  # errors of a cell's own after which it is tried again
+MAX_PREEMPTED = 20  # preemptions of jobs that train a cell, one after another, with no checkpoint in between
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "MemoryError")  # in an error that comes again whenever the cell is tried
+NO_MEMORY_ADVICE = "no memory: give it more devices, more base.execution.micro_batches, or base.execution.remat='full'"
 TRAIN = "lm.runner:train_cell"
 BETWEEN = "lm.analysis.stage:write_forecast"
 
@@ -82,27 +86,6 @@ def pending(root: pathlib.Path, study: dict[str, Any], finished: set[str], wante
     return cells
 
 
-def order(root: pathlib.Path, cells: list[dict[str, Any]], shape_key: Optional[str], *, is_first: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the free cells, best first: those of the shape just compiled, then of shapes that nobody works on, then the rest.
-
-    So one worker compiles each executable, and others read it from the cache when they come to help. Longer cells go first, but for a
-    study's first cells (`is_first`), which are its shortest: a broken recipe shows early.
-    """
-    held = {cell["id"] for cell in cells if leases.holder(root / "cells" / cell["id"]) is not None}
-    busy = {cell["shape_key"] for cell in cells if cell["id"] in held}
-    work: dict[str, float] = collections.defaultdict(float)  # seconds of free cells, by shape
-    for cell in cells:
-        work[cell["shape_key"]] += cell["seconds"] * (cell["id"] not in held)
-
-    def rank(cell: dict[str, Any]) -> tuple:
-        key = cell["shape_key"]
-        if is_first:
-            return (cell["seconds"],)
-        return (key != shape_key, key in busy, -work[key], key, -cell["seconds"])
-
-    yield from sorted((cell for cell in cells if cell["id"] not in held), key=rank)
-
-
 def work(
     root: pathlib.Path,
     train: Train,
@@ -127,7 +110,7 @@ def work(
     study = directory.open_study(root)
     mine = [cell for cell in study["cells"] if wanted.has(cell)]
     finished: set[str] = set()
-    shape_key, trained = None, 0
+    shape_key, trained, drawn = None, 0, random.Random()
     lease: Optional[leases.Lease] = None
     idle_since: Optional[float] = None
 
@@ -136,7 +119,7 @@ def work(
         nonlocal lease, idle_since
         cells = pending(root, study, finished, wanted)
         free = order(root, cells, shape_key, is_first=not finished and not trained)
-        lease = next(filter(None, (leases.claim(root, cell["id"]) for cell in free)), None)
+        lease = next(filter(None, (leases.claim(root, cell["id"]) for cell in spread(free, 0 if trained else place(), drawn))), None)
         if lease is not None:
             idle_since = None
             return lease.cell.name
@@ -193,9 +176,9 @@ def run_cell(
         log(f"cell {cell['id']}: {odd} is nothing that a worker wrote, and counts as given back")
     try:
         with _Heartbeat(lease, log):
-            record = _trained(root, study, cell, lease, train, log)
+            record, was_tried = _trained(root, study, cell, lease, train, log)
             lease.commit(record)
-        error_of_cell = record["reason"] if record["status"] == "failed" else None
+        error_of_cell = record["reason"] if record["status"] == "failed" and was_tried else None
         log(f"cell {cell['id']} finished after {time.monotonic() - start:.1f} s")
     except TryAgainError as error:
         error_of_cell = tried = str(error)
@@ -209,7 +192,7 @@ def run_cell(
     finally:
         if signals.current is not None:
             signals.current.go_on()
-        lease.give_back(tried)
+        lease.give_back(tried, is_preempted=isinstance(sys.exc_info()[1], (KeyboardInterrupt, SystemExit)) and not lease.lost)
     if signals.current is not None and signals.current.requested is not None:  # a signal came as the cell was lost
         signals.current.leave()
     if error_of_cell is not None and distributed.count() > 1:
@@ -223,15 +206,18 @@ def _train_along(root: pathlib.Path, cell: dict[str, Any], train: Train) -> None
         return
     try:
         train(_config(root, cell), pathlib.Path(workdir))
-    except Exception:
+    except Exception as error:
         time.sleep(PATIENCE_SECONDS)  # the same error on process 0 is recorded there before this one ends all
+        if not isinstance(error, (UserError, OSError)) and not peers.is_of_connection(error):
+            where = f"process {distributed.index()} of {distributed.count()} ({socket.gethostname()})"
+            leases.accuse(pathlib.Path(workdir), f"{where}: {_reason(pathlib.Path(workdir).parent, error)[0]}")
         raise
 
 
 def _trained(
     root: pathlib.Path, study: dict[str, Any], cell: dict[str, Any], lease: leases.Lease, train: Train, log: Callable[[str], None]
-) -> dict[str, Any]:
-    """Trains a claimed cell and returns the record of its end. Raises TryAgainError for its first error."""
+) -> tuple[dict[str, Any], bool]:
+    """Trains a claimed cell and returns the record of its end, and whether it was tried. Raises TryAgainError for its first error."""
     refusal = ""
 
     def begin() -> Optional[str]:
@@ -247,29 +233,47 @@ def _trained(
                 f"{path} is not the run that was planned: delete it, and `python -m experiments {study['name']} plan` writes it as it was"
             )
         workdir = lease.begin()
-        if lease.deaths >= MAX_DEATHS:
-            refusal = f"its worker died {lease.deaths} times in the same place, killed from outside (memory ran out?)"
-            return None
-        return str(workdir)
+        refusal = _hopeless(lease)
+        return None if refusal else str(workdir)
 
     began = distributed.first(begin)
     if began is None:
-        return records.failed(lease.workdir, cell, refusal)
+        return records.failed(lease.workdir, cell, refusal), False
     workdir = pathlib.Path(began)
     try:
         train(_config(root, cell), workdir)
     except (UserError, OSError):
         raise
     except Exception as error:  # a fault of this cell alone: it is recorded, and the others go on
+        if distributed.count() > 1 and peers.is_of_connection(error):
+            raise  # another process is gone, which is no fault of the cell
         log(traceback.format_exc())
-        reason = records.reason_of(lease.cell, error)
-        if any(words in f"{type(error).__name__}: {error}" for words in NO_MEMORY):
-            advice = "give it more devices, more base.execution.micro_batches, or base.execution.remat='full'"
-            return records.failed(workdir, cell, f"{reason} (no memory: {advice})")
-        if lease.errors < MAX_ERRORS:
+        reason, is_memory = _reason(lease.cell, error)
+        if not is_memory and len(lease.errors) < MAX_ERRORS:
             raise TryAgainError(reason) from error
-        return records.failed(workdir, cell, reason)
-    return _checked(workdir, cell, study)
+        return records.failed(workdir, cell, reason), True
+    return _checked(workdir, cell, study), True
+
+
+def _hopeless(lease: leases.Lease) -> str:
+    """Returns why a cell is not tried again after what befell the workers before this one; "" where it is."""
+    if lease.deaths >= MAX_DEATHS:
+        return f"its worker died {lease.deaths} times in the same place, killed from outside (memory ran out?)"
+    if len(lease.errors) > MAX_ERRORS or (lease.errors and NO_MEMORY_ADVICE in lease.errors[-1]):
+        return lease.errors[-1]  # of a process that cannot end the cell itself
+    if len(lease.preempted) >= MAX_PREEMPTED:
+        return (
+            f"it was preempted {len(lease.preempted)} times with no step saved in between, last in {lease.preempted[-1]}: "
+            "give jobs a longer time, or a longer notice before their end"
+        )
+    return ""
+
+
+def _reason(folder: pathlib.Path, error: Exception) -> tuple[str, bool]:
+    """Returns a cell's error as a line, with its traceback in the cell's folder, and whether it is one of memory, which comes again."""
+    reason = records.reason_of(folder, error)
+    is_memory = any(words in f"{type(error).__name__}: {error}" for words in NO_MEMORY)
+    return reason + f" ({NO_MEMORY_ADVICE})" * is_memory, is_memory
 
 
 def _config(root: pathlib.Path, cell: dict[str, Any]) -> RunConfig:

@@ -9,7 +9,10 @@ import sys
 import time
 
 import pytest
+import small_study
 from hosts.starting import ROOT, TOKENS, ended, metrics_of, record_of, small, started, underway, wait_for, written
+
+from lm.study import records
 
 ALL = os.environ.get("HOSTS") == "all"
 LONG = 4000  # steps of a run that is not to end by itself
@@ -144,3 +147,21 @@ def test_an_error_on_one_ends_the_other_by_its_name(tmp_path):
     assert "no room here" in says.splitlines()[-1]
     ends_by_name(says, 1)
     assert "Traceback" not in says_itself
+
+
+@pytest.mark.skipif(not ALL, reason="starts processes for longer than make test has: make hosts runs it")
+def test_an_error_of_one_process_of_a_worker_fails_the_cell_with_its_reason(tmp_path):
+    """The others wait in a collective, and end within seconds; the cell is tried once more, and then the worker goes on with the next."""
+    root = tmp_path / "s"
+    cells = [cell["id"] for cell in small_study.planned(root)["cells"][:1]]
+    words = ["-m", "lm.study.worker", root, "--train=tests.hosts.one_fails:train", f"--only={cells[0]}"]
+    for expected in ([75, 1], [75, 1], [0, 0]):
+        since = time.monotonic()
+        with started(*words, processes=2, devices=2) as children:
+            found = ended(children)
+        assert [status for status, *_ in found] == expected, found
+        assert time.monotonic() - since < 90
+    record = records.read(root / "cells" / cells[0])
+    assert record["status"] == "failed"
+    assert record["reason"] == f"process 1 of 2 ({socket.gethostname()}): ValueError: here alone"
+    assert "one_fails.py" in (root / "cells" / cells[0] / records.FAILURES).read_text()

@@ -9,9 +9,11 @@ import argparse
 import json
 import os
 import pathlib
+import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
@@ -19,7 +21,7 @@ import small_study
 
 from launch import table
 from lm import machine
-from lm.study import directory, plan, plan_table, records, worker
+from lm.study import directory, order, plan, plan_table, records, worker
 from lm.study import status as status_lib
 from lm.study.study import Budget
 
@@ -50,9 +52,28 @@ def main() -> int:
         timed("its table ", lambda: table.render(state, root, "retry"))
         assert (len(state.cells), state.count("running"), state.count("completed")) == (CELLS, WORKERS, FINISHED)
         free = timed("the cells that a worker may take", lambda: worker.pending(root, content, set()))
-        timed("their order", lambda: next(worker.order(root, free, None)))
+        best = timed("their order", lambda: list(order.order(root, free, None, is_first=True)))
+        for name, places in (("", [0] * WORKERS), (", each at its place in an array", range(WORKERS))):
+            tried, longest = _claims(best, places)
+            print(f"{WORKERS} workers that begin at once{name}: {tried:,} claims tried, at most {longest} by one")
+        print(f"one after another they would try {WORKERS * (WORKERS + 1) // 2:,}, at most {WORKERS} by one")
     too_long = taken["plan"] + taken["its table"] > PLAN_SECONDS or taken["status"] + taken["its table "] > STATUS_SECONDS
     return int(too_long)
+
+
+def _claims(cells: list[dict], places: Sequence[int]) -> tuple[int, int]:
+    """Returns how many claims workers try that look at the same moment and then try by turns: all, and the most of one."""
+    tries = [order.spread(cells, place, random.Random(i)) for i, place in enumerate(places)]
+    taken: set[str] = set()
+    tried = rounds = 0
+    while tries:
+        tried, rounds, losers = tried + len(tries), rounds + 1, []
+        for one in tries:
+            cell = next(one)["id"]
+            losers += [one] if cell in taken else []
+            taken.add(cell)
+        tries = losers
+    return tried, rounds
 
 
 def _at_work(root: pathlib.Path, cells: list[dict]) -> None:

@@ -2,15 +2,16 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 
 import pytest
 
-from lm import files, machine
+from lm import claims, files, machine
 from lm.errors import UserError
-from lm.study import leases, records
+from lm.study import leases, order, records
 
 CELLS = [f"cell{i:02d}" for i in range(40)]
 DONE = {"id": "cell00", "status": "completed", "reason": None}
@@ -253,7 +254,90 @@ def test_a_job_that_is_started_again_gives_its_cells_back_and_no_death_is_counte
         _forge(root, epoch, host="elsewhere", job="77")
         assert leases.give_back_of_job(root, CELLS, "78") == 0
         assert leases.give_back_of_job(root, CELLS, "77") == 1
-    assert leases.claim(root, "cell00").deaths == 0
+    lease = leases.claim(root, "cell00")
+    assert (lease.deaths, len(lease.preempted)) == (0, 4)
+    assert "77" in lease.preempted[-1]
+    (lease.begin() / "checkpoints" / "7").mkdir(parents=True)
+    (lease.workdir / "checkpoints" / "7" / "manifest.json").write_text("{}")
+    lease.give_back()
+    assert not leases.claim(root, "cell00").preempted  # a step was saved
+
+
+@pytest.mark.parametrize("job", [True, False])
+def test_a_signal_counts_as_a_preemption_in_a_job_alone(root, monkeypatch, job):
+    """Who trains on a machine of their own may stop and go on as often as they like."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert leases.claim(root, "cell00")
+    leases.give_back_all()
+    lease = leases.claim(root, "cell00")
+    assert len(lease.preempted) == job
+    assert leases.strange(lease) is None
+
+
+CELL = {"id": "cell00", "steps": 9}
+
+
+def _link_result(lease):
+    """The last act of a worker that commits: it had looked at its lease before."""
+    result = lease.workdir / "result.json"
+    files.write_json(result, records.sealed(DONE, lease.epoch))
+    return claims.link(result, lease.cell / records.FILE)
+
+
+def test_a_cell_that_completes_while_it_is_cancelled_ends_once(root, monkeypatch):
+    """Whichever result is linked first stands, and what the run has left is kept."""
+    lease = leases.claim(root, "cell00")
+    (lease.begin() / "metrics.jsonl").write_text("{}")
+    make, linked = records.cancelled, []
+
+    def cancelled(workdir, cell):
+        linked.append(_link_result(lease))  # in the last moment before `cancel` links its own
+        return make(workdir, cell)
+
+    monkeypatch.setattr(records, "cancelled", cancelled)
+    assert not leases.cancel(root, CELL)
+    assert linked == [True]
+    assert records.read(lease.cell)["status"] == "completed"
+    assert (lease.cell / "metrics.jsonl").read_text() == "{}"
+    assert not list(lease.cell.glob("epoch-*"))
+    monkeypatch.setattr(records, "cancelled", make)
+    other = leases.claim(root, "cell01")
+    (other.begin() / "metrics.jsonl").write_text("{}")
+    assert leases.cancel(root, CELL | {"id": "cell01"})
+    other.workdir.mkdir()
+    assert not _link_result(other)  # a moment later
+    assert records.read(other.cell)["status"] == "cancelled"
+    assert (other.cell / "metrics.jsonl").read_text() == "{}"
+
+
+def test_an_error_of_another_process_frees_the_cell_unless_it_has_ended(root):
+    lease = leases.claim(root, "cell00")
+    leases.accuse(lease.begin(), "process 1 of 2: ValueError: here")
+    lease.give_back()  # which keeps that
+    lease = leases.claim(root, "cell00")
+    assert lease.errors == ["process 1 of 2: ValueError: here"]
+    lease.begin()
+    lease.commit(DONE)
+    leases.accuse(lease.workdir, "too late")
+    assert "too late" not in lease.claim.read_text()
+
+
+def test_workers_that_begin_at_once_do_not_try_the_same_cells():
+    """Nor do those that another was faster than; alone, a worker takes the best."""
+    cells = [{"id": str(i)} for i in range(1000)]
+    assert [cell["id"] for cell in order.spread(cells, 0, random.Random(0))][:1] == ["0"]
+    assert sorted(cell["id"] for cell in order.spread(cells, 7, random.Random(0))) == sorted(cell["id"] for cell in cells)
+    for places, most in (([0] * 200, 200 * 14), (range(200), 200)):
+        tries = [order.spread(cells, place, random.Random(i)) for i, place in enumerate(places)]
+        taken, tried = set(), 0
+        while tries:  # all look at the same state, and then try by turns
+            tried += len(tries)
+            found = [(one, next(one)["id"]) for one in tries]
+            tries = [one for one, cell in found if cell in taken or taken.add(cell)]
+        assert tried <= most
+        assert sum(int(cell) < 500 for cell in taken) >= 170  # mostly the better half
 
 
 def test_what_is_claimed_again_and_again_keeps_one_claim(root):

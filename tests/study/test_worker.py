@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import fake_train
 import pytest
 import small_study
 
-from lm import files, machine
+from lm import distributed, files, machine, peers
 from lm.errors import UserError
 from lm.study import gate, leases, records, worker
 from lm.study.rows import read_rows
@@ -176,6 +177,88 @@ def test_a_cell_that_kills_its_workers_fails_and_the_others_go_on(root):
     assert leases.retry(root, [cell["id"]], from_start=False) == [cell["id"]]
     assert _work(root) == 1  # whose dead workers are forgotten
     assert sum(row.completed for row in read_rows(root)) == 16
+
+
+def test_a_cell_that_is_preempted_again_and_again_without_a_step_fails_and_the_others_go_on(root, monkeypatch):
+    """Nobody else stops a scheduler that queues its job again: the notice may come before the first step each time."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    started = []
+
+    def train(config, workdir):
+        started.append(workdir)
+        raise SystemExit(138)
+
+    for _ in range(worker.MAX_PREEMPTED):
+        with pytest.raises(SystemExit):
+            _work(root, train)
+    assert len({workdir.parent for workdir in started}) == 1  # the shortest
+    assert _work(root) == 16
+    (failed,) = [row for row in read_rows(root) if row.status == "failed"]
+    assert failed.id == started[0].parent.name
+    assert str(worker.MAX_PREEMPTED) in failed.reason
+    assert "job 12" in failed.reason
+    leases.retry(root, [failed.id], from_start=False)
+    assert _work(root) == 1
+    assert not [row for row in read_rows(root) if row.status == "failed"]
+
+
+class _Peer:
+    """Stands for the watch of process 1 of two, which process 0 tells where to train."""
+
+    index, count = 1, 2
+
+    def __init__(self, workdir):
+        self.workdir = workdir
+
+    def read(self, key):
+        return json.dumps({"result": str(self.workdir)})
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (ValueError("here alone"), 2),
+        (ValueError("RESOURCE_EXHAUSTED: Out of memory"), 1),
+        (OSError("a fault of the disk"), None),
+        (type("JaxRuntimeError", (RuntimeError,), {})("UNAVAILABLE: connection lost"), None),
+    ],
+)
+def test_an_error_of_another_process_alone_fails_the_cell_with_its_reason(root, monkeypatch, error, tries):
+    """Process 0, which holds the lease, waits in a collective meanwhile, and is ended from outside."""
+    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 0.0)
+    cell = json.loads((root / "study.json").read_text(encoding="utf-8"))["cells"][0]
+
+    def fail(config, workdir):
+        raise error
+
+    for _ in range(tries or 1):
+        lease = leases.claim(root, cell["id"])
+        workdir = lease.begin()
+        with monkeypatch.context() as patch:
+            patch.setattr(peers, "current", _Peer(workdir))
+            patch.setattr(distributed, "first", lambda action, workdir=workdir: str(workdir))
+            with pytest.raises(type(error)):
+                worker.run_cell(root, {}, cell, None, fail, _silent)
+        lease.give_back()
+    only = worker.Wanted(only=frozenset({cell["id"]}))
+    worker.work(root, fake_train.train, wanted=only, log=_silent)
+    (row,) = [row for row in read_rows(root) if row.id == cell["id"]]
+    assert row.completed == (tries is None)
+    assert tries is None or f"process 1 of 2 ({socket.gethostname()}): ValueError: {error}" in row.reason
+
+
+def test_a_lost_process_is_no_error_of_the_cell(root, monkeypatch):
+    """What process 0 then gets from a collective is not counted."""
+    error = type("JaxRuntimeError", (RuntimeError,), {})("UNAVAILABLE: connection lost")
+
+    def fail(config, workdir):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "count", lambda: 2)
+        with pytest.raises(RuntimeError, match="UNAVAILABLE"):
+            _work(root, fail)
+    assert _work(root) == 16
 
 
 def test_a_folder_that_was_removed_is_written_and_trained_again(root):
