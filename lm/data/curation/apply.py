@@ -5,9 +5,11 @@ from typing import Optional, Union
 
 import numpy as np
 
+from lm.data.curation import clusters
 from lm.data.curation.document import Document, Drop
 from lm.data.curation.ledger import Account
 from lm.data.curation.steps import ComparingStep, Step
+from lm.errors import UserError, one_line
 
 
 def apply(documents: Iterable[Document], steps: Sequence[Step]) -> tuple[list[Document], list[Account]]:
@@ -23,7 +25,12 @@ def passing(documents: Iterable[Document], step: Step, account: Account) -> Iter
     for document in documents:
         size = document.size
         account.begin(document, size)
-        passed = settle(document, step.apply(document, account), size, account)
+        try:
+            verdict = step.apply(document, account)
+        except Exception as error:
+            what = f"{type(error).__name__}: {one_line(error)}"
+            raise UserError(f"the step {step.name} fails on the document {document.name} ({what}); mend it, or leave it out") from error
+        passed = settle(document, verdict, size, account)
         if passed is not None:
             yield passed
 
@@ -34,14 +41,12 @@ def compare(documents: list[Document], step: ComparingStep, account: Account, fi
     Args:
       first: for each item of the documents whether it is the first of its cluster in the corpus (default: these are the corpus).
     """
-    keys, counts = step.keys(documents)
     if first is None:
-        from lm.data.curation.clusters import of_keys
-
-        first = of_keys(keys) == np.arange(keys.shape[1])
+        label = clusters.of_keys(step.keys(documents))
+        first = label == np.arange(len(label))
     kept, begin = [], 0
-    for document, count in zip(documents, counts.tolist(), strict=True):
-        size = document.size
+    for document in documents:
+        size, count = document.size, len(step.items(document))
         account.begin(document, size)
         passed = settle(document, step.keep(document, first[begin : begin + count], account), size, account)
         begin += count

@@ -19,7 +19,7 @@ class C4(Step):
     Marks of citations, such as [3] and [edit], are taken out of the lines that stay. A sentence ends in . ? or ! before a blank.
     """
 
-    name: ClassVar[str] = "c4"
+    name: ClassVar[str] = "c4_quality"
 
     terminal: bool = True  # whether lines have to end in one of `ends`; FineWeb leaves this off
     ends: tuple[str, ...] = (".", "?", "!", '"', "'")

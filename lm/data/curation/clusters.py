@@ -57,7 +57,7 @@ def sizes(label: np.ndarray) -> np.ndarray:
 
 def _links(keys: Sequence[np.ndarray], parts: int) -> Iterator[np.ndarray]:
     """Yields pairs of items with equal keys, the first of a run and one that follows, int64 [2, links]; one array for each part."""
-    for part in range(max(parts, 1)):
+    for part in range(max(parts, 1) if any(map(len, keys)) else 0):
         key, item = [], []
         begin = 0
         for each in keys:

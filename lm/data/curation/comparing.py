@@ -29,9 +29,8 @@ class ExactDocuments(ComparingStep):
 
     name: ClassVar[str] = "exact_documents"
 
-    def keys(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
-        keys = np.asarray([[_key(document.text.strip()) for document in documents]], np.uint64)
-        return keys, np.ones(len(documents), np.int64)
+    def keys(self, documents: list[Document]) -> np.ndarray:
+        return np.asarray([[_key(document.text.strip()) for document in documents]], np.uint64)
 
     def keep(self, document: Document, is_first: np.ndarray, notes: Notes) -> Union[Document, Drop]:
         return document if is_first[0] else Drop("equal to one before")
@@ -46,10 +45,11 @@ class ExactParagraphs(ComparingStep):
 
     shortest: int = 1  # characters of the shortest paragraph that is compared; shorter ones stay
 
-    def keys(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
-        found = [self._compared(_PARAGRAPHS.split(document.text)[::2]) for document in documents]
-        keys = [_key(paragraph) for each in found for paragraph in each]
-        return np.asarray([keys], np.uint64).reshape(1, -1), np.asarray([len(each) for each in found], np.int64)
+    def keys(self, documents: list[Document]) -> np.ndarray:
+        return np.asarray([[_key(paragraph) for document in documents for paragraph in self.items(document)]], np.uint64)
+
+    def items(self, document: Document) -> list[str]:
+        return self._compared(_PARAGRAPHS.split(document.text)[::2])
 
     def keep(self, document: Document, is_first: np.ndarray, notes: Notes) -> Union[Document, Drop]:
         pieces, item = _PARAGRAPHS.split(document.text), 0
@@ -92,15 +92,14 @@ class MinHash(ComparingStep):
         """Returns P(s), the probability that a pair of this resemblance is found."""
         return 1 - (1 - resemblance**self.hashes) ** self.buckets
 
-    def keys(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
+    def keys(self, documents: list[Document]) -> np.ndarray:
         number = functools.cache(near_duplicates.hashed)
         # A document without words resembles no other: its name stands for its words.
         numbers = [[number(word) for word in normal_words(document.text) or ["\0" + document.name]] for document in documents]
-        ones = np.ones(len(documents), np.int64)
         if not documents:
-            return np.zeros((self.buckets, 0), np.uint64), ones
+            return np.zeros((self.buckets, 0), np.uint64)
         signature = near_duplicates.minima(numbers, self.ngram, self.buckets * self.hashes)
-        return np.stack(list(near_duplicates.band_keys(signature, self.hashes))), ones
+        return np.stack(list(near_duplicates.band_keys(signature, self.hashes)))
 
     def keep(self, document: Document, is_first: np.ndarray, notes: Notes) -> Union[Document, Drop]:
         return document if is_first[0] else Drop("resembles one before")

@@ -13,7 +13,7 @@ from lm.data.curation.words import repeats, share, share_of, words
 class FineWeb(Step):
     """Documents go that are lists, or whose lines are no sentences or repeats. Blank lines do not count, but for newlines over words."""
 
-    name: ClassVar[str] = "fineweb"
+    name: ClassVar[str] = "fineweb_quality"
 
     least_punctuated: float = 0.12  # share of the lines that end in one of `ends`
     ends: tuple[str, ...] = (".", "?", "!", '"', "'")

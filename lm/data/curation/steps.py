@@ -13,7 +13,6 @@ A rule of one's own is a dataclass in a file that `--steps` names:
             return Drop("capitals") if capitals > self.most * len(document.text) else document
 """
 
-import dataclasses
 from typing import Any, ClassVar, Protocol, TypeVar, Union
 
 import numpy as np
@@ -55,9 +54,13 @@ class ComparingStep(Step):
     Each item has one key or several; items that share a key in one place belong to one cluster, and so do those that are linked by others.
     """
 
-    def keys(self, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the keys of all items, uint64 [places, items], and the number of items of each document, int64 [documents]."""
+    def keys(self, documents: list[Document]) -> np.ndarray:
+        """Returns the keys of all items of the documents, in order, uint64 [places, items]."""
         raise NotImplementedError
+
+    def items(self, document: Document) -> list[str]:
+        """Returns the texts of the items of a document."""
+        return [document.text]
 
     def keep(self, document: Document, is_first: np.ndarray, notes: Notes) -> Union[Document, Drop]:
         """Returns what becomes of a document, given for each of its items whether it is the first of its cluster."""
@@ -95,7 +98,3 @@ def from_json(value: Any) -> Step:
         raise UserError(f"a step is an object with a name, not {value!r}")
     cls = named(value["name"])
     return fields.build(cls, {key: each for key, each in value.items() if key != "name"}, value["name"], cls)
-
-
-def is_dataclass(step: Any) -> bool:
-    return isinstance(step, Step) and dataclasses.is_dataclass(step)
