@@ -1,5 +1,6 @@
 """Measures how fast this machine trains a study's cells: `python -m experiments NAME plan --calibrate`."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -45,6 +46,18 @@ def _has_gpu() -> bool:
     from launch import places
 
     return bool(places.gpus())
+
+
+def device() -> str:
+    """Returns the name of the device that was measured, which for a CPU is its model's."""
+    import jax
+
+    kind = jax.devices()[0].device_kind
+    with contextlib.suppress(OSError, StopIteration):
+        if jax.devices()[0].platform == "cpu":
+            lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+            return "a core of " + next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return kind
 
 
 def _flops_per_token(p: Planned) -> float:

@@ -13,7 +13,7 @@ from lm.data import corpora, round_trip
 from lm.data import info as data_info
 from lm.errors import UserError, counted
 from lm.preflight.topologies import Topology
-from lm.study import directory, plan, plan_table
+from lm.study import directory, plan, plan_table, speed
 from lm.study import status as status_lib
 
 
@@ -41,9 +41,9 @@ class Planning:
         """Carries out `plan` for a number of workers of this machine; returns the exit status."""
         made = plan.make(self.study, plan.assumed_data()) if asked.without_data else self.make("plan")
         if asked.calibrate:
-            speed = calibrate.measure(made.planned, self.study.speed, self.data_dir, self.say)
-            made = plan.make(dataclasses.replace(self.study, speed=speed), made.data)
-            self.say(f"measured: speed=Speed(flops_per_second={speed.flops_per_second:.3g}, per_token={speed.per_token:.3g})\n")
+            rate = calibrate.measure(made.planned, self.study.speed, self.data_dir, self.say)
+            made = plan.make(dataclasses.replace(self.study, speed=rate), made.data)
+            self.say(f"measured: speed=Speed(flops_per_second={rate.flops_per_second:.3g}, per_token={rate.per_token:.3g})\n")
         self.say(plan_table.render(made, workers, plan_table.HERE if asked.terms is None else cost.estimates(asked.terms)))
         if asked.terms is not None:
             self._say_costs(made, asked.terms)
@@ -53,6 +53,12 @@ class Planning:
             self.say(f"nothing was written: without --without-data, `plan` prepares the data and writes {self.root}")
         else:
             self.write(made)
+            if asked.calibrate:
+                speed.keep(self.root, made.study.speed, calibrate.device())
+            if (known := speed.kept(self.root)) is not None:
+                self.say(
+                    f"Times are {known.words}; `plan --calibrate` measures anew, and without {self.root / speed.FILE} the study's own counts."
+                )
             if words := calibrate.recorded(status_lib.read_status(self.root)):
                 self.say(words)
             self.say(f"planned in {self.root}")
@@ -67,7 +73,7 @@ class Planning:
             stored = directory.open_study(self.root)["data"]
             state = status_lib.read_status(self.root)
             if verb in ("forecast", "fit", "report") or state.finished == len(state.cells):
-                return plan.make(self.study, stored)
+                return plan.make(self._at_speed, stored)
         config, data_dir = self.study.base.data, str(self.data_dir)
         data = data_info.info(config, data_dir)
         found = [corpora.require_unchanged(component, data_dir) for component in config.components] if data is not None else []
@@ -76,7 +82,13 @@ class Planning:
             from lm.data import pipeline
 
             data = pipeline.prepare(config, data_dir, log=self.say).info
-        return plan.make(self.study, data)
+        return plan.make(self._at_speed, data)
+
+    @property
+    def _at_speed(self) -> AnyStudy:
+        """The study, at the speed that was measured for its directory, if one was."""
+        known = speed.kept(self.root)
+        return self.study if known is None else dataclasses.replace(self.study, speed=known.speed)
 
     def write(self, made: plan.Plan) -> dict[str, Any]:
         """Writes the study's directory, or checks that it was written from this plan; a refused plan is printed and raises UserError."""

@@ -13,7 +13,7 @@ from launch import logs, scheduled
 from launch.backend import Job
 from lm.preflight.topologies import CHIPS, Chip
 from lm.scaling.words import aligned, short, si
-from lm.study import naming, states
+from lm.study import naming, speed, states
 from lm.study.plan_table import duration
 from lm.study.status import CellStatus, Status, excluded
 
@@ -101,6 +101,10 @@ def _total(status: Status, root: pathlib.Path) -> str:
     total = f"{root}: {status.count('completed')}/{len(status.cells)} cells completed{others}; "
     total += short(f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs")
     rate = sum(filter(None, (_flops_per_second(c) for c in status.cells if c.state == "running")))
+    if not rate and status.finished < len(status.cells):
+        left = sum((1 - c.progress) * c.cell["seconds"] for c in status.cells if c.state in states.OPEN)
+        known = speed.kept(root)
+        total += f", {duration(left, ' ')} of one worker left as planned" + (f" {known.words}" if known is not None else "")
     if rate:
         total += f", {duration((status.flops - status.flops_done) / rate, ' ')} left at the present rate"
     waiting = any(c.cell["stage"] for c in status.cells) and not status.forecast

@@ -10,9 +10,10 @@ import small_study
 from experiments import calibrate, cost
 from experiments.commands import Commands
 from experiments.planning import Asked
+from launch import table
 from lm.errors import UserError
 from lm.mesh import MeshConfig
-from lm.study import plan, status
+from lm.study import directory, plan, plan_table, speed, status
 from lm.study.rules import Tier, Tiers
 from lm.train.config import ExecutionConfig
 
@@ -104,6 +105,31 @@ def test_a_measured_speed_is_that_behind_two_runs(made, monkeypatch):
     assert (speed.per_cell, speed.per_shape) == (before.per_cell, before.per_shape)
     with pytest.raises(UserError, match="two sizes"):
         calibrate.measure(made.planned[:1], before, pathlib.Path("data"), print)
+
+
+def test_a_measured_speed_is_kept_and_used_by_later_verbs(tmp_path, monkeypatch):
+    """Also by `run`, which writes the cells' seconds again, and by `status`; the device is named."""
+    measured = dataclasses.replace(small_study.small().speed, flops_per_second=1e9)
+    monkeypatch.setattr(calibrate, "measure", lambda *_: measured)
+    study = dataclasses.replace(small_study.commands_on(small_study.small(), tmp_path / "s", monkeypatch), asked=Asked(calibrate=True))
+    assert study.do("plan") == 0
+    seconds = [cell["seconds"] for cell in directory.open_study(study.root)["cells"]]
+    own = [p.seconds for p in plan.make(small_study.small(), small_study.DATA).planned]
+    assert min(seconds) > max(own)
+    for verb in ("plan", "run"):
+        study = dataclasses.replace(study, asked=Asked(), out=io.StringIO())
+        assert study.do(verb) == 0
+        assert [cell["seconds"] for cell in directory.open_study(study.root)["cells"]] == seconds
+    (study.root / "forecast.json").unlink()
+    for folder in (study.root / "cells").iterdir():
+        (folder / "run.json").unlink()
+    said = table.render(status.read_status(study.root), study.root, "retry")
+    assert plan_table.duration(sum(seconds), " ") in said
+    assert speed.kept(study.root).device in said
+    for text in ("{", "[]", '{"device": "x", "day": "y", "speed": {"flops_per_second": 0}}'):
+        (study.root / speed.FILE).write_text(text)
+        with pytest.raises(UserError, match="speed.json"):
+            speed.kept(study.root)
 
 
 def test_what_has_ended_says_how_good_the_estimates_are():

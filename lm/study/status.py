@@ -10,9 +10,11 @@ from typing import Any, Optional
 
 from lm.errors import UserError, counted
 from lm.study import directory, leases, naming, records
+from lm.study.index import Index, stamp_of
 from lm.train.config import MEASURE
 
 UNITS = {"text": "nats/byte", "pairs": "nats/target"}  # the unit of the held-out loss, by the run's likelihood
+MANY = 500  # cells from which on an index of the completed ones is kept
 _PLACE = ("id", "role", "stage", "budget", "group", "variant", "seed", "tokens", "steps")  # of a cell's entry in study.json
 
 
@@ -80,12 +82,15 @@ def read_status(
     """
     study = study or directory.open_study(root)
     known = {} if known is None else known
+    index = Index(root) if not known and len(study["cells"]) >= MANY else None
     states = []
     for cell in study["cells"]:
-        state = known.get(cell["id"]) or _cell_status(root, cell, (cell["stage"], cell.get("devices", 1)) in on_their_way)
+        state = known.get(cell["id"]) or _looked_up(root, cell, (cell["stage"], cell.get("devices", 1)) in on_their_way, index)
         if state.state == "completed":
             known[cell["id"]] = state
         states.append(state)
+    if index is not None:
+        index.save()
     return Status(tuple(states), (root / "forecast.json").exists())
 
 
@@ -142,6 +147,20 @@ def _described(c: CellStatus) -> dict[str, Any]:
     state = {"state": c.state, "progress": c.progress, "loss": loss, "unit": c.unit, "reason": c.reason, "seconds": c.seconds}
     state |= {"step": c.step, "tokens_per_second": c.tokens_per_second} if c.state in ("running", "preempted") else {}
     return place | {"params": c.cell["params"]["total"]} | state
+
+
+def _looked_up(root: pathlib.Path, cell: dict[str, Any], is_queued: bool, index: Optional[Index]) -> CellStatus:
+    """Returns the state of a cell, from the index of completed ones where it is there."""
+    if index is None:
+        return _cell_status(root, cell, is_queued)
+    stamp = stamp_of(root / "cells" / cell["id"] / records.FILE)
+    if stamp and len(kept := index.get(cell["id"], stamp) or []) == 4:
+        loss, reason, seconds, unit = kept
+        return CellStatus(cell, "completed", 1.0, loss, reason, seconds, unit)
+    found = _cell_status(root, cell, is_queued)
+    if stamp and found.state == "completed":
+        index.put(cell["id"], stamp, [found.loss, found.reason, found.seconds, found.unit])
+    return found
 
 
 def _cell_status(root: pathlib.Path, cell: dict[str, Any], is_queued: bool) -> CellStatus:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import small_study
 
 from launch import table
-from lm import machine
+from lm import files, machine
 from lm.study import directory, order, plan, plan_table, records, worker
 from lm.study import status as status_lib
 from lm.study.study import Budget
@@ -48,6 +48,7 @@ def main() -> int:
         root = pathlib.Path(folder) / "s"
         content = timed("its directory", lambda: directory.write(made, root, root.parent / "data"))
         _at_work(root, content["cells"])
+        timed("status, of records that nobody has read", lambda: status_lib.read_status(root))
         state = timed("status", lambda: status_lib.read_status(root))
         timed("its table ", lambda: table.render(state, root, "retry"))
         assert (len(state.cells), state.count("running"), state.count("completed")) == (CELLS, WORKERS, FINISHED)
@@ -76,11 +77,21 @@ def _claims(cells: list[dict], places: Sequence[int]) -> tuple[int, int]:
     return tried, rounds
 
 
+def _record(cell: dict) -> dict:
+    """A record of the size of real ones: 13 kB, most of which is the curve and the configuration."""
+    points = [{"step": 37 * i, "tokens": 75_776 * i, "nats_per_byte": 2.0 + 1 / i, "flops": 1.23456e9 * i} for i in range(1, 61)]
+    configuration = {f"part{i}": {"a_setting": 1.25e-3, "another": "a value", "third": None} for i in range(50)}
+    final, seconds = {"nats_per_byte": 1.5}, {"total": 1.0}
+    record = {"id": cell["id"], "status": "completed", "likelihood": "text", "final": final, "seconds": seconds, "curve": points}
+    return record | {"experiment": configuration}
+
+
 def _at_work(root: pathlib.Path, cells: list[dict]) -> None:
     """Ends the first cells, and lets workers of another machine hold the next."""
     for cell in cells[:FINISHED]:
-        record = {"id": cell["id"], "status": "completed", "likelihood": "text", "final": {"nats_per_byte": 1.5}, "seconds": {"total": 1.0}}
-        (root / "cells" / cell["id"] / "run.json").write_text(json.dumps(records.sealed(record, 1)), encoding="utf-8")
+        path = root / "cells" / cell["id"] / "run.json"
+        files.write_json(path, records.sealed(_record(cell), 1))
+        os.utime(path, (0, 0))
     for i, cell in enumerate(cells[FINISHED : FINISHED + WORKERS]):
         owner = machine.process() | {"host": f"node{i}", "checkpoint": -1, "time": time.time()}
         epoch = root / "cells" / cell["id"] / "epoch-000001"
