@@ -56,9 +56,7 @@ class Planning:
             if asked.calibrate:
                 speed.keep(self.root, made.study.speed, calibrate.device())
             if (known := speed.kept(self.root)) is not None:
-                self.say(
-                    f"Times are {known.words}; `plan --calibrate` measures anew, and without {self.root / speed.FILE} the study's own counts."
-                )
+                self.say(f"Times are {known.words}; `plan --calibrate` measures anew, and without {speed.FILE} the study's own counts.")
             if words := calibrate.recorded(status_lib.read_status(self.root)):
                 self.say(words)
             self.say(f"planned in {self.root}")

@@ -128,7 +128,7 @@ def test_a_measured_speed_is_kept_and_used_by_later_verbs(tmp_path, monkeypatch)
     assert speed.kept(study.root).device in said
     for text in ("{", "[]", '{"device": "x", "day": "y", "speed": {"flops_per_second": 0}}'):
         (study.root / speed.FILE).write_text(text)
-        with pytest.raises(UserError, match="speed.json"):
+        with pytest.raises(UserError, match=speed.FILE):
             speed.kept(study.root)
 
 
