@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from lm import config as config_lib
 from lm.errors import AGAIN, Parser, UserError, run_cli
@@ -16,7 +16,7 @@ from lm.train.config import RunConfig
 from lm.train.run_tokenizer import run_tokenizer
 
 if TYPE_CHECKING:
-    from lm.infer.sampling import Sampler
+    from lm.infer.strategy import Strategy
 
 
 def parser() -> Parser:
@@ -28,9 +28,8 @@ def parser() -> Parser:
     top.add_argument("--blank", help="mark in the text for a blank to fill, such as ___ (for objectives that fill blanks)")
     top.add_argument("--max_tokens", type=count, default=128, help="largest number of new tokens (default: %(default)s)")
     top.add_argument("--temperature", type=float, default=None, help="sample from softmax(logits / temperature)")
-    only = top.add_mutually_exclusive_group()
-    only.add_argument("--top_k", type=int, default=None, help="sample among the k most likely tokens")
-    only.add_argument("--top_p", type=float, default=None, help="sample among the most likely tokens that together reach probability p")
+    top.add_argument("--top_k", type=int, default=None, help="sample among the k most likely tokens")
+    top.add_argument("--top_p", type=float, default=None, help="sample among the most likely tokens that together reach probability p")
     top.add_argument("--samples", type=int, default=1, help="number of continuations (default: %(default)s)")
     top.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
     top.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
@@ -46,7 +45,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         raise UserError('the prompt is empty: give a text, such as --prompt="def "')
     read_run(args.run, args.step)  # says what is wrong with it before jax is imported
     texts = continuations(
-        args.run, prompt, _sampler(args), max_tokens=args.max_tokens, blank=args.blank, samples=args.samples, seed=args.seed,
+        args.run, prompt, _strategy(args), max_tokens=args.max_tokens, blank=args.blank, samples=args.samples, seed=args.seed,
         step=args.step, data_dir=args.data_dir, overrides=overrides,
     )  # fmt: skip
     print("\n\n---\n\n".join(texts))
@@ -65,15 +64,14 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--top_p={args.top_p:g}: give a probability above 0 and at most 1")
 
 
-def _sampler(args: argparse.Namespace) -> "Sampler":
-    from lm.infer.sampling import Greedy, Temperature, TopK, TopP
+def _strategy(args: argparse.Namespace) -> "Strategy":
+    from lm.infer.sampling import Temperature, TopK, TopP
+    from lm.infer.strategy import compose
 
-    temperature = 1.0 if args.temperature is None else args.temperature
-    if args.top_k is not None:
-        return TopK(args.top_k, temperature)
-    if args.top_p is not None:
-        return TopP(args.top_p, temperature)
-    return Greedy() if args.temperature is None else Temperature(temperature)
+    steps: list[Any] = [] if args.temperature is None else [Temperature(args.temperature)]
+    steps += [] if args.top_k is None else [TopK(args.top_k)]
+    steps += [] if args.top_p is None else [TopP(args.top_p)]
+    return compose(steps)
 
 
 def read_run(workdir: Path, step: Optional[int] = None) -> tuple[record.Record, RunConfig]:
@@ -91,7 +89,7 @@ def read_run(workdir: Path, step: Optional[int] = None) -> tuple[record.Record, 
 def continuations(
     workdir: Path,
     prompt: str,
-    sampler: "Sampler",
+    strategy: "Strategy",
     *,
     max_tokens: int,
     blank: Optional[str] = None,
@@ -106,7 +104,7 @@ def continuations(
     Args:
       workdir: the work directory of the run.
       prompt: the text that the model reads.
-      sampler: how the next token is drawn.
+      strategy: how the next token is chosen.
       max_tokens: the largest number of new tokens.
       blank: the mark in the prompt for a blank to fill.
       samples: the number of texts.
@@ -132,14 +130,15 @@ def continuations(
     from lm.infer.decode import generate
     from lm.infer.prompts import as_imported, prompt_ids, written
     from lm.model import architectures
-    from lm.model.execution import Execution
+    from lm.model.execution import AS_LISTED
+    from lm.model.layers import listed
     from lm.sharding import make_mesh
     from lm.train import checkpoint
 
-    model = architectures.build(config.model, Execution(unroll=False, attention="xla"))  # then the loop holds one layer's keys and values
-    placed = model.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
-    target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), model.abstract(), placed)
-    params, _ = checkpoint.restore_params(workdir, target, step)
+    stored = architectures.build(config.model)
+    placed = stored.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
+    target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), stored.abstract(), placed)
+    params, model = listed(checkpoint.restore_params(workdir, target, step)[0]), architectures.build(config.model, AS_LISTED)
     special = SpecialIds(tokenizer, config.data.objective, config.model.vocab_size)
     source = record.origin(saved).get("ids") or {}
     # An import that nobody asks for another objective's prompts begins as its own tokenizer and transformers do.
@@ -147,7 +146,7 @@ def continuations(
     architecture = config.model.architecture
     ids = as_imported(prompt, special, architecture, imported) if imported else prompt_ids(prompt, special, architecture, blank)
     rows = generate(
-        model, params, [ids] * samples, max_new_tokens=max_tokens, sampler=sampler, eos_id=[tokenizer.eos_id, *source.get("stops", [])],
+        model, params, [ids] * samples, max_new_tokens=max_tokens, strategy=strategy, eos_id=[tokenizer.eos_id, *source.get("stops", [])],
         start_id=imported.get("first") or tokenizer.start_id, seed=seed, compute_dtype=config.compute_dtype,
     )  # fmt: skip
     continues = blank is None and config.data.objective.continues_text

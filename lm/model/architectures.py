@@ -146,7 +146,8 @@ class Model:
         attention, layers = self.config.attention, self.config.num_layers
         slots = min(length, attention.window or length)
         memory_slots = memory if self.config.architecture == "encoder_decoder" else None
-        return kv.empty(layers, batch, slots, attention.kv_heads, attention.head_dim, dtype, memory=memory_slots)
+        listed = self.execution.listed
+        return kv.empty(layers, batch, slots, attention.kv_heads, attention.head_dim, dtype, memory=memory_slots, listed=listed)
 
     def prefill(
         self, params: Params, inputs: Inputs, lengths_B: Int[Array, " B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Optional
 import jax
 from flax import nnx
 
-from lm.model.cache import write
+from lm.model.cache import Values, write, write_all
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
 from lm.model.kernels import context as context_parallel
@@ -20,7 +20,8 @@ from lm.model.relative import Relative
 from lm.model.weights import Linear, key_for
 from lm.sharding import constrain, resplit
 
-KeyValue = tuple[jax.Array, jax.Array]  # keys and values: BSKH, or stored ones of all layers, LBSKH
+KeyValue = tuple[jax.Array, jax.Array]  # keys and values, BSKH
+StoredPair = tuple[Values, Values]  # those of all layers, in a cache
 
 
 class Context(NamedTuple):
@@ -54,7 +55,9 @@ class Attention(nnx.Module):
         norms = {name: RMSNorm(size, config.norm_epsilon, key=key, rules=rules) for name, size in attention.norm_sizes().items()}
         self.query_norm, self.key_norm = norms.get("query"), norms.get("key")
 
-    def __call__(self, x_BTD: jax.Array, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[jax.Array, Optional[KeyValue]]:
+    def __call__(
+        self, x_BTD: jax.Array, context: Context, stored: Optional[StoredPair], layer: Any
+    ) -> tuple[jax.Array, Optional[StoredPair]]:
         q_BTNH = self.query(x_BTD)
         if self.query_norm is not None:
             q_BTNH = _normed(self.query_norm, q_BTNH)
@@ -90,7 +93,9 @@ class Attention(nnx.Module):
         k_BSKH, v_BSKH = (resplit(x, split, whole, rules=rules) for x in (k_BSKH, v_BSKH))
         return xla_attention(q_BTNH, k_BSKH, v_BSKH, mask, bias_BNTS=bias_BNTS, scale=self.scale)
 
-    def _own_keys(self, x_BTD: jax.Array, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[KeyValue, Optional[KeyValue]]:
+    def _own_keys(
+        self, x_BTD: jax.Array, context: Context, stored: Optional[StoredPair], layer: Any
+    ) -> tuple[KeyValue, Optional[StoredPair]]:
         k_BSKH, v_BSKH = self._keys_of(x_BTD, context.rope)
         if stored is not None and context.slot_BT is not None:
             stored = (write(stored[0], k_BSKH, layer, context.slot_BT), write(stored[1], v_BSKH, layer, context.slot_BT))
@@ -98,13 +103,13 @@ class Attention(nnx.Module):
                 k_BSKH, v_BSKH = (y[layer].astype(x_BTD.dtype) for y in stored)
         return (k_BSKH, v_BSKH), stored
 
-    def _cross_keys(self, dtype: Any, context: Context, stored: Optional[KeyValue], layer: Any) -> tuple[KeyValue, Optional[KeyValue]]:
+    def _cross_keys(self, dtype: Any, context: Context, stored: Optional[StoredPair], layer: Any) -> tuple[KeyValue, Optional[StoredPair]]:
         if context.memory_BSD is None:
             assert stored is not None, "cross-attention needs a memory or a cache that holds its keys"
             return (stored[0][layer].astype(dtype), stored[1][layer].astype(dtype)), stored
         k_BSKH, v_BSKH = self._keys_of(context.memory_BSD, None)
         if stored is not None:
-            stored = (stored[0].at[layer].set(k_BSKH.astype(stored[0].dtype)), stored[1].at[layer].set(v_BSKH.astype(stored[1].dtype)))
+            stored = (write_all(stored[0], k_BSKH, layer), write_all(stored[1], v_BSKH, layer))
         return (k_BSKH, v_BSKH), stored
 
     def _keys_of(self, x_BSD: jax.Array, table: Optional[Rope]) -> KeyValue:

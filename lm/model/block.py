@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lm.model.attention import Attention, Context, KeyValue
+from lm.model.attention import Attention, Context, StoredPair
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
 from lm.model.mlp import MLP
@@ -21,8 +21,8 @@ Aux = dict[str, jax.Array]
 class Stored(NamedTuple):
     """The cached keys and values of all layers: those of the stream's own tokens, and those of the memory."""
 
-    own: Optional[KeyValue] = None
-    cross: Optional[KeyValue] = None
+    own: Optional[StoredPair] = None
+    cross: Optional[StoredPair] = None
 
 
 class Block(nnx.Module):

@@ -70,6 +70,8 @@ class Execution:
                  dimensions (the weights' products). With `none` and `full` a pipeline keeps only the inputs of each tick and
                  recomputes its blocks, with `full` one by one
     unroll       the scan over layers as straight code: faster to run, slower to compile
+    listed       every layer's weights, and its part of a cache, are arrays of their own, and the layers straight code: a step of decoding
+                 then reads each weight where it lies, and not a copy of a layer's part (lm.model.layers.listed makes such parameters)
     attention    the kernel; `auto` takes the fastest that can serve the mask
     context      how attention reads keys and values that lie on other devices of the context axis: all gathered first, or passed round
     platform     platform of the devices that will run it, which decides the kernel; None: that of JAX's default devices
@@ -80,6 +82,7 @@ class Execution:
 
     remat: Remat = "none"
     unroll: bool = True
+    listed: bool = False
     attention: AttentionKernel = "auto"
     context: ContextForm = "gather"
     platform: Optional[str] = None
@@ -91,6 +94,9 @@ class Execution:
         """Returns the number that must divide the rows of a call on this mesh."""
         devices = self.rules.batch_ways(mesh)
         return devices if self.pipeline is None else self.pipeline.rows_multiple(devices)
+
+
+AS_LISTED = Execution(listed=True, unroll=False, attention="xla")  # of models that write texts
 
 
 def _all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:

@@ -1,7 +1,7 @@
 """Stack: the blocks of one stream in one scan, with their positions and the final norm."""
 
 import dataclasses
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from lm.model.attention import Context, with_bias
 from lm.model.block import Aux, Block, Stored
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution, Remat, remat
+from lm.model.layers import Layers, apart
 from lm.model.mask import Mask
 from lm.model.norm import make_norm
 from lm.model.parts.positions import rotated_layers
@@ -38,7 +39,8 @@ class Stack(nnx.Module):
         buckets = {"buckets": config.relative_buckets}
         self.relative = Embedding(buckets, heads, 0.1, key=key_for(key, "relative"), rules=rules, axis="heads") if relative else None
         self.embedding_norm = make_norm(config.norm, width, config.norm_epsilon, key=key, rules=rules) if config.embedding_norm else None
-        self.block_00 = self._make_blocks(jax.random.split(key_for(key, "block_00"), layers), cross)
+        blocks = self._make_blocks(jax.random.split(key_for(key, "block_00"), layers), cross)
+        self.block_00: Union[Block, Layers] = apart(blocks, layers) if execution.listed else blocks
         self.norm = make_norm(config.norm, width, config.norm_epsilon, key=key, rules=rules) if config.final_norm else None
 
     def __call__(
@@ -56,7 +58,9 @@ class Stack(nnx.Module):
             context = with_bias(context, relative, x_BTD.dtype, self.execution, self.config.attention.head_dim)
         x_BTD = constrain(x_BTD, "act_batch", "act_stream", "act_embed", rules=self.execution.rules)
 
-        if self.execution.pipeline is None:
+        if isinstance(self.block_00, Layers):
+            x_BTD, stored, aux = self._run_listed(self.block_00, x_BTD, context, stored)
+        elif self.execution.pipeline is None:
             x_BTD, stored, aux = self._run(self._by_layer(), x_BTD, context, stored, self.layers, self.execution.remat)
         else:
             x_BTD, aux = pipeline.run(self._run_group, self._by_layer(), x_BTD, context, self.execution)
@@ -77,6 +81,7 @@ class Stack(nnx.Module):
         return make(keys)
 
     def _by_layer(self) -> ByLayer:
+        assert isinstance(self.block_00, Block)
         turns, stages = rotated_layers(self.config, self.layers), self.execution.pipeline
         if turns is None:
             return self.block_00, None
@@ -95,6 +100,15 @@ class Stack(nnx.Module):
         body, unroll = remat(layer, how, straight=self.execution.unroll), self.execution.unroll
         (x_BTD, stored), aux = jax.lax.scan(body, (x_BTD, stored), (by_layer, jnp.arange(layers)), unroll=unroll)
         return x_BTD, stored, aux
+
+    def _run_listed(self, blocks: Layers, x_BTD: jax.Array, context: Context, stored: Stored) -> tuple[jax.Array, Stored, Aux]:
+        """Runs layers that have weights of their own, for which there is no backward pass to save memory in."""
+        turns, found = rotated_layers(self.config, self.layers), []
+        for index in range(self.layers):
+            flat = turns is not None and not turns[index]
+            x_BTD, stored, aux = blocks[index](x_BTD, context._replace(rope=None) if flat else context, stored, index)
+            found.append(aux)
+        return x_BTD, stored, jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
     def _run_group(self, by_layer: ByLayer, x_BTD: jax.Array, context: Context) -> tuple[jax.Array, Aux]:
         """Runs the layers of one tick, which is itself recomputed: within it only `full` keeps nothing but each layer's input."""

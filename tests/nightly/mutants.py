@@ -180,8 +180,8 @@ MUTANTS = (
     Mutant(
         "top-p stops before the token that reaches p",
         "lm/infer/sampling.py",
-        "jnp.where(before_BV < self.p, sorted_BV, -jnp.inf)",
-        "jnp.where(before_BV + share_BV < self.p, sorted_BV, -jnp.inf)",
+        "jnp.cumsum(share_BV, axis=-1) > 1 - self.p",
+        "jnp.cumsum(share_BV, axis=-1) - share_BV > 1 - self.p",
         ("tests/infer",),
     ),
     Mutant(
