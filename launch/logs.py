@@ -9,7 +9,13 @@ from lm.errors import UserError
 from lm.study import leases, records
 
 POLL_SECONDS = 0.5
-NOISE = ("the worker ended with status", "this node cannot queue", "slurmstepd: ", "srun: ")  # lines of a log that are not the worker's
+NOISE = (
+    "the job begins",
+    "the worker ended with status",
+    "this node cannot queue",
+    "slurmstepd: ",
+    "srun: ",
+)  # lines of a log that are not the worker's
 TAIL = 65_536  # bytes of a log's end in which its last line is looked for
 
 

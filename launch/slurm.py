@@ -1,6 +1,7 @@
 """Workers in a SLURM queue: one job array for each submission, `sbatch` to submit, `squeue` to look, `scancel` to end.
 
-A worker of several nodes is one job whose processes `srun` starts, one for each node; they find each other by SLURM's own variables.
+A worker is one job whose processes `srun` starts, one for each node; several find each other by SLURM's own variables. A worker of one node
+is a step as well, since SLURM sends SIGTERM to steps alone at the start of a time of grace.
 Before its time limit a job gets SIGUSR1: the worker saves, ends, and the job is queued again. What preempts it may also take its node away
 at once: then SLURM queues it again, and it goes on from the newest checkpoint.
 """
@@ -29,6 +30,7 @@ MFU = 0.25  # assumed for time limits; `plan --device` states costs at a more ho
 LEAST_MINUTES = 30  # shortest time limit, so that a queue is not filled with jobs of seconds
 GAIN = 2.0  # time limit over the estimated time
 TIMEOUT = 60.0  # seconds for a command to answer
+MAX_STARTS = 10  # of a job whose worker takes no cell; from then on preemptions are bounded for each cell (lm.study.worker)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +152,11 @@ class Slurm:
     def script(self, request: Request) -> str:
         """Returns the batch script: the environment, then the worker, whose end it waits for."""
         nodes = math.ceil(request.kind.devices / self.devices_per_node)
-        command = request.command(self.python or sys.executable)
-        if nodes > 1 or self.container:
-            mounts = dict.fromkeys(map(str, (request.root.resolve(), directory.data_dir(request.root), pathlib.Path.cwd())))
-            image = [f"--container-image={self.container}", f"--container-mounts={','.join(mounts)}"] if self.container else []
-            per_task = request.kind.devices // nodes * self.cpus_per_device  # srun does not take it from sbatch
-            command = ["srun", "--kill-on-bad-exit=0", f"--cpus-per-task={per_task}", *image, *command]
+        mounts = dict.fromkeys(map(str, (request.root.resolve(), directory.data_dir(request.root), pathlib.Path.cwd())))
+        image = [f"--container-image={self.container}", f"--container-mounts={','.join(mounts)}"] if self.container else []
+        per_task = request.kind.devices // nodes * self.cpus_per_device  # srun does not take it from sbatch
+        step = shlex.join(["srun", "--kill-on-bad-exit=0", f"--cpus-per-task={per_task}", *image])
+        alone = "" if nodes > 1 or self.container else "command -v srun >/dev/null || step=()"  # what one process does without
         # The snapshot comes first, and the present directory last: `python -m` would put it before all, and with it an edited checkout.
         paths = [str(request.code), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), os.getcwd()]
         log = (request.root / jobs.FOLDER).resolve() / f"{request.number:06d}-"
@@ -167,20 +168,28 @@ class Slurm:
             f"export LM_LOG={shlex.quote(str(log))}${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}.log",
             *cores,
             *(["set -e", self.environment, "set +e"] if self.environment else []),
-            SCRIPT.format(command=shlex.join(command)),
+            SCRIPT.format(step=step, alone=alone, command=shlex.join(request.command(self.python or sys.executable)), starts=MAX_STARTS),
         ]
         return "\n".join(lines)
 
 
 # SLURM sends the notice to this shell alone. It is passed on as SIGUSR1, which srun forwards; after SIGTERM srun kills its processes
 # before they have saved. `wait` ends with a signal, so that it is repeated. A job that is preempted with a time of grace, and ends within
-# it, is not queued again by SLURM; one that is cancelled has no PreemptTime.
+# it, is not queued again by SLURM; one that is cancelled has no PreemptTime. The log is that of every start of a job.
 SCRIPT = """
+echo "the job begins"
+starts=$(awk '/^the job begins/ {{n++}} / begins or goes on, in epoch-/ {{n = 0}} END {{print n + 0}}' "$LM_LOG")
+if [ "${{starts:-0}}" -gt {starts} ]; then
+    echo "this job was started {starts} times and ended each time before its worker took a cell: it is not started again"
+    exit 1
+fi
+step=({step})
+{alone}
 is_early=
 trap 'is_early=yes; kill -USR1 $worker 2>/dev/null' USR1
 trap : TERM
 job="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
-{command} &
+"${{step[@]}}" {command} &
 worker=$!
 while :; do
     wait $worker

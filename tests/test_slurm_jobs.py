@@ -8,9 +8,9 @@ import subprocess
 import pytest
 import small_study
 
-from launch import jobs
+from launch import jobs, logs
 from launch.backend import Job, Kind, Request
-from launch.slurm import MFU, Slurm
+from launch.slurm import MAX_STARTS, MFU, Slurm
 from lm.errors import UserError
 from lm.preflight.topologies import CHIPS
 
@@ -74,10 +74,39 @@ def test_one_array_holds_all_workers_of_a_kind(asked, root):
     }  # fmt: skip
     assert {name: flags[name] for name in wanted} == wanted  # twice the estimate of a worker
     script = (root / "jobs" / "000001.sh").read_text()
-    assert "srun" not in script
+    assert "srun --kill-on-bad-exit=0 --cpus-per-task=4" in script  # a step is what gets SIGTERM in a time of grace
     assert "JAX_NUM_CPU_DEVICES" not in script
     assert f"lm.study.worker {root} --stage=1 --devices=4" in script
     assert subprocess.run(["bash", "-n", root / "jobs" / "000001.sh"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("has_srun", [True, False])
+def test_a_job_that_never_takes_a_cell_is_started_a_bounded_number_of_times(asked, root, has_srun):
+    """Its worker ends before each time, and the job is queued again; one that took a cell between counts anew."""
+    worker, begun = asked / "worker", asked / "begun"
+    worker.write_text(
+        f'#!/bin/sh\necho "$@" >> {begun}\n[ -f {asked}/takes ] && echo "cell c begins or goes on, in epoch-000001"\nexit 138\n'
+    )
+    worker.chmod(0o755)
+    if has_srun:
+        (asked / "bin" / "srun").write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
+        (asked / "bin" / "srun").chmod(0o755)
+    (asked / "bin" / "sleep").symlink_to("/bin/true")
+    Slurm(python=str(worker), environment=None if has_srun else "hash -r; command() { return 1; }").submit(_request(root))
+    log, environment = root / "jobs" / "000001-77_0.log", os.environ | {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "0"}
+
+    def start():
+        with open(log, "ab") as file:
+            return subprocess.run(["bash", root / "jobs" / "000001.sh"], stdout=file, stderr=file, env=environment, check=False).returncode
+
+    assert [start() for _ in range(MAX_STARTS)] == [138] * MAX_STARTS
+    assert (asked / "scontrol.asked").read_text().split() == ["requeue", "77_0"]
+    assert start() == 1
+    assert len(begun.read_text().splitlines()) == MAX_STARTS
+    assert str(MAX_STARTS) in logs.last_line(log)
+    (asked / "takes").touch()
+    log.write_text("")
+    assert [start() for _ in range(MAX_STARTS + 2)] == [138] * (MAX_STARTS + 2)
 
 
 def test_a_cell_of_more_devices_than_a_node_has_takes_several(asked, root):

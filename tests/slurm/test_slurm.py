@@ -34,9 +34,7 @@ from lm.study import status as status_lib  # noqa: E402
 from lm.study.rows import read_rows  # noqa: E402
 
 pytestmark = pytest.mark.skipif(clusters.missing() is not None, reason=str(clusters.missing()))
-# The nodes are names of one machine, which binds nothing: each has a core of its own, as SLURM gives it on a real one.
-BIND = f'taskset -cp "$([ "$SLURMD_NODENAME" = {clusters.NODES[0]} ] && echo 0 || echo {(os.cpu_count() or 1) - 1})" $$ > /dev/null'
-BACKEND = Slurm(devices_per_node=1, notice=1, environment=BIND)
+BACKEND = Slurm(devices_per_node=1, notice=1, python=str(HERE / "pinned.sh"))
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +54,7 @@ def _environment(slurm, monkeypatch):
     paths = [str(HERE.parent), str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("FAKE_SECONDS", "0")
+    monkeypatch.setenv("PINNED_PYTHON", sys.executable)  # sbatch hands the environment on
     yield
     slurm.run("scancel", "--user=root", "--full")
     _until(lambda: not slurm.run("squeue", "-h"))
@@ -136,15 +135,36 @@ def test_an_array_is_submitted_once_and_trains_every_cell(slurm, root, expected)
     assert " trained" in log.read_text()
 
 
-def test_what_is_cancelled_leaves_its_cells_free(root, monkeypatch):
+@pytest.mark.parametrize("when", ["as it begins", "while it trains"])
+def test_what_is_cancelled_leaves_its_cells_free(root, monkeypatch, when):
     monkeypatch.setenv("FAKE_SECONDS", "60")
     _apply(root)
-    _until(lambda: len(_running(root)) == 2)
-    for backend, job in scheduled.live(root):
-        backend.cancel([job.id])
-    _until(lambda: not _live(root))
+    if when == "while it trains":
+        _until(lambda: len(_running(root)) == 2)
+    assert scheduled.cancel(root) == 4
+    assert not _live(root)
     _until(lambda: not _running(root), 30)
     assert {c.state for c in status_lib.read_status(root).cells} <= {"pending", "preempted"}
+
+
+def test_a_submission_whose_answer_is_lost_is_not_repeated(slurm, root, tmp_path, monkeypatch):
+    """sbatch queues the jobs and says that it timed out, as it does on a busy cluster."""
+    monkeypatch.setenv("FAKE_SECONDS", "60")
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    path = os.environ["PATH"]
+    sbatch.write_text(f'#!/bin/sh\nPATH="{path}" sbatch "$@" >/dev/null\necho "Socket timed out on send/recv operation" >&2\nexit 1\n')
+    sbatch.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{sbatch.parent}:{path}")
+        with pytest.raises(UserError, match="timed out"):
+            _apply(root)
+    assert [one.asked for one in jobs.read(root)] == [2]
+    said = _apply(root)
+    assert [line.split()[1] for line in said] == ["2"]  # workers of the second stage alone
+    assert len(_live(root)) == 4
+    assert sorted(job for one in jobs.read(root) for job in one.ids) == sorted(job.id for job in _live(root))
+    assert scheduled.cancel(root) == 4
 
 
 def test_a_preempted_worker_is_queued_again_and_no_failure(slurm, root, expected, monkeypatch):
@@ -191,14 +211,14 @@ time.sleep(100)
 """
 
 
-def _saving(root, tmp_path):
-    """Starts such a worker on both nodes and returns its job."""
+def _saving(root, tmp_path, nodes=2):
+    """Starts such a worker on one or both nodes and returns its job."""
     program = tmp_path / "saving.py"
     program.write_text(SAVING.format(python=sys.executable, folder=str(tmp_path)))
     program.chmod(0o755)
     backend = dataclasses.replace(BACKEND, python=str(program), partition="patient")
-    (job,) = backend.submit(Request(root, jobs.key(root), 1, Kind(0, 2), 1, root / "code", 60.0))
-    _until(lambda: len(list(tmp_path.glob("began.*"))) == 2)
+    (job,) = backend.submit(Request(root, jobs.key(root), 1, Kind(0, nodes), 1, root / "code", 60.0))
+    _until(lambda: len(list(tmp_path.glob("began.*"))) == nodes)
     return job
 
 
@@ -206,9 +226,11 @@ def _is(slurm, job, state):
     return f"JobState={state}" in slurm.run("scontrol", "show", "job", job)
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize("how", ["notice", "preempted", "cancelled"])
-def test_all_processes_of_a_worker_save_before_it_is_queued_again(slurm, root, tmp_path, how):
-    job = _saving(root, tmp_path)
+def test_all_processes_of_a_worker_save_before_it_is_queued_again(slurm, root, tmp_path, how, nodes):
+    """Within the time of grace of a partition, and between SIGTERM and SLURM's KillWait (3 s here)."""
+    job = _saving(root, tmp_path, nodes)
     if how == "notice":
         slurm.run("scancel", "--batch", "--signal=USR1", job)
     elif how == "preempted":
@@ -218,7 +240,7 @@ def test_all_processes_of_a_worker_save_before_it_is_queued_again(slurm, root, t
     state = "CANCELLED" if how == "cancelled" else "PENDING"  # when its script has ended
     _until(lambda: _is(slurm, job, state))
     assert _restarts(slurm, job) == (how != "cancelled")
-    assert {path.name for path in tmp_path.glob("saved.*")} == {"saved.0", "saved.1"}
+    assert {path.name for path in tmp_path.glob("saved.*")} == {f"saved.{process}" for process in range(nodes)}
     assert "`run`" not in BACKEND.log(root, job).read_text()  # which is what helps where a job could not be queued again
 
 
