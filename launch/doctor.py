@@ -18,7 +18,7 @@ from typing import Literal, Optional
 
 from launch import places
 from lm import machine
-from lm.errors import AGAIN, Parser, UserError, run_cli
+from lm.errors import AGAIN, SHARED, Parser, UserError, run_cli
 
 WIDTH = 120
 LIMIT = 60.0  # seconds for a command to answer
@@ -108,7 +108,7 @@ def directory(folder: pathlib.Path) -> Iterator[Finding]:
             os.link(path, path.with_suffix(".link"))
             yield Finding("good", "hard links", f"{place} has them: several machines may work on one study")
         except OSError as error:
-            yield Finding("bad", "hard links", f"{place}: {error.strerror}", "put studies on a local file system, NFS or Lustre")
+            yield Finding("bad", "hard links", f"{place}: {error.strerror}", SHARED)
         yield _speed(path)
     free = shutil.disk_usage(place).free
     yield Finding(

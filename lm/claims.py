@@ -19,7 +19,7 @@ import tempfile
 from typing import Any, Optional
 
 from lm import machine
-from lm.errors import UserError
+from lm.errors import SHARED, UserError
 
 STALE_SECONDS = 120.0
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -73,8 +73,16 @@ def link(source: pathlib.Path, target: pathlib.Path) -> bool:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        raise UserError(f"cannot link {target}: workers need a file system with hard links, such as a local one or NFS") from error
+        raise UserError(f"cannot link {target}: this file system has no hard links; {SHARED}") from error
     return True
+
+
+def require_links(folder: pathlib.Path) -> None:
+    """Raises UserError where the file system of a folder has no hard links, as mounted buckets have none."""
+    with tempfile.TemporaryDirectory(prefix=".links-", dir=folder) as inside:
+        path = pathlib.Path(inside) / "file"
+        path.touch()
+        link(path, path.with_name("link"))
 
 
 def _is_held(path: pathlib.Path, root: pathlib.Path) -> bool:

@@ -107,14 +107,21 @@ def interrupts_kept() -> Iterator[None]:
             sys.unraisablehook = before
 
 
-def require_local(path: Union[str, os.PathLike[str]]) -> None:
+SHARED = "a study needs hard links and atomic renames: NFS (Filestore, EFS), Lustre, or JuiceFS over a bucket (docs/clusters.md compares)"
+
+
+def require_local(path: Union[str, os.PathLike[str]], instead: str = "mount it, or copy what is there") -> None:
     """Raises UserError for an address such as gs://bucket/runs, which would be a folder of that name here.
 
     Claims and checkpoints need renames, hard links and flushes that stores of objects do not have.
+
+    Args:
+      path: the path of a file or folder
+      instead: what to do
     """
     if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(path)):  # pathlib makes one slash of two
         address = re.sub(":/+", "://", os.fspath(path), count=1)
-        raise UserError(f"{address} is an address, and files are read and written on this machine only: mount it, or copy what is there")
+        raise UserError(f"{address} is an address, and files are read and written on this machine only: {instead}")
 
 
 def one_line(error: BaseException) -> str:

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
+from lm import claims, files
 from lm import config as config_lib
-from lm import files
-from lm.errors import UserError, require_local
+from lm.errors import SHARED, UserError, require_local
 from lm.study.plan import Plan, Planned
 from lm.study.records import CLAIMS, read
 from lm.study.rows import read_json, read_study
@@ -48,7 +48,7 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
     """
     if plan.refusals:
         raise UserError(f"the plan is refused: {plan.refusals[0]}" + _and_more(len(plan.refusals) - 1))
-    require_local(root)
+    require_local(root, SHARED)
     new = _content(plan, root, data_dir)
     if (root / "study.json").exists():
         old = open_study(root)
@@ -57,6 +57,8 @@ def write(plan: Plan, root: pathlib.Path, data_dir: pathlib.Path) -> dict[str, A
         return _carried_out_anew(old, new, root)
     if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
         raise UserError(f"{root} is not empty and holds no study: choose another directory with --dir")
+    root.mkdir(parents=True, exist_ok=True)
+    claims.require_links(root)
     _write_cells(plan, root)
     files.write_json(root / "study.json", new)  # last: its presence says that the rest is complete
     return new

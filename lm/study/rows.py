@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from lm.errors import UserError, require_local
+from lm.errors import SHARED, UserError, require_local
 from lm.study import records
 from lm.study.naming import require_safe
 from lm.train.config import MEASURE
@@ -91,7 +91,7 @@ def read_rows(study_dir: str | pathlib.Path) -> list[Row]:
 
 def read_study(root: pathlib.Path) -> dict[str, Any]:
     """Returns the content of study.json. Raises UserError when there is none, or when it lists no cells whose ids are names of folders."""
-    require_local(root)
+    require_local(root, SHARED)
     path = root / "study.json"
     study = read_json(path, f"{root} holds no study: `python -m experiments STUDY plan`, with the study's name or file, makes one")
     cells = study.get("cells")

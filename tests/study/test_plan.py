@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import errno
 import json
+import os
+import pathlib
 
 import pytest
 import small_study
@@ -167,3 +170,17 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
         small_study.planned(tmp_path)
     with pytest.raises(UserError, match="plan"):
         read_rows(tmp_path)
+
+
+def test_a_file_system_without_links_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    """As a mounted bucket has none; the line names file systems that have them."""
+
+    def no_link(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_link)
+    with pytest.raises(UserError, match=r"links.*NFS.*JuiceFS.*clusters\.md"):
+        small_study.planned(tmp_path / "s")
+    assert not list((tmp_path / "s").iterdir())
+    with pytest.raises(UserError, match=r"gs://bucket/s.*NFS.*JuiceFS"):
+        small_study.planned(pathlib.Path("gs://bucket/s"))
