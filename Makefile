@@ -71,6 +71,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python -m experiments chinchilla_bpe
 	@$(BIN)/python -m tests.nightly.large_study
 	@$(BIN)/python -m tests.nightly.many_cells
+	@$(BIN)/python -m tests.nightly.large_text
 	@$(BIN)/python tests/nightly/installed.py
 	@$(BIN)/python tests/nightly/replicate.py $(SCALING_DATA)
 	@$(BIN)/python -m tests.nightly.coverage

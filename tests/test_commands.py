@@ -23,6 +23,7 @@ HELP = [
     ["experiments.replications"],
     ["lm.infer"],
     ["lm.preflight"],
+    ["lm.data"],
 ]
 HELP += [["lm.evals"], ["lm.evals", "loss"], ["lm.hf"], ["lm.hf", "import"], ["lm.hf", "export"], ["lm.scaling"]]
 HELP += [["lm.scaling", verb] for verb in scaling.VERBS]
@@ -31,7 +32,17 @@ HELP += [["experiments.replications." + name] for name in ("benchmark", "backtes
 # What people type wrong, in an empty directory: unknown words, missing arguments, files that are not there, numbers out of range.
 TINY = ["lm.run", "--config=configs/decoder.py:tiny"]
 WRONG = [[*command, "--no_such_flag=1"] for command in HELP if command != ["lm"]]
-WRONG += [["lm", "run"], ["lm.run"], ["lm.evals"], ["lm.hf"], ["lm.scaling"], ["lm.infer"], ["experiments"], ["lm.study.worker"]]
+WRONG += [
+    ["lm", "run"],
+    ["lm.run"],
+    ["lm.evals"],
+    ["lm.hf"],
+    ["lm.scaling"],
+    ["lm.infer"],
+    ["lm.data"],
+    ["experiments"],
+    ["lm.study.worker"],
+]
 WRONG += [["lm.run", "--config=nothing.py", "--workdir=w"], TINY, [*TINY, "--workdir=w", "--config.seeed=1"]]
 WRONG += [
     [*TINY, "--workdir=w", f"--config.{change}"]

@@ -28,7 +28,11 @@ PAGES = documented.pages()
 # What a placeholder stands for where a program looks at the word itself.
 FILLED = {"NAME": "chinchilla", "VERB": "plan", "CONFIG": "configs/decoder.py:tiny", "N": "2"}
 ELSEWHERE = {"--gpus-per-task", "--worker", "--command", "--signal"}  # flags of other people's programs
-OWN_FLAGS = {"lm.run": (run.WITH_VALUE, run.SWITCHES), "lm.preflight": (preflight.WITH_VALUE, preflight.SWITCHES)}
+OWN_FLAGS = {
+    "lm.run": (run.WITH_VALUE, run.SWITCHES),
+    "lm.preflight": (preflight.WITH_VALUE, preflight.SWITCHES),
+    "lm.data": (("config",), ("help",)),
+}
 STARTED_BY = ("srun", "mpirun")
 
 

@@ -19,7 +19,7 @@ def index_path(config: DataConfig, data_dir: str) -> str:
     components = [dataclasses.asdict(component) for component in config.components]
     default = Component()
     for component in components:
-        for name in ("chain", "field", "lines", "longest_document", "unusable"):  # which other corpora do not have
+        for name in component.keys() - {"corpus", "paths", "weight"}:  # which not all corpora have
             if component[name] == getattr(default, name):
                 del component[name]
     tokenizer = {"name": config.tokenizer.name, **dataclasses.asdict(config.tokenizer)}

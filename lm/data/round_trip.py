@@ -14,6 +14,7 @@ from lm.data.tokenizer import Tokenizer
 from lm.errors import UserError
 
 SAMPLE = 4_000_000  # bytes of a split, from its beginning, that are read back; prepared corpora are shuffled, so it is a fair sample
+LEAST_SAMPLE = 50_000  # bytes of each part of a split that is tokenised in parts
 TOLERATED = 1e-3  # share of bytes; more than it could shift a loss by what separates neighbouring sizes
 LOSSLESS = "take a tokenizer that gives back every byte (bytes, sentencepiece, or one with byte fallback)"
 REMEDY = f"{LOSSLESS}, or remove from the text what this one does not keep"
@@ -34,9 +35,10 @@ def lost_bytes(text: str, back: str) -> int:
 
 
 class RoundTrip:
-    """Counts over the documents given to `add`, until they hold SAMPLE bytes."""
+    """Counts over the documents given to `add`, until they hold `sample` bytes."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, sample: int = SAMPLE):
+        self._sample = sample
         self._tokenizer: Tokenizer = tokenizer
         self._base: Tokenizer = getattr(tokenizer, "base", tokenizer)  # of pairs, that of each part
         self.documents = self.altered = self.bytes = self.lost = 0
@@ -65,13 +67,20 @@ class RoundTrip:
 
     @property
     def full(self) -> bool:
-        return self.bytes >= SAMPLE
+        return self.bytes >= self._sample
 
     @property
     def record(self) -> dict[str, Any]:
         """The counts and an example as JSON: documents and bytes read back, those altered and lost, how one began to differ."""
         counts = {"documents": self.documents, "altered": self.altered, "bytes": self.bytes, "lost": self.lost}
         return counts | ({"example": self._example} if self._example else {})
+
+
+def joined(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the counts of several parts as one record."""
+    counts = {name: sum(record[name] for record in records) for name in ("documents", "altered", "bytes", "lost")}
+    example = next((record["example"] for record in records if "example" in record), "")
+    return counts | ({"example": example} if example else {})
 
 
 def in_words(record: Mapping[str, Any]) -> str:

@@ -193,11 +193,17 @@ class SentencePiece:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         escaped = [utf8(escape(text)).decode() for text in texts]
-        return [np.asarray(ids, np.int32) for ids in self._processor.encode(escaped, num_threads=os.cpu_count() or 1)]
+        return [np.asarray(ids, np.int32) for ids in self._processor.encode(escaped, num_threads=_threads())]
 
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str:
         array = checked(ids, self.vocab_size)
         return unescape(self._processor.decode(array[array >= self._controls].tolist()))
+
+
+def _threads() -> int:
+    """Returns the threads that encode: those that the library `tokenizers` is told to have, else as many as there are cores."""
+    said = os.environ.get("RAYON_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1
 
 
 def _of_piece_file(config: SentencePieceFile) -> Tokenizer:

@@ -1,7 +1,9 @@
 """The token cache: every document of a split, tokenised once (imports neither jax nor grain).
 
 A cache is a directory: `tokens.bin`, all ids back to back (uint16, or uint32 for large vocabularies); `starts.npy`, where each document
-begins; `bytes.npy`, UTF-8 bytes per document; `meta.json`, counts and checksums. A flat memory map rather than array_record, because
+begins; `bytes.npy`, UTF-8 bytes per document; `meta.json`, counts and checksums. The ids of a large split lie in several files instead,
+000000.tokens and on, which were written by as many processes as there are cores (lm.data.shared_work); counted over all files, they are
+the same. A flat memory map rather than array_record, because
 packed rows are windows into documents: a window costs one copy of its own tokens, where a record has to be read and decoded whole
 (about 1 us against 100). The text itself stays in array_record.
 
@@ -13,19 +15,22 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import IO, Any, Optional, Union
 
 import numpy as np
 
+from lm.data import shared_work
 from lm.data.objectives.pairs import PairTokenizer
-from lm.data.round_trip import RoundTrip, in_words
+from lm.data.round_trip import LEAST_SAMPLE, SAMPLE, RoundTrip, in_words, joined
 from lm.data.store import digest, new_directory, read_json, write_json
 from lm.data.token_file import TokenFile, crc32_of
+from lm.data.token_shards import Part, TokenShards, allow_open_files, shard_file, write_numbers
 from lm.data.tokenizer import Log, Tokenizer
 from lm.errors import UserError, counted
 
 _SCHEMA = 1
 _FILES = ("tokens.bin", "starts.npy", "bytes.npy")
+LARGE = 64_000_000  # bytes of a split from which every core tokenises a part of it
 _MEASURED = "round_trip.json"  # the losses of a cache whose meta.json does not have them
 
 
@@ -37,7 +42,9 @@ class TokenCache:
     fingerprint: str
     eos_id: int
     vocab_size: int
-    flat: TokenFile  # [1 + tokens]: one end-of-document id, then all documents; document i is flat[starts[i] : starts[i + 1]]
+    flat: Union[
+        TokenFile, TokenShards
+    ]  # [1 + tokens]: one end-of-document id, then all documents; document i is flat[starts[i] : starts[i + 1]]
     starts: np.ndarray  # int64 [documents + 1]
     byte_counts: np.ndarray  # int64 [documents]: UTF-8 bytes of the text
     round_trip: Optional[dict[str, Any]] = None  # what its tokens lose of the text (lm.data.round_trip); None: not measured
@@ -72,12 +79,14 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
         documents = corpus.split(split)
         if len(documents) == 0:
             raise UserError(f"the corpus has no {split} documents; give it more text")
-        if isinstance(tokenizer, PairTokenizer):
-            tokenizer.require_documents(documents)
         end = getattr(tokenizer, "eos_token", None)  # of a file, which does not say itself what ends a document
         log(f"tokenising {counted(len(documents), f'{split} document')} ({tokenizer.name}{f'; each ends in {end}' if end else ''})")
-        with new_directory(directory) as temporary:
-            _write(temporary, fingerprint, documents, tokenizer)
+        parts = documents.cut() if hasattr(documents, "cut") else []
+        if not parts or sum(size for _, _, size in parts) < LARGE:
+            with new_directory(directory) as temporary:
+                _write(temporary, fingerprint, documents, tokenizer)
+        else:
+            _write_parts(directory, fingerprint, parts, (corpus, split, tokenizer), log)
     cache = open_cache(directory)
     if cache.round_trip is None:  # made before losses were measured
         cache = dataclasses.replace(cache, round_trip=_round_trip(corpus.split(split), tokenizer))
@@ -99,10 +108,17 @@ def open_cache(directory: str, verify: bool = True) -> TokenCache:
     damaged = UserError(f"the token cache {directory} is damaged; delete that directory and run again")
     meta = read_json(os.path.join(directory, "meta.json"))
     try:
-        expected, paths = meta["files"], {name: os.path.join(directory, name) for name in _FILES}
-        if meta["schema"] != _SCHEMA or any(os.path.getsize(path) != expected[name]["size"] for name, path in paths.items()):
+        expected = meta["files"]
+        paths = {name: os.path.join(directory, name) for name in expected}
+        shards = [name for name in expected if name.endswith(".tokens")] or ["tokens.bin"]
+        if (
+            {*_FILES} - {*paths, *(["tokens.bin"] if shards != ["tokens.bin"] else [])}
+            or meta["schema"] != _SCHEMA
+            or any(os.path.getsize(path) != expected[name]["size"] for name, path in paths.items())
+        ):
             raise damaged
-        ids = TokenFile(paths["tokens.bin"], meta["dtype"], expected["tokens.bin"]["crc32"])  # before the checksums: it sees later changes
+        allow_open_files(len(shards))
+        files = [TokenFile(paths[name], meta["dtype"], expected[name]["crc32"]) for name in shards]  # now: they see what changes later
         if verify and any(_crc32(path) != expected[name]["crc32"] for name, path in paths.items()):
             raise damaged
         return TokenCache(
@@ -110,7 +126,7 @@ def open_cache(directory: str, verify: bool = True) -> TokenCache:
             meta["fingerprint"],
             meta["eos_id"],
             meta["vocab_size"],
-            ids,
+            files[0] if len(files) == 1 else TokenShards(files),
             np.load(paths["starts.npy"]),
             np.load(paths["bytes.npy"]),
             meta.get("round_trip") or read_json(os.path.join(directory, _MEASURED)),
@@ -119,36 +135,113 @@ def open_cache(directory: str, verify: bool = True) -> TokenCache:
         raise damaged from error
 
 
+def write_part(corpus: Any, split: str, tokenizer: Tokenizer, sample: int, part: tuple[int, int, int], folder: str) -> dict[str, Any]:
+    """Tokenises documents part[0] to part[1] of a split into a folder: tokens, lengths.npy, bytes.npy. Returns the facts about them."""
+    first, last, _ = part
+    documents = Part(corpus.split(split), first, last)
+    with open(os.path.join(folder, "tokens"), "w+b") as file:
+        if first == 0:
+            file.write(np.asarray([tokenizer.eos_id], _dtype(tokenizer)).tobytes())
+        lengths, byte_counts, round_trip = _append(file, documents, tokenizer, sample, first)
+        crc = crc32_of(file)
+    np.save(os.path.join(folder, "lengths.npy"), lengths)
+    np.save(os.path.join(folder, "bytes.npy"), byte_counts)
+    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum())}
+    return counts | {"crc32": crc, "round_trip": round_trip.record}
+
+
 def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenizer) -> None:
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    lengths, byte_counts = np.empty(len(documents), np.int64), np.empty(len(documents), np.int64)
     with open(os.path.join(directory, "tokens.bin"), "wb") as file:
-        file.write(np.asarray([tokenizer.eos_id], dtype).tobytes())
-        first, round_trip = 0, RoundTrip(tokenizer)
-        for texts in _groups(documents):
-            encoded = tokenizer.encode_batch(texts)
-            round_trip.add(texts, encoded)
-            for i, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
-                file.write(_document(ids, tokenizer, i).astype(dtype).tobytes())
-                lengths[i], byte_counts[i] = len(ids) + 1, len(text.encode())
-            first += len(texts)
+        file.write(np.asarray([tokenizer.eos_id], _dtype(tokenizer)).tobytes())
+        lengths, byte_counts, round_trip = _append(file, documents, tokenizer)
     np.save(os.path.join(directory, "starts.npy"), 1 + np.concatenate([[0], np.cumsum(lengths)]))
     np.save(os.path.join(directory, "bytes.npy"), byte_counts)
-    paths = {name: os.path.join(directory, name) for name in _FILES}
+    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum())}
+    _finish(directory, fingerprint, tokenizer, counts, round_trip.record, {name: _crc32(os.path.join(directory, name)) for name in _FILES})
+
+
+def _write_parts(
+    directory: str, fingerprint: str, parts: Sequence[tuple[int, int, int]], text: tuple[Any, str, Tokenizer], log: Log
+) -> None:
+    """Has every core write parts of a cache, and joins them. `text` is (corpus, split, tokenizer)."""
+    _, split, tokenizer = text
+    sample = max(SAMPLE // len(parts), LEAST_SAMPLE)
+    job = shared_work.Job(directory, write_part, (*text, sample), parts, [size for _, _, size in parts])
+    shared_work.carry_out(job, f"tokenising {split}", log)
+    shared_work.join(job, lambda temporary: _join(temporary, fingerprint, tokenizer, job))
+
+
+def _join(directory: str, fingerprint: str, tokenizer: Tokenizer, job: shared_work.Job) -> None:
+    """Joins parts of a cache to one: their tokens are linked, and what is known of each document is written anew."""
+    folders = [job.folder(i) for i in range(len(job.units))]
+    facts = [job.facts(i) for i in range(len(job.units))]
+    counts = {name: sum(each[name] for each in facts) for name in ("documents", "tokens", "bytes")}
+    crcs = {}
+    for i, each in enumerate(facts):
+        target = shard_file(directory, i)
+        os.link(folders[i] / "tokens", target)
+        crcs[os.path.basename(target)] = each["crc32"]
+
+    def starts() -> Iterator[np.ndarray]:
+        at = 1
+        yield np.asarray([at])
+        for folder in folders:
+            lengths = np.load(folder / "lengths.npy")
+            yield at + np.cumsum(lengths)
+            at += int(lengths.sum())
+
+    write_numbers(os.path.join(directory, "starts.npy"), starts(), counts["documents"] + 1)
+    write_numbers(os.path.join(directory, "bytes.npy"), (np.load(folder / "bytes.npy") for folder in folders), counts["documents"])
+    crcs |= {name: _crc32(os.path.join(directory, name)) for name in ("starts.npy", "bytes.npy")}
+    _finish(directory, fingerprint, tokenizer, counts, joined([each["round_trip"] for each in facts]), crcs)
+
+
+def _finish(
+    directory: str, fingerprint: str, tokenizer: Tokenizer, counts: dict[str, int], round_trip: dict[str, Any], crcs: dict[str, int]
+) -> None:
+    """Writes meta.json, by which the cache is opened."""
     meta = {
         "schema": _SCHEMA,
         "fingerprint": fingerprint,
         "tokenizer": tokenizer.name,
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
-        "dtype": dtype.name,
-        "documents": len(lengths),
-        "tokens": int(lengths.sum()),
-        "bytes": int(byte_counts.sum()),
-        "round_trip": round_trip.record,
-        "files": {name: {"size": os.path.getsize(path), "crc32": _crc32(path)} for name, path in paths.items()},
+        "dtype": _dtype(tokenizer).name,
+        **counts,
+        "round_trip": round_trip,
+        "files": {name: {"size": os.path.getsize(os.path.join(directory, name)), "crc32": crc} for name, crc in crcs.items()},
     }
     write_json(os.path.join(directory, "meta.json"), meta)
+
+
+def _append(
+    file: IO[bytes], documents: Any, tokenizer: Tokenizer, sample: int = SAMPLE, number: int = 0
+) -> tuple[np.ndarray, np.ndarray, RoundTrip]:
+    """Appends the ids of documents to a file. Returns the tokens of each with its end, the bytes of each, and what the tokens lose.
+
+    Args:
+      file: the file.
+      documents: the documents.
+      tokenizer: what makes ids of text.
+      sample: bytes that are read back.
+      number: that of the first document in its split, for errors.
+    """
+    if isinstance(tokenizer, PairTokenizer):
+        tokenizer.require_documents(documents)
+    lengths, byte_counts = np.empty(len(documents), np.int64), np.empty(len(documents), np.int64)
+    dtype, first, round_trip = _dtype(tokenizer), 0, RoundTrip(tokenizer, sample)
+    for texts in _groups(documents):
+        encoded = tokenizer.encode_batch(texts)
+        round_trip.add(texts, encoded)
+        for i, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
+            file.write(_document(ids, tokenizer, number + i).astype(dtype).tobytes())
+            lengths[i], byte_counts[i] = len(ids) + 1, len(text.encode())
+        first += len(texts)
+    return lengths, byte_counts, round_trip
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype:
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
 
 
 def _round_trip(documents: Any, tokenizer: Tokenizer) -> dict[str, Any]:

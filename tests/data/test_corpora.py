@@ -13,7 +13,8 @@ import pytest
 
 from lm.data import corpora
 from lm.data.config import Component
-from lm.data.corpora import corpus, readers
+from lm.data.corpora import corpus
+from lm.data.corpora.lines import PIECE
 from lm.errors import UserError
 
 
@@ -79,7 +80,7 @@ def test_txt_and_parquet(tmp_path):
     back = {result.split(split).name(i): result.split(split)[i] for split in corpus.SPLITS for i in range(len(result.split(split)))}
     pieces = [back[name] for name in sorted(back) if name.startswith("0:")]
     assert "".join(pieces) == long
-    assert max(len(piece.encode()) for piece in pieces) <= readers.PIECE
+    assert max(len(piece.encode()) for piece in pieces) <= PIECE
     assert back["1:short.txt:0"] == "short\n"
     assert {text for name, text in back.items() if name.startswith("2:")} == set(_texts(20, seed=2))
 

@@ -9,6 +9,7 @@ from lm.data import corpora
 from lm.data.config import Component
 from lm.data.corpora import readers, text_files
 from lm.data.corpora.faults import Faults
+from lm.data.corpora.lines import PIECE
 from lm.errors import UserError
 
 GOOD = [f"document {i} of words that no other has: {' '.join(str(i * j) for j in range(9, 40))}" for i in range(20)]
@@ -121,8 +122,8 @@ def test_text_without_line_ends_is_cut(tmp_path, character):
         (tmp_path / "a.txt").write_text(text, encoding="utf-8")
         pieces = list(readers.read(str(tmp_path / "a.txt")))
         assert "".join(pieces) == text
-        assert max(len(piece.encode()) for piece in pieces) <= readers.PIECE
-        assert len(pieces) <= len(text.encode()) // (readers.PIECE // 2) + 2
+        assert max(len(piece.encode()) for piece in pieces) <= PIECE
+        assert len(pieces) <= len(text.encode()) // (PIECE // 2) + 2
         assert " " not in words or all(piece.endswith((" ", "\n")) for piece in pieces)
 
 

@@ -211,8 +211,9 @@ def test_more_text_than_a_corpus_holds_is_refused_by_its_size(tmp_path, monkeypa
     assert readers.estimated_bytes([str(tmp_path / "a.jsonl")] * 3) == pytest.approx(3 * text, rel=0.01)
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(data))
     assert readers.estimated_bytes([str(tmp_path / "b.txt.gz")]) == pytest.approx(len(data), rel=0.3)
-    with pytest.raises(UserError, match=r"0\.0002 GB.*tfds"):
-        corpora.prepare(Component("text_files", (str(tmp_path / "a.jsonl"), str(tmp_path / "b.txt.gz"))), str(held), lambda _: None)
+    component = Component("text_files", (str(tmp_path / "a.jsonl"), str(tmp_path / "b.txt.gz")), streamed=False)
+    with pytest.raises(UserError, match=r"0\.0002 GB.*streamed"):
+        corpora.prepare(component, str(held), lambda _: None)
     assert not [file for file in held.rglob("*") if file.is_file() and file.suffix != ".lock"]
     text_files.require_room([str(tmp_path / "a.jsonl")])  # 700 kB of which 200 are text
 

@@ -38,6 +38,10 @@ def prepare(component: Component, data_dir: str, log: Callable[[str], object] = 
         return prepared.prepare(component.corpus.removeprefix("tfds:"), data_dir, log)
     directory = _directory(component, data_dir)
     known = _corpus.load(directory)
+    if known is None and component.corpus == "text_files" and _is_streamed(component, log):
+        from lm.data.corpora import streamed
+
+        return streamed.prepare(component, streamed.directory(component, data_dir), log)
     corpus = known or _corpus.prepare(directory, lambda temporary: _write(component, temporary, log), log)
     if component.corpus == "text_files":
         _require_unchanged(directory, component)
@@ -71,6 +75,8 @@ def check(component: Component) -> None:
         raise UserError(
             f"the corpus {name} takes no {' or '.join(names)}; leave that out, or set --config.data.components.0.corpus=text_files"
         )
+    if component.streamed is False and (component.validation_share is not None or component.validation_paths):
+        raise UserError("validation_share and validation_paths are of streamed text: leave out --config.data.components.0.streamed=false")
     if not 1 <= component.longest_document <= MOST_BYTES:
         raise UserError("data.components.0.longest_document must be 1 to 2G bytes: set --config.data.components.0.longest_document=4M")
 
@@ -81,7 +87,7 @@ def check_files(component: Component, data_dir: str) -> None:
         return
     from lm.data.corpora import readers
 
-    absent = [path for path in component.paths if not pathlib.Path(path).expanduser().exists()]
+    absent = [path for path in (*component.paths, *component.validation_paths) if not pathlib.Path(path).expanduser().exists()]
     readers.expand(absent, lambda line: None)  # some may be patterns
 
 
@@ -106,13 +112,27 @@ def _directory(component: Component, data_dir: str) -> pathlib.Path:
     if component.corpus == "python_sources":
         return pathlib.Path(data_dir, "corpora", "python_sources", str(version(component.corpus)))
     if component.corpus == "text_files":
-        from lm.data.corpora import text_files
+        from lm.data.corpora import streamed, text_files
 
         key = text_files.key(component.paths, component.field, component.lines, _faults(component))
-        return pathlib.Path(data_dir, "corpora", "text_files", f"{key}-{text_files.VERSION}")
+        directory, other = (
+            pathlib.Path(data_dir, "corpora", "text_files", f"{key}-{text_files.VERSION}"),
+            streamed.directory(component, data_dir),
+        )
+        chosen = component.streamed is None and not (directory / _corpus.RECORD).exists() and (other / _corpus.RECORD).exists()
+        return other if chosen or streamed.is_asked(component) else directory
     from lm.data.corpora import prepared
 
     return prepared.record_path(component.corpus.removeprefix("tfds:"), data_dir)
+
+
+def _is_streamed(component: Component, log: Callable[[str], object]) -> bool:
+    """Returns whether text is prepared in bounded memory: as the component says, else where it has too many bytes for the other way."""
+    from lm.data.corpora import readers, streamed, text_files
+
+    if component.streamed is None and not streamed.is_asked(component):
+        return text_files.is_large(readers.expand(component.paths, lambda line: None), component.field)
+    return streamed.is_asked(component)
 
 
 def _write(component: Component, temporary: str, log: Callable[[str], object]) -> dict:
@@ -185,6 +205,6 @@ def _require_unchanged(directory: pathlib.Path, component: Component) -> None:
     path = text_files.changed(stamps)
     if path:
         raise UserError(f"{path} has changed since its corpus was prepared; restore it, or delete {directory} to prepare another corpus")
-    path = text_files.added(stamps, component.paths)
+    path = text_files.added(stamps, (*component.paths, *component.validation_paths))
     if path:
         raise UserError(f"{path} has come since its corpus was prepared; take it away, or delete {directory} to prepare another corpus")

@@ -119,7 +119,7 @@ def _generators(builder, splits: Splits) -> dict:
     sides = {"train": splits.train, "validation": splits.validation}
     for name, side in sides.items():
         if sum(document.size for document in side) > text_files.LARGEST:
-            raise UserError(f"the {name} text exceeds 1 GB; prepare it as a TFDS data set in array_record and use tfds:NAME")
+            raise UserError(f"the {name} text exceeds 1 GB; set --config.data.components.0.streamed=true, which prepares text of any size")
     return {name: builder._generate_examples(side) for name, side in sides.items()}
 
 

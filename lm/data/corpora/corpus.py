@@ -8,12 +8,15 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
+from lm.data.corpora.text_shards import FILE as SHARDS
+from lm.data.corpora.text_shards import LEAST, PARTS, TextShards
 from lm.data.store import new_directory, read_json, write_json
 from lm.errors import UserError, one_line
 
@@ -31,7 +34,11 @@ class Texts:
         own = os.path.isfile(os.path.join(directory, RECORD))
         self._remedy = f"delete {directory} and run again" if own else "copy that data set again, or prepare it anew"
         with self._sound("the data set"):
-            self._source = tfds.builder_from_directory(directory).as_data_source(split)
+            builder = tfds.builder_from_directory(directory)
+            self._source = builder.as_data_source(split)
+            self._bytes = (
+                int(builder.info.dataset_size) * len(self) // max(sum(each.num_examples for each in builder.info.splits.values()), 1)
+            )
 
     def __len__(self) -> int:
         return len(self._source)
@@ -51,6 +58,12 @@ class Texts:
         """Returns the place that the document came from; '' if that was not recorded."""
         name = self._record(index, "name", b"")
         return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+    def cut(self) -> list[tuple[int, int, int]]:
+        """Returns parts of about equal size as (first document, last document + 1, bytes); TFDS has shuffled the documents."""
+        count = min(max(self._bytes // LEAST, 1), PARTS, len(self))
+        bounds = [len(self) * i // count for i in range(count + 1)]
+        return [(a, b, self._bytes * (b - a) // len(self)) for a, b in itertools.pairwise(bounds)]
 
     def _record(self, index: int, feature: str, default: Any = None) -> Any:
         with self._sound(f"document {index}"):
@@ -77,7 +90,7 @@ class Corpus:
     parts: dict  # split -> split of the TFDS data set in `directory`
     feature: str = "text"
 
-    def split(self, name: str) -> Texts:
+    def split(self, name: str) -> Union[Texts, TextShards]:
         if name not in self.parts:
             raise UserError(f"a corpus has the splits {' and '.join(self.parts)}, not {name!r}")
         return _open(self.directory, self.parts[name], self.feature)
@@ -140,7 +153,11 @@ def fingerprint(splits: Iterable[tuple[str, Iterable[str]]]) -> tuple[str, list[
     return whole.hexdigest()[:16], each
 
 
-_open = functools.cache(Texts)
+@functools.cache
+def _open(directory: str, split: str, feature: str) -> Union[Texts, TextShards]:
+    if os.path.isfile(os.path.join(directory, SHARDS)):
+        return TextShards(directory, split)
+    return Texts(directory, split, feature)
 
 
 @contextlib.contextmanager

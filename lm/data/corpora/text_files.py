@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 from tqdm import tqdm
 
@@ -44,7 +44,7 @@ def changed(stamps: dict[str, list]) -> Optional[str]:
     for path, (size, modified, sha256) in stamps.items():
         if os.path.exists(path):
             now = os.stat(path)
-            if (now.st_size, now.st_mtime_ns) != (size, modified) and (now.st_size != size or _sha256(path) != sha256):
+            if (now.st_size, now.st_mtime_ns) != (size, modified) and (now.st_size != size or not _has(path, sha256)):
                 return path
     return None
 
@@ -58,15 +58,20 @@ def added(stamps: dict[str, list], paths: Sequence[str]) -> Optional[str]:
     return next((path for path in now if os.path.realpath(path) not in stamps), None)
 
 
-def require_room(paths: Sequence[str], field: Optional[str] = None) -> None:
-    """Raises UserError if the files, by their sizes, hold more text than a corpus of files can; nothing but a sample is read."""
+def is_large(paths: Sequence[str], field: Optional[str] = None) -> bool:
+    """Returns whether the files, by their sizes, hold more text than is prepared in memory; nothing but a sample is read."""
     if sum(os.path.getsize(path) for path in paths) < LARGEST / 50:  # no text is compressed further
-        return
-    expected = readers.estimated_bytes(paths, field)
-    if expected > 1.1 * LARGEST:
+        return False
+    return readers.estimated_bytes(paths, field) > 1.1 * LARGEST
+
+
+def require_room(paths: Sequence[str], field: Optional[str] = None) -> None:
+    """Raises UserError if the files, by their sizes, hold more text than is prepared in memory; nothing but a sample is read."""
+    if is_large(paths, field):
+        expected = readers.estimated_bytes(paths, field)
         raise UserError(
-            f"text_files holds up to {LARGEST / 1e9:.3g} GB of text, and the files named here are about {expected / 1e9:.3g} GB; name"
-            " fewer, or prepare them as a TFDS data set in array_record and use tfds:NAME"
+            f"text_files holds up to {LARGEST / 1e9:.3g} GB of text in memory, and the files named here are about {expected / 1e9:.3g} GB;"
+            " leave out --config.data.components.0.streamed=false, or name fewer"
         )
 
 
@@ -155,6 +160,15 @@ def _documents(paths: Sequence[str], field: Optional[str], lines: bool, dropped:
         if not count and len(paths) == 1 and not faults.counts:
             raise UserError(f"{path} holds no text; leave it out or fill it")
         dropped["empty file"] += not count
+
+
+def _has(path: str, sha256: Union[str, list]) -> bool:
+    """Returns whether a file's content has a hash, or its parts have theirs (lm.data.corpora.streamed)."""
+    if isinstance(sha256, str):
+        return _sha256(path) == sha256
+    from lm.data.corpora import streamed
+
+    return streamed.same_content(path, sha256)
 
 
 def _sha256(path: str) -> str:

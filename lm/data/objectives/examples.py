@@ -1,6 +1,7 @@
 """Rows of a plan, the chunks of text that they are cut into, and the pairs that are made of these (imports no jax)."""
 
 import dataclasses
+from typing import Union
 
 import numpy as np
 
@@ -9,13 +10,14 @@ from lm.data.objectives.ragged import Ragged, group_before
 from lm.data.packing import Plan
 from lm.data.splitmix import advance
 from lm.data.token_file import TokenFile
+from lm.data.token_shards import TokenShards
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedRows:
     """Some rows of a plan, by their numbers, the tokens that the plan points into, and a key of random numbers for each row."""
 
-    flat: TokenFile  # tokens [total]
+    flat: Union[TokenFile, TokenShards]  # tokens [total]
     plan: Plan
     rows_B: np.ndarray
     keys_B: np.ndarray  # uint64
