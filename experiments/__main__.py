@@ -13,10 +13,12 @@ from typing import Optional
 from experiments import cost, studies
 from experiments.commands import Commands
 from experiments.planning import Asked
+from experiments.search import MOST, Search
 from experiments.training import How
 from launch import backends
 from lm.errors import Parser, UserError, run_cli
 from lm.preflight import topologies, wheels
+from lm.preflight.topologies import Topology
 from lm.train import signals
 
 DATA_DIR = pathlib.Path("runs/data")
@@ -73,6 +75,16 @@ def _parser() -> Parser:
         metavar="KIND:DEVICE:SHAPE",
         help="with plan: compile every shape for this hardware, which need not be there, such as tpu:v5p:4x4x4",
     )
+    parser.add_argument(
+        "--search",
+        type=pathlib.Path,
+        default=None,
+        metavar="FILE",
+        help="with plan --topology: find the mesh, remat and micro-batches of every size instead, and write them as a table",
+    )
+    parser.add_argument(
+        "--most", type=int, default=None, metavar="N", help=f"with --search: candidates of a size that are compiled (default: {MOST})"
+    )
     parser.add_argument("--calibrate", action="store_true", help="with plan: measure this machine's speed first, by two short runs")
     money = parser.add_argument_group("with plan: what it costs on devices that need not be there")
     money.add_argument("--device", default=None, metavar="KIND:NAME", help=f"the device: {topologies.known()}")
@@ -116,7 +128,8 @@ def main(argv: Optional[list[str]] = None) -> int:
         only=tuple(args.only.split(",")) if args.only else (),
         max_cells=args.max_cells,
     )
-    asked = Asked(topology, timeout, terms, args.without_data, args.calibrate)
+    search = None if args.search is None else _search(args.search, args.most, topology, timeout)
+    asked = Asked(topology, timeout, terms, args.without_data, args.calibrate, search)
     made = Commands(study, root, args.data_dir, how, out, asked, _retry(args))
     return made.do(args.verb, as_json=args.json, from_start=args.from_start, cells=args.cells, follow=args.follow or args.watch)
 
@@ -137,12 +150,23 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--calibrate trains on the data: leave out --without-data")
     if args.device is None and any(getattr(args, name) is not None for name in PRICES):
         raise UserError("--mfu, --at-once, --price, --watts and --co2 need --device")
+    if args.search is not None and args.topology is None:
+        raise UserError("--search needs plan --topology")
+    if args.most is not None and (args.search is None or args.most < 1):
+        raise UserError(f"--most={args.most}: give 1 or more, with --search" if args.search else "--most needs plan --topology --search")
     if args.timeout is not None and args.topology is None:
         raise UserError("--timeout needs plan --topology")
     if (args.only or args.max_cells is not None or args.detach) and args.verb not in ("run", "retry"):
         raise UserError("--only, --max-cells and --detach need the verb run or retry")
     if args.cells and args.verb not in ("logs", "cancel", "retry"):
         raise UserError(f"{args.cells[0]}: cells are named with logs, cancel and retry; run takes --only")
+
+
+def _search(path: pathlib.Path, most: Optional[int], topology: Optional[Topology], timeout: float) -> Search:
+    assert topology is not None  # `_check` refuses --search without it
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"--search={path} cannot be written: name a file in a folder that exists")
+    return Search(path, topology, MOST if most is None else most, timeout)
 
 
 def _retry(args: argparse.Namespace) -> str:

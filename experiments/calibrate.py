@@ -7,7 +7,7 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.study import worker
 from lm.study.cell import Speed
 from lm.study.plan import Planned
@@ -81,7 +81,7 @@ def _seconds_per_token(p: Planned, data_dir: pathlib.Path, say: Callable[[str], 
     with tempfile.TemporaryDirectory() as folder:
         record = train_run(short, pathlib.Path(folder) / "run")
     rate = record["seconds"]["train"] / record["tokens"]["document"]
-    say(f"{p.shape['d_model']}x{p.shape['num_layers']}: {steps} steps, {1 / rate:,.0f} tokens/s on one device of this machine")
+    say(f"{p.shape['d_model']}x{p.shape['num_layers']}: {counted(steps, 'step')}, {1 / rate:,.0f} tokens/s on one device of this machine")
     return rate
 
 
@@ -91,5 +91,5 @@ def recorded(status: Status) -> str:
     if not ended:
         return ""
     ratio = sum(c.seconds for c in ended) / sum(c.cell["seconds"] for c in ended)
-    count = "1 cell that has ended" if len(ended) == 1 else f"{len(ended)} cells that have ended"
+    count = f"{counted(len(ended), 'cell')} that {'has' if len(ended) == 1 else 'have'} ended"
     return f"The {count} took {ratio:.2f} times the estimated time: expect the same of the rest."

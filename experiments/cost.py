@@ -9,12 +9,14 @@ import dataclasses
 import textwrap
 from typing import Optional
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.preflight import formula, topologies
 from lm.scaling.words import aligned, si
 from lm.study.plan import Plan, Planned
 from lm.study.plan_table import WIDTH, Estimates, duration
+from lm.train.memory import device_bytes
 
+STEP = 1e-3  # seconds: a step of fewer is bound by what starts its kernels, and not by FLOPs
 MFU = 0.4  # assumed where nobody says: what well-tuned Transformers reach (Chowdhery et al. 2022, table 3: 21 to 46%)
 
 
@@ -59,18 +61,16 @@ def hours(planned: Planned, how: Terms) -> float:
     return planned.flops["matmul_causal"] / (planned.cell.devices * how.chip.flops * how.mfu) / 3600
 
 
-def memory(planned: Planned) -> float:
+def memory(planned: Planned, how: Terms) -> float:
     """Returns the bytes of one device under the cell's mesh, by formula."""
-    config = planned.cell.config
-    sizes = {axis: max(1, getattr(config.mesh, axis)) for axis in formula.AXES}
-    return formula.memory(formula.with_mesh(config, **sizes))
+    return device_bytes(planned.cell.config, how.chip.kind)
 
 
 def estimates(how: Terms) -> Estimates:
     """Returns where a plan's times and memory come from."""
     device = f"{how.chip.kind}:{how.chip.name}"
     words = f"time: of a cell on its devices, {device}. memory: of one device, by formula."
-    return Estimates(lambda p: 3600 * hours(p, how), memory, words)
+    return Estimates(lambda p: 3600 * hours(p, how), lambda p: memory(p, how), words)
 
 
 def least_hours(plan: Plan, how: Terms) -> float:
@@ -80,7 +80,7 @@ def least_hours(plan: Plan, how: Terms) -> float:
     """
     largest = max(p.cell.devices for p in plan.planned)
     if how.at_once is not None and how.at_once < largest:
-        raise UserError(f"--at-once={how.at_once:g}: a cell needs {largest} devices at once; give as many or more")
+        raise UserError(f"--at-once={how.at_once:g}: a cell needs {counted(largest, 'device')} at once; give as many or more")
     at_once = how.at_once or max(p.cell.devices for p in plan.planned)
     total = 0.0
     for stage in sorted({p.cell.stage for p in plan.planned}):
@@ -94,9 +94,9 @@ def too_large(plan: Plan, how: Terms) -> list[str]:
     """Returns a line for each shape that surely does not fit into a device: the formula is good to a factor of `formula.WITHIN`."""
     lines = {}
     for p in plan.planned:
-        if memory(p) / formula.WITHIN > how.chip.memory:
-            name = f"{p.shape['d_model']}x{p.shape['num_layers']} on {p.cell.devices} devices"
-            sizes = f"about {memory(p) / 1e9:,.0f} GB a device, and {how.chip.name} has {how.chip.memory / 1e9:.0f} GB"
+        if memory(p, how) / formula.WITHIN > how.chip.memory:
+            name = f"{p.shape['d_model']}x{p.shape['num_layers']} on {counted(p.cell.devices, 'device')}"
+            sizes = f"about {memory(p, how) / 1e9:,.0f} GB a device, and {how.chip.name} has {how.chip.memory / 1e9:.0f} GB"
             lines[name] = f"{name}: {sizes}: give it a larger mesh, remat or micro-batches by the study's `execution`"
     return list(lines.values())
 
@@ -106,15 +106,16 @@ def render(plan: Plan, how: Terms) -> str:
     rows: dict[tuple, list[Planned]] = collections.defaultdict(list)
     for p in plan.planned:
         rows[p.shape["d_model"], p.shape["num_layers"], p.params["total"], p.cell.devices, _mesh(p)].append(p)
-    head = ["shape", "N total", "devices", "mesh", "cells", "hours of one", "device-hours", "memory/device"]
+    unit, size = _unit(plan, how)
+    head = ["shape", "N total", "devices", "mesh", "cells", "time of one", unit, "memory/device"]
     table = []
     for (width, depth, params, devices, mesh), cells in sorted(rows.items(), key=lambda item: item[0][2]):
         times = sorted(hours(p, how) for p in cells)
         span = " to ".join(dict.fromkeys(duration(3600 * time) for time in (times[0], times[-1])))
-        share = max(map(memory, cells)) / how.chip.memory
+        share = max(memory(p, how) for p in cells) / how.chip.memory
         doubt = "" if share * formula.WITHIN < 1 else " (compile)" if share / formula.WITHIN <= 1 else " (too large)"
-        line = [f"{width}x{depth}", si(params, 3, zeros=True), str(devices), mesh, str(len(cells)), span, _number(sum(times) * devices)]
-        table.append([*line, f"{share:.0%}{doubt}"])
+        line = [f"{width}x{depth}", si(params, 3, zeros=True), str(devices), mesh, str(len(cells)), span]
+        table.append([*line, _number(sum(times) * devices * size), ("<1%" if share < 0.01 else f"{share:.0%}") + doubt])
     said = f"Memory is by formula, of {how.chip.memory / 1e9:.0f} GB; (compile): too close to tell, `plan --topology` compiles it."
     return "\n".join([*aligned(head, table, indent=""), textwrap.fill(said, WIDTH), "", textwrap.fill(_totals(plan, how), WIDTH)])
 
@@ -128,6 +129,12 @@ def _mesh(p: Planned) -> str:
     return " ".join([*([split] if split else []), *rest]) or "-"
 
 
+def _unit(plan: Plan, how: Terms) -> tuple[str, float]:
+    """Returns the unit of devices' time that suits a plan, and how many of it an hour has."""
+    total = sum(hours(p, how) * p.cell.devices for p in plan.planned)
+    return ("device-hours", 1.0) if total >= 0.1 else ("device-seconds", 3600.0)
+
+
 def _number(value: float) -> str:
     """Returns a number with three digits, or whole from 100 on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -137,14 +144,20 @@ def _totals(plan: Plan, how: Terms) -> str:
     device_hours = sum(hours(p, how) * p.cell.devices for p in plan.planned)
     at_once = how.at_once or max(p.cell.devices for p in plan.planned)
     device = f"{how.chip.kind}:{how.chip.name}"
-    said = f"{len(plan.planned)} cells, {_number(device_hours)} device-hours on {device} at an assumed {how.mfu:.0%} of "
+    unit, size = _unit(plan, how)
+    said = f"{counted(len(plan.planned), 'cell')}, {_number(device_hours * size)} {unit} on {device} at an assumed {how.mfu:.0%} of "
     least = duration(3600 * least_hours(plan, how), " ")
-    devices = "1 device" if at_once == 1 else f"{at_once} devices at once"
+    devices = counted(at_once, "device") + " at once" * (at_once > 1)
     said += f"{how.chip.flops / 1e12:,.0f} TFLOP/s (MFU); at least {least} with {devices}"
     if how.price is not None:
-        said += f"; {device_hours * how.price:,.2f} at {how.price:g} a device-hour"
+        money = device_hours * how.price
+        said += f"; {money:,.2f} at {how.price:g} a device-hour" if money >= 1 else f"; {money:.3g} at {how.price:g} a device-hour"
     if how.watts is not None:
         energy = device_hours * how.watts / 1000
         said += f"; {_number(energy)} kWh at {how.watts:g} W a device"
         said += f", {_number(energy * how.co2)} kg of CO2 at {how.co2:g} kg/kWh" if how.co2 is not None else ""
+    short = sum(3600 * hours(p, how) < STEP * p.cell.steps for p in plan.planned)
+    if short:
+        said += f". In {counted(short, 'cell')} a step would take less than {duration(STEP, ' ')}: starting its kernels takes longer than"
+        said += " their FLOPs, so that these times are too short by far"
     return said + "."

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from experiments import stamp
 from lm import files
 from lm.analysis import oracle, summary
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.words import short
 from lm.study import directory, gate, records
 from lm.study import status as status_lib
@@ -58,7 +58,7 @@ class GridResults:
             return
         rest = [c for c in status_lib.read_status(self.root).cells if c.cell["stage"] == 0 and c.state not in records.FINISHED]
         if rest:
-            raise UserError(f"{len(rest)} cells of the first stage are not finished: `run` trains them and then writes the forecast")
+            raise UserError(f"{counted(len(rest), 'cell')} of the first stage to finish before the forecast: `run` does both")
         self.before_stage_1()
 
     def _fitted(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from experiments.studies import AnyStudy
 from launch import scheduled, table
 from launch.backend import Job
 from lm.analysis import collect
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.settings import AnalysisSettings
 from lm.study import directory
 from lm.study import status as status_lib
@@ -77,7 +77,9 @@ class Looking:
         settings = study.analysis if isinstance(study, Study) else AnalysisSettings()
         table_csv, _ = collect.write(rows, self.root, settings.n, settings.c)
         ended = sum(row.completed for row in rows)
-        self.say(f"wrote {table_csv} and {table_csv.with_suffix('.parquet').name} beside it: {len(rows)} runs, {ended} of them completed")
+        self.say(
+            f"wrote {table_csv} and {table_csv.with_suffix('.parquet').name} beside it: {counted(len(rows), 'run')}, {ended} completed"
+        )
         if isinstance(study, Study):
             fit = ["python", "-m", "lm.scaling", "fit", str(table_csv), "--flops=C", "--run=run", "--seed-column=seed", "--budget=budget"]
             self.say(f"fit it: {shlex.join([*fit, '--where=role!=bracket'])}")

@@ -1,13 +1,13 @@
 """The verb `plan`, and the plan that every other verb is checked against (imports no jax)."""
 
 import dataclasses
-import functools
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any, Optional
 
 from experiments import calibrate, cost, preflight
+from experiments.search import Search
 from experiments.studies import AnyStudy
 from lm.data import corpora, round_trip
 from lm.data import info as data_info
@@ -26,6 +26,7 @@ class Asked:
     terms: Optional[cost.Terms] = None  # devices whose costs are stated
     without_data: bool = False  # whether the data are left alone, and nothing is written
     calibrate: bool = False  # whether this machine's speed is measured first
+    search: Optional[Search] = None  # finds the meshes of all sizes instead of planning on those that the study gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Planning:
 
     def do(self, asked: Asked, workers: int) -> int:
         """Carries out `plan` for a number of workers of this machine; returns the exit status."""
+        if asked.search is not None:
+            return self._search(asked.search)
         made = plan.make(self.study, plan.assumed_data()) if asked.without_data else self.make("plan")
         if asked.calibrate:
             rate = calibrate.measure(made.planned, self.study.speed, self.data_dir, self.say)
@@ -107,7 +110,17 @@ class Planning:
         if large:
             raise UserError("what is printed above fits no device; nothing was written")
 
+    def _search(self, search: Search) -> int:
+        """Finds the meshes of all sizes; the study's own rule, which may read them, is left out."""
+        configs = [cell.config for cell in dataclasses.replace(self.study, execution=None).cells()]
+        status = search.run(configs, self.say, _progress)
+        self.say(f"wrote {search.path}; `plan --topology={search.topology.text}` compiles every shape of the study on these meshes")
+        return status
+
     def _preflight(self, made: plan.Plan, topology: Topology, timeout: float) -> int:
         configs = [planned.cell.config for planned in made.planned]
-        progress = functools.partial(print, file=sys.stderr, flush=True)
-        return preflight.shapes(configs, topology, timeout=timeout, say=self.say, progress=progress)
+        return preflight.shapes(configs, topology, timeout=timeout, say=self.say, progress=_progress)
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from lm.errors import counted
 from lm.preflight.job import Request, Say, run_all
 from lm.preflight.table import table
 from lm.preflight.topologies import Topology
@@ -32,5 +33,7 @@ def _name(configs: list[RunConfig]) -> str:
     """Returns the name of a shape: "decoder 256 x 4 layers, 8 x 128 tokens (6 cells)"."""
     config, count = configs[0], len(configs)
     model, length = config.model, config.data.sequence_length
-    cells = f"{count} cell{'s' * (count > 1)}"
-    return f"{model.architecture} {model.d_model} x {model.num_layers} layers, {config.batch_size} x {length} tokens ({cells})"
+    return (
+        f"{model.architecture} {model.d_model} x {model.num_layers} layers, {config.batch_size} "
+        f"x {length} tokens ({counted(count, 'cell')})"
+    )

@@ -65,7 +65,10 @@ class Training:
         for line in status_lib.excluded(state, self.root, self.retry):
             self.say(line)
         if self.how.only or self.how.max_cells is not None:
-            self.say(f"{state.count('completed')} of {len(state.cells)} cells have completed; run without --only and --max-cells goes on")
+            self.say(
+                f"{state.count('completed')} of {counted(len(state.cells), 'cell')} have "
+                "completed; run without --only and --max-cells goes on"
+            )
         else:
             status_lib.require_completed(state.cells, self.limits.min_completed)
         return state.count("failed")
@@ -88,7 +91,9 @@ class Training:
         if named:
             cells = {cell["id"]: cell for cell in directory.open_study(self.root)["cells"]}
             ended = [cell_id for cell_id in directory.ids_of(self.root, named) if leases.cancel(self.root, cells[cell_id])]
-            self.say(f"{len(ended)} of {len(named)} cells cancelled" + ("" if len(ended) == len(named) else "; the others had ended"))
+            self.say(
+                f"{len(ended)} of {counted(len(named), 'cell')} cancelled" + ("" if len(ended) == len(named) else "; the others had ended")
+            )
             return 0
         count = scheduled.cancel(self.root)
         self.say(f"{counted(count, 'job')} cancelled; their cells are free" if count else NO_JOB)

@@ -18,7 +18,7 @@ from typing import Literal, Optional
 
 from launch import places
 from lm import machine
-from lm.errors import AGAIN, SHARED, Parser, UserError, run_cli
+from lm.errors import AGAIN, SHARED, Parser, UserError, counted, run_cli
 
 WIDTH = 120
 LIMIT = 60.0  # seconds for a command to answer
@@ -48,7 +48,9 @@ def ask(*command: str, limit: float = LIMIT) -> Optional[str]:
 
 def this_machine() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("good", "machine", f"{platform.node()}: {cores} cores for this process, {_memory()} of memory, {platform.system()}")
+    yield Finding(
+        "good", "machine", f"{platform.node()}: {counted(cores, 'core')} for this process, {_memory()} of memory, {platform.system()}"
+    )
     is_known = sys.version_info[:2] in ((3, 11), (3, 12))
     said = f"Python {platform.python_version()}"
     yield Finding("good" if is_known else "bad", "python", said, "" if is_known else "use Python 3.11 or 3.12")
@@ -92,7 +94,7 @@ def devices() -> Iterator[Finding]:
 def local() -> Iterator[Finding]:
     found = places.gpus()
     workers = len(places.places())
-    yield Finding("good", "--backend=local", f"{workers} workers at once, one for each {'GPU' if found else 'core'}")
+    yield Finding("good", "--backend=local", f"{counted(workers, 'worker')} at once, one for each {'GPU' if found else 'core'}")
 
 
 def directory(folder: pathlib.Path) -> Iterator[Finding]:

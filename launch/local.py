@@ -22,7 +22,7 @@ import lm
 from launch import logs, table
 from launch.places import Place, places
 from launch.view import View
-from lm.errors import OVER, Parser, UserError, run_cli, status_after
+from lm.errors import OVER, Parser, UserError, counted, run_cli, status_after
 from lm.peers import LOST
 from lm.study import directory, leases, records
 from lm.study import status as status_lib
@@ -148,7 +148,7 @@ class _Team:
                 self.workers[i] = self._start(worker.place)
         if self.deaths > MAX_DEATHS * len(self.workers):
             words = "; ".join(sorted({logs.last_line(worker.log)[:200] for worker in self.workers}))
-            raise UserError(f"{self.deaths} workers in a row were killed ({words}): if memory ran out, lower --workers")
+            raise UserError(f"{counted(self.deaths, 'worker')} in a row were killed ({words}): if memory ran out, lower --workers")
 
     def _kill_silent(self, cells: list[str]) -> None:
         """Kills workers that hold a cell but have no heartbeat, such as stopped ones; `tend` replaces them."""

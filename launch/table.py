@@ -11,9 +11,10 @@ from typing import Optional, TextIO
 
 from launch import logs, scheduled
 from launch.backend import Job
+from lm.errors import counted
 from lm.preflight.topologies import CHIPS, Chip
 from lm.scaling.words import aligned, short, si
-from lm.study import naming, speed, states
+from lm.study import eta, naming, speed, states
 from lm.study.plan_table import duration
 from lm.study.status import CellStatus, Status, excluded
 
@@ -96,17 +97,18 @@ def _chip(device: Optional[str]) -> Optional[Chip]:
 
 
 def _total(status: Status, root: pathlib.Path) -> str:
-    """Returns the last line: cells by state, the work done, the time left at the present rate, and whether a forecast is waited for."""
+    """Returns the last line: cells by state, the work done, the time left, and whether a forecast is waited for."""
     others = "".join(f", {count} {state}" for state in reversed(states.STATES) if state != "completed" and (count := status.count(state)))
-    total = f"{root}: {status.count('completed')}/{len(status.cells)} cells completed{others}; "
+    total = f"{root}: {status.count('completed')}/{counted(len(status.cells), 'cell')} completed{others}; "
     total += short(f"{status.flops_done:.3g} of {status.flops:.3g} FLOPs")
-    rate = sum(filter(None, (_flops_per_second(c) for c in status.cells if c.state == "running")))
-    if not rate and status.finished < len(status.cells):
-        left = sum((1 - c.progress) * c.cell["seconds"] for c in status.cells if c.state in states.OPEN)
+    left = eta.seconds_left(status.cells)
+    if left is not None:
+        running = counted(status.count("running"), "cell")
+        total += f", about {duration(left, ' ')} left with {running} at a time"
+    elif status.finished < len(status.cells):
+        planned = sum((1 - c.progress) * c.cell["seconds"] for c in status.cells if c.state in states.OPEN)
         known = speed.kept(root)
-        total += f", {duration(left, ' ')} of one worker left as planned" + (f" {known.words}" if known is not None else "")
-    if rate:
-        total += f", {duration((status.flops - status.flops_done) / rate, ' ')} left at the present rate"
+        total += f", {duration(planned, ' ')} of one worker left as planned" + (f" {known.words}" if known is not None else "")
     waiting = any(c.cell["stage"] for c in status.cells) and not status.forecast
     return total + ("; the forecast is not written yet" if waiting else "")
 

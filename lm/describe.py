@@ -9,6 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lm import config as config_lib
 from lm.data.info import info
+from lm.errors import counted
 from lm.model.architectures import Model
 from lm.model.flops import ledger, predicted
 from lm.model.weights import flatten
@@ -99,7 +100,7 @@ def row_text(row: RowShape, objective: str) -> str:
     two = row.encoder_length > 0
     parts = [f"encoder {row.encoder_length:,}"] if two else []
     parts += [f"{'decoder ' if two else ''}{row.length:,} positions", f"{predicted(row):,} predicted"]
-    parts += [f"{row.sequences:,} sequence{'s' * (row.sequences != 1)} to label"] if row.sequences else []
+    parts += [f"{counted(row.sequences, 'sequence')} to label"] if row.sequences else []
     parts += [f"prefixes of {row.prefix:.4g} on average"] if row.prefix else []
     return f"{row.text:,} tokens of text under {objective}: " + ", ".join(parts)
 

@@ -130,6 +130,16 @@ def how_to_fall_back(text: Optional[str]) -> Optional[FallBack]:
     return next((word for word in FALL_BACK if word == text), None)
 
 
+def missing(arguments: Arguments, example: str) -> str:
+    """Returns what to say where --config is missing, and of the first key beside it that no configuration has."""
+    said = f"--config is missing, such as {example}"
+    try:
+        config_lib.apply_overrides(RunConfig(), arguments.overrides)
+    except UserError as error:
+        return f"{said}; and {error}"
+    return f"{said}; --help lists the flags"
+
+
 def main(argv: Optional[list[str]] = None) -> int:
     """Runs the command with these arguments (default: those of the process) and returns its exit status."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
@@ -139,7 +149,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(usage(config, spec or "RunConfig()"))
         return 0
     if spec is None:
-        raise UserError("--config is missing, such as --config=configs/decoder.py:tiny; --help lists the flags")
+        raise UserError(missing(arguments, "--config=configs/decoder.py:tiny"))
     config = config_lib.apply_overrides(load(spec), arguments.overrides)
     profile, hosts = profile_steps(arguments.values.get("profile")), distributed.settings(arguments.values)
     if "print_config" in arguments.switches:

@@ -102,6 +102,7 @@ def test_an_interrupt_where_python_can_only_print_it_is_not_lost(capsys, monkeyp
         (infer.main, ["run", "--promt=a"], "--prompt"),
         (hf.main, ["import", "model", "--workdir=w", "--eos_tokn=a"], "--eos_token"),
         (run.main, ["--config=configs/decoder.py:tiny", "--config.model.num_layer=1"], "--config.model.num_layers"),
+        (run.main, ["--config.model.num_layer=1"], "--config is missing.*--config.model.num_layers"),
     ],
 )
 def test_a_word_that_is_not_known_is_answered_by_the_nearest(main, words, said):

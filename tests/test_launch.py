@@ -294,7 +294,10 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     folder = leases.claim(root, running["id"]).begin()
     half, rate = running["steps"] // 2, 1000.0
     files.write_json(folder / "run.json", {"environment": {"device": "1 x NVIDIA H100 80GB HBM3"}})
-    (folder / "metrics.jsonl").write_text(json.dumps({"step": half, "loss": 2.5, "tokens_per_second": rate}) + '\n{"st')
+    first, last = {"step": 1, "loss": 5.0, "tokens_per_second": 1.0}, {"step": half, "loss": 2.5, "tokens_per_second": rate}
+    (folder / "metrics.jsonl").write_text(json.dumps(first) + "\n")
+    assert status_lib.read_status(root).cells[0].tokens_per_second is None  # the first steps are slow: they are no rate
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, last)) + '{"st')
     diverged = records.sealed({"status": "diverged", "reason": "loss is not finite"}, 1)
     files.write_json(root / "cells" / failed["id"] / "run.json", diverged)
     text = table.render(status_lib.read_status(root), root, "retry")

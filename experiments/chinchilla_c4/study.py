@@ -8,13 +8,14 @@ array_record. Not run as a whole: docs/clusters.md has what it costs and what th
 """
 
 import dataclasses
+from pathlib import Path
 
 from lm.data.config import Component, DataConfig, SentencePieceTokenizer
-from lm.mesh import MeshConfig
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.optim.config import WSD, OptimConfig
 from lm.study.cell import Limits
-from lm.study.rules import PowerLawRate, PowerOfTwoBatch, Tier, Tiers
+from lm.study.execution import ExecutionRule, Searched
+from lm.study.rules import PowerLawRate, PowerOfTwoBatch
 from lm.study.study import Budget, Study
 from lm.train.config import CheckpointConfig, EvalConfig, ExecutionConfig, RunConfig
 
@@ -73,16 +74,16 @@ BUDGETS = (
     Budget(6.3e19, (7, 8, 10, 12, 14, 16)),
     Budget(3e20, (10, 12, 14, 16, 18, 20), stage=1),
 )
-# Fits 8 H100 of one node, as `plan --topology=gpu:h100:1x8` says of every shape.
-EXECUTION = Tiers(
-    (
-        Tier(params=3e8, mesh=MeshConfig(data=8), execution=ExecutionConfig(unroll=False, remat="dots"), rows=8),
-        Tier(params=4e9, mesh=MeshConfig(data=1, fsdp=8), execution=ExecutionConfig(unroll=False, remat="full"), rows=8),
-    )
-)
 
 
-def study(name: str, execution: Tiers) -> Study:
+def searched(topology: str, program: str) -> Searched:
+    """Returns the rule of what a search found for the devices of a cell, such as "gpu:h100:1x8"; `program` is the study in commands."""
+    table = f"experiments/chinchilla_c4/{topology.replace(':', '_')}.json"
+    command = f"python -m experiments {program} plan --topology={topology} --search={table}"
+    return Searched(str(Path(__file__).parent / Path(table).name), BASE.execution, command)
+
+
+def study(name: str, execution: ExecutionRule) -> Study:
     """Returns the study with its cells carried out in one way."""
     return Study(
         name=name,
@@ -100,4 +101,4 @@ def study(name: str, execution: Tiers) -> Study:
 
 
 def get_study() -> Study:
-    return study("chinchilla_c4", EXECUTION)
+    return study("chinchilla_c4", searched("gpu:h100:1x8", "chinchilla_c4"))

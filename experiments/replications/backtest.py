@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from experiments.replications import tables
-from lm.errors import AGAIN, Parser, UserError, nearest, run_cli
+from lm.errors import AGAIN, Parser, UserError, counted, nearest, run_cli
 from lm.scaling.results import to_json
 from lm.scaling.runs import Columns, Runs, from_frame
 
@@ -118,7 +118,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         for runs in read(args.data):
             families[runs.source] = name
             found.append(backtest.backtest_table(runs))
-            print(f"{runs.source}: {len(runs)} rows", file=sys.stderr, flush=True)
+            print(f"{runs.source}: {counted(len(runs), 'row')}", file=sys.stderr, flush=True)
     if not found:
         raise UserError(f"no tables under {args.data}: docs/replications.md says where each is public")
     made = backtest.combined(found, families)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 
-from lm.errors import AGAIN, Parser, run_cli
+from lm.errors import AGAIN, Parser, counted, run_cli
 from lm.scaling.commands import table
 from lm.scaling.runs import Runs
 
@@ -129,7 +129,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     args = parser.parse_args(argv)
     runs = table.table_of(args) if args.csv else synthetic()
     made = measure(runs, args.resamples, args.sample)
-    print(f"{runs.source}: {len(runs)} rows")
+    print(f"{runs.source}: {counted(len(runs), 'row')}")
     print(f"4,500 starts                    {made.fit:7.1f} s, compiling included")
     print(f"{args.resamples:,} resamples x 5 starts      {made.resamples:7.1f} s, {made.converged:.2%} converged")
     print(f"total                           {made.total:7.1f} s, {made.processor:.1f} s of processor time")

@@ -23,7 +23,7 @@ from lm.analysis.oracle_fit import OracleComparison, compare
 from lm.analysis.recommend import Recommendation, recommend
 from lm.analysis.runs import Exclusion, missing_convention, runs_of, usable
 from lm.analysis.score import Score, score
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling import diagnostics, results
 from lm.scaling.approaches import profiles
 from lm.scaling.approaches.isoflop import Isoflop, fit_isoflop
@@ -192,7 +192,7 @@ def _cautions(
     for check in checked:
         if len(check.tied) > 1:
             sizes = ", ".join(si(n, 3) for n in check.tied)
-            text = f"at {check.budget:.3g} FLOPs the lowest loss is a tie of {len(check.tied)} sizes: N = {sizes}"
+            text = f"at {check.budget:.3g} FLOPs the lowest loss is a tie of {counted(len(check.tied), 'size')}: N = {sizes}"
             found.append(Caution("tied", text))
     return tuple(found)
 

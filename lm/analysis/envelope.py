@@ -14,6 +14,7 @@ import numpy as np
 
 from lm.analysis.runs import BRACKET
 from lm.analysis.runs import size as size_of
+from lm.errors import counted
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.noise import NoiseModel
 from lm.scaling.results import Answer, Line, Refusal, result
@@ -109,7 +110,9 @@ def fit_envelope(rows: Sequence[Row], noise: Union[NoiseModel, Refusal], setting
     """Fits approach 1 to the loss curves of usable rows, under the conventions of `settings`."""
     found = curves(rows, settings)
     if len(found) < 2:
-        return Refusal("too_few_points", f"{len(found)} sizes have constant-rate points; evaluate during the run, before the decay")
+        return Refusal(
+            "too_few_points", f"{counted(len(found), 'size')} with constant-rate points; evaluate during the run, before the decay"
+        )
     log_c = np.linspace(min(k.log_c[0] for k in found), max(k.log_c[-1] for k in found), _STEPS)
     lowest = _lowest(found, log_c, np.zeros(len(found)))
     best, count = _slopes(found, log_c, lowest)

@@ -5,6 +5,7 @@ from typing import Optional, Union
 import numpy as np
 
 from lm.analysis.oracle import LeastLoss, ideal
+from lm.errors import counted
 from lm.scaling.approaches.isoflop import PARAMETRIC
 from lm.scaling.approaches.parametric import Parametric
 from lm.scaling.fits import fit
@@ -69,7 +70,10 @@ def fit_above(least: float, cells: Runs, noise: Union[NoiseModel, Refusal], sett
     """Fits A / N^alpha + B / D^beta to the losses less the least one, whose noise grows, relative to them, towards it."""
     loss = np.exp(cells.log_loss)
     if low := int((loss <= least).sum()):
-        reason = f"{low} runs have a loss of {loss.min():.4f} or less, at or below the least that is possible: data or oracle are wrong"
+        reason = (
+            f"{counted(low, 'run')} with a loss of {loss.min():.4f} or less, at or below the "
+            "least that is possible: data or oracle are wrong"
+        )
         return dict.fromkeys(("alpha", "beta"), Refusal("unidentified", reason))
     stretch = loss / (loss - least)  # of a relative error
     sigma = (noise.sigma(cells.log_planned_c) if isinstance(noise, NoiseModel) else 1.0) * cells.noise_weight * stretch

@@ -2,6 +2,7 @@
 
 from typing import Any, Optional
 
+from lm.errors import counted
 from lm.scaling.words import aligned, answer, digits, short, si
 
 # rows of the table of exponents: key in "exponents", and the ending of the names of a and b there
@@ -126,8 +127,20 @@ def _forecast(made: Json) -> str:
         return "none, or not scored yet"
     if made.get("type") == "Refusal":
         return answer(made)
-    error = f"mean error {made['mean_absolute_error']:.2%} over {made['cells']} cells, aim {made['aim']:.2%}"
-    return f"{error}; {made['covered']} inside their intervals; baselines: {_baselines(made)}"
+    error = f"mean error {made['mean_absolute_error']:.2%} over {counted(made['cells'], 'cell')}, aim {made['aim']:.2%}"
+    known = {by: value if isinstance(value, (int, float)) else None for by, value in ((3, made["regret"]), (2, made["regret_isoflop"]))}
+    return f"{error}; {made['covered']} inside their intervals; baselines: {_baselines(made)}; {regrets(known)}"
+
+
+def regrets(found: dict[int, Optional[float]]) -> str:
+    """Says by how much the loss is higher at a forecast N* than at the measured one, for each approach; None is not known."""
+    shown = [f"{_little(value)} by approach {by}" for by, value in found.items() if value is not None]
+    cost = " and ".join(shown) if shown else "an amount that is not known"
+    return f"training at the forecast N* instead of the measured one raises the loss by {cost} (regret)"
+
+
+def _little(value: float) -> str:
+    return f"{value:.2%}" if value >= 1e-4 else "less than 0.01%"
 
 
 def _baselines(made: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from lm.data.config import DataConfig
 from lm.data.mixture import Mixture, Source
 from lm.data.pipeline import Data
 from lm.data.stream import TrainStream
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.types import Batch
 
 
@@ -19,7 +19,9 @@ def held_out(data: Data, config: DataConfig, architecture: str, vocab_size: int,
     held, config = _validation(data, config)
     available = held.mixture.rows_per_epoch
     if rows > available:
-        raise UserError(f"the validation split has {available:,} rows of {config.sequence_length} tokens, not {rows:,}; ask for fewer")
+        raise UserError(
+            f"the validation split has {counted(available, 'row')} of {config.sequence_length} tokens, not {rows:,}; ask for fewer"
+        )
     return TrainStream(held, config, rows, seed, architecture=architecture, vocab_size=vocab_size)[0]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lm.data.tokenizer import Tokenizer
-from lm.errors import UserError
+from lm.errors import UserError, counted
 
 SAMPLE = 4_000_000  # bytes of a split, from its beginning, that are read back; prepared corpora are shuffled, so it is a fair sample
 LEAST_SAMPLE = 50_000  # bytes of each part of a split that is tokenised in parts
@@ -85,7 +85,7 @@ def joined(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def in_words(record: Mapping[str, Any]) -> str:
     """Says a record of losses in one line."""
-    altered, share = f"{record['altered']:,} of {record['documents']:,} documents", share_of([record])
+    altered, share = f"{record['altered']:,} of {counted(record['documents'], 'document')}", share_of([record])
     return f"the tokenizer does not give {altered} back: {share:.2%} of their bytes are lost (such as {record['example']})"
 
 

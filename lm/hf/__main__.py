@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Optional
 
 from lm.data.config import ByteTokenizer
-from lm.errors import AGAIN, Parser, UserError, run_cli
+from lm.errors import AGAIN, Parser, UserError, counted, run_cli
 from lm.fields import count
 from lm.hf.convert import MAX_SHARD_BYTES
 from lm.hf.families import FAMILIES
@@ -44,7 +44,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     if args.command == "import":
         config = import_run(args.directory, args.workdir, eos_token=args.eos_token, say=print)
         kind = config.model.architecture
-        print(f"imported {'an' if kind[0] == 'e' else 'a'} {kind} of {config.model.num_layers} layers into {args.workdir}")
+        print(f"imported {'an' if kind[0] == 'e' else 'a'} {kind} of {counted(config.model.num_layers, 'layer')} into {args.workdir}")
         if not isinstance(config.data.tokenizer, ByteTokenizer) and not Path(getattr(config.data.tokenizer, "path", "")).is_file():
             names = ", ".join((TOKENIZER, *PIECES, "*.tiktoken"))
             print(f"{args.directory} has no tokenizer ({names}): the run cannot read or write text until the model is imported with one")

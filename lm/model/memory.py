@@ -9,6 +9,7 @@ from lm.model.parts.stacks import Stream, members, streams
 from lm.rows import RowShape
 
 FLOAT32 = 4
+PLAIN_PAIRS = 2048 * 2048  # of a query and a key in a row: with more, attention goes through blocks where no fused kernel serves
 
 
 def activation_bytes(

@@ -17,7 +17,7 @@ from lm.preflight import topologies, wheels
 from lm.preflight.job import Request, run_one
 from lm.preflight.search import in_words, search
 from lm.preflight.table import table
-from lm.run import Arguments, load, parse
+from lm.run import Arguments, load, missing, parse
 from lm.train.config import RunConfig
 from lm.usage import usage
 
@@ -60,7 +60,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         print(usage(config, spec or "RunConfig()", HEAD))
         return 0
     if spec is None:
-        raise UserError("--config is missing, such as --config=configs/decoder.py:8b; --help lists the flags")
+        raise UserError(missing(arguments, "--config=configs/decoder.py:8b"))
     if "topology" not in arguments.values:
         raise UserError(f"--topology is missing, such as {topologies.EXAMPLES}; devices: {topologies.known()}")
     _check(arguments)

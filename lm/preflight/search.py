@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_args
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.preflight.formula import AXES, WITHIN, Guess, guess, with_mesh
 from lm.preflight.job import Outcome, Request, Say, run_all
 from lm.preflight.topologies import Topology
@@ -120,9 +120,32 @@ def accept(config: RunConfig) -> None:
 
 def search(config: RunConfig, topology: Topology, *, most: int, at_once: int, timeout: float, say: Say) -> dict[str, Any]:
     """Compiles the `most` candidates that promise most and returns the JSON object of `--search`, those that fit first, fastest first."""
-    pruned = prune(config, topology, accept)
+    pruned, found = compiled(config, topology, accept, most=most, at_once=at_once, timeout=timeout, say=say)
+    counts = {"tried": pruned.tried, "refused": pruned.refused, "too_large": pruned.too_large, "compiled": len(found)}
+    return {"topology": topology.text, **counts, "candidates": [_entry(candidate, outcome) for candidate, outcome in found]}
+
+
+def compiled(
+    config: RunConfig, topology: Topology, check: Callable[[RunConfig], None], *, most: int, at_once: int, timeout: float, say: Say
+) -> tuple[Pruned, list[Found]]:
+    """Compiles the `most` candidates that promise most.
+
+    Args:
+        config: the run, whatever it says of mesh, remat and micro-batches
+        topology: the hardware
+        check: raises UserError for a candidate that is not to be tried
+        most: the number of candidates
+        at_once: compilations at a time
+        timeout: seconds for each
+        say: takes a line of progress
+
+    Returns: what was put aside, and the compiled candidates: those that fit first, fastest first.
+
+    Raises: UserError when no candidate fits by formula.
+    """
+    pruned = prune(config, topology, check)
     say(
-        f"{pruned.tried:,} candidates: {pruned.refused:,} do not divide, {pruned.too_large:,} are too large by formula;"
+        f"{counted(pruned.tried, 'candidate')}: {pruned.refused:,} do not divide, {pruned.too_large:,} are too large by formula;"
         f" compiling {min(most, len(pruned.kept))} of {len(pruned.kept):,}, {at_once} at a time"
     )
     if not pruned.kept:
@@ -135,8 +158,7 @@ def search(config: RunConfig, topology: Topology, *, most: int, at_once: int, ti
         words = f"no result: {outcome.error}" if outcome.result is None else in_words(outcome.result)
         say(f"{len(found)} of {len(chosen)}: {chosen[index].name}: {words}")
     found.sort(key=rank)
-    counts = {"tried": pruned.tried, "refused": pruned.refused, "too_large": pruned.too_large, "compiled": len(found)}
-    return {"topology": topology.text, **counts, "candidates": [_entry(candidate, outcome) for candidate, outcome in found]}
+    return pruned, found
 
 
 def rank(found: Found) -> tuple[bool, bool, float]:

@@ -2,6 +2,8 @@
 
 from typing import Any, Optional
 
+from lm.errors import counted
+
 HEADINGS = ("step", "compute", "memory", "network", "bound on MFU", "GB of", "device", "compiled in")
 
 
@@ -22,8 +24,7 @@ def table(rows: list[tuple[str, Optional[dict[str, Any]], Optional[str]]]) -> st
 
 
 def _several(names: list[str]) -> str:
-    others = len(names) - 1
-    return names[0] + (f" and {others} other{'s' * (others > 1)}" if others else "")
+    return names[0] + (f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else "")
 
 
 def _cells(result: Optional[dict[str, Any]]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from lm.analysis.analysis import Analysis
 from lm.analysis.brackets import Bracket
 from lm.analysis.recommend import Recommendation
 from lm.analysis.score import Score
+from lm.errors import counted
 from lm.report.tables import C_NAMES, N_NAMES
 from lm.scaling.allocation import Allocation
 from lm.scaling.approaches.isoflop import Isoflop, IsoflopBudget
@@ -64,8 +65,26 @@ def approaches(analysis: Analysis, reasons: Reasons) -> list[Union[Figure, Table
     for name, field in (("by the lines through the minima of approach 2", "minima"), ("by the law of approach 3", "law")):
         found = tuple(at for at in (getattr(one, field) for one in analysis.recommended) if isinstance(at, Allocation))
         if any(isinstance(answer, Estimate) for at in found for answer in (at.n, at.d)):
-            made += table_page.allocations(found, f"Compute-optimal models {name}.", reasons)
+            said = _which(analysis.recommended) if field == "minima" else ()
+            made += table_page.allocations(found, f"Compute-optimal models {name}.", reasons, said)
     return made
+
+
+def _which(found: Sequence[Recommendation]) -> tuple[str, ...]:
+    """Says which D* to train where the line through the minima gives another one than C pays for at N*."""
+    costs = []
+    for one in found:
+        if one.by == 2 and isinstance(one.minima, Allocation):
+            own = one.minima.with_error
+            line = own.d if own is not None and isinstance(own.d, Estimate) else one.minima.d
+            if isinstance(line, Estimate) and isinstance(one.d, Estimate):
+                costs.append(f"{line.value / one.d.value:.2f} times C at {scientific(one.flops)}")
+    if not costs:
+        return ()
+    return (
+        "Of the two D* of one C, train the one at the top of this page, which is what C pays for at N*. The D* of these lines is a power"
+        f" law of its own, beside that of N*: both together cost {' and '.join(costs)} FLOPs.",
+    )
 
 
 def exponents(analysis: Analysis, reasons: Reasons) -> Table:
@@ -264,7 +283,7 @@ def headline(analysis: Analysis) -> list[str]:
         a, b = (Cells(Reasons()).both(answer) for answer in (isoflop.a, isoflop.b))
         own = [Cells(Reasons()).both(one) for one in (isoflop.a_with_error, isoflop.b_with_error) if value_of(one) is not None]
         further = f"; with the power law's own error {own[0]} and {own[1]}" if len(own) == 2 else ""
-        level = f"approach 2, {isoflop.a.level:.0%} intervals, {len(isoflop.budgets)} budgets"
+        level = f"approach 2, {isoflop.a.level:.0%} intervals, {counted(len(isoflop.budgets), 'budget')}"
         lines.append(f"Compute-optimal size grows as C^a with a = {a}, and tokens as C^b with b = {b}{further} ({level}).")
     if isinstance(score, Score):
         line = f"The {len(score.cells)} losses of the largest budget, written down before its runs started, were off by "

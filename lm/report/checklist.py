@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.analysis.analysis import Analysis
+from lm.errors import counted
 from lm.report.records import words
 from lm.report.tables import percent
 from lm.scaling.approaches.parametric import Parametric
@@ -82,7 +83,7 @@ def _runs(study: dict[str, Any], rows: Sequence[Row], analysis: Analysis) -> lis
         ("Number of runs", f"{len(rows)} planned, {len(used)} used, {len(analysis.excluded)} excluded by rule (table of cells)"),
         ("Range of N", f"{si(min(n), 3)} to {si(max(n), 3)}"),
         ("Range of D", f"{si(min(d), 3)} to {si(max(d), 3)} tokens"),
-        ("Range of C", f"{scientific(budgets[0])} to {scientific(budgets[-1])} FLOPs in {len(budgets)} budgets"),
+        ("Range of C", f"{scientific(budgets[0])} to {scientific(budgets[-1])} FLOPs in {counted(len(budgets), 'budget')}"),
         ("Data", f"{corpora}, fingerprint {study['fingerprint']}; {seen}{unmeasured}"),
         ("Grid fixed before the fit", "yes: study.json is written before the first run and not changed afterwards"),
     ]
@@ -109,20 +110,28 @@ def _training(study: dict[str, Any], rows: Sequence[Row]) -> list[Item]:
 
 def _fit(analysis: Analysis) -> list[Item]:
     settings, noise, fitted = analysis.settings, analysis.noise, analysis.parametric
-    seeds = f"{noise.dof} degrees of freedom over {len(noise.cells)} cells" if isinstance(noise, NoiseModel) else "not measured, see above"
+    seeds = (
+        f"{noise.dof} degrees of freedom over {counted(len(noise.cells), 'cell')}"
+        if isinstance(noise, NoiseModel)
+        else "not measured, see above"
+    )
     items = [
         ("Objective", f"Huber (delta {settings['delta']:g}) on log loss for approach 3; least squares for approach 2"),
         ("Seed noise", seeds),
         (
             "Intervals",
-            f"{settings['level']:.0%}, {settings['draws']} draws: parametric bootstrap with sigma(C), and residual bootstrap beside it",
+            f"{settings['level']:.0%}, {counted(settings['draws'], 'draw')}: parametric bootstrap "
+            "with sigma(C), and residual bootstrap beside it",
         ),
         ("Interval refused when", f"more than {percent(settings['max_lost'], 0)} of the draws have no interior minimum"),
     ]
     if isinstance(fitted, Parametric):
         condition = f"condition number of the scaled Jacobian {fitted.condition:.2g}, scaled gradient {fitted.gradient:.1g}"
         items += [
-            ("Optimiser", f"{fitted.starts} starts in float64 with analytic gradients; {fitted.agreeing} end at the optimum; {condition}"),
+            (
+                "Optimiser",
+                f"{counted(fitted.starts, 'start')} in float64 with analytic gradients; {fitted.agreeing} end at the optimum; {condition}",
+            ),
             ("Objective value", f"{fitted.objective_value:.10g}"),
         ]
     return items

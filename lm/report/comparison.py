@@ -8,6 +8,7 @@ from typing import Any, Optional
 from lm import config as config_lib
 from lm.analysis import paired
 from lm.analysis.paired import Group, PairedComparison, Run, VariantResult
+from lm.errors import counted
 from lm.report import records
 from lm.report.figures import variants as figures
 from lm.scaling.page import html
@@ -27,7 +28,7 @@ def write(root: pathlib.Path, made: PairedComparison, runs: Sequence[Run], publi
         root / "figures",
         pictures,
         study=study,
-        when=records.made(f"{len(runs)} runs"),
+        when=records.made(counted(len(runs), "run")),
         made=made,
         published=published,
         measures=list(published.measures) if published else [],
@@ -107,8 +108,8 @@ def _settings(study: dict[str, Any], runs: Sequence[Run]) -> list[tuple[str, str
     return [
         ("Model of the first variant", records.words(config["model"])),
         ("Text", f"{', '.join(c['corpus'] for c in config['data']['components'])}; tokenizer {records.words(pieces)}"),
-        ("A row of training", f"{config['data']['sequence_length']} tokens of text"),
-        ("Batch", f"{config['batch_size']} rows, {runs[0].steps:,} steps"),
+        ("A row of training", f"{counted(config['data']['sequence_length'], 'token')} of text"),
+        ("Batch", f"{counted(config['batch_size'], 'row')}, {counted(runs[0].steps, 'step')}"),
         ("Optimizer", records.words(optim)),
         (
             "Seeds",

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lm.analysis import analysis as analysis_lib
+from lm.analysis import summary
 from lm.analysis.analysis import Analysis
 from lm.analysis.score import Score
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.report import answers, checklist, records, tables
 from lm.report.pictures import draw
 from lm.scaling.page import html
@@ -29,7 +30,7 @@ def write(root: pathlib.Path) -> pathlib.Path:
         root / "figures",
         draw(root / "figures", rows, analysis),
         study=study,
-        made=records.made(f"{len(rows)} runs, {_budgets(rows)}"),
+        made=records.made(f"{counted(len(rows), 'run')}, {_budgets(rows)}"),
         tables=tables,
         analysis=analysis,
         written=gate.read_forecast(root),
@@ -47,7 +48,7 @@ def write(root: pathlib.Path) -> pathlib.Path:
 def _budgets(rows: Sequence[Row]) -> str:
     budgets = sorted({row.budget for row in rows})
     low, high = scientific(budgets[0]), scientific(budgets[-1])
-    return f"1 budget of {low} FLOPs" if len(budgets) == 1 else f"{len(budgets)} budgets of {low} to {high} FLOPs"
+    return f"{counted(len(budgets), 'budget')} of {low if len(budgets) == 1 else f'{low} to {high}'} FLOPs"
 
 
 def _answers(analysis: Analysis) -> dict[str, Any]:
@@ -83,9 +84,9 @@ def _regrets(made: Any, reasons: Reasons) -> str:
     if not isinstance(made, Score):
         return ""
     found = {3: made.regret, 2: made.regret_isoflop}
-    said = [f"{tables.percent(value, 2)} by approach {by}" for by, value in found.items() if not isinstance(value, Refusal)]
+    said = summary.regrets({by: None if isinstance(value, Refusal) else value for by, value in found.items()})
     why = reasons.new([value.reason for value in found.values() if isinstance(value, Refusal)])
-    return "Regret of training at the forecast N*: " + ", ".join([*said, *(f"refused ({reason})" for reason in why)] or ["refused"]) + "."
+    return " ".join([said[0].upper() + said[1:] + ".", *(f"Refused: {reason}." for reason in why)])
 
 
 def _comparisons(study: dict[str, Any], root: pathlib.Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Optional, Protocol, Union
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.approaches import curves, profiles
 from lm.scaling.approaches.isoflop import MIN_BUDGETS
 from lm.scaling.fits import fit, frontier
@@ -136,7 +136,9 @@ def _step(name: str, dropped: int, runs: Runs, law: Optional[Law], objective: Ob
     minima = None if curve is None or runs.budget is None else minima_exponent(runs, curve)
     if law is None:
         return FilterStep(name, dropped, len(runs), None, None, minima)
-    made: Union[fit.Fit, Refusal] = Refusal("too_few_points", f"{len(runs)} rows are left for {len(law.names)} parameters")
+    made: Union[fit.Fit, Refusal] = Refusal(
+        "too_few_points", f"{counted(len(runs), 'row')} left for {counted(len(law.names), 'parameter')}"
+    )
     if len(runs) > len(law.names):
         made = fit.fit(law, cell_points(runs, law, objective), objective)
     if isinstance(made, Refusal):

@@ -6,7 +6,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import HuberLog, Objective
 from lm.scaling.fits.projection import Projected, project
@@ -141,9 +141,11 @@ def fit_runs(
     noise = fit_noise(runs) if noise is None else noise
     cells, resampling = runs.cells(), resampling.resolve(runs, noise)
     if len(cells) <= len(law.names):
-        return Refusal("too_few_points", f"{len(cells)} rows for {len(law.names)} parameters: {len(law.names) + 1} are the least")
+        return Refusal(
+            "too_few_points", f"{counted(len(cells), 'row')} for {counted(len(law.names), 'parameter')}: {len(law.names) + 1} are the least"
+        )
     if resampling.bca and len(cells) > solver.LARGE:
-        raise UserError(f"{resampling.name} fits the law once for each of {len(cells)} rows: use --interval=rows, or runs")
+        raise UserError(f"{resampling.name} fits the law once for each of {counted(len(cells), 'row')}: use --interval=rows, or runs")
     points = cell_points(cells, law, objective, noise)
     projected = project(law, points, objective)
     made = fit.fit(law, points, objective, None if projected is None else projected.theta[None])
@@ -179,7 +181,7 @@ def spans(runs: Runs, law: Law, least: float = SPAN) -> list[Refusal]:
     for name in ("N", "D"):
         factor = float(runs.inputs[name].max() / runs.inputs[name].min())
         if factor < least * (1 - 1e-9):
-            what = f"{name} spans a factor {factor:.1f}; {len(law.names)} parameters need {least:g}"
+            what = f"{name} spans a factor {factor:.1f}; {counted(len(law.names), 'parameter')} need {least:g}"
             found.append(Refusal("unidentified", f"{what}: add runs with other {name}, or fit a law of fewer parameters"))
     return found
 

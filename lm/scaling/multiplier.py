@@ -13,6 +13,7 @@ from typing import Optional, Union
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling.diagnostics import extrapolation, mid_schedule, suspect
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import HuberLog, Objective
@@ -92,7 +93,11 @@ def multiplier(
     answers = [_solve(law, stacked, (a, b), math.log(c), level) for c in at]
     cautions = [found for c in at if (found := extrapolation(c, sampled))]
     if paired and correlation is None:
-        cautions.append(Caution("unpaired", f"{len(pairs)} runs of A and B share seed and data; {_LEAST_PAIRS} are needed to use pairing"))
+        cautions.append(
+            Caution(
+                "unpaired", f"{counted(len(pairs), 'run')} of A and B with equal seed and data; {_LEAST_PAIRS} are needed to use pairing"
+            )
+        )
     difference = float(np.mean([np.log(b.loss[j] / a.loss[i]) for i, j in pairs])) if pairs else None
     return Multiplier(
         flops=tuple(float(c) for c in at), compute=tuple(x for x, _ in answers), loss=tuple(loss for _, loss in answers),

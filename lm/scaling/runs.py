@@ -6,6 +6,7 @@ belongs to, its seed, its planned budget, and whether its learning rate had deca
 
 import dataclasses
 import itertools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
@@ -333,6 +334,8 @@ class _Reader:
             values, how = base**values, "10^x of log10" if base == 10 else "exp of ln"
         elif unit != 1.0:
             values, how = values * unit, f"times {unit:.0e}, the unit of the header".replace("e+0", "e").replace("e+", "e")
+        elif name == "loss" and columns_lib.is_in_bits(column):
+            values, how = values * math.log(2), "times ln 2: nats of its bits"
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):
             where = ", ".join(str(self.table.lines[i]) for i in bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")

@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.intervals import bootstrap
 from lm.scaling.results import Answer, Caution, Estimate, Refusal, result
 from lm.scaling.runs import Runs
@@ -208,7 +208,7 @@ def _fitted(runs: Runs, rows: np.ndarray, names: Sequence[str], within: float) -
     if np.linalg.matrix_rank(terms / np.maximum(np.abs(terms).max(axis=0), 1e-300)) == terms.shape[1]:
         return _Fitted(rows, kept, centre, u, y, coefficients, solver, problem(coefficients, u, names, where))
     ends = _ends(log_x, log_loss, names)
-    need = f"a quadratic in {' and '.join(names)} needs {terms.shape[1]} rows that vary each"
+    need = f"a quadratic in {' and '.join(names)} needs {counted(terms.shape[1], 'row')} that vary each"
     few = f"{len(y)} of {len(rows)} lie within {within:.1%} of the lowest loss, or beside it: add some, or widen --within"
     edge = f"{where}: the lowest loss stands at the end of the sweep; add {' and '.join(ends)}"
     refused = Refusal("edge", edge) if ends else Refusal("too_few_points", f"{where}: {need}; {few}")
@@ -335,11 +335,13 @@ def _regression(runs: Runs, cells: list[_Fitted], names: Sequence[str], name: st
     terms = tuple(settings.terms.get(name, ("N", "D")))
     need = 1 + len(terms)
     if len(good) < need:
-        return Refusal("too_few_points", f"{len(good)} cells have a best {name}; its law in {' and '.join(terms)} needs {need} at least")
+        return Refusal(
+            "too_few_points", f"{counted(len(good), 'cell')} with a best {name}; its law in {' and '.join(terms)} needs {need} at least"
+        )
     x = np.array([[1.0, *np.mean(runs.log_x(terms)[one.rows], axis=0)] for one in good])
     spread = np.linalg.svd(x[:, 1:] - x[:, 1:].mean(axis=0), compute_uv=False)
     if spread[-1] < 0.1 * math.sqrt(len(good)):
-        text = f"{' and '.join(terms)} do not vary apart over the {len(good)} cells that have a best {name}"
+        text = f"{' and '.join(terms)} do not vary apart over the {counted(len(good), 'cell')} with a best {name}"
         return Refusal("unidentified", f"{text}: add cells, or name fewer inputs with --terms {name}={terms[-1]}")
     index = list(names).index(name)
     y = np.array([lowest(one.coefficients[None], one.u).u[0, index] + one.centre[index] for one in good])

@@ -40,7 +40,7 @@ def cautions(made: "TableAnalysis") -> list[str]:
 def _hull(made: "Union[Hull, Refusal, None]") -> list[str]:
     if made is None or isinstance(made, Refusal):
         return [f"approach 1 (lower hull): {said(made)}"] if made else []
-    return [f"approach 1 (lower hull of {len(made.points)} rows): a {made.a:.4g}   b {made.b:.4g}"]
+    return [f"approach 1 (lower hull of {counted(len(made.points), 'row')}): a {made.a:.4g}   b {made.b:.4g}"]
 
 
 def _isoflop(made: "Union[Isoflop, Refusal, None]") -> list[str]:
@@ -186,9 +186,13 @@ def rolling(made: "Union[RollingOrigin, Refusal, None]") -> list[str]:
         chosen = (at.a, at.n_star, at.n_star_all, at.regret, at.deadweight)
         forms = ("{:.3f}", "{:.3g}", "{:.3g}", "{:.2%}", "{:.1%}")
         rows.append(row + ["-" if value is None else short(form.format(value)) for form, value in zip(forms, chosen, strict=True)])
-    header = ["up to C", "rows", "next rows off", "all beyond off", "a", "its N*", "N* by all", "loss higher", "compute wasted"]
-    where = "" if target is None else f"; what its N* at C {target:.3g} costs"
-    return [f"rolling origin: fitted up to each compute, held against the rows beyond{where}", *refused, *aligned(header, rows)]
+    header = ["up to C", "rows", "next rows off", "all beyond off", "a", "its N*", "N* of all", "loss higher", "compute wasted"]
+    lines = ["rolling origin: fitted up to each compute, held against the rows beyond", *refused]
+    if target is not None:
+        lines.append(
+            f"  at C {target:.3g}: the N* of each fit and of all rows, how much higher the loss of the former is, and the compute wasted"
+        )
+    return [*lines, *aligned(header, rows)]
 
 
 def sensitivity(made: "Sequence[Variant]") -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from lm import config as config_lib
 from lm.errors import UserError
 from lm.study.cell import Cell, Limits, Speed, plain
+from lm.study.execution import ExecutionRule, carried_out
 from lm.train.config import RunConfig
 
 ROLE = "variant"
@@ -68,7 +69,10 @@ class VariantCell(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A question about which of some configurations is better, and the runs that answer it: every variant under every seed."""
+    """A question about which of some configurations is better, and the runs that answer it: every variant under every seed.
+
+    `execution` gives each run's mesh and how it is carried out (default: as in its configuration), which changes no run's id.
+    """
 
     name: str
     question: str
@@ -78,6 +82,7 @@ class Comparison:
     judgement: Judgement = Judgement()
     limits: Limits = Limits()
     speed: Speed = Speed()
+    execution: Optional[ExecutionRule] = None
 
     @property
     def base(self) -> RunConfig:
@@ -103,14 +108,16 @@ class Comparison:
                     f"study {self.name}: variant {v.name} reads other text than {names[0][1]} ({changed[0]}); give all the same data"
                 )
         return tuple(
-            VariantCell(config=dataclasses.replace(v.config, seed=seed), group=v.group, variant=v.name)
+            VariantCell(config=dataclasses.replace(carried_out(v.config, self.execution), seed=seed), group=v.group, variant=v.name)
             for v in self.variants
             for seed in self.seeds
         )
 
     def definition(self) -> dict[str, Any]:
         """Returns everything that decides which runs there are and how they are judged, as JSON values."""
-        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "variants")}
+        fields = {
+            f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in ("speed", "variants", "execution")
+        }
         variants = [{"group": v.group, "name": v.name, "config": config_lib.experiment_part(v.config)} for v in self.variants]
         return json.loads(json.dumps(fields | {"variants": variants}))
 

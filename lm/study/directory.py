@@ -20,7 +20,7 @@ from typing import Any
 
 from lm import claims, files
 from lm import config as config_lib
-from lm.errors import SHARED, UserError, require_local
+from lm.errors import SHARED, UserError, counted, require_local
 from lm.study.plan import Plan, Planned
 from lm.study.records import CLAIMS, read
 from lm.study.rows import read_json, read_study
@@ -114,7 +114,7 @@ def ids_of(root: pathlib.Path, named: Sequence[str]) -> list[str]:
     for name in named:
         these = [cell_id for cell_id in every if cell_id.startswith(name)]
         if len(these) != 1:
-            several = f"{len(these)} cells of {root} begin so" if these else f"{root} has no such cell"
+            several = f"{counted(len(these), 'cell')} of {root} begin so" if these else f"{root} has no such cell"
             raise UserError(f"cell {name}: {several}; `status --json` lists the ids")
         found += these
     return found

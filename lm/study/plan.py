@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from lm.data import own_ids, round_trip
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.model.flops import ledger
-from lm.model.memory import activation_bytes
 from lm.optim.schedules import warmup_steps
 from lm.study import naming
 from lm.study.cell import Cell, Plannable
 from lm.study.study import GridCell
 from lm.train import checks
+from lm.train.memory import device_bytes
 
 PROCESS_BYTES = 450e6  # memory of a worker before it holds a model: interpreter, jax, the compiler
 
@@ -22,7 +22,8 @@ PROCESS_BYTES = 450e6  # memory of a worker before it holds a model: interpreter
 class Planned:
     """One cell with its counts and estimates.
 
-    `params` and `flops` (of the whole run) are by convention; `seconds` on one core and `memory` in bytes are estimates.
+    `params` and `flops` (of the whole run) are by convention; `seconds` on one core and `memory` in bytes, of one device of the run's mesh
+    and its process, are estimates.
     `marks` name where the shape jumps against the next smaller size; `refusals` are the reasons not to run the cell.
     """
 
@@ -127,16 +128,9 @@ def _planned(study: Plannable, cell: Cell, fingerprint: str, data: dict[str, Any
     seconds = flops["matmul_causal"] / study.speed.flops_per_second + config.train_tokens * study.speed.per_token + study.speed.per_cell
     optim = config.optim
     warmup = warmup_steps(optim.warmup_fraction, optim.warmup_tokens, cell.steps, cell.tokens_per_step)
-    memory = _memory(cell, count.params["total"])
+    memory = PROCESS_BYTES + device_bytes(config)
     refusals = tuple(_refusals(study, cell, warmup, data))
     return Planned(cell, cell.id(fingerprint), dict(count.params), flops, warmup, seconds, memory, marks, refusals)
-
-
-def _memory(cell: Cell, params: int) -> float:
-    """Estimates a worker's bytes: weights, gradients and two moments in float32, and the activations that the backward pass needs."""
-    config = cell.config
-    activations = activation_bytes(config.model, config.batch_size, cell.row, remat=config.execution.remat)
-    return PROCESS_BYTES + 16 * params + activations
 
 
 def _marks(previous: Optional[GridCell], cell: Optional[GridCell]) -> tuple[str, ...]:
@@ -171,16 +165,23 @@ def _refusals(study: Plannable, cell: Cell, warmup: int, data: dict[str, Any]) -
     except UserError as error:  # which would end the study when a worker came to the cell
         yield str(error)
     if warmup >= cell.steps:
-        yield f"the learning-rate warm-up of {warmup} steps is as long as the run of {cell.steps}; lower base.optim.warmup_fraction"
+        yield (
+            f"the learning-rate warm-up of {counted(warmup, 'step')} is as long as the run of "
+            f"{cell.steps}; lower base.optim.warmup_fraction"
+        )
     if cell.steps < study.limits.min_steps:
         factor = study.limits.min_steps / cell.steps
         yield (
-            f"{cell.steps} steps, and limits.min_steps is {study.limits.min_steps}; raise the budget about {factor:.2g} times, or lower"
+            f"{counted(cell.steps, 'step')}, and limits.min_steps is {study.limits.min_steps}; "
+            f"raise the budget about {factor:.2g} times, or lower"
             " the batch or the size"
         )
     available = data["tokens_per_epoch"]
     if config.train_tokens > available and not config.data.allow_epochs:
-        yield f"{config.train_tokens:,} tokens, and the corpus has {available:,}; lower the budget, or set base.data.allow_epochs=True"
+        yield (
+            f"{counted(config.train_tokens, 'token')}, and the corpus has {available:,}; lower "
+            "the budget, or set base.data.allow_epochs=True"
+        )
 
 
 def _problems(study: Plannable, data: dict[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import dataclasses
 import textwrap
 from collections.abc import Callable, Sequence
 
+from lm.errors import counted
 from lm.scaling.words import aligned, digits, short, si
 from lm.study.plan import Plan, Planned
 from lm.study.study import Study
@@ -21,7 +22,7 @@ class Estimates:
 
     seconds: Callable[[Planned], float] = lambda p: p.seconds
     memory: Callable[[Planned], float] = lambda p: p.memory
-    words: str = "time: of one core. memory: of one worker."
+    words: str = "time: of one core. memory: of one device of the cell's mesh, and its process."
 
 
 HERE = Estimates()
@@ -61,7 +62,9 @@ def _shape(p: Planned) -> str:
 
 
 def duration(seconds: float, space: str = "") -> str:
-    """Returns a time in the unit that suits it: '11.4s', '7.5min', '3.2h', '2.1d'; `space` stands between number and unit."""
+    """Returns a time in the unit that suits it: '3.2ms', '11.4s', '7.5min', '3.2h', '2.1d'; `space` stands between number and unit."""
+    if 0 < seconds < 0.1:
+        return f"{seconds * 1000:.3g}{space}ms" if seconds >= 1e-4 else f"{seconds * 1e6:.3g}{space}us"
     for limit, size, unit in ((100, 1, "s"), (6000, 60, "min"), (360_000, 3600, "h")):
         if seconds < limit:
             return f"{seconds / size:.1f}{space}{unit}"
@@ -124,9 +127,9 @@ def _totals(plan: Plan, workers: int) -> str:
     shapes = len({p.cell.shape_key for p in plan.planned})
     model = f"C / {study.speed.flops_per_second:.2g} per second + {study.speed.per_token * 1e6:.3g} us a token"
     model += f" + {study.speed.per_cell:.3g} s a cell + {study.speed.per_shape:.3g} s a shape"
-    cores = "1 core" if workers == 1 else f"{workers} cores"
     said = (
-        f"{len(plan.planned)} cells of {shapes} compiled shapes, {total:.3g} FLOPs, about {duration(plan.seconds(workers), ' ')} on {cores}"
+        f"{counted(len(plan.planned), 'cell')} of {shapes} compiled shapes, {total:.3g} FLOPs, "
+        f"about {duration(plan.seconds(workers), ' ')} on {counted(workers, 'core')}"
     )
     return _sentence(short(f"{said} ({model})"))
 

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from lm.errors import SHARED, UserError, require_local
+from lm.errors import SHARED, UserError, counted, require_local
 from lm.study import records
 from lm.study.naming import require_safe
 from lm.train.config import MEASURE
@@ -106,7 +106,7 @@ def one_likelihood(rows: Sequence[Row]) -> str:
     """Returns the loss type that all runs share. Raises UserError when there are several, since losses compare within one type only."""
     counts = collections.Counter(row.likelihood for row in rows)
     if len(counts) > 1:
-        found = ", ".join(f"{name} in {count} runs" for name, count in counts.items())
+        found = ", ".join(f"{name} in {counted(count, 'run')}" for name, count in counts.items())
         raise UserError(f"losses of different types cannot be compared or drawn on one axis ({found}): take the runs of one type")
     return next(iter(counts), TEXT)
 

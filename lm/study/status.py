@@ -101,7 +101,8 @@ def require_completed(cells: Sequence[CellStatus], least: float) -> None:
         failed = sum(c.state == "failed" for c in cells)
         retry = f", and `retry` trains the {failed} failed ones again" if failed else ""
         raise UserError(
-            f"{completed} of {len(cells)} cells completed, and limits.min_completed is {least:.0%}: `status` gives the reasons{retry}"
+            f"{completed} of {counted(len(cells), 'cell')} completed, and limits.min_completed is "
+            f"{least:.0%}: `status` gives the reasons{retry}"
         )
 
 
@@ -192,19 +193,22 @@ def _on_the_way(cell: dict[str, Any], state: str, workdir: pathlib.Path) -> Cell
 
 
 def _last_metrics(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the last complete line with a training loss of a metrics file that is being written; {} when there is none."""
+    """Returns the last complete line with a training loss of a metrics file that is being written; {} when there is none.
+
+    The file's first line has no rate: its time is that of the first steps, which are slow.
+    """
     try:
         with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 8192))
+            begin = max(0, file.seek(0, 2) - 8192)
+            file.seek(begin)
             lines = file.read().decode("utf-8", errors="replace").splitlines()
     except OSError:
         return {}
-    for line in reversed(lines):
+    for number, line in reversed(list(enumerate(lines))):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
         if isinstance(entry, dict) and "step" in entry and "loss" in entry:
-            return entry
+            return entry | ({"tokens_per_second": None} if begin == number == 0 else {})
     return {}

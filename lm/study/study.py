@@ -7,12 +7,12 @@ from typing import Any, Literal, Optional, Protocol
 from lm import config as config_lib
 from lm.data.objectives.shape import row_shape
 from lm.errors import UserError
-from lm.mesh import MeshConfig
 from lm.model.config import ModelConfig
 from lm.model.flops import ledger
 from lm.scaling.settings import AnalysisSettings
 from lm.study.cell import Cell, Limits, Speed, plain
-from lm.train.config import ExecutionConfig, RunConfig
+from lm.study.execution import ExecutionRule, carried_out
+from lm.train.config import RunConfig
 
 Role = Literal["grid", "seed", "bracket"]
 
@@ -33,12 +33,6 @@ class BatchRule(Protocol):
     """A rule that gives the number of sequences of a batch for D tokens and N matmul parameters."""
 
     def batch_size(self, tokens: float, sequence_length: int, params: float, /) -> int: ...
-
-
-class ExecutionRule(Protocol):
-    """A rule that gives the mesh and the execution (micro-batches, remat, ...) of N matmul parameters, D tokens and a batch."""
-
-    def settings(self, params: float, tokens: float, batch: int, /) -> tuple[MeshConfig, ExecutionConfig]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +131,5 @@ def _cell(study: Study, budget: Budget, dial: int, role: Role, *, seed: Optional
     optim = dataclasses.replace(study.base.optim, learning_rate=float(f"{rate:.6g}"), warmup_tokens=params)
     seed = study.base.seed if seed is None else seed
     config = dataclasses.replace(study.base, model=model, optim=optim, train_tokens=tokens, batch_size=batch, seed=seed)
-    if study.execution is not None:
-        mesh, execution = study.execution.settings(params, tokens, batch)
-        config = dataclasses.replace(config, mesh=mesh, execution=execution)
+    config = carried_out(config, study.execution)
     return GridCell(config=config, stage=budget.stage, role=role, budget=budget.flops, dial=dial, learning_rate_factor=factor)

@@ -1,13 +1,56 @@
-"""Activation memory of a run's step on one device, by formula (imports no jax)."""
+"""Memory of a run's step on one device, by formula (imports no jax)."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
-from lm.model.memory import activation_bytes
+from lm.data.objectives.shape import row_shape
+from lm.mesh import MeshConfig
+from lm.model import counts
+from lm.model.config import ModelConfig
+from lm.model.memory import FLOAT32, PLAIN_PAIRS, activation_bytes
 from lm.rows import RowShape
 from lm.train.config import RunConfig
 
 COMPUTE_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def device_bytes(config: RunConfig, kind: str = "cpu") -> float:
+    """Returns the bytes of one device of the configuration's mesh: weights, gradients, moments and activations.
+
+    Args:
+        config: the run; an axis of size -1, which takes what devices there are, counts 1
+        kind: "tpu", "gpu" or "cpu", whose kernels of attention differ
+    """
+    mesh = dataclasses.replace(config.mesh, **{name: max(1, size) for name, size in dataclasses.asdict(config.mesh).items()})
+    row = row_shape(config.data, config.model.architecture)
+    weights = FLOAT32 * (layers_weights(config.model, mesh) + tables_weights(config.model, mesh)) / mesh.fsdp
+    moments = config.optim.optimizer.state_per_weight * weights
+    moments /= mesh.data if config.execution.shard_optimizer else 1
+    return 2 * weights + moments + kept_bytes(config, dataclasses.asdict(mesh), row, fused=not holds_scores(config, row, kind))
+
+
+def holds_scores(config: RunConfig, row: RowShape, kind: str) -> bool:
+    """Returns whether attention holds a number for every pair of tokens: where rows are short and no kernel spares it."""
+    model, mesh = config.model, config.mesh
+    packed = model.attention.documents == "isolated"
+    apart = not packed or (mesh.stage <= 1 and model.attention.window is None and model.architecture != "encoder_decoder")
+    spared = kind == "tpu" or (kind == "gpu" and apart and config.compute_dtype == "bfloat16")
+    refused = model.positions == "relative" or model.architecture == "prefix_lm" or mesh.context > 1
+    longest = max(row.length, row.encoder_length)
+    return longest**2 <= PLAIN_PAIRS and (refused or not spared)
+
+
+def layers_weights(model: ModelConfig, mesh: MeshConfig) -> float:
+    """Returns the weights of a stage's layers, split by `tensor`."""
+    groups = counts.parameters(model)
+    return (groups["blocks"] + groups["norms"]) / (mesh.stage * mesh.tensor)
+
+
+def tables_weights(model: ModelConfig, mesh: MeshConfig) -> float:
+    """Returns the weights of the tables, which every stage has, split by `tensor`."""
+    groups = counts.parameters(model)
+    return (groups["embedding"] + groups["position"] + groups["head"]) / mesh.tensor
 
 
 def kept_bytes(config: RunConfig, shape: Mapping[str, int], row: RowShape, *, fused: bool) -> float:

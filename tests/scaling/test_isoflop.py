@@ -89,6 +89,16 @@ def test_a_profile_without_interior_minimum_is_refused(shape, kind):
     assert isoflop.fit_budget(few, np.ones(7), None, SETTINGS, 50).result.n_star.kind == "too_few_points"
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-15])
+def test_equal_losses_have_no_optimum(noise):
+    """A parabola through rounding noise may open upwards, and its minimum would be of the noise."""
+    u = np.linspace(-1, 1, 7)
+    loss = 2.5 * (1 + noise * np.random.default_rng(3).standard_normal(7))
+    made = isoflop.fit_budget(_drawn(u, loss), np.ones(7), None, SETTINGS, 50).result
+    assert made.n_star.kind == made.d_star.kind == made.loss_star.kind == "unidentified"
+    assert "2.5" in made.n_star.reason
+
+
 def test_an_exponent_needs_three_minima():
     sizes = ((16, 20, 24, 32, 40),) * 2 + ((64, 80, 96, 112, 128),) * 2
     made = fitted(synthetic.study(widths=sizes))

@@ -113,7 +113,11 @@ def test_the_verb_mixture_reads_two_tables_and_refuses_shares_that_are_none(tmp_
     assert made.held[0].spearman > 0.999
     assert set(made.shares) == {"web", "code", "mail"}
     assert main(["mixture", mix, loss, *options]) == 0
-    assert "web" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "web" in out
+    assert "caution" not in err
+    assert main(["mixture", mix, loss, "--shares=mix_*", "--loss=loss", "--model=linear", "--draws=20"]) == 0
+    assert "caution" in capsys.readouterr().err  # lowest at a corner, wherever the runs were
     for wrong, said in (
         ([mix, str(tmp_path / "other.csv"), *options], "'index'"),
         ([mix, loss, "--shares", "in*", "--loss", "loss"], "'in\\*'"),

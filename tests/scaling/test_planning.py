@@ -117,6 +117,14 @@ def test_four_seeds_of_each_cell_halve_the_sd_that_next_cells_begin_from(study):
     assert four == pytest.approx(one / 2, rel=1e-6)
 
 
+def test_less_compute_than_the_cheapest_run_took_buys_no_run(study):
+    runs, surface, cost = study
+    least = float(runs.c.min())
+    with pytest.raises(UserError, match=f"{least:.3g}".replace("+", r"\+")):
+        cells.next_cells(surface, runs, cost, 1e20, 0.99 * least, cells.Constant(SIGMA), most=1)
+    assert min(cell.d for cell in cells.next_cells(surface, runs, cost, 1e20, least, cells.Constant(SIGMA), most=1).cells) > 1
+
+
 def test_exchanges_beat_the_best_cell_repeated_and_more_compute_never_hurts(study):
     runs, surface, cost = study
     narrow = [cells.next_cells(surface, runs, cost, 1e20, extra, cells.Constant(SIGMA), most=4).shrinks_to for extra in (1e19, 1e20)]

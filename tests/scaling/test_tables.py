@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 
 import numpy as np
 import pytest
@@ -49,6 +50,21 @@ def same(runs):
     np.testing.assert_allclose(runs.d, D, rtol=1e-7)
     np.testing.assert_allclose(runs.loss, LOSS, rtol=1e-12)
     np.testing.assert_allclose(runs.c, 6 * runs.n * runs.d, rtol=1e-12)
+
+
+@pytest.mark.parametrize("header", ["loss (bits)", "val_loss [bits/byte]", "loss in bits", "eval loss (bpb)"])
+def test_losses_in_bits_are_read_in_nats(tmp_path, header):
+    rows = "".join(f"{n:.0f},{d:.0f},{loss / math.log(2)!r}\n" for n, d, loss in ROWS)
+    made = read_table(written(tmp_path, "bits.csv", f"N,D,{header}\n{rows}"), Columns(loss=header))
+    np.testing.assert_allclose(made.loss, LOSS, rtol=1e-12)
+    (read,) = [one for one in made.read if one.name == "loss"]
+    assert "ln 2" in read.how
+
+
+def test_a_perplexity_is_no_loss(tmp_path):
+    path = written(tmp_path, "table.csv", PLAIN.replace("N,D,loss", "N,D,loss (perplexity)"))
+    with pytest.raises(UserError, match="perplexity"):
+        read_table(path)
 
 
 @pytest.mark.parametrize("name", TEXTS)

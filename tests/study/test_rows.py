@@ -19,7 +19,7 @@ PAIRS = apply_overrides(RunConfig(), ["model.architecture=encoder_decoder", "dat
 def test_an_analysis_of_two_classes_is_refused_in_one_line():
     mixed = synthetic.study()
     mixed[3] = dataclasses.replace(mixed[3], likelihood="pairs of denoising")
-    with pytest.raises(UserError, match=r"text in \d+ runs, pairs of denoising in 1 runs") as caught:
+    with pytest.raises(UserError, match=r"text in \d+ runs, pairs of denoising in 1 run\b") as caught:
         analyse(mixed)
     assert "\n" not in str(caught.value)
 

@@ -175,7 +175,8 @@ def _near_duplicates(info: dict) -> str:
     if not info["clusters"]:
         return "none"
     largest = [
-        f"{each['documents']:,} documents with {each['share']:.1%} of the bytes in {_in_words(each['split'])} (such as {each['example']})"
+        f"{counted(each['documents'], 'document')} with {each['share']:.1%} of the bytes in "
+        f"{_in_words(each['split'])} (such as {each['example']})"
         for each in info["largest_clusters"]
     ]
     return (

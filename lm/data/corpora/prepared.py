@@ -123,7 +123,7 @@ def _parts(name: str, counts: dict[str, int]) -> tuple[dict[str, str], dict[str,
         return {"train": "train", "validation": held_out}, {"train": counts["train"], "validation": counts[held_out]}
     validation = max(counts["train"] // 100, 1)
     if counts["train"] < 2:
-        raise UserError(f"tfds:{name} has {counts['train']} documents; a corpus needs at least 2, to hold one out")
+        raise UserError(f"tfds:{name} has {counted(counts['train'], 'document')}; a corpus needs at least 2, to hold one out")
     kept = counts["train"] - validation
     return {"train": f"train[:{kept}]", "validation": f"train[{kept}:]"}, {"train": kept, "validation": validation}
 

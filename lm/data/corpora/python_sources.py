@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from tqdm import tqdm
 
 from lm.data.corpora.documents import Document, Splits, split, without_repeats
-from lm.errors import UserError
+from lm.errors import UserError, counted
 
 VERSION = "1.0.0"  # of the recipe: another one is another data set
 PROJECT = "lm-scaling"
@@ -52,7 +52,7 @@ def collect(log: Callable[[str], object]) -> Splits:
     """Reads, cleans and splits the sources; raises UserError where nothing is found."""
     dropped: collections.Counter = collections.Counter()
     versions, missing, files = _files()
-    log(f"python_sources: reading {len(files)} files of {len(versions)} distributions and the standard library (once)")
+    log(f"python_sources: reading {counted(len(files), 'file')} of {len(versions)} distributions and the standard library (once)")
     texts = list(_read(tqdm(files, "python_sources", unit=" files", disable=None, leave=False), dropped))
     if not texts:
         raise UserError("python_sources found no .py files: the packages of this environment list none; reinstall them with pip")

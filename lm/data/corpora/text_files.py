@@ -14,7 +14,7 @@ from lm.data.corpora import readers
 from lm.data.corpora.documents import LEAST_SHARE, VALIDATION_SHARE, Document, Splits, split, without_repeats
 from lm.data.corpora.faults import LONGEST, Faults
 from lm.data.store import digest
-from lm.errors import UserError
+from lm.errors import UserError, counted
 
 VERSION = "1.3.0"  # of the recipe: another one is another data set
 LARGEST = 1_000_000_000  # bytes of a split: beyond it TFDS sorts on disk, which needs TensorFlow
@@ -97,7 +97,7 @@ def collect(
     dropped: collections.Counter = collections.Counter()
     kinds = collections.Counter(pathlib.Path(path).suffix or "without suffix" for path in paths)
     of_each = f" ({', '.join(f'{suffix} {count:,}' for suffix, count in kinds.most_common())})" if len(paths) > 1 else ""
-    log(f"text_files: reading {len(paths):,} file{'s' * (len(paths) != 1)}{of_each}, once")
+    log(f"text_files: reading {counted(len(paths), 'file')}{of_each}, once")
     faults = faults or Faults()
     documents = list(_documents(paths, field, lines, dropped, faults))
     faults.require_few(len(documents))
@@ -122,7 +122,7 @@ def _require_unlike(info: dict) -> None:
     """Raises UserError where the text is, but for a few bytes, copies of one text or of several."""
     if info["alike"]:
         sets = [
-            f"{each['documents']:,} documents, {each['share']:.1%} of the bytes, like {each['example']}"
+            f"{counted(each['documents'], 'document')}, {each['share']:.1%} of the bytes, like {each['example']}"
             for each in info["largest_clusters"]
         ]
         raise UserError(
@@ -136,7 +136,7 @@ def _said(info: dict) -> Iterator[str]:
     share = info["bytes"]["validation"] / max(sum(info["bytes"].values()), 1)
     if share < LEAST_SHARE:
         yield (
-            f"the validation split has {share:.2%} of the bytes, in {info['documents']['validation']:,} documents, where"
+            f"the validation split has {share:.2%} of the bytes, in {counted(info['documents']['validation'], 'document')}, where"
             f" {VALIDATION_SHARE:.0%} are wanted: its loss may not be that of the rest of the text"
         )
     if info["told_apart"]:

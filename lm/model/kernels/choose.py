@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 from lm.errors import UserError
 from lm.model.mask import Mask
+from lm.model.memory import PLAIN_PAIRS
 
 Kernel = Literal["xla", "blockwise", "cudnn", "splash"]
-PLAIN_PAIRS = 2048 * 2048  # of a query and a key in a row: with more, `auto` takes blocks
 AMPERE = "a GPU of compute capability 8"  # Ampere and Ada: fused attention, without packed documents
 TILE = 128  # of a TPU's registers, which splash divides sequences into
 

@@ -8,6 +8,7 @@ from typing import Union
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling.results import Refusal, result
 from lm.scaling.runs import Runs
 
@@ -71,7 +72,8 @@ def fit_hull(runs: Runs) -> Union[Hull, Refusal]:
     sizes = len(set(runs.n[index].tolist()))
     if len(index) < MIN_POINTS or sizes < MIN_SIZES:
         reason = (
-            f"{len(index)} points of {sizes} sizes on the lower hull; {MIN_POINTS} of {MIN_SIZES} sizes are needed: add sizes and compute"
+            f"{counted(len(index), 'point')} of {counted(sizes, 'size')} on the lower hull; "
+            f"{MIN_POINTS} of {MIN_SIZES} sizes are needed: add sizes and compute"
         )
         return Refusal("too_few_points", reason)
     design = np.stack([np.ones(len(index)), log_c[index]], axis=1)

@@ -13,6 +13,7 @@ minimum outside the sampled sizes, counts as lost, and its minimum stands at the
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
@@ -33,6 +34,7 @@ PARAMETRIC, RESIDUAL = "parametric bootstrap", "residual bootstrap"
 DRIFTING = "the optimum near the lowest loss of each budget, with a drifting exponent"
 MIN_BUDGETS = 3
 NEAR = 0.01  # relative distance of two sizes below which no curve runs through both
+ROUNDING = 1e-9  # of log loss: sizes whose losses differ by less differ by rounding alone
 _LEAST_SD = 1e-3  # of log N*: a budget whose draws agree better weighs no more than this
 
 
@@ -127,6 +129,9 @@ def fit_budget(
     if settings.curve == "akima" and _nearest(profile) < NEAR:
         what = f"two sizes at {profile.budget:.3g} FLOPs all but coincide, in N or in D, and a curve through both swings"
         return _refused(profile, Refusal("too_few_points", f"{what}: use --quality duplicates, or --curve=parabola"))
+    if np.ptp(profile.log_loss) < ROUNDING:
+        what = f"the losses at {profile.budget:.3g} FLOPs are all {math.exp(profile.log_loss[0]):.6g}, so that no size is the lowest"
+        return _refused(profile, Refusal("unidentified", f"{what}: check the column of losses"))
     fits = Curves(*(curves.through(profile, noise_weight, settings.curve, along) for along in ("log_n", "log_d")))
     name = f"isoflop {profile.budget:.6e}"
     sd: tuple[float, ...] = ()

@@ -7,6 +7,7 @@ from typing import Union
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.fits.objectives import Objective
 from lm.scaling.fits.projection import project
@@ -92,9 +93,9 @@ def below(runs: Runs, cut: float, law: Law, objective: Objective, seed: int) -> 
 def _too_little(known: Runs, law: Law) -> Union[Refusal, None]:
     count, needed = len(known.replicas()), len(law.names) + SPARE
     if count < needed:
-        return Refusal("too_few_points", f"{count} rows for {len(law.names)} parameters: {needed} are needed")
+        return Refusal("too_few_points", f"{counted(count, 'row')} for {counted(len(law.names), 'parameter')}: {needed} are needed")
     if known.budget is not None and len(set(known.budget.tolist())) < BUDGETS:
-        return Refusal("too_few_points", f"{len(set(known.budget.tolist()))} budgets: {BUDGETS} are needed")
+        return Refusal("too_few_points", f"{counted(len(set(known.budget.tolist())), 'budget')}: {BUDGETS} are needed")
     for name in law.inputs:
         factor = float(known.inputs[name].max() / known.inputs[name].min())
         if factor < SPAN:

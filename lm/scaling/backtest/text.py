@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from lm.errors import counted
+
 if TYPE_CHECKING:
     from lm.scaling.backtest.backtest import Backtest, MethodScores
 
@@ -13,7 +15,7 @@ def render(made: "Backtest") -> str:
     lines = []
     for table in made.tables:
         used = [cut for cut in table.cuts if cut.refused is None]
-        lines.append(f"{table.source}: {table.rows} rows, {len(used)} of {len(table.cuts)} cuts")
+        lines.append(f"{table.source}: {counted(table.rows, 'row')}, {len(used)} of {counted(len(table.cuts), 'cut')}")
         lines += [f"  up to C {cut.flops:.3g}: {cut.refused.reason}" for cut in table.cuts if cut.refused]
     for quantity in dict.fromkeys(line.quantity for line in made.lines):
         rows = [line for line in made.lines if line.quantity == quantity]

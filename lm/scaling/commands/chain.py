@@ -7,7 +7,7 @@ loss on a general corpus (Bhagia et al. 2024).
 import argparse
 from typing import TYPE_CHECKING
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 from lm.scaling.words import said, short
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 def text(made: "Chain") -> str:
     """Returns the text of a chain: both laws with their errors, then each run that was asked for."""
-    lines = [f"{made.rows} rows; intervals by {made.method}, one for both laws"]
+    lines = [f"{counted(made.rows, 'row')}; intervals by {made.method}, one for both laws"]
     for equation, values, error in zip(made.equations, made.values, made.errors, strict=True):
         lines.append(f"  {equation}: off by {error:.2%} on its rows")
         lines += [f"    {name} = {said(value)}" for name, value in values.items()]

@@ -6,6 +6,7 @@ Rows of A and B that share the name of their run, or seed, N and D, are paired: 
 import argparse
 from typing import TYPE_CHECKING
 
+from lm.errors import counted
 from lm.scaling.commands import table
 from lm.scaling.results import Refusal, to_json
 from lm.scaling.words import folded, short
@@ -48,6 +49,6 @@ def run(args: argparse.Namespace) -> int:
 def _text(made: "Multiplier") -> str:
     lines = [made.sentence(i) for i in range(len(made.flops))]
     shared = "" if made.correlation is None else f", residuals correlated by {made.correlation:.2f}"
-    lines.append(f"  {made.equation}; {made.rows[0]} and {made.rows[1]} rows, {made.pairs} paired by {made.paired_by}{shared}")
+    lines.append(f"  {made.equation}; {made.rows[0]} and {counted(made.rows[1], 'row')}, {made.pairs} paired by {made.paired_by}{shared}")
     lines.append(f"  {made.method}")
     return "\n".join(lines + folded(caution.message for caution in made.cautions))

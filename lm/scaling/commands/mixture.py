@@ -3,9 +3,10 @@ interval, and how well the model orders mixtures that were held out.
 """
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.commands import table
 from lm.scaling.results import to_json
 from lm.scaling.words import short
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from lm.scaling.mixtures.optimum import BestMixture
 
 HELP = "find the data mixture with the least loss"
+LINEAR = (
+    "a linear loss is lowest where all is of one domain: its best mixture goes as far from the runs as is tried, and says little more than"
+    " which domain helps; --model=process or exponential have optima of their own"
+)
 MODELS = ("process", "exponential", "linear")  # mixtures.models.MODELS, whose import would import scipy
 
 
@@ -50,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     held = {" and ".join(paths): read(paths) for paths in args.held_out}
     about = mixture_table.about(data, table.numbers_of("--about", args.about)) if args.about else None
     made = optimum.best_mixture(data, args.model, args.loss, held, level=args.level, draws=args.draws, seed=args.seed, centre=about)
+    if args.model == "linear":
+        print(f"caution: {LINEAR}", file=sys.stderr)
     print(to_json(made) if args.json else short(text(made)), end="" if args.json else "\n")
     return 0
 
@@ -58,11 +65,13 @@ def text(made: "BestMixture") -> str:
     """Returns the text of a mixture: its model, how it orders held-out mixtures, and the shares from the largest down."""
     level = f"{made.loss.level:.0%}"
     lines = [
-        f"{made.rows} mixtures of {len(made.shares)} domains; {made.target}", f"  {made.model}: {made.equation}", f"  ({made.source})",
+        f"{counted(made.rows, 'mixture')} of {counted(len(made.shares), 'domain')}; {made.target}",
+        f"  {made.model}: {made.equation}",
+        f"  ({made.source})",
         *(f"  {one.name}: rank correlation {one.spearman:.4f} over {one.mixtures} mixtures that were not fitted" for one in made.held),
         f"  loss of the best mixture {made.loss.value:.4g} ({made.loss.low:.4g} to {made.loss.high:.4g}, {level}); the best run has "
         f"{made.lowest:.4g}",
-    ]  # fmt: skip
+    ]
     width = max(map(len, made.shares))
     ordered = sorted(made.shares.items(), key=lambda item: -item[1].value)
     lines.append(f"  {'share'.ljust(width)}  of the best mixture ({level})")

@@ -8,7 +8,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.commands import table
 from lm.scaling.laws import catalogue
 from lm.scaling.results import Estimate, Refusal, to_json
@@ -70,7 +70,7 @@ def _every(made: "Prediction") -> "tuple[RunForecast, ...]":
 
 
 def _text(made: "Prediction") -> str:
-    lines = [f"{made.fit}: {made.equation}, fitted to {made.rows} rows of {made.source}"]
+    lines = [f"{made.fit}: {made.equation}, fitted to {counted(made.rows, 'row')} of {made.source}"]
     lines.append(f"  intervals: {made.level:.0%} of one run to come; {made.noise}")
     if made.runs:
         lines += forecasts(made.runs)

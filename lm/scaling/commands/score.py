@@ -7,6 +7,7 @@ better), and each row. All are relative: they are of log loss. Columns are named
 import argparse
 from typing import TYPE_CHECKING
 
+from lm.errors import counted
 from lm.scaling.commands import table
 from lm.scaling.commands.predict import interval
 from lm.scaling.laws import catalogue
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(made: "TableScore") -> str:
-    lines = [f"{made.fit}: {made.equation}, fitted to {made.fitted_to}, against {made.count} rows of {made.source}"]
+    lines = [f"{made.fit}: {made.equation}, fitted to {made.fitted_to}, against {counted(made.count, 'row')} of {made.source}"]
     lines.append(
         f"  measured over predicted: {made.bias:+.2%} on average, {made.error:.2%} in absolute value, {made.largest:+.2%} at most (of logs)"
     )

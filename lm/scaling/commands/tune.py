@@ -7,7 +7,7 @@ and D. A sweep whose loss still falls at its end is refused.
 import argparse
 from typing import TYPE_CHECKING
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.commands import table
 from lm.scaling.laws import catalogue
 from lm.scaling.results import Estimate, Refusal, to_json
@@ -60,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
 def _text(made: "SweepAnalysis") -> str:
     names = list(made.laws)
     noise = ("" if made.noise is None else f"; residuals {made.noise:.2%}") + f"; {made.level:.0%} intervals"
-    lines = [f"{made.source}: {len(made.cells)} cells of N and D; quadratics of log loss within {made.within:.1%} of the lowest{noise}"]
+    lines = [
+        f"{made.source}: {counted(len(made.cells), 'cell')} of N and D; quadratics of log loss "
+        f"within {made.within:.1%} of the lowest{noise}"
+    ]
     rows = []
     for cell in made.cells:
         loss = "-" if cell.loss is None else digits(cell.loss, 4)
@@ -76,7 +79,7 @@ def _text(made: "SweepAnalysis") -> str:
             lines.append(f"{name}: {said(law)}")
             continue
         equation = " ".join([f"{name} = c", *(f"{term}^{letter}" for term, letter in zip(law.exponents, "ab", strict=False))])
-        lines.append(f"{equation}, over {law.cells} cells that scatter by {law.scatter:.1%}")
+        lines.append(f"{equation}, over {counted(law.cells, 'cell')} that scatter by {law.scatter:.1%}")
         lines.append(f"  c = {said(law.c)}")
         lines += [f"  {letter} = {said(value)}" for letter, value in zip("ab", law.exponents.values(), strict=False)]
         for within, exponents in law.windows.items():

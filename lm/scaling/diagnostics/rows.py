@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling.diagnostics.found import Found
 from lm.scaling.results import Caution, Refusal
 from lm.scaling.runs import Runs
@@ -18,9 +19,15 @@ CONVENTIONS = 1.5  # factor by which FLOPs per token may differ from their trend
 def count(runs: Runs, k: int) -> Optional[Found]:
     n = len(runs)
     if n <= k:
-        return Refusal("too_few_points", f"{n} rows for {k} parameters: {k + 1} are needed at least, {PER_PARAMETER * k} for intervals")
+        return Refusal(
+            "too_few_points",
+            f"{counted(n, 'row')} for {counted(k, 'parameter')}: {k + 1} are needed at least, {PER_PARAMETER * k} for intervals",
+        )
     if n < PER_PARAMETER * k:
-        return Caution("few_points", f"{n} rows for {k} parameters leave little to judge the fit by: {PER_PARAMETER * k} would suffice")
+        return Caution(
+            "few_points",
+            f"{counted(n, 'row')} for {counted(k, 'parameter')}, little to judge the fit by: {PER_PARAMETER * k} would suffice",
+        )
     return None
 
 
@@ -32,11 +39,11 @@ def one_budget(runs: Runs, law: "Law") -> Optional[Found]:
 
 
 def mid_schedule(runs: Runs) -> Optional[Refusal]:
-    """Refuses rows in mid-schedule beside rows whose learning rate had decayed."""
+    """Refuses rows in mid-schedule stand beside rows whose learning rate had decayed."""
     if runs.decayed is None or runs.decayed.all() or not runs.decayed.any():
         return None
     count = int((~runs.decayed).sum())
-    what = f"{count} rows in mid-schedule stand beside {len(runs) - count} whose learning rate had decayed"
+    what = f"{counted(count, 'row')} in mid-schedule stand beside {len(runs) - count} whose learning rate had decayed"
     return Refusal("mid_schedule", f"{what}: their losses are not those of finished runs; fit one kind alone")
 
 
@@ -62,5 +69,5 @@ def curves(runs: Runs) -> Optional[Found]:
     runs_count = len(set(runs.run))
     if runs_count == len(runs):
         return None
-    what = f"{len(runs)} rows are points of {runs_count} runs and depend on each other"
+    what = f"{counted(len(runs), 'row')} are points of {counted(runs_count, 'run')} and depend on each other"
     return Caution("dependent", f"{what}: intervals from rows would be too narrow; --interval=runs draws whole runs")

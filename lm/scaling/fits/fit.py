@@ -10,6 +10,7 @@ from typing import Optional, Union
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling.fits import large, solver
 from lm.scaling.fits.objectives import Objective
 from lm.scaling.fits.picks import Weights
@@ -62,7 +63,7 @@ def fit(law: Law, points: Points, objective: Objective, more: Optional[np.ndarra
     """Minimises sum_i w_i cost(r_i) from all starts of the law, and from `more` [m, k]."""
     n, k = len(points.log_loss), len(law.names)
     if n <= k:
-        return Refusal("too_few_points", f"{n} points for {k} parameters: {k + 1} are needed at least")
+        return Refusal("too_few_points", f"{counted(n, 'point')} for {counted(k, 'parameter')}: {k + 1} are needed at least")
     grid = law.starts(points.centre) if more is None else np.concatenate([law.starts(points.centre), more])
     end, order = _descend(law, points, objective, grid)
     value = np.where(np.isfinite(end.value), end.value, np.inf)

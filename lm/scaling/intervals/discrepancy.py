@@ -19,6 +19,7 @@ from typing import NamedTuple, Union
 import numpy as np
 from scipy import special
 
+from lm.errors import counted
 from lm.scaling.fits import fit, frontier, solver
 from lm.scaling.intervals import bootstrap
 from lm.scaling.intervals.kernel import matern
@@ -173,7 +174,7 @@ def discrepancy(made: fit.Fit) -> Union[Discrepancy, Refusal]:
     free = len(residual) - design.shape[1]
     if free < SPARE:
         needed = design.shape[1] + SPARE
-        return Refusal("too_few_points", f"{len(residual)} rows show nothing of the law's own error: {needed} are the least")
+        return Refusal("too_few_points", f"{counted(len(residual), 'row')} cannot show the law's own error: {needed} are the least")
     values, vectors = np.linalg.eigh(_covariance(log_x, log_x) / np.outer(scale, scale))
     rotated = vectors.T @ design
     prior = max(float(np.mean(residual**2)), _LEAST**2) / PRIOR**2 * np.eye(design.shape[1])

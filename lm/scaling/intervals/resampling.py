@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol, Union
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.fits.picks import Picks, Weights
 from lm.scaling.intervals import bootstrap
 from lm.scaling.results import Estimate, Refusal
@@ -129,8 +129,10 @@ class WithinBudget(Strategy):
         few = int(np.sum(counts < self.least))
         if not few:
             return None
-        what = f"{few} of {len(values)} budgets have fewer than {self.least} rows"
-        return Refusal("interval", f"{what}, too few residuals to draw from: add sizes to them, or use --interval=rows")
+        what = f"{few} of {counted(len(values), 'budget')} have fewer than {counted(self.least, 'row')}"
+        return Refusal(
+            "interval", f"{what}, too few residuals to draw from: add sizes to them, or draw rows (`lm.scaling fit --interval=rows`)"
+        )
 
     def units(self, runs: Runs) -> np.ndarray:
         return np.arange(len(runs))
@@ -170,7 +172,9 @@ class Noise(Strategy):
         if lack <= 2:
             return None
         what = f"residuals are {lack:.1f} times the noise model's"
-        return Refusal("interval", f"{what}: the law misses more than seeds do; use --interval=rows, or another law")
+        return Refusal(
+            "interval", f"{what}: the law misses more than seeds do; take another law, or draw rows (`lm.scaling fit --interval=rows`)"
+        )
 
     def units(self, runs: Runs) -> np.ndarray:
         return np.arange(len(runs))
@@ -271,8 +275,8 @@ def _too_few(what: str, count: int, parameters: int) -> Optional[Refusal]:
     needed = PER_PARAMETER * parameters
     if count >= needed:
         return None
-    needs = f"{needed} suffice, or measure seeds and use --interval=noise"
-    return Refusal("interval", f"{count} {what} are too few to resample for {parameters} parameters: {needs}")
+    needs = f"{needed} suffice, or measure seeds and draw their noise (`lm.scaling fit --interval=noise`)"
+    return Refusal("interval", f"{count} {what} are too few to resample for {counted(parameters, 'parameter')}: {needs}")
 
 
 def _budgets(runs: Runs) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 
 _SUM = 0.02  # a sum of shares may miss 1 by this much, as printed shares are rounded; they are then scaled
 
@@ -30,7 +30,9 @@ def mixtures(table: Mapping[str, Any], shares: str, loss: str, source: str = "ta
     """
     names = [name for name in table if fnmatch.fnmatchcase(name, shares)]
     if len(names) < 2:
-        raise UserError(f"{source}: the pattern {shares!r} fits {len(names)} columns, two are needed; there are {', '.join(table)}")
+        raise UserError(
+            f"{source}: the pattern {shares!r} fits {counted(len(names), 'column')}, two are needed; there are {', '.join(table)}"
+        )
     if loss not in table:
         raise UserError(f"{source} has no column {loss!r}: its columns are {', '.join(table)}")
     share = np.stack([_numbers(table[name], name, source) for name in names], axis=1)
@@ -44,7 +46,10 @@ def mixtures(table: Mapping[str, Any], shares: str, loss: str, source: str = "ta
             f"{source}, mixture {wrong[0] + 1}: its shares sum to {total[wrong[0]]:.3g}, where 1 is needed; check --shares={shares}"
         )
     if len(losses) <= len(names):
-        raise UserError(f"{source}: {len(losses)} mixtures of {len(names)} domains say too little: {len(names) + 1} are the least")
+        raise UserError(
+            f"{source}: {counted(len(losses), 'mixture')} of "
+            f"{counted(len(names), 'domain')} cannot be fitted: {len(names) + 1} are the least"
+        )
     if np.any(losses <= 0):
         raise UserError(f"{source}, mixture {np.argmax(losses <= 0) + 1}: {loss} is not positive; leave diverged runs out")
     prefix = len(shares.split("*")[0])
@@ -67,7 +72,9 @@ def joined(left: Mapping[str, Any], right: Mapping[str, Any], source: str) -> di
     """Joins two tables row by row, and checks that columns that both have are equal, such as an index."""
     sizes = [len(next(iter(table.values()), ())) for table in (left, right)]
     if sizes[0] != sizes[1]:
-        raise UserError(f"{source}: {sizes[0]} mixtures stand beside {sizes[1]} rows of losses; give a row of each for every run")
+        raise UserError(
+            f"{source}: {counted(sizes[0], 'mixture')} beside {counted(sizes[1], 'row')} of losses; give a row of each for every run"
+        )
     for name in left:
         if name in right and list(left[name]) != list(right[name]):
             raise UserError(f"{source}: column {name!r} differs between the two tables; put their rows in one order")

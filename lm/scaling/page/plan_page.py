@@ -4,6 +4,7 @@ import functools
 import pathlib
 from typing import Optional, Union
 
+from lm.errors import counted
 from lm.scaling.page import cells, document
 from lm.scaling.page.cells import Cells, Reasons
 from lm.scaling.page.document import Document, Figure, Section, Table, Text, Written
@@ -34,7 +35,7 @@ def page(made: Union[TablePlan, Refusal], runs: Runs, provenance: Provenance, ti
     sections = [_optima(made, runs, reasons), _servings(made, reasons), _curves(made.curves), _next(made.next_cells, reasons)]
     values = ", ".join(f"{name} = {value:.6g}" for name, value in made.values.items())
     return Document(
-        title=title, summary=f"From a law that was fitted to {made.count} rows. {SYMBOLS}", refusals=(),
+        title=title, summary=f"From a law that was fitted to {counted(made.count, 'row')}. {SYMBOLS}", refusals=(),
         cautions=tuple(dict.fromkeys(one.message for one in made.cautions)),
         sections=tuple(section for section in sections if section is not None), made=provenance,
         settings={"law": made.equation, "its parameters": values, "intervals by": made.resampling},

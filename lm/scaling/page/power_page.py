@@ -7,6 +7,7 @@ from typing import Any, Union
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling.coverage import Design
 from lm.scaling.page import cells, document
 from lm.scaling.page.cells import Reasons
@@ -41,7 +42,7 @@ def page(made: Power, design: Design, provenance: Provenance, settings: dict[str
         sections.append(Section("IsoFLOP minima", (_budgets(made.isoflop),)))
     sections.append(Section("Beyond the design", (_targets(made, reasons),)))
     values = ", ".join(f"{name} = {value:.6g}" for name, value in zip(design.law.names, design.values.tolist(), strict=True))
-    name = f"a design of {made.rows} runs" if provenance.sha256 == "" else pathlib.Path(provenance.source).name
+    name = f"a design of {counted(made.rows, 'run')}" if provenance.sha256 == "" else pathlib.Path(provenance.source).name
     summary = f"{made.rows} planned runs of {scientific(made.flops)} FLOPs in all. {SYMBOLS}"
     read = (
         tuple(one for one in provenance.columns if one.name != "loss") if provenance.sha256 else ()

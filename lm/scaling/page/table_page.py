@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Optional, Union
 
+from lm.errors import counted
 from lm.scaling import table_summary
 from lm.scaling.allocation import Allocation
 from lm.scaling.approaches.hull import Hull
@@ -54,7 +55,7 @@ def page(made: TableAnalysis, provenance: Provenance, fitted: Optional[Fitted] =
     ]
     name = pathlib.Path(made.source).name
     return Document(
-        title=title or f"Scaling laws of {name}", summary=f"{made.count} rows. {SYMBOLS}", refusals=refused, cautions=cautions,
+        title=title or f"Scaling laws of {name}", summary=f"{counted(made.count, 'row')}. {SYMBOLS}", refusals=refused, cautions=cautions,
         sections=tuple(section for section in sections if section is not None), made=provenance, settings=settings(made) | made.versions,
     )  # fmt: skip
 
@@ -151,8 +152,13 @@ def sensitivity(made: tuple[Variant, ...], reasons: Reasons) -> Table:
     return Table(head, tuple(rows), cell.caption("How a moves with one change at a time."), cell.notes())
 
 
-def allocations(made: tuple[Allocation, ...], caption: str, reasons: Reasons) -> list[Union[Figure, Table, Text]]:
-    """Returns the compute-optimal model at each C, below it with the law's own error, and how far the furthest extrapolates."""
+def allocations(
+    made: tuple[Allocation, ...], caption: str, reasons: Reasons, notes: tuple[str, ...] = ()
+) -> list[Union[Figure, Table, Text]]:
+    """Returns the compute-optimal model at each C, below it with the law's own error, and how far the furthest extrapolates.
+
+    `notes` are more sentences below the table.
+    """
     cell, further = Cells(reasons), Cells(reasons)
     own = any(at.with_error for at in made)
     rows: list[tuple[str, ...]] = []
@@ -167,7 +173,7 @@ def allocations(made: tuple[Allocation, ...], caption: str, reasons: Reasons) ->
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
     said = reasons.new([OWN_SAID] if own else [])
-    return [Table(head, tuple(rows), cell.caption(caption), (*said, *cell.notes(), *further.notes(), *reasons.new(far[-1:])))]
+    return [Table(head, tuple(rows), cell.caption(caption), (*notes, *said, *cell.notes(), *further.notes(), *reasons.new(far[-1:])))]
 
 
 def _optimum(cell: Cells, at: Union[Allocation, WithError]) -> tuple[str, ...]:

@@ -94,6 +94,9 @@ def next_cells(
     Cells are chosen greedily, by their gain over a power of their cost, and then exchanged one at a time until no exchange helps.
     """
     splits(fitted.law)
+    least = float(runs.c.min())
+    if extra_flops < least:
+        raise UserError(f"--extra={extra_flops:.3g} is less than the table's cheapest run took, {least:.3g} FLOPs: give as much or more")
     sigma, said = noise_of(fitted, runs) if noise is None else (noise, "as given")
     local = Local(fitted.law, fitted.values, fitted.fit.points.centre, fitted.fit.objective)
     h = local.gradient(cost, np.log([flops]))[1][0]

@@ -12,7 +12,7 @@ from typing import Optional, Union
 import numpy as np
 from scipy import stats
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.approaches import curves, profiles
 from lm.scaling.coverage import Design
 from lm.scaling.fits import frontier
@@ -164,7 +164,10 @@ def _of_law(design: Design, runs: Runs, cost: frontier.Cost, targets: np.ndarray
     found: list[Sd] = []
     for h in (slope @ gradient, gradient[-1], *local.gradient(cost, targets)[1]):
         value = float(variance(curvature, scatter, h))
-        why = Refusal("unidentified", f"{len(runs)} runs do not determine {len(design.values)} parameters: add sizes off N*, or budgets")
+        why = Refusal(
+            "unidentified",
+            f"{counted(len(runs), 'run')} cannot determine {counted(len(design.values), 'parameter')}: add sizes off N*, or budgets",
+        )
         found.append(why if not np.isfinite(value) else float(np.sqrt(value)))
     return float(slope @ log_n), found[0], found[1], found[2:]
 

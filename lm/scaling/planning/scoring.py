@@ -4,6 +4,7 @@ from typing import Union
 
 import numpy as np
 
+from lm.errors import counted
 from lm.scaling import prediction, scores
 from lm.scaling.laws.law import Law
 from lm.scaling.planning.predicting import forecaster
@@ -76,4 +77,8 @@ def _same(made: SavedFit, runs: Runs, law: Law) -> tuple[Caution, ...]:
         count += bool(losses) and (same_file or min(abs(loss - other) for other in losses) < 1e-9)
     if not count:
         return ()
-    return (Caution("in_sample", f"the law was fitted to {count} of these {len(runs)} rows: their errors say nothing about other runs"),)
+    return (
+        Caution(
+            "in_sample", f"the law was fitted to {count} of these {counted(len(runs), 'row')}: their errors say nothing about other runs"
+        ),
+    )

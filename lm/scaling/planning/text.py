@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Union
 
+from lm.errors import counted
 from lm.scaling import table_summary
 from lm.scaling.results import Refusal
 from lm.scaling.words import aligned, folded, said, short
@@ -17,7 +18,7 @@ def plan(made: "Union[TablePlan, Refusal]") -> str:
     """Renders the answers to the questions of a plan."""
     if isinstance(made, Refusal):
         return f"no plan: {said(made)}"
-    lines = [f"{made.source}: {made.count} rows; {made.equation}; intervals by {made.resampling}"]
+    lines = [f"{made.source}: {counted(made.count, 'row')}; {made.equation}; intervals by {made.resampling}"]
     lines += table_summary.allocations(made.allocations)
     for one in made.servings:
         lines += _serving(one)
@@ -56,7 +57,7 @@ def _cells(made: "Union[NextCells, Refusal]") -> list[str]:
 
 def power(made: "Power") -> str:
     """Renders the predicted power of a design."""
-    lines = [f"{made.rows} runs, {made.flops:.3g} FLOPs; the prior law has a = {made.exponent:.4f}"]
+    lines = [f"{counted(made.rows, 'run')}, {made.flops:.3g} FLOPs; the prior law has a = {made.exponent:.4f}"]
     lines.append(
         f"  law fitted to all runs:  standard deviation of a {_number(made.sd)}, of log N* at the largest budget {_number(made.log_n_sd)}"
     )

@@ -25,6 +25,8 @@ NAMES = {  # of an input: what its column may be called, in lower case with _ fo
 }
 SYNONYMS = {name: tuple(words.split()) for name, words in NAMES.items()}
 PLAIN = {"params": "N", "tokens": "D", "loss": "loss", "flops": "C"}
+_BITS = re.compile(r"[(\[]\s*(?:in\s+)?(?:bits?|bpb|bpc|bpt)\b|\bin\s+bits?\b", re.IGNORECASE)
+_PERPLEXITY = re.compile(r"[(\[]\s*(perplexity|ppl)\b", re.IGNORECASE)
 _UNIT = re.compile(r"^(.*?)[\s_]*[(\[]\s*(?:in\s+)?([a-z]+)s?\s*[)\]]\s*$|^(.*?)\s+in\s+([a-z]+?)s?$", re.IGNORECASE)
 
 
@@ -72,6 +74,17 @@ def unit_of(name: str) -> tuple[str, float]:
         return name, 1.0
     body, unit = (match[1], match[2]) if match[2] else (match[3], match[4])
     return (body, SUFFIXES[unit.lower()]) if unit.lower() in SUFFIXES else (name if match[4] else body, 1.0)
+
+
+def is_in_bits(name: str) -> bool:
+    """Returns whether the header of a loss says that it is in bits: "loss (bits)", "val_loss [bits/byte]", "loss in bits", "loss (bpb)".
+
+    Raises:
+      UserError: it says another thing than bits or nats that is no loss, such as a perplexity.
+    """
+    if found := _PERPLEXITY.search(name):
+        raise UserError(f"column {name!r} holds a {found[1]}, and a loss is its logarithm: add a column of ln({found[1]})")
+    return bool(_BITS.search(name))
 
 
 def named(table: RawTable, name: str) -> str:

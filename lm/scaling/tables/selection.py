@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.errors import UserError
+from lm.errors import UserError, counted
 from lm.scaling.tables import columns, numbers
 from lm.scaling.tables.formats import RawTable
 
@@ -46,7 +46,7 @@ def where(table: RawTable, condition: str) -> RawTable:
     index = np.flatnonzero(kept)
     if not len(index):
         raise UserError(f"--where {condition!r} leaves no row of {table.source}: widen it")
-    return table.take(index.tolist(), f"{len(table) - len(index)} of {len(table)} rows left out by --where {condition!r}")
+    return table.take(index.tolist(), f"{len(table) - len(index)} of {counted(len(table), 'row')} left out by --where {condition!r}")
 
 
 def _numbers(table: RawTable, name: str) -> np.ndarray | None:
