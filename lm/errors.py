@@ -1,6 +1,5 @@
 """Errors that a user can fix are shown as one line, with a non-zero exit status and no traceback. docs/failures.md lists the statuses."""
 
-import _thread
 import argparse
 import contextlib
 import difflib
@@ -9,27 +8,19 @@ import re
 import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Optional, Union
+
+from lm.interrupts import Insisting
 
 CONTINUES = "the same command continues from what is on disk"
 AGAIN = "give the command again"  # of commands that do not continue
-AGAIN_SECONDS = 0.01  # until an interrupt is raised again
 OVER = 124  # exit status when the time is over, as timeout(1) has it
 
 
 def status_after(number: int) -> int:
     """Returns the exit status after a signal: 128 + N, as a shell reports it. SIGALRM says that the time is over."""
     return OVER if number == signal.SIGALRM else 128 + number
-
-
-class Interrupted(KeyboardInterrupt):
-    """Says that a signal other than Ctrl-C's interrupts the command; `number` is that signal."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
 
 
 class UserError(Exception):
@@ -56,7 +47,7 @@ def run_cli(main: Callable[[], Optional[int]], interrupted: str = CONTINUES) -> 
     """
     was_interrupted = False
     try:
-        with interrupts_kept():
+        with Insisting():
             status = main()
     except KeyboardInterrupt as error:
         if os.environ.get("LM_TRACEBACK"):
@@ -82,29 +73,6 @@ def run_cli(main: Callable[[], Optional[int]], interrupted: str = CONTINUES) -> 
             sys.stderr.flush()
         os._exit(status or 0)
     sys.exit(status or 0)
-
-
-@contextlib.contextmanager
-def interrupts_kept() -> Iterator[None]:
-    """Raises an interrupt once more that came where Python can do no more than print it: in __del__, or in a callback of a weak reference
-    or of the garbage collector. JAX has one of those, which is often the first Python code after a long call into C."""
-    before = sys.unraisablehook
-
-    def hook(found: Any) -> None:
-        if not isinstance(found.exc_value, KeyboardInterrupt):
-            before(found)
-            return
-        number = getattr(found.exc_value, "number", signal.SIGINT)
-        again = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main, [number])  # later: here, too, it could only be printed
-        again.daemon = True
-        again.start()
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        if sys.unraisablehook is hook:
-            sys.unraisablehook = before
 
 
 SHARED = "a study needs hard links and atomic renames: NFS (Filestore, EFS), Lustre, or JuiceFS over a bucket (docs/clusters.md compares)"

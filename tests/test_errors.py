@@ -1,5 +1,6 @@
 """Commands end with one line and a status, and silently when the reader of their output has closed it."""
 
+import contextlib
 import gc
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from configs import decoder
 from experiments import __main__ as experiments
-from lm import run
+from lm import interrupts, run
 from lm.errors import UserError, counted, run_cli
 from lm.evals import __main__ as evals
 from lm.hf import __main__ as hf
@@ -58,8 +59,8 @@ class Dying:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("place", ["gc", "del"])
-def test_an_interrupt_where_python_can_only_print_it_is_not_lost(capsys, monkeypatch, place, number, status):
+@pytest.mark.parametrize("place", ["gc", "del", "except", "end"])
+def test_an_interrupt_that_something_loses_is_raised_again(capsys, monkeypatch, place, number, status):
     """JAX has a callback of the garbage collector, which is often the first Python code after a call into C."""
     before = signal.getsignal(signal.SIGTERM)
 
@@ -72,9 +73,12 @@ def test_an_interrupt_where_python_can_only_print_it_is_not_lost(capsys, monkeyp
         if place == "gc":
             gc.callbacks.append(callback)
             gc.collect()
-        else:
+        elif place == "del":
             Dying(number)
-        for _ in range(500):
+        else:
+            with contextlib.suppress(BaseException):  # as a library's bare `except` does
+                signal.raise_signal(number)
+        for _ in range(500 * (place != "end")):
             time.sleep(0.01)
         return 0
 
@@ -86,6 +90,23 @@ def test_an_interrupt_where_python_can_only_print_it_is_not_lost(capsys, monkeyp
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == status
     assert capsys.readouterr().err.startswith("\ninterrupted")
+
+
+def test_what_an_interrupt_leaves_to_clean_up_is_not_cut_short():
+    done = []
+
+    def main():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            with contextlib.suppress(ValueError):
+                int("an error beside it")
+            time.sleep(5 * interrupts.LOOK)
+            done.append("cleaned")
+
+    with pytest.raises(SystemExit) as ended:
+        run_cli(main)
+    assert (ended.value.code, done) == (130, ["cleaned"])
 
 
 @pytest.mark.parametrize(

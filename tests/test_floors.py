@@ -15,6 +15,7 @@ FLOORS = {
     "lm": 0,
     "lm.types": 0,
     "lm.errors": 0,
+    "lm.interrupts": 0,
     "lm.files": 0,
     "lm.machine": 0,
     "lm.claims": 0,

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
-from lm import peers
-from lm.errors import Interrupted, UserError, status_after
+from lm import interrupts, peers
+from lm.errors import UserError, status_after
 from lm.train import watchdog
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # what terminals, schedulers and people send
@@ -200,13 +200,9 @@ def look() -> None:
 def interrupt() -> None:
     """Lets every signal of `NAMES` act as Ctrl-C does, with a status of its own: for commands that have to end others before them."""
 
-    def raised(number: int, frame: Any) -> None:
-        del frame
-        raise Interrupted(number)
-
     for number in (getattr(signal, name) for name in NAMES[1:] if hasattr(signal, name)):
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, raised)
+            signal.signal(number, interrupts.raised)
 
 
 def seconds_left(limit: Optional[str], environment: Mapping[str, str]) -> Optional[float]:
