@@ -106,7 +106,7 @@ def repeat(
         ids = ids[(ids >= 0) & (ids < data.tokenizer.vocab_size)][:60]
         return f"it begins {data.tokenizer.decode(ids)[:60]!r}"
 
-    return text, Found(loss, grad_norm, row_losses, weights, all(np.array_equal(*pair) for pair in fields))
+    return text, Found(loss, grad_norm, row_losses, weights, all(np.array_equal(*pair, equal_nan=True) for pair in fields))
 
 
 def _state_before(

@@ -205,6 +205,24 @@ def test_ctrl_c_loses_nothing(config, finished, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "checkpoints" / f"{stopped['steps']:08d}").is_dir()
 
 
+def test_a_row_with_an_unknown_id_ends_a_run_or_is_left_out_by_the_policy_of_its_text(config, tmp_path, monkeypatch):
+    """Row 5 of batch 2: its step is a bad one, and what reproduces it is kept."""
+    with_known_ids = TrainStream._with_known_ids
+
+    def changed(self, batch, rows, component):
+        tokens = np.where((rows == 2 * 8 + 5)[:, None], 300, batch.tokens)
+        return with_known_ids(self, dataclasses.replace(batch, tokens=tokens), rows, component)
+
+    monkeypatch.setattr(TrainStream, "_with_known_ids", changed)
+    with pytest.raises(UserError, match=r"row 5 of batch 2 .* 300"):
+        runner.train_run(config, tmp_path / "refused")
+    found = runner.train_run(apply_overrides(config, ["data.components.0.unusable=skip"]), tmp_path / "left")
+    assert (found["status"], [one["step"] for one in found["bad_steps"]["listed"]]) == ("completed", [3])
+    step, (batch,) = bundle.read(bundle.path_of(tmp_path / "left", 3, 2))
+    assert step["batch"] == 2
+    assert np.flatnonzero((batch["tokens"] == 300).any(axis=1)).tolist() == [5]
+
+
 @pytest.mark.parametrize(("bad", "start"), [(2, None), (9, 8)])
 def test_a_bad_step_is_repeated_from_its_bundle(config, tmp_path, monkeypatch, capsys, bad, start):
     """A weight of row 5 is infinite in the process that trains; the text on disk is sound."""

@@ -32,7 +32,8 @@ def held_out_rows(data: Data, config: DataConfig) -> int:
 
 def _validation(data: Data, config: DataConfig) -> tuple[Data, DataConfig]:
     """Returns a data set whose training documents are the validation split, and the configuration that reads all of it."""
-    config = dataclasses.replace(config, objective=config.objective.targets_only(), unique_tokens=None)
+    strict = tuple(dataclasses.replace(component, unusable="refuse") for component in config.components)  # what is measured is all of it
+    config = dataclasses.replace(config, components=strict, objective=config.objective.targets_only(), unique_tokens=None)
     caches = data.validation.caches
     sources = [Source(cache, each.fingerprint, each.share) for cache, each in zip(caches, data.mixture.sources, strict=True)]
     try:

@@ -75,14 +75,14 @@ def prepare(config: DataConfig, data_dir: str, log: Log = print) -> Data:
 
 def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Data:
     """Prepares a data set from prepared corpora: `.fingerprint`, `.info`, `.split("train" | "validation")` with random access to text."""
-    from lm.data.corpora import of_component
+    from lm.data.corpora import faults_of, of_component
 
     tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log))
     caches: dict[str, list[tokens.TokenCache]] = {"train": [], "validation": []}
     for split, made in caches.items():
         for i, corpus in enumerate(corpora):
             with of_component(i):
-                made.append(tokens.prepare(corpus, split, tokenizer, data_dir, log))
+                made.append(tokens.prepare(corpus, split, tokenizer, data_dir, log, faults_of(config.components[i])))
     train, validation = caches["train"], caches["validation"]
     weights, fingerprints = shares(config), [corpus.fingerprint for corpus in corpora]
     index = _index(config, corpora, tokenizer, train, validation)

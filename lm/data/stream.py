@@ -6,6 +6,7 @@ function of (data set, seed, k): no state to save, no matter how many hosts, and
 its own rows only.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
@@ -15,7 +16,7 @@ import numpy as np
 from grain.experimental import index_shuffle
 
 from lm.data import packing
-from lm.data.config import DataConfig
+from lm.data.config import Component, DataConfig
 from lm.data.mixture import Mixture, require_unique
 from lm.data.objectives.draws import row_keys
 from lm.data.objectives.examples import PackedRows
@@ -35,7 +36,8 @@ class TrainStream:
     `iterate(start, stop)` yields the same batches in order, read ahead by Grain.
     A batch has the shapes of `row_shape(config, architecture)`. `vocab_size` is the model's, at whose top the objective's own ids lie
     (None: the smallest that holds them). Raises UserError for steps beyond the corpus unless `config.allow_epochs`, for an objective that
-    cannot train the architecture, for a vocabulary without room for its ids, and for an id beyond it in a batch.
+    cannot train the architecture, for a vocabulary without room for its ids, and for an id beyond it in a batch, unless
+    the component says `unusable="skip"`: then the weights of that row are NaN, which makes the step a bad one that is counted and left out.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class TrainStream:
             return 0
         if self._mixture.algorithm == "concatenate":
             return len(rows) * self._mixture.length
-        return sum(int(packed.plan.row_tokens()[packed.rows_B].sum()) for packed, _ in self._groups(rows))
+        return sum(int(packed.plan.row_tokens()[packed.rows_B].sum()) for _, packed, _ in self._groups(rows))
 
     def __getitem__(self, k: int) -> Batch:
         if k < 0:
@@ -106,28 +108,37 @@ class TrainStream:
         return [Batch(**{name: values[i : i + self._local] for name, values in fields.items()}) for i in firsts]
 
     def _rows(self, rows: np.ndarray) -> Batch:
-        parts = [(self._make_rows(packed), at) for packed, at in self._groups(rows)]
-        for batch, at in parts:
-            self._require_ids(batch, rows[at])
+        parts = []
+        for source, packed, at in self._groups(rows):
+            batch = self._make_rows(packed)
+            parts.append((self._with_known_ids(batch, rows[at], self._config.components[source]), at))
         if len(parts) == 1:
             return parts[0][0]
         back = np.argsort(np.concatenate([at for _, at in parts]))
         names = [name for name, values in vars(parts[0][0]).items() if values is not None]
         return Batch(**{name: np.concatenate([getattr(part, name) for part, _ in parts])[back] for name in names})
 
-    def _require_ids(self, batch: Batch, rows: np.ndarray) -> None:
-        """Raises UserError for ids beyond the model's vocabulary, with the first row that has one and the step that would train on it."""
+    def _with_known_ids(self, batch: Batch, rows: np.ndarray, component: Component) -> Batch:
+        """Returns the batch. A row with ids beyond the model's vocabulary has weights of NaN, if its component leaves out what is unusable.
+
+        Raises:
+          UserError: it does not; the first such row, and the step that would train on it.
+        """
         for name in ("tokens", "targets", "encoder_tokens"):
             ids = getattr(batch, name)
             if ids is not None and not in_vocabulary(ids, self._vocab_size):
                 wrong = (ids < 0) | (ids >= self._vocab_size)
+                if component.unusable == "skip":
+                    batch = dataclasses.replace(batch, weights=np.where(wrong.any(axis=1)[:, None], np.float32(np.nan), batch.weights))
+                    continue
                 row = int(np.flatnonzero(wrong.any(axis=1))[0])
                 step, place = divmod(int(rows[row]), self._batch_size)
                 where = f"row {place} of batch {step:,} has {name.replace('_', ' ')} with the id {ids[wrong][0]}"
                 raise UserError(f"{where}, {beyond(self._vocab_size)}")
+        return batch
 
-    def _groups(self, rows: np.ndarray) -> Iterator[tuple[PackedRows, np.ndarray]]:
-        """Yields (rows of a plan, their places in `rows`) for every plan that some rows of the sequence come from."""
+    def _groups(self, rows: np.ndarray) -> Iterator[tuple[int, PackedRows, np.ndarray]]:
+        """Yields (source, rows of a plan, their places in `rows`) for every plan that some rows of the sequence come from."""
         epochs, places = np.divmod(rows, self.rows_per_epoch)
         keys = row_keys(self._data.fingerprint, self._seed, epochs, places)
         last = self.rows_per_epoch - 1
@@ -142,7 +153,7 @@ class TrainStream:
             plans = sorted(set(zip(source.tolist(), epoch.tolist(), strict=True)))
             groups = [(s, e, np.flatnonzero((source == s) & (epoch == e))) for s, e in plans]
         for s, e, at in groups:
-            yield PackedRows(self._mixture.sources[s].cache.flat, self._plan(s, e), row[at], keys[at]), at
+            yield s, PackedRows(self._mixture.sources[s].cache.flat, self._plan(s, e), row[at], keys[at]), at
 
     def _shuffle_seed(self, epoch: int) -> int:
         return seed_of("rows", self._data.fingerprint, self._seed, epoch) & 0xFFFFFFFF

@@ -20,6 +20,7 @@ from typing import IO, Any, Optional, Union
 import numpy as np
 
 from lm.data import shared_work
+from lm.data.corpora.faults import Faults
 from lm.data.objectives.pairs import PairTokenizer
 from lm.data.round_trip import LEAST_SAMPLE, SAMPLE, RoundTrip, in_words, joined
 from lm.data.store import digest, new_directory, read_json, write_json
@@ -27,8 +28,10 @@ from lm.data.token_file import TokenFile, crc32_of
 from lm.data.token_shards import Part, TokenShards, allow_open_files, shard_file, write_numbers
 from lm.data.tokenizer import Log, Tokenizer
 from lm.errors import UserError, counted
+from lm.rows import in_vocabulary
 
 _SCHEMA = 1
+BEYOND = "document with ids beyond the vocabulary"
 _FILES = ("tokens.bin", "starts.npy", "bytes.npy")
 LARGE = 64_000_000  # bytes of a split from which every core tokenises a part of it
 _MEASURED = "round_trip.json"  # the losses of a cache whose meta.json does not have them
@@ -71,8 +74,21 @@ class TokenCache:
         return self.flat[self.starts[i] : self.starts[i + 1]].astype(np.int32)
 
 
-def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: Log = print) -> TokenCache:
-    """Tokenises a split of a corpus, or opens the cache of an earlier call. Raises UserError on an empty split or a damaged cache."""
+def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: Log = print, faults: Optional[Faults] = None) -> TokenCache:
+    """Tokenises a split of a corpus, or opens the cache of an earlier call.
+
+    Args:
+      corpus: the corpus.
+      split: "train" or "validation".
+      tokenizer: the tokenizer.
+      data_dir: the directory of the cache.
+      log: takes lines.
+      faults: what becomes of documents with ids beyond the tokenizer's vocabulary: refused, or left out and counted (None: refused).
+
+    Raises:
+      UserError: an empty split, a damaged cache, or ids that a document must not have.
+    """
+    faults = faults.fresh() if faults else Faults(flags=False)
     fingerprint = digest("tokens", _SCHEMA, corpus.fingerprint, split, tokenizer.fingerprint)
     directory = os.path.join(data_dir, "tokens", fingerprint)
     if not os.path.isdir(directory):
@@ -84,10 +100,15 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
         parts = documents.cut() if hasattr(documents, "cut") else []
         if not parts or sum(size for _, _, size in parts) < LARGE:
             with new_directory(directory) as temporary:
-                _write(temporary, fingerprint, documents, tokenizer)
+                _write(temporary, fingerprint, documents, tokenizer, faults)
         else:
-            _write_parts(directory, fingerprint, parts, (corpus, split, tokenizer), log)
+            _write_parts(directory, fingerprint, parts, (corpus, split, tokenizer, faults), log)
     cache = open_cache(directory)
+    if left := (read_json(os.path.join(directory, "meta.json")) or {}).get("left_out", 0):
+        what = f"the tokenizer gives ids beyond its vocabulary of {tokenizer.vocab_size:,}"
+        if not faults.skip:
+            faults.meet(BEYOND, UserError(f"{what} to {left:,} of {left + len(cache):,} {split} documents: use another tokenizer"))
+        log(f"{split}: {counted(left, 'document')} left out, to which {what}")
     if cache.round_trip is None:  # made before losses were measured
         cache = dataclasses.replace(cache, round_trip=_round_trip(corpus.split(split), tokenizer))
         with contextlib.suppress(UserError):  # where nothing can be written, it is measured anew each time
@@ -135,47 +156,52 @@ def open_cache(directory: str, verify: bool = True) -> TokenCache:
         raise damaged from error
 
 
-def write_part(corpus: Any, split: str, tokenizer: Tokenizer, sample: int, part: tuple[int, int, int], folder: str) -> dict[str, Any]:
+def write_part(
+    corpus: Any, split: str, tokenizer: Tokenizer, faults: Faults, sample: int, part: tuple[int, int, int], folder: str
+) -> dict[str, Any]:
     """Tokenises documents part[0] to part[1] of a split into a folder: tokens, lengths.npy, bytes.npy. Returns the facts about them."""
-    first, last, _ = part
+    (first, last, _), faults = part, faults.fresh()
     documents = Part(corpus.split(split), first, last)
     with open(os.path.join(folder, "tokens"), "w+b") as file:
         if first == 0:
             file.write(np.asarray([tokenizer.eos_id], _dtype(tokenizer)).tobytes())
-        lengths, byte_counts, round_trip = _append(file, documents, tokenizer, sample, first)
+        lengths, byte_counts, round_trip = _append(file, documents, tokenizer, faults, sample, first)
         crc = crc32_of(file)
     np.save(os.path.join(folder, "lengths.npy"), lengths)
     np.save(os.path.join(folder, "bytes.npy"), byte_counts)
-    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum())}
-    return counts | {"crc32": crc, "round_trip": round_trip.record}
+    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum()), "left_out": faults.counts[BEYOND]}
+    return counts | {"crc32": crc, "round_trip": round_trip.record, "first_left_out": faults.first}
 
 
-def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenizer) -> None:
+def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenizer, faults: Faults) -> None:
     with open(os.path.join(directory, "tokens.bin"), "wb") as file:
         file.write(np.asarray([tokenizer.eos_id], _dtype(tokenizer)).tobytes())
-        lengths, byte_counts, round_trip = _append(file, documents, tokenizer)
+        lengths, byte_counts, round_trip = _append(file, documents, tokenizer, faults)
+    faults.require_few(len(lengths))
     np.save(os.path.join(directory, "starts.npy"), 1 + np.concatenate([[0], np.cumsum(lengths)]))
     np.save(os.path.join(directory, "bytes.npy"), byte_counts)
-    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum())}
+    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum()), "left_out": faults.counts[BEYOND]}
     _finish(directory, fingerprint, tokenizer, counts, round_trip.record, {name: _crc32(os.path.join(directory, name)) for name in _FILES})
 
 
 def _write_parts(
-    directory: str, fingerprint: str, parts: Sequence[tuple[int, int, int]], text: tuple[Any, str, Tokenizer], log: Log
+    directory: str, fingerprint: str, parts: Sequence[tuple[int, int, int]], text: tuple[Any, str, Tokenizer, Faults], log: Log
 ) -> None:
-    """Has every core write parts of a cache, and joins them. `text` is (corpus, split, tokenizer)."""
-    _, split, tokenizer = text
+    """Has every core write parts of a cache, and joins them. `text` is (corpus, split, tokenizer, its policy)."""
+    _, split, tokenizer, faults = text
     sample = max(SAMPLE // len(parts), LEAST_SAMPLE)
     job = shared_work.Job(directory, write_part, (*text, sample), parts, [size for _, _, size in parts])
     shared_work.carry_out(job, f"tokenising {split}", log)
-    shared_work.join(job, lambda temporary: _join(temporary, fingerprint, tokenizer, job))
+    shared_work.join(job, lambda temporary: _join(temporary, fingerprint, tokenizer, faults.fresh(), job))
 
 
-def _join(directory: str, fingerprint: str, tokenizer: Tokenizer, job: shared_work.Job) -> None:
+def _join(directory: str, fingerprint: str, tokenizer: Tokenizer, faults: Faults, job: shared_work.Job) -> None:
     """Joins parts of a cache to one: their tokens are linked, and what is known of each document is written anew."""
     folders = [job.folder(i) for i in range(len(job.units))]
     facts = [job.facts(i) for i in range(len(job.units))]
-    counts = {name: sum(each[name] for each in facts) for name in ("documents", "tokens", "bytes")}
+    counts = {name: sum(each[name] for each in facts) for name in ("documents", "tokens", "bytes", "left_out")}
+    faults.add({BEYOND: counts["left_out"]}, next((each["first_left_out"] for each in facts if each["left_out"]), None))
+    faults.require_few(counts["documents"])
     crcs = {}
     for i, each in enumerate(facts):
         target = shard_file(directory, i)
@@ -207,7 +233,7 @@ def _finish(
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
         "dtype": _dtype(tokenizer).name,
-        **counts,
+        **{name: count for name, count in counts.items() if count or name != "left_out"},
         "round_trip": round_trip,
         "files": {name: {"size": os.path.getsize(os.path.join(directory, name)), "crc32": crc} for name, crc in crcs.items()},
     }
@@ -215,7 +241,7 @@ def _finish(
 
 
 def _append(
-    file: IO[bytes], documents: Any, tokenizer: Tokenizer, sample: int = SAMPLE, number: int = 0
+    file: IO[bytes], documents: Any, tokenizer: Tokenizer, faults: Faults, sample: int = SAMPLE, number: int = 0
 ) -> tuple[np.ndarray, np.ndarray, RoundTrip]:
     """Appends the ids of documents to a file. Returns the tokens of each with its end, the bytes of each, and what the tokens lose.
 
@@ -223,21 +249,24 @@ def _append(
       file: the file.
       documents: the documents.
       tokenizer: what makes ids of text.
+      faults: counts documents that are left out, where its policy is such.
       sample: bytes that are read back.
       number: that of the first document in its split, for errors.
     """
     if isinstance(tokenizer, PairTokenizer):
         tokenizer.require_documents(documents)
     lengths, byte_counts = np.empty(len(documents), np.int64), np.empty(len(documents), np.int64)
-    dtype, first, round_trip = _dtype(tokenizer), 0, RoundTrip(tokenizer, sample)
+    dtype, first, at, round_trip = _dtype(tokenizer), 0, 0, RoundTrip(tokenizer, sample)
     for texts in _groups(documents):
-        encoded = tokenizer.encode_batch(texts)
-        round_trip.add(texts, encoded)
-        for i, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
-            file.write(_document(ids, tokenizer, number + i).astype(dtype).tobytes())
-            lengths[i], byte_counts[i] = len(ids) + 1, len(text.encode())
+        encoded = enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True), number + first)
+        used = [(i, text, ids) for i, (text, ids) in encoded if _is_known(ids, tokenizer, i, faults)]
+        round_trip.add([text for _, text, _ in used], [ids for *_, ids in used])
+        for i, text, ids in used:
+            file.write(_document(ids, tokenizer, i).astype(dtype).tobytes())
+            lengths[at], byte_counts[at] = len(ids) + 1, len(text.encode())
+            at += 1
         first += len(texts)
-    return lengths, byte_counts, round_trip
+    return lengths[:at], byte_counts[:at], round_trip
 
 
 def _dtype(tokenizer: Tokenizer) -> np.dtype:
@@ -253,9 +282,16 @@ def _round_trip(documents: Any, tokenizer: Tokenizer) -> dict[str, Any]:
     return found.record
 
 
+def _is_known(ids: np.ndarray, tokenizer: Tokenizer, i: int, faults: Faults) -> bool:
+    """Returns whether all ids are of the vocabulary. Where they are not, the document is refused or counted."""
+    known = in_vocabulary(ids, tokenizer.vocab_size)
+    if not known:
+        vocabulary = f"the tokenizer's vocabulary of {tokenizer.vocab_size}"
+        faults.meet(BEYOND, UserError(f"document {i} has token ids outside {vocabulary}; use another tokenizer"))
+    return known
+
+
 def _document(ids: np.ndarray, tokenizer: Tokenizer, i: int) -> np.ndarray:
-    if ids.size and (ids.min() < 0 or ids.max() >= tokenizer.vocab_size):
-        raise UserError(f"document {i} has token ids outside the tokenizer's vocabulary of {tokenizer.vocab_size}; use another tokenizer")
     if (ids == tokenizer.eos_id).any():
         raise UserError(f"document {i} holds the end-of-document id as text; mark that token as special in the tokenizer")
     return np.append(ids, tokenizer.eos_id)

@@ -312,21 +312,30 @@ def test_a_batch_is_held_fixed(tmp_path):
 
 
 def test_ids_beyond_the_vocabulary_are_refused_where_rows_are_built():
-    """The token cache is whole when it is opened; here it changes afterwards, as a file under a running process can."""
+    """The token cache is whole when it is opened; here it changes afterwards, as a file under a running process can.
+
+    Where the component leaves out what is unusable, the weights of their rows are NaN, and the step is a bad one.
+    """
     data = prepared()
     (source,) = data.mixture.sources
     flat: Any = source.cache.flat[0 : len(source.cache.flat)]
     damaged = dataclasses.replace(source, cache=dataclasses.replace(source.cache, flat=flat))
     changed = dataclasses.replace(data, mixture=Mixture([damaged], CONFIG))
     batches = TrainStream(changed, CONFIG, 4, 0)
+    skip = dataclasses.replace(CONFIG, components=(dataclasses.replace(CONFIG.components[0], unusable="skip"),))
+    skipping, rows = TrainStream(changed, skip, 4, 0), 0
     at = len(flat) // 2
     flat[at] = 60_000
     found = 0
     for k in range(batches.rows_per_epoch // 4):
+        batch, sound = skipping[k], stream()[k]
+        wrong = ((batch.tokens == 60_000) | (batch.targets == 60_000)).any(axis=1)
+        np.testing.assert_array_equal(batch.weights, np.where(wrong[:, None], np.nan, sound.weights))
+        rows += wrong.sum()
         try:
-            assert_same(batches[k], stream()[k])
+            assert_same(batches[k], sound)
         except UserError as error:
             step, wrong = map(int, re.search(r"batch (\d+) has \w+ with the id (\d+)", str(error)).groups())
             assert (step, wrong) == (k, 60_000)
             found += 1
-    assert 1 <= found <= 2  # as a target, and as the input of the next one, which may be in another row
+    assert 1 <= found <= rows <= 2  # as a target, and as the input of the next one, which may be in another row

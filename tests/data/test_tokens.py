@@ -3,6 +3,7 @@ import pytest
 from fake_corpus import Corpus, corpus, quiet
 
 from lm.data import tokens
+from lm.data.corpora.faults import Faults
 from lm.data.tokenizer import Bytes
 from lm.errors import UserError
 
@@ -75,6 +76,35 @@ def test_ids_that_would_be_wrong_in_silence_stop_the_preparation(tmp_path, extra
     with pytest.raises(UserError, match=message):
         tokens.prepare(corpus(), "train", Strange(extra), str(tmp_path), quiet)
     assert list((tmp_path / "tokens").iterdir()) == []  # nothing half written
+
+
+def test_documents_with_unknown_ids_are_left_out_and_counted_where_the_policy_says_so(tmp_path):
+    texts, said = list(corpus().split("train")), []
+    bad = {3, 30}
+
+    class Partly(Strange):
+        def encode(self, text):
+            return super().encode(text) if text in {texts[i] for i in bad} else Bytes.encode(self, text)
+
+    with pytest.raises(UserError, match=r"document 3 .*unusable=skip"):
+        tokens.prepare(corpus(), "train", Partly(259), str(tmp_path), quiet, Faults())
+    cache = tokens.prepare(corpus(), "train", Partly(259), str(tmp_path), said.append, Faults(skip=True))
+    sound = tokens.prepare(Corpus([text for i, text in enumerate(texts) if i not in bad]), "train", Bytes(), str(tmp_path / "2"), quiet)
+    assert (cache.flat[0 : len(cache.flat)] == sound.flat[0 : len(sound.flat)]).all()
+    assert (cache.starts == sound.starts).all()
+    assert (cache.byte_counts == sound.byte_counts).all()
+    assert any("2 documents" in line for line in said)
+    with pytest.raises(UserError, match=r"2 of 40 .*unusable=skip"):  # what another run has left out is not used in silence
+        tokens.prepare(corpus(), "train", Partly(259), str(tmp_path), quiet, Faults())
+    policy, parts = Faults(skip=True), []  # processes that share the work get the same one
+    for part in ((0, 20, 1), (20, 40, 1)):
+        (tmp_path / f"{part[0]}").mkdir()
+        parts.append(tokens.write_part(corpus(), "train", Partly(259), policy, 100, part, str(tmp_path / f"{part[0]}")))
+    assert [(each["documents"], each["left_out"]) for each in parts] == [(19, 1), (19, 1)]
+    bad |= set(range(10, 14))
+    with pytest.raises(UserError, match="6 of 40"):
+        tokens.prepare(corpus(), "train", Partly(259), str(tmp_path / "3"), quiet, Faults(skip=True))
+    assert list((tmp_path / "3" / "tokens").iterdir()) == []
 
 
 def test_an_empty_split_and_a_closed_disk_are_user_errors(tmp_path):

@@ -104,7 +104,8 @@ def version(name: str) -> Optional[str]:
     return None
 
 
-def _faults(component: Component) -> Faults:
+def faults_of(component: Component) -> Faults:
+    """Returns what becomes of documents of a component that cannot be used."""
     return Faults(component.longest_document, component.unusable == "skip")
 
 
@@ -114,7 +115,7 @@ def _directory(component: Component, data_dir: str) -> pathlib.Path:
     if component.corpus == "text_files":
         from lm.data.corpora import streamed, text_files
 
-        key = text_files.key(component.paths, component.field, component.lines, _faults(component))
+        key = text_files.key(component.paths, component.field, component.lines, faults_of(component))
         directory, other = (
             pathlib.Path(data_dir, "corpora", "text_files", f"{key}-{text_files.VERSION}"),
             streamed.directory(component, data_dir),
@@ -145,7 +146,7 @@ def _write(component: Component, temporary: str, log: Callable[[str], object]) -
         paths = readers.expand(component.paths, log)
         text_files.require_room(paths, component.field)
         stamps = text_files.stamp(paths)
-        collect = functools.partial(text_files.collect, paths, log, component.field, component.lines, _faults(component))
+        collect = functools.partial(text_files.collect, paths, log, component.field, component.lines, faults_of(component))
         record = {**builders.write(builders.TextFiles, temporary, collect=collect), "stamps": stamps}
     log(_summary(record, time.perf_counter() - start))
     return record

@@ -26,6 +26,10 @@ class Faults:
         self.counts: collections.Counter[str] = collections.Counter()
         self.first: Optional[str] = None
 
+    def fresh(self) -> "Faults":
+        """Returns the same policy with nothing counted."""
+        return Faults(self.longest, self.skip, self._flags)
+
     def meet(self, reason: str, error: UserError) -> None:
         """Counts a document under a reason, or raises the error, with the flag that leaves such documents out."""
         if not self.skip:
