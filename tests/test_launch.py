@@ -300,6 +300,10 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, last)) + '{"st')
     diverged = records.sealed({"status": "diverged", "reason": "loss is not finite"}, 1)
     files.write_json(root / "cells" / failed["id"] / "run.json", diverged)
+    ended = [(cell, count) for cell, count in zip(study["cells"][2:5], (3, 0, 1234), strict=True)]
+    for cell, count in ended:
+        bad = {"bad_steps": {"count": count}} if count else {}
+        files.write_json(root / "cells" / cell["id"] / "run.json", records.sealed({"status": "completed", **bad}, 1))
     text = table.render(status_lib.read_status(root), root, "retry")
     line = next(line for line in text.splitlines() if line.startswith(running["id"]))
     share = rate * running["flops"]["matmul_causal"] / running["tokens"] / CHIPS["h100"].flops
@@ -307,5 +311,8 @@ def test_status_shows_what_runs_and_what_is_excluded(tmp_path):
     assert line.split()[-6:-3] == [f"{half:,}/{running['steps']:,}", "2.500", "1k"]
     assert line.split()[-2:] == [f"{share:.0%}", left]
     assert re.search(rf"diverged cell {failed['id']} .*: loss is not finite", text)
-    assert "0/19 cells completed, 1 diverged, 1 running" in text
+    assert "3/19 cells completed, 1 diverged, 1 running" in text
+    (line,) = [line for line in text.splitlines() if "bad" in line]
+    assert line.startswith("2 cells")
+    assert re.findall(r"(\w+) ([\d,]+) of", line) == [(ended[2][0]["id"], "1,234"), (ended[0][0]["id"], "3")]
     assert "the forecast is not written yet" in text

@@ -24,7 +24,7 @@ class CellStatus:
 
     `step`, `tokens_per_second` and `device` are of a run that has begun and not ended.
 
-    `progress` is the share of steps done, and `loss` the last one known, in `unit`.
+    `progress` is the share of steps done, and `loss` the last one known, in `unit`. `bad_steps` is how many a run that has ended left out.
     """
 
     cell: dict[str, Any]
@@ -37,6 +37,7 @@ class CellStatus:
     step: int = 0
     tokens_per_second: Optional[float] = None
     device: Optional[str] = None
+    bad_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def require_completed(cells: Sequence[CellStatus], least: float) -> None:
 
 
 def excluded(status: Status, root: pathlib.Path, retry: str) -> list[str]:
-    """Returns a line for each cell that failed or diverged, with the reason, and then the way out.
+    """Returns a line for each cell that failed or diverged, with the reason, then the way out, and one line of those that left steps out.
 
     Args:
         status: the state of the study
@@ -127,6 +128,10 @@ def excluded(status: Status, root: pathlib.Path, retry: str) -> list[str]:
     if diverged := status.count("diverged"):
         why = "which is a result, unless text or device were at fault: fits leave them out"
         lines.append(f"{counted(diverged, 'cell')} diverged, {why}, and with the cells' ids `{retry} ID ...` trains them on")
+    if bad := [c for c in status.cells if c.state == "completed" and c.bad_steps]:
+        most = ", ".join(f"{c.cell['id']} {c.bad_steps:,} of {c.cell['steps']:,}" for c in sorted(bad, key=lambda c: -c.bad_steps)[:3])
+        more = f", and {len(bad) - 3} more" if len(bad) > 3 else ""
+        lines.append(f"{counted(len(bad), 'cell')} completed without some steps, which were bad (`bad_steps` in run.json): {most}{more}")
     return lines
 
 
@@ -146,6 +151,7 @@ def _described(c: CellStatus) -> dict[str, Any]:
     place = {name: c.cell[name] for name in _PLACE if name in c.cell}
     loss = c.loss if c.loss is not None and math.isfinite(c.loss) else None
     state = {"state": c.state, "progress": c.progress, "loss": loss, "unit": c.unit, "reason": c.reason, "seconds": c.seconds}
+    state |= {"bad_steps": c.bad_steps} if c.bad_steps else {}
     state |= {"step": c.step, "tokens_per_second": c.tokens_per_second} if c.state in ("running", "preempted") else {}
     return place | {"params": c.cell["params"]["total"]} | state
 
@@ -171,7 +177,8 @@ def _cell_status(root: pathlib.Path, cell: dict[str, Any], is_queued: bool) -> C
         likelihood, seconds = run.get("likelihood", "text"), (run.get("seconds") or {}).get("total") or 0.0
         loss = (run.get("final") or {}).get(MEASURE[likelihood])
         done = float(run["status"] != "failed")
-        return CellStatus(cell, run["status"], done, loss, run.get("reason"), seconds, UNITS[likelihood])
+        bad = (run.get("bad_steps") or {}).get("count", 0)
+        return CellStatus(cell, run["status"], done, loss, run.get("reason"), seconds, UNITS[likelihood], bad_steps=bad)
     if (owner := leases.holder(folder)) is None:
         epoch = leases.newest(folder)
         begun = leases.workdir(folder, epoch) if epoch else folder

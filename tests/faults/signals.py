@@ -2,9 +2,9 @@
 
     python tests/faults/signals.py [--faults 12 4] [--seed=0]
 
-A run of one process and one of two get SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 while they prepare, compile, train and evaluate; some
-get a second signal, some a limit on their time, and some have their standard output closed. Exits non-zero when a status is not the
-documented one, an end takes too long, there is a traceback, or the loss differs. 5 minutes.
+A run of one process and one of two get SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 while they prepare, compile, train and evaluate; of two
+one gets it, or both. Some get a second signal, some a limit on their time, and some have their standard output closed. Exits non-zero when
+a status is not the documented one, an end takes too long, there is a traceback, or the loss differs. 5 minutes.
 """
 
 import argparse
@@ -61,7 +61,8 @@ def disturb(words: list, workdir: Path, how: str, rng: random.Random, processes:
         number, who, allowed = rng.choice(SIGNALS), rng.choice(children), WITHIN
         expected = 124 if how == "time" else 128 + number
         if how != "time":
-            who.send_signal(number)
+            for child in children if how == "both" else [who]:
+                child.send_signal(number)
             if how == "second":
                 time.sleep(0.4)
                 who.send_signal(number)
@@ -115,7 +116,7 @@ def main() -> int:
             command = ["-m", "lm.run", f"--config={config}", *extra]
             words = {kind: [*command, f"--workdir={folder / kind}-{processes}"] for kind in ("straight", "disturbed")}
             complete(words["straight"], processes)
-            hows = ["first", "first", "closed", "second", "first", "time"] if processes == 1 else ["first", "second"]
+            hows = ["first", "first", "closed", "second", "first", "time"] if processes == 1 else ["first", "both", "second"]
             for i in range(faults):
                 said, faulty = disturb(words["disturbed"], folder / f"disturbed-{processes}", hows[i % len(hows)], rng, processes)
                 met[said] += 1

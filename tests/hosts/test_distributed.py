@@ -180,8 +180,9 @@ def test_an_error_is_posted_before_it_is_said(monkeypatch, error):
 
 
 @pytest.mark.parametrize(("states", "stops"), [((False, False), "at once"), ((False, True), "at the next call")])
+@pytest.mark.parametrize("asked", [(1,), (0, 1)], ids=str)
 @pytest.mark.parametrize("fails", [(), ("lm/calls/0", "lm/notes/stop_at"), ("lm/calls/1", "lm/notes/stop")], ids=str)
-def test_processes_with_nothing_to_save_end_at_once_in_a_later_run_too(monkeypatch, states, stops, fails):
+def test_processes_with_nothing_to_save_end_at_once_in_a_later_run_too(monkeypatch, states, stops, fails, asked):
     """A worker's second cell, say: they have asked before, and do again once their programs are compiled. Its claim is given back.
 
     A call of the store that fails once is made again.
@@ -196,7 +197,8 @@ def test_processes_with_nothing_to_save_end_at_once_in_a_later_run_too(monkeypat
     watches = [peers.Watch(store, index, 2, "here:1", 600) for index in range(2)]
     for watch in watches:
         watch.stop_due()
-    watches[1].ask_to_stop(signal.SIGTERM)
+    for index in asked:
+        watches[index].ask_to_stop(signal.SIGTERM)
     for _ in range(7):
         for watch, has_state in zip(watches, states, strict=True):
             monkeypatch.setattr(peers, "has_state", has_state)

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import os
 import pathlib
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import fake_train
 import pytest
@@ -325,6 +327,28 @@ def test_a_worker_that_loses_its_cell_and_gets_a_signal_takes_no_other(root):
     with signals.Stop(), pytest.raises(SystemExit) as ended:
         _work(root, train)
     assert (ended.value.code, len(cells)) == (143, 1)
+
+
+def test_the_end_of_a_slurm_job_ends_a_worker_before_it_with_a_save(root, tmp_path):
+    """SLURM gives the second, since 1970, at which it kills. The claim is given back, and no death is counted."""
+    (tmp_path / "waits.py").write_text("""
+import time
+from lm.train import signals
+def train(config, workdir):
+    stop = signals.current
+    with stop.with_state():
+        while not stop.check():
+            time.sleep(0.01)
+        (workdir / "saved").touch()
+    stop.leave()
+""")
+    environment = os.environ | {"SLURM_JOB_END_TIME": str(int(time.time()) + 3), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    words = [sys.executable, "-m", "lm.study.worker", str(root), "--train=waits:train", "--between=none"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 124, done.stderr
+    assert len(list(root.glob("cells/*/epoch-*/saved"))) == 1
+    claims = list(root.glob("cells/*/claims/*"))
+    assert [path.stat().st_size for path in claims] == [0]
 
 
 @pytest.mark.parametrize("name", ["../x", "../../x", "", ".", "a/b", None, 7])
