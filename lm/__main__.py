@@ -9,6 +9,7 @@ COMMANDS = {
     "lm.scaling": "fit scaling laws to a table of runs, whatever trained them; predict, plan",
     "experiments": "run a scaling study, or one part of it: plan, train, forecast, fit, report",
     "lm.run": "train one model",
+    "lm.data.curate": "repair, filter and deduplicate text, with a ledger of what each rule took",
     "lm.data": "prepare the text of a run, on every core and on machines that share the directory",
     "lm.infer": "continue a text, or fill its blanks, with the model of a run",
     "lm.evals": "evaluate a checkpoint of a run",

@@ -185,7 +185,7 @@ def written(path: str) -> bool:
 @functools.cache
 def all_flags() -> frozenset[str]:
     """Returns the flags of all commands that argparse parses."""
-    names = ("experiments", "experiments.replications", "lm.evals", "lm.hf", "lm.infer", "lm.scaling", "lm.study.worker")
+    names = ("experiments", "experiments.replications", "lm.data.curate", "lm.evals", "lm.hf", "lm.infer", "lm.scaling", "lm.study.worker")
     found: set[str] = set()
     parsers = [parser_of(name) for name in names]
     while parsers:

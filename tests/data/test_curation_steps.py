@@ -192,7 +192,7 @@ def test_steps_survive_json():
 WRONG = [
     ("gofer_quality", [], "gopher_quality"),
     ("minhash", ["minhash.bucket=3"], "buckets"),
-    ("minhash", ["minhash.buckets=many"], "--config.minhash.buckets"),
+    ("minhash", ["minhash.buckets=many"], "minhash.buckets"),
     ("minhash", ["c4_quality.terminal=true"], "c4_quality"),
     ("none.py", [], "none.py"),
     (",", [], "no step"),

@@ -31,7 +31,7 @@ class Contamination(Step):
 
     def check(self) -> None:
         if not self.paths:
-            raise UserError("contamination needs the evaluation sets: set --config.contamination.paths=FILE,... or leave the step out")
+            raise UserError("contamination needs the evaluation sets: set --set=contamination.paths=FILE,... or leave the step out")
         if not 1 <= self.shortest <= self.ngram:
             raise UserError(f"contamination.shortest must be 1 to {self.ngram}, the ngram, not {self.shortest}")
         if not _index(self).ngrams:

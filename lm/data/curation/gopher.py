@@ -70,8 +70,8 @@ class GopherRepetition(Step):
     """Documents go that repeat themselves.
 
     A line, a paragraph or an n-gram of words is a repeat where an equal one stands before it. Of n-grams those are counted that do not
-    overlap: after a repeat the search goes on behind it. The top n-gram is the most frequent, where that occurs twice or more; its blanks
-    count. All shares of characters are of the whole text.
+    overlap: after a repeat the search goes on behind it. The top n-gram is the most frequent, the first of several, which in
+    a document of few words may occur once; its blanks count. All shares of characters are of the whole text.
     """
 
     name: ClassVar[str] = "gopher_repetition"
@@ -128,14 +128,14 @@ class _NGrams:
         return self._number, self._end[n:] - self._end[: len(self._end) - n]
 
     def top(self, n: int) -> int:
-        """Returns the characters of the most frequent n-gram, of the first of several, times its occurrences; 0 if none occurs twice."""
+        """Returns the characters of the most frequent n-gram, of the first of several, times its occurrences."""
         if len(self._word) < n:
             return 0
         number, size = self._grow(n)
         first, count = np.unique(number, return_index=True, return_counts=True)[1:]
         most = count.max()
         where = int(first[count == most].min())
-        return int(most * (size[where] + n - 1)) if most > 1 else 0
+        return int(most * (size[where] + n - 1))
 
     def repeated(self, n: int, enough: float) -> int:
         """Returns the characters of repeated n-grams that do not overlap; a bound on them where that is at most `enough`."""

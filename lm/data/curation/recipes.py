@@ -55,7 +55,7 @@ def read(text: str, settings: Sequence[str] = ()) -> tuple[Step, ...]:
     for setting in settings:
         name, _, rest = setting.partition(".")
         if name not in {step.name for step in steps}:
-            raise UserError(f"--config.{name}: {name!r} is none of the steps; {nearest(name, dict.fromkeys(step.name for step in steps))}")
+            raise UserError(f"--set={setting}: {name!r} is none of the steps; {nearest(name, dict.fromkeys(step.name for step in steps))}")
         steps = [_set(step, rest) if step.name == name else step for step in steps]
     return tuple(steps)
 
@@ -64,8 +64,8 @@ def _set(step: Step, setting: str) -> Any:
     try:
         return overrides.apply_overrides(step, [setting])
     except UserError as error:
-        said, key = str(error).replace("--config.", f"--config.{step.name}."), setting.partition("=")[0]
-        raise UserError(f"--config.{step.name}.{said}" if said.startswith(f"{key} ") else said) from error
+        said, key = str(error).replace("--config.", f"{step.name}."), setting.partition("=")[0]
+        raise UserError(f"--set: {step.name}.{said}" if said.startswith(f"{key} ") else f"--set: {said}") from error
 
 
 def _from_names(text: str) -> list[Step]:

@@ -1,0 +1,88 @@
+"""Reads the documents of files, by the readers of corpora, with fields that are carried along, such as a document's address."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Optional
+
+from lm.data.corpora import readers, tables
+from lm.data.corpora.faults import Faults
+from lm.data.curation.document import Document
+from lm.errors import UserError
+
+LEAST = 16 << 20  # bytes of a unit of work, at least, where files allow it
+UNITS = 4096  # of a curation, about, at most
+_BETWEEN = "\x1f"  # the unit separator of ASCII, between fields that are carried along and the text
+
+
+class Span(NamedTuple):
+    """A part of a file."""
+
+    path: str
+    number: int  # of the file
+    piece: int  # number of the part
+    part: tuple[int, Optional[int]]  # bytes, or groups of rows
+    size: int  # bytes
+
+
+class Reading(NamedTuple):
+    """How documents are read: the field of the text or a template, fields to keep, whether each line is one, and what cannot be used."""
+
+    field: Optional[str]
+    keep: tuple[str, ...]
+    lines: bool
+    longest: int
+    skip: bool
+
+    def template(self) -> Optional[str]:
+        """Returns what readers take for a field: the one of the text, or a template of those that are kept and the text's."""
+        if not self.keep:
+            return self.field
+        text = self.field or "text"
+        return _BETWEEN.join([f"{{{name}}}" for name in self.keep] + [text if "{" in text else f"{{{text}}}"])
+
+
+def units(files: Sequence[str], least: int = LEAST) -> list[list[Span]]:
+    """Returns the units of work: parts of large files that can be divided, and small files together. They depend on the files alone."""
+    total = sum(map(os.path.getsize, files))
+    least = max(least, total // UNITS)
+    found: list[list[Span]] = []
+    size = least
+    for span in itertools.chain.from_iterable(_spans(path, number, least) for number, path in enumerate(files)):
+        if size >= least:
+            found.append([])
+            size = 0
+        found[-1].append(span)
+        size += span.size
+    return found
+
+
+def _spans(path: str, number: int, least: int) -> Iterator[Span]:
+    size, kind = os.path.getsize(path), readers.Kind(path)
+    count = max(size // least, 1) if kind.divisible else 1
+    end = size
+    if kind.suffix == ".parquet" and count > 1:
+        with readers.reading(path), open(path, "rb") as raw:
+            end = tables.parquet_file(path, raw).num_row_groups
+        count = max(min(count, end), 1)
+    for index in range(count):
+        part = (end * index // count, end * (index + 1) // count) if count > 1 else (0, None)
+        yield Span(path, number, index, part, size * (index + 1) // count - size * index // count)
+
+
+def documents(spans: Sequence[Span], reading: Reading, faults: Faults) -> Iterator[Document]:
+    """Yields the documents of parts of files, '' for one that is null."""
+    for span in spans:
+        name = f"{span.number}:{os.path.basename(span.path)}" + f":part {span.piece}" * (span.piece > 0)
+        texts = readers.read(span.path, reading.template(), reading.lines, faults, span.part)
+        for index, text in enumerate(texts):
+            yield _document(text, f"{name}:{index}", reading.keep)
+
+
+def _document(text: str, name: str, keep: tuple[str, ...]) -> Document:
+    if not keep or not text:
+        return Document(text, name)
+    *values, text = text.split(_BETWEEN, len(keep))
+    if len(values) < len(keep):
+        raise UserError(f"the document {name} has a control character in a field of --keep; leave that field out")
+    return Document(text, name, dict(zip(keep, values, strict=True)))
