@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Union
 
 import numpy as np
-from scipy import stats
 
 from lm.scaling.fits import fit, solver
 from lm.scaling.fits.objectives import HuberLog, Objective
@@ -95,6 +94,8 @@ def coverage(
 
 
 def _chance(hits: int, studies: int, level: float) -> float:
+    from scipy import stats  # takes half a second to import
+
     return float(stats.binomtest(hits, studies, level).pvalue)
 
 

@@ -121,7 +121,7 @@ def _concave(cells: Runs) -> Left:
 
 def _flat(cells: Runs) -> Left:
     """Profiles whose parabola might as well open downwards: the interval of its curvature holds 0."""
-    from scipy import stats
+    from scipy import special
 
     for profile in profiles.by_budget(cells):
         degrees = len(profile.log_n) - 3
@@ -130,7 +130,7 @@ def _flat(cells: Runs) -> Left:
         fit = curves.through(profile, cells.noise_weight)
         residual = np.exp(profile.log_loss) - fit.fitted
         sd = float(np.sqrt(residual @ residual / degrees * np.sum(fit.solver[2] ** 2)))
-        reach = float(stats.t.ppf((1 + SIGNIFICANT) / 2, degrees)) * sd
+        reach = float(special.stdtrit(degrees, (1 + SIGNIFICANT) / 2)) * sd
         if 0 < fit.coefficients[2] <= reach:
             what = f"the curvature {fit.coefficients[2]:.2g} is not above its {SIGNIFICANT:.0%} uncertainty {reach:.2g}"
             yield np.flatnonzero(cells.budget == profile.budget), f"budget {profile.budget:.3g}: {what}"

@@ -10,7 +10,7 @@ import itertools
 from typing import NamedTuple, Optional
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lm.scaling.diagnostics.found import Found
 from lm.scaling.results import Caution, Refusal
@@ -81,7 +81,7 @@ def _spread(runs: Runs, cells: list[np.ndarray]) -> Optional[Spread]:
         return None
     between = float(np.sum((y - design @ solved) ** 2)) / left
     within = sum(float(np.sum((runs.log_loss[rows] - runs.log_loss[rows].mean()) ** 2)) for rows in cells) / inner
-    chance = float(stats.f.sf(within / max(between, 1e-30), inner, left))
+    chance = float(special.fdtrc(inner, left, within / max(between, 1e-30)))
     return Spread(within**0.5, between**0.5, chance)
 
 

@@ -7,7 +7,7 @@ the corpus, then tells from its value on which side of the law a row lies.
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lm.scaling.diagnostics.residuals import spread
 from lm.scaling.results import Caution
@@ -38,7 +38,7 @@ def split(made: "FittedLaw", runs: Runs) -> Optional[Caution]:
         if total == 0 or degrees[1] < 1 or between < SHARE * total:  # no residuals: every point lies on the law
             continue
         f = between / degrees[0] / (max(total - between, 1e-12 * total) / degrees[1])
-        if stats.f.sf(f, *degrees) < CHANCE:
+        if special.fdtrc(*degrees, f) < CHANCE:
             raw = np.bincount(level, made.fit.residuals) / counts
             found.append((between / total, name, values[int(np.argmin(raw))], values[int(np.argmax(raw))], float(np.ptp(raw))))
     if not found:

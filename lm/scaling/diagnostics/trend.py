@@ -9,7 +9,7 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lm.scaling.diagnostics.residuals import spread
 from lm.scaling.fits import solver
@@ -58,7 +58,7 @@ def _judged(u: np.ndarray, basis: np.ndarray, left: int, scale: np.ndarray) -> T
     along = basis.T @ u
     explained, total = float(along @ along), float(u @ u)
     rest = max(total - explained, 1e-30)
-    chance = float(stats.f.sf(explained / basis.shape[1] / (rest / left), basis.shape[1], left))
+    chance = float(special.fdtrc(basis.shape[1], left, explained / basis.shape[1] / (rest / left)))
     return Trend(basis @ along * scale, explained / max(total, 1e-30), chance)
 
 

@@ -8,7 +8,6 @@ is a minimum of the same objective as that of the fit from many starts.
 from typing import NamedTuple, Optional
 
 import numpy as np
-from scipy.optimize import nnls
 
 from lm.scaling.fits import large, solver
 from lm.scaling.fits.objectives import Objective
@@ -65,6 +64,8 @@ def _of_part(law: Law, points: Points, objective: Objective) -> Optional[Project
 
 def _solved(law: Law, natural: np.ndarray, linear: np.ndarray, points: Points) -> np.ndarray:
     """Returns parameters [k] with the linear ones by non-negative least squares of relative errors, kept a little above zero."""
+    from scipy.optimize import nnls  # takes a third of a second to import
+
     unit = np.tile(natural, (len(linear), 1))
     unit[:, linear] = np.where(np.eye(len(linear)) > 0, 1.0, 0.0)
     basis = solver.loss(law, unit, np.exp(points.log_x)).T

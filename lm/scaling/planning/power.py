@@ -10,7 +10,6 @@ import pathlib
 from typing import Optional, Union
 
 import numpy as np
-from scipy import stats
 
 from lm.errors import UserError, counted
 from lm.scaling.approaches import curves, profiles
@@ -215,4 +214,6 @@ def chance_interior(fit: curves.Curve, loss: np.ndarray, scale: np.ndarray) -> f
     covariance = factor @ factor.T
     if not np.any(covariance):
         return float(np.all(mean < 0))
+    from scipy import stats  # takes half a second to import
+
     return float(stats.multivariate_normal.cdf(np.zeros(2), mean, covariance, allow_singular=True))
