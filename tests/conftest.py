@@ -37,21 +37,27 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-import jax
 from jaxtyping import install_import_hook
 
-from lm.platforms import threads
-
 DEVICES = 8
-jax.config.update("jax_num_cpu_devices", DEVICES)
-with pytest.MonkeyPatch.context() as patch:  # of this process alone: those that tests start have devices of their own
-    patch.setenv("PJRT_NPROC", str(threads(DEVICES)))
-    jax.devices()
-# A shell starts what it puts in the background with interrupts ignored, and the tests of Ctrl-C send some.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 # Functions of arrays, and not lm.types: JAX also builds pytrees of shapes, shardings and None.
 CHECKED = ("lm.infer.sampling", "lm.losses", "lm.model.positions", "lm.scaling.laws.law", "lm.scaling.fits.objectives")
 install_import_hook(CHECKED, "runtime_types.typechecked")
+
+
+def pytest_configure(config):
+    if getattr(config.option, "tx", None) and not hasattr(config, "workerinput"):
+        return  # the process that hands out tests runs none: it does without JAX, and its workers begin earlier
+    import jax
+
+    from lm.platforms import threads
+
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+    with pytest.MonkeyPatch.context() as patch:  # of this process alone: those that tests start have devices of their own
+        patch.setenv("PJRT_NPROC", str(threads(DEVICES)))
+        jax.devices()
+    # A shell starts what it puts in the background with interrupts ignored, and the tests of Ctrl-C send some.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # The files that take longest (5 to 20 s of processor time), longest first: a worker that starts one late works on alone at the end.
