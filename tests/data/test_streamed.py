@@ -19,7 +19,8 @@ from lm import claims, machine
 from lm.data import __main__ as command
 from lm.data import corpora, pipeline, shared_work, tokens
 from lm.data.config import Component, DataConfig
-from lm.data.corpora import lines, readers, repeats, streamed, text_files, text_shards
+from lm.data.corpora import lines, readers, repeats, streamed, text_files, text_shards, verbatim
+from lm.data.corpora.documents import LONG_LINE, Document, verbatim_shares
 from lm.data.corpora.faults import Faults
 from lm.data.corpora.fields import Fields
 from lm.data.info import index_path
@@ -174,6 +175,28 @@ def test_a_line_beyond_all_bounds_is_left_out_with_little_in_memory(tmp_path):
     assert sorted(faults.counts.values()) == [1, 1, 1]
     with pytest.raises(UserError, match=f"{path} line 2"):
         list(readers.read(str(path), part=(0, None)))
+
+
+def test_verbatim_lines_are_those_of_the_way_in_memory(tmp_path):
+    chosen = random.Random(2)
+    known = [" " * chosen.randint(0, 3) + "".join(chosen.choices("ab é", k=chosen.choice([10, 25, 45, 90]))) for _ in range(400)]
+    sides = [["\n".join(chosen.choices(known[first:], k=6)) for _ in range(300)] for first in (0, 150)]
+    expected = verbatim_shares(*([Document(str(i), text) for i, text in enumerate(side)] for side in sides))
+
+    def arrays(side, share):
+        for part in (side[:100], side[100:]):
+            found = verbatim.Lines(share)
+            for text in part:
+                found.add(0, text)
+            yield found.array()
+
+    for share, tolerance in ((1.0, 1e-12), (0.4, 0.15)):
+        facts = verbatim.facts(arrays(sides[1], share), arrays(sides[0], share), share)
+        assert facts["verbatim_shares"] == pytest.approx({str(least): each for least, (each, _) in expected.items()}, abs=tolerance)
+        assert facts["verbatim_lines"] == pytest.approx(share * expected[LONG_LINE][1], rel=tolerance * 2)
+    assert 0.3 < expected[LONG_LINE][0] < 1  # of which there is something to measure
+    component = _write(tmp_path / "in", [f"{i} alone\n" + "what all documents have, in a line of forty" for i in range(300)])
+    assert _prepared(component, tmp_path / "data").info["verbatim_share"] == 1.0
 
 
 def test_repeats_are_found_in_any_number_of_rounds(tmp_path):

@@ -14,7 +14,7 @@ import itertools
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from lm import files
 from lm.data import shared_work
 from lm.data.config import Component
-from lm.data.corpora import corpus, readers, repeats, tables, text_files, text_shards
+from lm.data.corpora import corpus, readers, repeats, tables, text_files, text_shards, verbatim
 from lm.data.corpora.faults import Faults
 from lm.data.corpora.fields import Fields
 from lm.data.store import digest, read_json, write_json
@@ -45,6 +45,7 @@ class Settings:
     longest: int
     skip: bool
     share: float  # of the documents, held out by their hash; 0 where files are held out
+    looked_at: float = 1.0  # share of the lines by which the splits are compared
 
 
 class Span(NamedTuple):
@@ -79,7 +80,9 @@ def prepare(component: Component, target: pathlib.Path, log: Callable[[str], obj
         return known
     settings = _settings(component)
     units = _plan(component, target, log)
-    job = shared_work.Job(str(target), write_unit, (settings,), units, [sum(b - a for a, b in (s.hashed for s in unit)) for unit in units])
+    sizes = [sum(b - a for a, b in (span.hashed for span in unit)) for unit in units]
+    settings = dataclasses.replace(settings, looked_at=min(1.0, verbatim.LOOKED_AT / max(sum(sizes), 1)))
+    job = shared_work.Job(str(target), write_unit, (settings,), units, sizes)
     shared_work.carry_out(job, "reading text", log)
     shared_work.join(job, lambda temporary: write_json(os.path.join(temporary, corpus.RECORD), _merge(job, settings, temporary)))
     made = corpus.load(target)
@@ -89,9 +92,9 @@ def prepare(component: Component, target: pathlib.Path, log: Callable[[str], obj
 
 
 def write_unit(settings: Settings, spans: Sequence[Span], folder: str) -> dict[str, Any]:
-    """Writes the text of a unit: text, ends.npy, digests.npy (uint64 [documents, 2]). Returns its facts."""
+    """Writes the text of a unit: text, ends.npy, digests.npy (uint64 [documents, 2]), lines.npy. Returns its facts."""
     faults, dropped = Faults(settings.longest, settings.skip), collections.Counter[str]()
-    ends, digests, found, at = [0], bytearray(), [], 0
+    ends, digests, found, at, lines = [0], bytearray(), [], 0, verbatim.Lines(settings.looked_at)
     with open(os.path.join(folder, "text"), "wb") as out:
         for span in spans:
             _require_same(span)
@@ -102,6 +105,7 @@ def write_unit(settings: Settings, spans: Sequence[Span], folder: str) -> dict[s
                     continue
                 data = text.encode()
                 out.write(data)
+                lines.add(len(ends) - 1, text)
                 ends.append(ends[-1] + len(data))
                 digests += hashlib.sha256(data).digest()[:16]
             _require_same(span)
@@ -109,6 +113,7 @@ def write_unit(settings: Settings, spans: Sequence[Span], folder: str) -> dict[s
             at = len(ends) - 1
     np.save(os.path.join(folder, "ends.npy"), np.asarray(ends[1:], np.int64))
     np.save(os.path.join(folder, "digests.npy"), np.frombuffer(bytes(digests), "<u8").reshape(-1, 2))
+    np.save(os.path.join(folder, "lines.npy"), lines.array())
     facts = {"documents": len(ends) - 1, "bytes": ends[-1], "spans": found, "dropped": dict(dropped)}
     return facts | {"left_out": dict(faults.counts), "first": faults.first}
 
@@ -236,20 +241,14 @@ def _hash(path: str, part: tuple[int, int]) -> str:
 
 def _merge(job: shared_work.Job, settings: Settings, target: str) -> dict[str, Any]:
     """Joins the units to a corpus: drops repeats, splits, and links the shards. Returns the record of the corpus."""
-    facts = [job.facts(i) for i in range(len(job.units))]
-    starts = np.concatenate([[0], np.cumsum([each["documents"] for each in facts])]).astype(np.int64)
-    again = repeats.find([str(job.folder(i) / "digests.npy") for i in range(len(facts))], starts)
+    units = _Units(job, settings.share)
     sha = hashlib.sha256()
-    splits = {name: _split(job, facts, settings, starts, again, name, target, sha) for name in corpus.SPLITS}
-    shards = []
-    for i, (unit, each) in enumerate(zip(job.units, facts, strict=True)):
+    splits = {name: _split(units, name, target, sha) for name in corpus.SPLITS}
+    for i in range(len(job.units)):
         os.link(job.folder(i) / "text", text_shards.text_file(target, i))
         os.link(job.folder(i) / "ends.npy", text_shards.ends_file(target, i))
-        ends = np.cumsum([span["documents"] for span in each["spans"]]).tolist()
-        spans = [[span.number, os.path.basename(span.path), end] for span, end in zip(unit, ends, strict=True)]
-        shards.append({"documents": each["documents"], "spans": spans})
-    write_json(os.path.join(target, text_shards.FILE), {"shards": shards})
-    dropped = _dropped(facts, settings, int(starts[-1])) + collections.Counter({"exact duplicate": len(again)})
+    write_json(os.path.join(target, text_shards.FILE), {"shards": units.shards()})
+    dropped = _dropped(units.facts, settings, int(units.starts[-1])) + collections.Counter({"exact duplicate": len(units.again)})
     info = {
         "corpus": "text_files",
         "recipe": f"streamed {VERSION}",
@@ -262,37 +261,62 @@ def _merge(job: shared_work.Job, settings: Settings, target: str) -> dict[str, A
     _require_documents(info, settings)
     return {
         "fingerprint": sha.hexdigest()[:16],
-        "info": info,
+        "info": info | verbatim.facts(units.lines("validation"), units.lines("train"), settings.looked_at),
         "parts": {name: name for name in corpus.SPLITS},
         "feature": "text",
         "files": {path.name: path.stat().st_size for path in sorted(pathlib.Path(target).iterdir())},
-        "stamps": _stamps(job.units, facts),
+        "stamps": _stamps(job.units, units.facts),
     }
 
 
-def _split(
-    job: shared_work.Job,
-    facts: Sequence[dict[str, Any]],
-    settings: Settings,
-    starts: np.ndarray,
-    again: np.ndarray,
-    name: str,
-    target: str,
-    sha: Any,
-) -> tuple[int, int]:
+class _Units:
+    """The units of a corpus, all done; one of them is in memory at a time."""
+
+    def __init__(self, job: shared_work.Job, share: float):
+        self._job, self._share = job, share
+        self.facts = [job.facts(i) for i in range(len(job.units))]
+        self.starts = np.concatenate([[0], np.cumsum([each["documents"] for each in self.facts])]).astype(np.int64)
+        self.again = repeats.find([str(job.folder(i) / "digests.npy") for i in range(len(self.facts))], self.starts)
+
+    def chosen(self, name: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yields (number of the unit, which of its documents are of a split, the hashes of all)."""
+        for i, unit in enumerate(self._job.units):
+            digests = np.load(self._job.folder(i) / "digests.npy")
+            own = np.repeat([span.held_out for span in unit], [span["documents"] for span in self.facts[i]["spans"]])
+            held_out = own | (digests[:, 0] / 2.0**64 < self._share)
+            mask = held_out == (name == "validation")
+            mask[self.again[slice(*np.searchsorted(self.again, self.starts[i : i + 2]))] - self.starts[i]] = False
+            yield i, mask, digests
+
+    def sizes(self, i: int) -> np.ndarray:
+        """Returns the bytes of each document of a unit."""
+        return np.diff(np.load(self._job.folder(i) / "ends.npy"), prepend=0)
+
+    def lines(self, name: str) -> Iterator[np.ndarray]:
+        """Yields the lines of a split that are looked at (lm.data.corpora.verbatim)."""
+        for i, mask, _ in self.chosen(name):
+            lines = np.load(self._job.folder(i) / "lines.npy")
+            yield lines[mask[lines["document"]]]
+
+    def shards(self) -> list[dict[str, Any]]:
+        """Returns what the corpus records of each shard."""
+        found = []
+        for unit, each in zip(self._job.units, self.facts, strict=True):
+            ends = np.cumsum([span["documents"] for span in each["spans"]]).tolist()
+            spans = [[span.number, os.path.basename(span.path), end] for span, end in zip(unit, ends, strict=True)]
+            found.append({"documents": each["documents"], "spans": spans})
+        return found
+
+
+def _split(units: _Units, name: str, target: str, sha: Any) -> tuple[int, int]:
     """Writes the numbers of a split's documents, adds their hashes to `sha`, and returns their count and bytes."""
     documents = size = 0
     sha.update(name.encode())
     with open(text_shards.kept_file(target, name), "wb") as out:
-        for i, unit in enumerate(job.units):
-            digests, ends = np.load(job.folder(i) / "digests.npy"), np.load(job.folder(i) / "ends.npy")
-            own = np.repeat([span.held_out for span in unit], [span["documents"] for span in facts[i]["spans"]])
-            held_out = own | (digests[:, 0] / 2.0**64 < settings.share)
-            chosen = held_out == (name == "validation")
-            chosen[again[slice(*np.searchsorted(again, starts[i : i + 2]))] - starts[i]] = False
-            out.write((starts[i] + np.flatnonzero(chosen)).astype("<i8").tobytes())
-            sha.update(np.ascontiguousarray(digests[chosen]).tobytes())
-            documents, size = documents + int(chosen.sum()), size + int(np.diff(ends, prepend=0)[chosen].sum())
+        for i, mask, digests in units.chosen(name):
+            out.write((units.starts[i] + np.flatnonzero(mask)).astype("<i8").tobytes())
+            sha.update(np.ascontiguousarray(digests[mask]).tobytes())
+            documents, size = documents + int(mask.sum()), size + int(units.sizes(i)[mask].sum())
     return documents, size
 
 
@@ -332,7 +356,8 @@ def _summary(made: corpus.Corpus) -> str:
         f"{name} {counted(info['documents'][name], 'document')} of {info['bytes'][name] / 1e6:,.1f} MB" for name in corpus.SPLITS
     )
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in info["dropped"].items() if count) or "nothing"
+    lines = f"{info['verbatim_share']:.1%} of the long validation lines stand in train"
     return (
-        f"text_files: {kept} (held out: {info['held_out']}); dropped: {dropped}; near-duplicates: not looked for; fingerprint"
+        f"text_files: {kept} (held out: {info['held_out']}); dropped: {dropped}; near-duplicates: not looked for; {lines}; fingerprint"
         f" {made.fingerprint}"
     )
