@@ -430,3 +430,49 @@ def test_ids_beyond_two_to_the_31_lie_where_they_should(tmp_path):
     assert len(plan) == 2
     plan = concatenate(opened.starts[2:-1], opened.lengths[2:], 4)
     assert opened.flat.take(plan.gather(np.asarray([1]))[0]).tolist() == [[4, 5, 6, 7]]
+
+
+def _record(text, kind="conversion", content="text/plain"):
+    data = text.encode()
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Type: {content}\r\nContent-Length: {len(data)}\r\n\r\n"
+    return head.encode() + data + b"\r\n\r\n"
+
+
+def test_records_of_web_archives(tmp_path):
+    texts = ["one é\n\nWARC/1.0\n", "漢字" * 10, "last"]
+    whole = _record("software: x", "warcinfo", "application/warc-fields") + b"".join(map(_record, texts))
+    path = tmp_path / "CC-MAIN-1.warc.wet.gz"
+    path.write_bytes(b"".join(gzip.compress(part) for part in (whole[:100], whole[100:])))  # a member for each record, as they are written
+    assert list(readers.read(str(path))) == list(readers.read(str(path), part=(0, None))) == texts
+    plain = tmp_path / "a.wet"
+    for cut in range(1, len(whole) - 4, 7):
+        plain.write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=r"a\.wet record at byte"):
+            list(readers.read(str(plain)))
+    faults = Faults(20, skip=True)
+    plain.write_bytes(whole + _record("x").replace(b"\r\nx\r\n", b"\r\n\xff\r\n"))
+    assert list(readers.read(str(plain), faults=faults)) == ["one é\n\nWARC/1.0\n", "last"]
+    assert faults.counts == {"document too long": 1, "document that is not UTF-8": 1}
+    (tmp_path / "a.warc").write_bytes(_record("HTTP/1.1 200 OK", "response", "application/http"))
+    with pytest.raises(UserError, match=r"a\.warc holds 1 pages"):
+        list(readers.read(str(tmp_path / "a.warc")))
+
+
+def test_records_of_array_record(tmp_path):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    texts, path = _texts(150), tmp_path / "a.array_record-00000-of-00001"
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for text in texts:
+        writer.write(text.encode())
+    writer.close()
+    assert list(readers.read(str(path))) == texts
+    assert [text for part in ((0, 70), (70, 71), (71, 150)) for text in readers.read(str(path), part=part)] == texts
+    made = _prepared(Component("text_files", paths=(str(tmp_path),), streamed=True, validation_share=0.1), tmp_path / "data")
+    assert sorted(itertools.chain(*_all(made))) == sorted(texts)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"a\.array_record"):
+        list(readers.read(str(path)))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(UserError, match="tfds:NAME"):
+        list(readers.read(str(path)))

@@ -4,6 +4,8 @@
 .csv                   a document per row, in its column 'text'
 .parquet .arrow        the same
 .tsv                   a document per line, as it is: an input, a tab, a target (objective pairs); with a field named, as .csv
+.wet .warc             a record of plain text
+.array_record          a record, UTF-8 (also NAME.array_record-00000-of-00010)
 all others             text: one document; of more than 64 KiB, pieces of at most that, cut at line ends and in longer lines at blanks; or a
                        document per line
 
@@ -17,10 +19,11 @@ import glob
 import io
 import os
 import pathlib
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import IO, Optional, cast
 
-from lm.data.corpora import lines, objects, tables
+from lm.data.corpora import lines, objects, record_files, tables, warc
 from lm.data.corpora.faults import Faults
 from lm.data.corpora.fields import Fields
 from lm.data.corpora.lines import Part
@@ -30,6 +33,7 @@ SAMPLE = 2_000_000  # bytes of a file from which its text is estimated
 TEXT = (".txt", ".text", ".md")  # what is taken from a folder, beside data files; other text is taken when it is named
 METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of tables in the same folder or below
 LINES_OF_JSON, ROWS, TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv"), (".parquet", ".arrow")
+ARCHIVES, RECORDS = (".wet", ".warc"), ".array_record"
 
 
 class Kind:
@@ -38,7 +42,7 @@ class Kind:
     def __init__(self, path: str):
         suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
         self.compression = suffixes.pop() if suffixes and suffixes[-1] in _OPENERS else ""
-        self.suffix = suffixes[-1] if suffixes else ""
+        self.suffix = re.sub(r"\.array_?record(-\d+-of-\d+)?$", RECORDS, suffixes[-1]) if suffixes else ""
 
     @property
     def known(self) -> bool:
@@ -47,12 +51,12 @@ class Kind:
     @property
     def divisible(self) -> bool:
         """Whether parts of the file can be read without what stands before them."""
-        return not self.compression and (self.is_text or self.suffix in (*LINES_OF_JSON, ".tsv", ".parquet"))
+        return not self.compression and (self.is_text or self.suffix in (*LINES_OF_JSON, ".tsv", ".parquet", RECORDS))
 
     @property
     def is_text(self) -> bool:
         """Whether its documents are the file, pieces of it or its lines."""
-        return self.suffix not in (*LINES_OF_JSON, ".json", *ROWS, *TABLES)
+        return self.suffix not in (*LINES_OF_JSON, ".json", *ROWS, *TABLES, *ARCHIVES, RECORDS)
 
 
 def expand(paths: Sequence[str], log: Callable[[str], object]) -> list[str]:
@@ -156,15 +160,19 @@ def _describes(path: str, tables: Collection[str]) -> bool:
 
 def _texts(path: str, raw: IO[bytes], field: Optional[str], by_line: bool, faults: Faults, part: Optional[Part]) -> Iterator[str]:
     kind, whole = Kind(path), part or (0, None)
-    if kind.suffix in TABLES:
+    if kind.suffix in (*TABLES, RECORDS):
         if kind.compression:
             raise UserError(f"{path}: a {kind.suffix} is compressed inside; decompress the file ({kind.compression})")
+        if kind.suffix == RECORDS:
+            return record_files.documents(path, faults, whole)
         if kind.suffix == ".parquet":
             return tables.parquet(path, raw, Fields(field), whole)
         return tables.arrow(path, raw, Fields(field))
     stream = _OPENERS[kind.compression](raw) if kind.compression else raw
     if kind.suffix == ".tsv" and field is None:
         return lines.documents(path, stream, faults, whole)
+    if kind.suffix in ARCHIVES:
+        return warc.documents(path, stream, faults)
     if kind.suffix in LINES_OF_JSON:
         return objects.jsonl(path, stream, Fields(field), faults, whole)
     if kind.suffix == ".json":
@@ -178,6 +186,18 @@ def _texts(path: str, raw: IO[bytes], field: Optional[str], by_line: bool, fault
     if by_line:
         return lines.documents(path, stream, faults, whole)
     return lines.pieces(path, stream) if part is None else lines.pieces_of_part(path, stream, faults, part)
+
+
+def groups(path: str, raw: IO[bytes], field: Optional[str]) -> Optional[int]:
+    """Returns how many groups of rows or records a file has, by which its parts are counted; None for one whose parts are of bytes."""
+    kind = Kind(path)
+    if kind.suffix == RECORDS:
+        return record_files.count(path)
+    if kind.suffix != ".parquet":
+        return None
+    file = tables.parquet_file(path, raw)
+    tables.columns(path, file.schema_arrow, Fields(field))
+    return file.num_row_groups
 
 
 def _column_bytes(path: str, field: Optional[str]) -> int:
@@ -194,7 +214,7 @@ def _text_per_byte(path: str, field: Optional[str]) -> float:
     kind, size, position = Kind(path), 0, 1
     if kind.suffix == ".parquet" and not kind.compression:
         return _column_bytes(path, field) / os.path.getsize(path)
-    if kind.suffix in TABLES:
+    if kind.suffix in (*TABLES, RECORDS):
         return 1.0
     with reading(path), open(path, "rb") as raw:
         by_object = kind.suffix in (".jsonl", ".ndjson", ".csv")

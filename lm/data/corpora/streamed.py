@@ -22,9 +22,8 @@ import numpy as np
 from lm import files
 from lm.data import shared_work
 from lm.data.config import Component
-from lm.data.corpora import corpus, readers, repeats, tables, text_files, text_shards, verbatim
+from lm.data.corpora import corpus, readers, repeats, text_files, text_shards, verbatim
 from lm.data.corpora.faults import Faults
-from lm.data.corpora.fields import Fields
 from lm.data.store import digest, read_json, write_json
 from lm.errors import UserError, counted
 
@@ -157,15 +156,12 @@ def _spans(path: str, number: int, held_out: bool, component: Component, total: 
             raise UserError(f"{path} has {stat.st_size:,} bytes, and a .json is read as a whole: write it as .jsonl, an object per line")
         rest, least = (held_out, stat.st_size, stat.st_mtime_ns), max(LEAST, total // UNITS)
         count = max(stat.st_size // least, 1) if kind.divisible else 1
+        with open(path, "rb") as raw:
+            groups = readers.groups(path, raw, component.field) if kind.divisible else None
+        count = count if groups is None else max(min(count, groups), 1)
         bounds = [stat.st_size * i // count for i in range(count + 1)]
         parts: list[tuple[int, Optional[int]]] = list(itertools.pairwise(bounds))
-        if kind.suffix == ".parquet":
-            with open(path, "rb") as raw:
-                file = tables.parquet_file(path, raw)
-                tables.columns(path, file.schema_arrow, Fields(component.field))
-                groups = file.num_row_groups
-            count = max(min(count, groups), 1)
-            bounds = [stat.st_size * i // count for i in range(count + 1)]
+        if groups is not None:
             parts = [(groups * i // count, groups * (i + 1) // count) for i in range(count)]
         elif not kind.divisible:
             parts = [(0, None)]
