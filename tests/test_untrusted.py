@@ -20,7 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNNING = {"eval", "exec", "compile", "__import__"}
 UNPICKLING = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 WORDS = (*RUNNING, *UNPICKLING, "allow_pickle", "torch.load", "yaml", "unsafe_load")
-ALLOWED = {"experiments/replications/frames.py"}  # it looks up the names of a list and no other
+# The first looks up the names of a list and no other, the second reads from its standard input what the process that starts it has written.
+ALLOWED = {"experiments/replications/frames.py", "lm/data/shared_work.py"}
 
 
 def _unsafe(path):

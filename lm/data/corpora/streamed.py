@@ -140,7 +140,8 @@ def _plan(component: Component, target: pathlib.Path, log: Callable[[str], objec
     if known is not None:
         units = [[Span(path, number, tuple(part), tuple(hashed), *rest) for path, number, part, hashed, *rest in unit] for unit in known]
         return _continued(units, paths, target, work / PLAN)
-    spans = [_spans(path, number, number < len(held_out), component, sum(map(os.path.getsize, paths))) for number, path in enumerate(paths)]
+    total = sum(map(os.path.getsize, paths))
+    spans = [_spans(path, number, number < len(held_out), component, total) for number, path in enumerate(paths)]
     units = _units([span for each in spans for span in each])
     _require_room(paths, component, work.parent)
     parts, cores = counted(len(units), "part"), counted(shared_work.cores(), "core")
@@ -185,7 +186,7 @@ def _units(spans: Sequence[Span]) -> list[list[Span]]:
 def _continued(units: list[list[Span]], paths: Sequence[str], target: pathlib.Path, plan: pathlib.Path) -> list[list[Span]]:
     """Returns the units of a plan for files that are as they were. Those that were touched are known by the hashes of what is done."""
     of_plan = {span.path: span for unit in units for span in unit}
-    differ = next((path for path in [*paths, *of_plan] if (path in of_plan) != (path in paths)), None)
+    differ = min(of_plan.keys() ^ set(paths), default=None)
     remedy = f"restore what was there, or delete {plan.parent} to begin anew"
     if differ is not None:
         raise UserError(f"{differ} has {'gone' if differ in of_plan else 'come'} since the preparation of its corpus began; {remedy}")
