@@ -161,12 +161,12 @@ def _looked_up(root: pathlib.Path, cell: dict[str, Any], is_queued: bool, index:
     if index is None:
         return _cell_status(root, cell, is_queued)
     stamp = stamp_of(root / "cells" / cell["id"] / records.FILE)
-    if stamp and len(kept := index.get(cell["id"], stamp) or []) == 4:
-        loss, reason, seconds, unit = kept
-        return CellStatus(cell, "completed", 1.0, loss, reason, seconds, unit)
+    if stamp and len(kept := index.get(cell["id"], stamp) or []) == 5:
+        loss, reason, seconds, unit, bad = kept
+        return CellStatus(cell, "completed", 1.0, loss, reason, seconds, unit, bad_steps=bad)
     found = _cell_status(root, cell, is_queued)
     if stamp and found.state == "completed":
-        index.put(cell["id"], stamp, [found.loss, found.reason, found.seconds, found.unit])
+        index.put(cell["id"], stamp, [found.loss, found.reason, found.seconds, found.unit, found.bad_steps])
     return found
 
 

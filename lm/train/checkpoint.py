@@ -341,12 +341,28 @@ _failures = 0  # calls of Orbax that failed on some process: as many on each
 def _together(action: Callable[[], Any]) -> None:
     """Calls Orbax on every process; AgreedError on all of them where it fails on one.
 
-    The others wait for that one where they would have met, for Orbax's five minutes. They are then a meeting ahead of it, and so all meet
-    under other names from then on.
+    The others wait for that one where they would have met, for Orbax's five minutes, which is their error and not the cause. They are then
+    a meeting ahead of it, and so all meet under other names from then on.
     """
     global _failures
+    if distributed.count() == 1:
+        action()
+        return
+
+    def tried() -> Optional[str]:
+        try:
+            action()
+        except (UserError, OSError) as error:
+            return one_line(error)
+        return None
+
+    def cause(errors: list[Optional[str]]) -> None:
+        met = sorted(filter(None, errors), key=lambda error: "Barrier timed out" in error)
+        if met:
+            raise UserError(met[0])
+
     try:
-        distributed.each(action)
+        distributed.combined(tried, cause)
     except distributed.AgreedError:
         _failures += 1
         raise

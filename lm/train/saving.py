@@ -46,7 +46,8 @@ class Saver:
     ):
         self.newest = newest
         self.failures = 0  # saves in a row that failed
-        self._workdir, self._keep, self._patience, self._alarm = workdir, keep, patience, alarm
+        self._workdir, self._keep, self._patience = workdir, keep, patience
+        self._alarm = alarm if distributed.is_first() else _silent  # what all agree on is said once
         self._rewind_every = rewind_every
         self._known = set() if newest is None else {newest}
         self._since = time.monotonic()
@@ -155,10 +156,14 @@ class Saver:
             return
         if self.failures:
             self._alarm(f"checkpoints are written again: step {step}")
-        if self._lacking is not None and distributed.is_first():
+        if self._lacking is not None:
             self._alarm(f"ALARM: the checkpoint of step {step} is written, but {self._lacking}")
         self.newest, self.failures, self._since = step, 0, time.monotonic()
         self._known.add(step)
         watchdog.alive()
         if signals.current is not None:
             signals.current.reserve(self._seconds)
+
+
+def _silent(line: str) -> None:
+    del line

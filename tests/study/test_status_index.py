@@ -40,6 +40,15 @@ def test_what_was_read_once_is_not_read_again_and_shown_alike(root, looks):
     assert first.count("completed") == 16
 
 
+def test_steps_that_were_left_out_are_shown_alike(root):
+    path = next(root.glob("cells/*/run.json"))
+    content = json.loads(path.read_text()) | {"bad_steps": {"count": 3}}
+    path.write_text(json.dumps(records.sealed({name: value for name, value in content.items() if name != "seal"}, 1)))
+    first = status.read_status(root)
+    assert sum(c.bad_steps for c in first.cells) == 3
+    assert status.read_status(root) == first
+
+
 def test_a_damaged_index_is_none(root):
     first = status.read_status(root)
     cells = [cell["id"] for cell in (c.cell for c in first.cells)]
