@@ -82,7 +82,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python -m tests.nightly.documented_commands --data=$(SCALING_DATA)
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 
-constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12, after `make parity preflight` and `pip install .[curation]` in them
+constraints:  ## write constraints.txt from the versions in .venv (3.11) and .venv-3.12, after `make parity preflight` and `pip install .[curation,datatrove]` in them
 	@.venv/bin/python .ci/constraints.py .venv .venv-3.12 > constraints.new && mv constraints.new constraints.txt
 
 clean:  ## remove the environment and every result

@@ -56,7 +56,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def own_flags(advice: str) -> str:
     """Returns advice of the readers of corpora in the words of this command."""
-    advice = advice.replace("--config.data.components.0.paths", "the files that are named")
+    advice = advice.replace("--config.data.components.0.paths", "the files that are named").replace("--config.data_dir", "--out")
     return re.sub(r"--config\.data\.components\.0\.(\w+)", r"--\1", advice)
 
 

@@ -234,6 +234,7 @@ WRONG = [
     (["--steps=contamination"], "contamination.paths"),
     (["--set=minhash.buckets=0"], "buckets"),
     (["--field=body"], "--field"),
+    (["--out=/proc/none"], "--out$"),
 ]
 
 
