@@ -116,11 +116,11 @@ def test_a_flat_profile_keeps_its_value_and_loses_its_interval():
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
-    """120 studies with 1.2% noise: nominal 80%, a standard error of 3.7% on the coverage, so .80 +- .11 passes at three of them."""
+    """60 studies with 1.2% noise: nominal 80%, a standard error of 5.2% on the coverage, so .80 +- .16 passes at three of them."""
     _, a, _ = truth(synthetic.study())
     few = dataclasses.replace(SETTINGS, draws=59)
-    covered = [fitted(synthetic.study(sigma=0.012, seed=seed), few).a.covers(a) for seed in range(120)]
-    assert abs(np.mean(covered) - 0.8) < 0.11
+    covered = [fitted(synthetic.study(sigma=0.012, seed=seed), few).a.covers(a) for seed in range(60)]
+    assert abs(np.mean(covered) - 0.8) < 0.16
 
 
 def test_draws_and_intervals_repeat_to_the_last_digit():
