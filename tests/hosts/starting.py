@@ -39,12 +39,12 @@ def written(config: RunConfig, path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def started(*words, processes, devices):
+def started(*words, processes, devices, peer_timeout=5):
     """Processes of one run, of `devices` together; killed in any case when the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    hosts = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}", "--peer_timeout=5", "--join_timeout=60"]
+    hosts = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}", f"--peer_timeout={peer_timeout}", "--join_timeout=60"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices // processes), "PYTHONPATH": str(ROOT)}
 
     def command(process):
