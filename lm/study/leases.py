@@ -164,8 +164,9 @@ class Lease:
         _held.discard(self)
         if error is not None:
             self.claim.write_text(json.dumps({"error": error}), encoding="utf-8")
-        elif _owner(self.claim) is not None:  # or else another process of this worker has left its error there
-            _empty(self.claim, is_preempted)
+        with contextlib.suppress(UserError):  # a claim that cannot be read stays until it is stale
+            if error is None and _owner(self.claim) is not None:  # or else another process of this worker has left its error there
+                _empty(self.claim, is_preempted)
 
 
 def claim(study_dir: pathlib.Path, cell_id: str) -> Optional[Lease]:
