@@ -9,13 +9,9 @@ from lm.errors import UserError
 from lm.study import leases, records
 
 POLL_SECONDS = 0.5
-NOISE = (
-    "the job begins",
-    "the worker ended with status",
-    "this node cannot queue",
-    "slurmstepd: ",
-    "srun: ",
-)  # lines of a log that are not the worker's
+# How lines of a log begin that are not the worker's, and what makes one of SLURM worth showing all the same.
+NOISE = ("the job begins", "the worker ended with status", "this node cannot queue", "slurmstepd", "srun: ", "Terminated")
+WORTH = ("oom", "out of memory", "time limit")
 TAIL = 65_536  # bytes of a log's end in which its last line is looked for
 
 
@@ -27,7 +23,8 @@ def last_line(path: pathlib.Path) -> str:
             lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
     except OSError as error:
         return f"its log cannot be read: {error.strerror}"
-    return next((line for line in reversed(lines) if line.strip() and not line.startswith(NOISE)), "no output")
+    said = [line for line in lines if not line.startswith(NOISE) or any(words in line.lower() for words in WORTH)]
+    return next(reversed([line for line in said or lines if line.strip()]), "no output")
 
 
 def last_words(root: pathlib.Path) -> str:

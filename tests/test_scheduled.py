@@ -244,6 +244,23 @@ def test_status_and_logs_name_the_last_words_of_workers_that_died_at_their_start
         logs.of_cell(root, cell)
 
 
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("", "no output"),
+        ("the job begins\nthe worker ended with status 137\n", "the worker ended with status 137"),
+        ("cell c begins\nslurmstepd-n1: error: *** JOB 1 ON n1 CANCELLED AT ... ***\nsrun: got SIGCONT\nTerminated\n", "cell c begins"),
+        (
+            "cell c begins\nslurmstepd: error: Detected 1 oom_kill event in StepId=1.0.\n",
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=1.0.",
+        ),
+    ],
+)
+def test_the_last_line_of_a_log_is_the_worker_s_unless_slurm_says_why_it_ended(tmp_path, text, last):
+    (tmp_path / "log").write_text(text)
+    assert logs.last_line(tmp_path / "log") == last
+
+
 def test_what_is_submitted_is_written_down_and_names_the_study(tmp_path):
     small_study.planned(tmp_path / "s")
     assert not scheduled.live(tmp_path / "s")
