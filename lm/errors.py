@@ -107,9 +107,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Returns a count and what is counted, whose plural takes an s: "1 document", "6,219 documents"."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def counted(count: int, noun: str, several: str = "") -> str:
+    """Returns a count and what is counted: "1 document", "6,219 documents". `several` is the plural where that takes more than an s."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
 def _folded(names: Sequence[str]) -> list[str]:

@@ -6,11 +6,12 @@ from lm.study.rules import Tier, Tiers
 from lm.study.study import Study
 from lm.train.config import ExecutionConfig
 
-# Fits a slice of 16 TPU v5e, as `plan --topology=tpu:v5e:4x4` says of every shape.
+# By hand, but for the largest size, whose mesh is the first candidate of a search: README.md has what was compiled.
 EXECUTION = Tiers(
     (
         Tier(params=3e8, mesh=MeshConfig(data=16), execution=ExecutionConfig(unroll=False, remat="full"), rows=4),
-        Tier(params=4e9, mesh=MeshConfig(data=1, fsdp=16), execution=ExecutionConfig(unroll=False, remat="full"), rows=4),
+        Tier(params=2.5e9, mesh=MeshConfig(data=1, fsdp=16), execution=ExecutionConfig(unroll=False, remat="full"), rows=4),
+        Tier(params=4e9, mesh=MeshConfig(data=1, fsdp=4, tensor=4), execution=ExecutionConfig(unroll=False, remat="dots"), rows=2),
     )
 )
 

@@ -129,7 +129,7 @@ def _totals(plan: Plan, workers: int) -> str:
     model += f" + {study.speed.per_cell:.3g} s a cell + {study.speed.per_shape:.3g} s a shape"
     said = (
         f"{counted(len(plan.planned), 'cell')} of {shapes} compiled shapes, {total:.3g} FLOPs, "
-        f"about {duration(plan.seconds(workers), ' ')} on {counted(workers, 'core')}"
+        f"about {duration(plan.seconds(workers), ' ')} of training on {counted(workers, 'core')}"
     )
     return _sentence(short(f"{said} ({model})"))
 

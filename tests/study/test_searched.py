@@ -7,6 +7,7 @@ import pytest
 import small_study
 
 from experiments import search as search_lib
+from experiments import studies
 from experiments.commands import Commands
 from experiments.planning import Asked
 from lm.errors import UserError
@@ -101,3 +102,11 @@ def test_the_middles_follow_the_ends():
         order = search_lib.outside_in(list(range(count)))
         assert sorted(order) == list(range(count))
         assert order[:2] == [count - 1, 0][:count]
+
+
+@pytest.mark.parametrize("path", ["chinchilla_c4", "experiments/chinchilla_c4/tpu.py"])
+def test_every_cell_of_the_large_study_can_run_on_its_mesh(path):
+    cells = studies.load(path).cells()
+    assert {cell.devices for cell in cells} == {8 if path == "chinchilla_c4" else 16}
+    for cell in cells:
+        search.accept(cell.config)

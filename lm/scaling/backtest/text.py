@@ -19,7 +19,11 @@ def render(made: "Backtest") -> str:
         lines += [f"  up to C {cut.flops:.3g}: {cut.refused.reason}" for cut in table.cuts if cut.refused]
     for quantity in dict.fromkeys(line.quantity for line in made.lines):
         rows = [line for line in made.lines if line.quantity == quantity]
-        lines += ["", f"{quantity} ({rows[0].families} families of tables)", *_aligned([HEADER, *(cells(line) for line in rows)])]
+        lines += [
+            "",
+            f"{quantity} ({counted(rows[0].families, 'family', 'families')} of tables)",
+            *_aligned([HEADER, *(cells(line) for line in rows)]),
+        ]
     return "\n".join(lines)
 
 
