@@ -153,6 +153,7 @@ def test_a_long_choice_is_folded_below_the_line(capsys):
 
 def test_one_is_no_plural():
     assert [counted(count, "document") for count in (0, 1, 6219)] == ["0 documents", "1 document", "6,219 documents"]
+    assert [counted(count, "family", "families") for count in (1, 2)] == ["1 family", "2 families"]
 
 
 def test_a_closed_pipe_is_silent():
