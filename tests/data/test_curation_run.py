@@ -108,6 +108,24 @@ def test_a_killed_curation_goes_on_and_gives_the_same(files, tmp_path, monkeypat
     assert (tmp_path / "killed" / "ledger.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("after", [1, 2, 4, 6])
+def test_another_machine_may_finish_meanwhile(files, tmp_path, monkeypatch, after):
+    made = plan.Plan(tuple(files), str(tmp_path / "out"), "exact_documents,minhash,pii")
+    do, jobs, found = shared_work.carry_out, [], []
+
+    def slow(*arguments):
+        jobs.append(arguments)
+        if len(jobs) == after:
+            with monkeypatch.context() as patch:
+                patch.setattr(shared_work, "carry_out", do)
+                found.append(run.curate(made, log=list, processes=1))
+        do(*arguments)
+
+    monkeypatch.setattr(shared_work, "carry_out", slow)
+    assert run.curate(made, log=list, processes=1) == found[0]
+    assert not (tmp_path / "out" / ".work").exists()
+
+
 def test_two_processes_give_the_same_bytes(files, tmp_path):
     own = tmp_path / "own.py"  # own rules are found by the processes too
     own.write_text("from lm.data.curation.pii import PII\nsteps = (PII(),)\n")

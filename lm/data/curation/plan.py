@@ -87,6 +87,10 @@ class Plan:
             "reading": [*self.reading(), self.unit, self.shard],
         }
 
+    def is_over(self) -> bool:
+        """Returns whether the result is there."""
+        return os.path.exists(os.path.join(self.out, LEDGER))
+
     def claim(self) -> bool:
         """Enters the plan in its folder, and returns whether the result is there already.
 

@@ -24,9 +24,10 @@ from lm.data.curation.ledger import EXCERPT, Account
 from lm.data.curation.plan import LEDGER, REPORT, TEXT, Plan, Stage
 from lm.data.curation.steps import ComparingStep, to_json
 from lm.data.store import read_json, write_json
+from lm.errors import UserError
 from lm.files import writing
 
-DOCUMENTS, KEYS, LABELS = "documents.jsonl.zst", "keys.npy", "labels.npy"
+DOCUMENTS, KEYS, LABELS, ACCOUNTS = "documents.jsonl.zst", "keys.npy", "labels.npy", "accounts.json"
 LARGEST = 10  # clusters that the ledger shows
 _SUM = 1 << 256
 
@@ -41,11 +42,22 @@ def curate(plan: Plan, log: Callable[[str], object] = print, processes: Optional
         step.check()
     with writing(plan.out, "free space there, or choose another --out; what is done stays"):
         if not plan.claim():
-            for number, stage in enumerate(plan.stages()):
-                _pass(plan, number, stage, log, processes)
-            shared_work.carry_out(shared_work.Job(str(plan.work / "result"), _finish, (plan,), [0], [1]), "result", log, 1)
+            try:
+                for number, stage in enumerate(plan.stages()):
+                    _pass(plan, number, stage, log, processes)
+                shared_work.carry_out(_Job(str(plan.work / "result"), _finish, (plan,), [0], [1]), "result", log, 1)
+            except (OSError, UserError):
+                if not plan.is_over():  # another machine may have written the result meanwhile, and removed what led to it
+                    raise
         shutil.rmtree(plan.work, ignore_errors=True)
     return read_json(os.path.join(plan.out, LEDGER))
+
+
+class _Job(shared_work.Job):
+    """Units of a plan, which nobody needs once its result is there."""
+
+    def is_over(self) -> bool:
+        return self.arguments[0].is_over()
 
 
 def _pass(plan: Plan, number: int, stage: Stage, log: Callable[[str], object], processes: Optional[int]) -> None:
@@ -61,13 +73,13 @@ def _pass(plan: Plan, number: int, stage: Stage, log: Callable[[str], object], p
         shared_work.carry_out(_clusters_job(plan, number, 8 * items), f"{title}: {stage.sketch.name}, comparing {items:,}", log, 1)
 
 
-def _documents_job(plan: Plan, number: int, sizes: Sequence[int] = ()) -> shared_work.Job:
+def _documents_job(plan: Plan, number: int, sizes: Sequence[int] = ()) -> _Job:
     folder = str(plan.work / f"pass-{number}")
-    return shared_work.Job(folder, _unit, (plan, number), range(len(plan.units())), [max(size, 1) for size in sizes])
+    return _Job(folder, _unit, (plan, number), range(len(plan.units())), [max(size, 1) for size in sizes])
 
 
-def _clusters_job(plan: Plan, number: int, size: int = 0) -> shared_work.Job:
-    return shared_work.Job(str(plan.work / f"clusters-{number}"), _clusters, (plan, number), [0], [max(size, 1)])
+def _clusters_job(plan: Plan, number: int, size: int = 0) -> _Job:
+    return _Job(str(plan.work / f"clusters-{number}"), _clusters, (plan, number), [0], [max(size, 1)])
 
 
 def _all_facts(plan: Plan, number: int) -> list[dict[str, Any]]:
@@ -105,6 +117,7 @@ def _unit(plan: Plan, number: int, unit: int, folder: str) -> dict[str, Any]:
         joined = np.concatenate(keys, axis=1) if keys else stage.sketch.keys([])
         np.save(os.path.join(folder, KEYS), joined)
         facts["items"] = joined.shape[1]
+    write_json(os.path.join(folder, ACCOUNTS), [account.to_json() for account in accounts])  # apart: samples are large
     return {
         "documents": 0,
         "bytes": 0,
@@ -113,7 +126,6 @@ def _unit(plan: Plan, number: int, unit: int, folder: str) -> dict[str, Any]:
         "lengths": dict(lengths),
         "unusable": dict(faults.counts + dropped),
         "first": faults.first,
-        "accounts": [account.to_json() for account in accounts],
     }
 
 
@@ -250,8 +262,10 @@ def _ledger(plan: Plan, last: int, shards: list[dict[str, Any]]) -> dict[str, An
     found, at, total = [], 0, 0
     for number, stage in enumerate(plan.stages()):
         count = bool(stage.first) + len(stage.steps)
-        for facts in _all_facts(plan, number):
-            for account, more in zip(accounts[at : at + count], facts["accounts"], strict=True):
+        job = _documents_job(plan, number)
+        for unit in job.units:
+            facts = job.facts(unit)
+            for account, more in zip(accounts[at : at + count], read_json(str(job.folder(unit) / ACCOUNTS)), strict=True):
                 account.merge(more)
             unusable.update(facts["unusable"])
             for what, documents in facts["lengths"].items():
