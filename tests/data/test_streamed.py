@@ -476,3 +476,28 @@ def test_records_of_array_record(tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(UserError, match="tfds:NAME"):
         list(readers.read(str(path)))
+
+
+def test_text_at_an_address_is_that_of_the_same_files_here(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    here = _write(tmp_path / "in", _texts(200))
+    (tmp_path / "in" / "e.txt").write_text("a text\n" * 900)
+    store, top = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+    for path in (tmp_path / "in").iterdir():
+        store.pipe(f"{top}/{path.name}", path.read_bytes())
+    expected = _prepared(here, tmp_path / "data")
+    for paths in ((top,), tuple(f"{top}/{name}" for name in ("[abc].*", "d.json", "e.txt"))):
+        component = Component("text_files", paths=paths)
+        made = _prepared(component, tmp_path / "data")
+        assert (made.fingerprint, _all(made)) == (expected.fingerprint, _all(expected))
+        assert corpora.require_unchanged(component, str(tmp_path / "data"))
+    for path, named in ((f"{top}/none.jsonl", "does not exist"), ("memory://none/*.txt", "no file matches"), ("nosuch://a", "nosuch://a")):
+        with pytest.raises(UserError, match=named):
+            _prepared(Component("text_files", paths=(path,)), tmp_path / "data")
+    with pytest.raises(UserError, match="streamed=false"):
+        _prepared(Component("text_files", paths=("memory://a",), streamed=False), tmp_path / "data")
+    component = Component("text_files", paths=(f"{top}/a.jsonl",))
+    units = streamed._plan(component, streamed.directory(component, str(tmp_path / "data")), quiet)
+    store.pipe(f"{top}/a.jsonl", b"another")
+    with pytest.raises(UserError, match=r"a\.jsonl changed"):
+        streamed._require_same(units[0][0])

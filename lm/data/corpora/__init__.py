@@ -14,6 +14,7 @@ from typing import Optional, Union
 
 from lm.data.config import Component, WordChain
 from lm.data.corpora import corpus as _corpus
+from lm.data.corpora import places
 from lm.data.corpora import word_chain as _word_chain
 from lm.data.corpora.corpus import Corpus
 from lm.data.corpora.faults import Faults
@@ -77,6 +78,8 @@ def check(component: Component) -> None:
         )
     if component.streamed is False and (component.validation_share is not None or component.validation_paths):
         raise UserError("validation_share and validation_paths are of streamed text: leave out --config.data.components.0.streamed=false")
+    if component.streamed is False and any(map(places.is_address, component.paths)):
+        raise UserError("text at an address is streamed: leave out --config.data.components.0.streamed=false, or copy the files here")
     if not 1 <= component.longest_document <= MOST_BYTES:
         raise UserError("data.components.0.longest_document must be 1 to 2G bytes: set --config.data.components.0.longest_document=4M")
 

@@ -23,11 +23,11 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import IO, Optional, cast
 
-from lm.data.corpora import lines, objects, record_files, tables, warc
+from lm.data.corpora import lines, objects, places, record_files, tables, warc
 from lm.data.corpora.faults import Faults
 from lm.data.corpora.fields import Fields
 from lm.data.corpora.lines import Part
-from lm.errors import UserError, require_local
+from lm.errors import UserError, one_line
 
 SAMPLE = 2_000_000  # bytes of a file from which its text is estimated
 TEXT = (".txt", ".text", ".md")  # what is taken from a folder, beside data files; other text is taken when it is named
@@ -66,19 +66,14 @@ def expand(paths: Sequence[str], log: Callable[[str], object]) -> list[str]:
     """
     found: dict[str, str] = {}
     for path in map(os.path.expanduser, paths):
-        require_local(path)
-        if os.path.isdir(path):
-            files = _in_folder(path, log)
-        elif os.path.exists(path):
-            files = [path]
-        elif glob.has_magic(path):
-            files = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
-            if not files:
-                raise UserError(f"no file matches {path}; correct --config.data.components.0.paths")
-        else:
-            raise UserError(f"{path} does not exist; correct --config.data.components.0.paths")
+        files, is_folder = places.matching(path)
+        if is_folder:
+            files = _in_folder(path, files, log)
+        elif not files:
+            said = f"no file matches {path}" if glob.has_magic(path) else f"{path} does not exist"
+            raise UserError(f"{said}; correct --config.data.components.0.paths")
         for name in files:
-            found.setdefault(os.path.realpath(name), name)
+            found.setdefault(places.real(name), name)
     return list(found.values())
 
 
@@ -96,7 +91,7 @@ def read(
         file of text is read with little of it in memory.
     """
     faults = faults or Faults()
-    with reading(path), open(path, "rb") as raw:
+    with reading(path), places.opened(path) as raw:
         for number, text in enumerate(_texts(path, raw, field, lines, faults, part), 1):
             if faults.is_long(text):
                 faults.meet_long(f"{path} document {number}")
@@ -112,7 +107,7 @@ def estimated_bytes(paths: Sequence[str], field: Optional[str] = None) -> float:
         kinds[kind.suffix, kind.compression].append(path)
     total = 0.0
     for same in kinds.values():
-        size = {path: os.path.getsize(path) for path in same}
+        size = {path: places.size(path) for path in same}
         largest = max(same, key=size.__getitem__)
         total += sum(size[path] for path in same) * (
             _text_per_byte(largest, field) if size[largest] > SAMPLE or Kind(largest).suffix == ".parquet" else 1.0
@@ -133,10 +128,13 @@ def reading(path: str) -> Iterator[None]:
     except (OSError, EOFError, lzma.LZMAError, zlib.error, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
         raise UserError(f"cannot read {path}: {reason}; restore it, or leave it out of --config.data.components.0.paths") from error
+    except Exception as error:  # stores raise errors of many types
+        if isinstance(error, UserError) or not places.is_address(path):
+            raise
+        raise UserError(f"cannot read {path}: {one_line(error)[:160]}; give the command again: what is done stays") from error
 
 
-def _in_folder(folder: str, log: Callable[[str], object]) -> list[str]:
-    names = sorted(str(path) for path in pathlib.Path(folder).rglob("*") if path.is_file())
+def _in_folder(folder: str, names: list[str], log: Callable[[str], object]) -> list[str]:
     names = [name for name in names if not any(part.startswith(".") for part in pathlib.Path(name).relative_to(folder).parts)]
     tables = {str(pathlib.Path(name).parent) for name in names if Kind(name).suffix in TABLES}
     files = [name for name in names if Kind(name).known and not _describes(name, tables)]
@@ -202,7 +200,7 @@ def groups(path: str, raw: IO[bytes], field: Optional[str]) -> Optional[int]:
 
 def _column_bytes(path: str, field: Optional[str]) -> int:
     """Returns the bytes of the columns of text, uncompressed, by what a parquet file says of itself."""
-    with reading(path), open(path, "rb") as raw:
+    with reading(path), places.opened(path) as raw:
         file = tables.parquet_file(path, raw)
         names, facts = tables.columns(path, file.schema_arrow, Fields(field)), file.metadata
         columns = [facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns)]
@@ -213,10 +211,10 @@ def _text_per_byte(path: str, field: Optional[str]) -> float:
     """Returns bytes of text per byte of a file that is larger than SAMPLE, from its beginning."""
     kind, size, position = Kind(path), 0, 1
     if kind.suffix == ".parquet" and not kind.compression:
-        return _column_bytes(path, field) / os.path.getsize(path)
+        return _column_bytes(path, field) / places.size(path)
     if kind.suffix in (*TABLES, RECORDS):
         return 1.0
-    with reading(path), open(path, "rb") as raw:
+    with reading(path), places.opened(path) as raw:
         by_object = kind.suffix in (".jsonl", ".ndjson", ".csv")
         texts = (
             _texts(path, raw, field, False, Faults(skip=True), None)
@@ -226,7 +224,7 @@ def _text_per_byte(path: str, field: Optional[str]) -> float:
         for text in texts:
             size, position = size + len(text.encode() if isinstance(text, str) else text), raw.tell()
             # Decompression reads ahead (gzip in blocks of 128 kB since Python 3.12): at the file's end what was read is not yet in `size`.
-            if min(size, position) >= SAMPLE and position < os.path.getsize(path):
+            if min(size, position) >= SAMPLE and position < places.size(path):
                 break
     return size / position
 

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Iterator
 
+from lm.data.corpora import places
 from lm.data.corpora.faults import Faults
 from lm.data.corpora.lines import Part
 from lm.errors import UserError
@@ -43,6 +44,8 @@ def _opened(path: str):
 
     if (pathlib.Path(path).parent / "dataset_info.json").exists():
         raise UserError(f"{path} is of a TFDS data set, whose records are not text alone: set --config.data.components.0.corpus=tfds:NAME")
+    if places.is_address(path):
+        raise UserError(f"{path}: files of array_record are read on this machine only: copy it here")
     reader = array_record_module.ArrayRecordReader(path)
     if not reader.ok():
         raise UserError(f"{path} is not an array_record file, or was cut; copy it again, whole")

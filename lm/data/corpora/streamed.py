@@ -22,7 +22,7 @@ import numpy as np
 from lm import files
 from lm.data import shared_work
 from lm.data.config import Component
-from lm.data.corpora import corpus, readers, repeats, text_files, text_shards, verbatim
+from lm.data.corpora import corpus, places, readers, repeats, text_files, text_shards, verbatim
 from lm.data.corpora.faults import Faults
 from lm.data.store import digest, read_json, write_json
 from lm.errors import UserError, counted
@@ -48,7 +48,10 @@ class Settings:
 
 
 class Span(NamedTuple):
-    """A part of a file. A file's parts are hashed, so that it is known again: those in bytes as they are, others by an equal share."""
+    """A part of a file. A file's parts are hashed, so that it is known again: those in bytes as they are, others by an equal share.
+
+    Of a file at an address what the store says of it stands for its hash.
+    """
 
     path: str
     number: int  # of the file
@@ -56,19 +59,20 @@ class Span(NamedTuple):
     hashed: tuple[int, int]  # bytes
     held_out: bool
     size: int  # of the file
-    modified: int  # ns
+    modified: int  # ns (lm.data.corpora.places.stamp)
 
 
 def is_asked(component: Component) -> bool:
-    """Returns whether a component says that it is to be streamed."""
-    return bool(component.streamed or component.validation_share is not None or component.validation_paths)
+    """Returns whether a component says that it is to be streamed, as text at addresses always is."""
+    elsewhere = any(map(places.is_address, component.paths))
+    return bool(elsewhere or component.streamed or component.validation_share is not None or component.validation_paths)
 
 
 def directory(component: Component, data_dir: str) -> pathlib.Path:
     """Returns the directory of a corpus, named by a hash of the places of its files and of what is read of them."""
     faults = Faults(component.longest_document, component.unusable == "skip")
-    places = [os.path.realpath(os.path.expanduser(path)) for path in component.validation_paths]
-    key = digest(text_files.key(component.paths, component.field, component.lines, faults), places, component.validation_share)
+    held_out = [places.real(path) for path in component.validation_paths]
+    key = digest(text_files.key(component.paths, component.field, component.lines, faults), held_out, component.validation_share)
     return pathlib.Path(data_dir, "corpora", "text_files", f"{key}-streamed-{VERSION}")
 
 
@@ -133,14 +137,14 @@ def _settings(component: Component) -> Settings:
 def _plan(component: Component, target: pathlib.Path, log: Callable[[str], object]) -> list[list[Span]]:
     """Returns the units of a corpus, as the first call has cut them. Raises UserError where files have changed since."""
     held_out = readers.expand(component.validation_paths, log)
-    apart = {os.path.realpath(path) for path in held_out}
-    paths = held_out + [path for path in readers.expand(component.paths, log) if os.path.realpath(path) not in apart]
+    apart = set(map(places.real, held_out))
+    paths = held_out + [path for path in readers.expand(component.paths, log) if places.real(path) not in apart]
     work = target.with_name(target.name + ".work")
     known = read_json(str(work / PLAN))
     if known is not None:
         units = [[Span(path, number, tuple(part), tuple(hashed), *rest) for path, number, part, hashed, *rest in unit] for unit in known]
         return _continued(units, paths, target, work / PLAN)
-    total = sum(map(os.path.getsize, paths))
+    total = sum(map(places.size, paths))
     spans = [_spans(path, number, number < len(held_out), component, total) for number, path in enumerate(paths)]
     units = _units([span for each in spans for span in each])
     _require_room(paths, component, work.parent)
@@ -152,15 +156,15 @@ def _plan(component: Component, target: pathlib.Path, log: Callable[[str], objec
 
 def _spans(path: str, number: int, held_out: bool, component: Component, total: int) -> list[Span]:
     with readers.reading(path):
-        stat, kind = os.stat(path), readers.Kind(path)
-        if kind.suffix == ".json" and stat.st_size > LARGEST_LIST:
-            raise UserError(f"{path} has {stat.st_size:,} bytes, and a .json is read as a whole: write it as .jsonl, an object per line")
-        rest, least = (held_out, stat.st_size, stat.st_mtime_ns), max(LEAST, total // UNITS)
-        count = max(stat.st_size // least, 1) if kind.divisible else 1
-        with open(path, "rb") as raw:
+        (size, modified), kind = places.stamp(path), readers.Kind(path)
+        if kind.suffix == ".json" and size > LARGEST_LIST:
+            raise UserError(f"{path} has {size:,} bytes, and a .json is read as a whole: write it as .jsonl, an object per line")
+        rest, least = (held_out, size, modified), max(LEAST, total // UNITS)
+        count = max(size // least, 1) if kind.divisible else 1
+        with places.opened(path) as raw:
             groups = readers.groups(path, raw, component.field) if kind.divisible else None
         count = count if groups is None else max(min(count, groups), 1)
-        bounds = [stat.st_size * i // count for i in range(count + 1)]
+        bounds = [size * i // count for i in range(count + 1)]
         parts: list[tuple[int, Optional[int]]] = list(itertools.pairwise(bounds))
         if groups is not None:
             parts = [(groups * i // count, groups * (i + 1) // count) for i in range(count)]
@@ -190,26 +194,25 @@ def _continued(units: list[list[Span]], paths: Sequence[str], target: pathlib.Pa
     remedy = f"restore what was there, or delete {plan.parent} to begin anew"
     if differ is not None:
         raise UserError(f"{differ} has {'gone' if differ in of_plan else 'come'} since the preparation of its corpus began; {remedy}")
-    now = {path: os.stat(path) for path in of_plan}
-    changed = {path for path, span in of_plan.items() if (span.size, span.modified) != (now[path].st_size, now[path].st_mtime_ns)}
+    now = {path: places.stamp(path) for path in of_plan}
+    changed = {path for path, span in of_plan.items() if (span.size, span.modified) != now[path]}
     if not changed:
         return units
     job = shared_work.Job(str(target), write_unit, (), units, ())
     for i in sorted(job.done()):
         for span, facts in zip(units[i], job.facts(i)["spans"], strict=True):
-            if span.path in changed and (span.size != now[span.path].st_size or _hash(span.path, span.hashed) != facts["sha256"]):
+            if span.path in changed and (span.size != now[span.path][0] or _hash(span.path, span.hashed) != facts["sha256"]):
                 raise UserError(f"{span.path} has changed since the preparation of its corpus began; {remedy}")
     for path in changed:
-        if of_plan[path].size != now[path].st_size:
+        if of_plan[path].size != now[path][0]:
             raise UserError(f"{path} has changed since the preparation of its corpus began; {remedy}")
-    again = [[span._replace(modified=now[span.path].st_mtime_ns) for span in unit] for unit in units]
+    again = [[span._replace(modified=now[span.path][1]) for span in unit] for unit in units]
     write_json(str(plan), again)
     return again
 
 
 def _require_same(span: Span) -> None:
-    now = os.stat(span.path)
-    if (now.st_size, now.st_mtime_ns) != (span.size, span.modified):
+    if places.stamp(span.path) != (span.size, span.modified):
         raise UserError(f"{span.path} changed while it was read; give the command again when nothing writes to it any more")
 
 
@@ -227,6 +230,8 @@ def _require_room(paths: Sequence[str], component: Component, folder: pathlib.Pa
 
 
 def _hash(path: str, part: tuple[int, int]) -> str:
+    if places.is_address(path):  # which would be read twice
+        return str(places.stamp(path)[1])
     sha, left = hashlib.sha256(), part[1] - part[0]
     with open(path, "rb") as file:
         file.seek(part[0])
@@ -337,7 +342,7 @@ def _stamps(units: Sequence[Sequence[Span]], facts: Sequence[dict[str, Any]]) ->
     stamps: dict[str, list] = {}
     for unit, each in zip(units, facts, strict=True):
         for span, found in zip(unit, each["spans"], strict=True):
-            stamp = stamps.setdefault(os.path.realpath(span.path), [span.size, span.modified, []])
+            stamp = stamps.setdefault(places.real(span.path), [span.size, span.modified, []])
             stamp[2].append([*span.hashed, found["sha256"]])
     return stamps
 

@@ -10,7 +10,7 @@ from typing import Optional, Union
 
 from tqdm import tqdm
 
-from lm.data.corpora import readers
+from lm.data.corpora import places, readers
 from lm.data.corpora.documents import LEAST_SHARE, VALIDATION_SHARE, Document, Splits, split, without_repeats
 from lm.data.corpora.faults import LONGEST, Faults
 from lm.data.store import digest
@@ -24,10 +24,10 @@ def key(paths: Sequence[str], field: Optional[str] = None, lines: bool = False, 
     """Returns the name of the corpus of these files: a hash of the absolute paths as they are given, and of what is read of them."""
     if not paths:
         raise UserError("text_files needs files: name files, folders or patterns in --config.data.components.0.paths")
-    places = [os.path.realpath(os.path.expanduser(path)) for path in paths]
+    where = [places.real(path) for path in paths]
     special = faults is not None and (faults.skip or faults.longest != LONGEST)
     how = [field, lines, *([faults.longest, faults.skip] if faults and special else [])]
-    return digest("text_files", places, *(how if field is not None or lines or special else []))
+    return digest("text_files", where, *(how if field is not None or lines or special else []))
 
 
 def stamp(paths: Sequence[str]) -> dict[str, list]:
@@ -50,9 +50,9 @@ def changed(stamps: dict[str, list]) -> Optional[str]:
 
 
 def added(stamps: dict[str, list], paths: Sequence[str]) -> Optional[str]:
-    """Returns the first file in the folders and patterns among `paths` that has no stamp."""
+    """Returns the first file in the folders and patterns among `paths` that has no stamp. Addresses are not looked at again."""
     try:
-        now = readers.expand(paths, lambda line: None)
+        now = readers.expand([path for path in paths if not places.is_address(path)], lambda line: None)
     except UserError:  # gone since
         return None
     return next((path for path in now if os.path.realpath(path) not in stamps), None)
