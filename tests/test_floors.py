@@ -33,7 +33,14 @@ FLOORS = {
     "lm.losses": 2,
     "lm.optim": 2,
     "lm.train": 3,
-    "lm.infer": 3,
+    "lm.infer.beams": 3,
+    "lm.infer.decode": 3,
+    "lm.infer.likelihood": 3,
+    "lm.infer.penalties": 3,
+    "lm.infer.prompts": 3,
+    "lm.infer.sampling": 3,
+    "lm.infer.strategy": 3,
+    "lm.infer.text_model": 3,
     "lm.evals": 4,
     "lm.hf": 4,
     "lm.scaling": 0,
@@ -47,8 +54,8 @@ FLOORS = {
     "lm.replay": 5,
     "lm.usage": 5,
     "lm.describe": 5,
-    "lm.infer.__main__": 5,  # commands
-    "lm.evals.__main__": 5,
+    "lm.infer": 5,  # load, and the command
+    "lm.evals.__main__": 5,  # commands
     "lm.hf.__main__": 5,
     "lm.data.__main__": 5,
     "lm.__main__": 5,

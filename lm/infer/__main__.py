@@ -1,37 +1,60 @@
-"""`python -m lm.infer RUN --prompt=TEXT`: continues a text with the model of a run, or fills its blanks."""
+"""`python -m lm.infer RUN --prompt=TEXT`: continues a text with the model of a run, or scores it, embeds it, or fills its blanks."""
 
 import argparse
-import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from lm import config as config_lib
 from lm.errors import AGAIN, Parser, UserError, run_cli
 from lm.fields import count
-from lm.mesh import MeshConfig
-from lm.train import record, sealed
-from lm.train.config import RunConfig
-from lm.train.run_tokenizer import run_tokenizer
 
 if TYPE_CHECKING:
-    from lm.infer.strategy import Strategy
+    from lm.infer.beams import Beams
+    from lm.infer.text_model import TextModel
+
+# Flags of decoding: the step of a strategy that each stands for is in _steps.
+STEPS: dict[str, tuple[Any, str]] = {
+    "temperature": (float, "sample from softmax(logits / temperature)"),
+    "top_k": (int, "sample among the k most likely tokens"),
+    "top_p": (float, "sample among the most likely tokens that together reach probability p"),
+    "min_p": (float, "sample among tokens of at least p times the probability of the most likely one"),
+    "typical_p": (float, "sample among tokens of typical surprise that together reach probability p"),
+    "repetition_penalty": (float, "divide or multiply the logits of ids that are there already, prompt included"),
+    "presence_penalty": (float, "subtract from the logits of ids that were written"),
+    "frequency_penalty": (float, "subtract from the logits of ids for each time that they were written"),
+    "no_repeat_ngram": (int, "write no sequence of so many ids twice"),
+    "min_tokens": (int, "let no text end before so many new tokens"),
+}
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
 def parser() -> Parser:
-    text = "Continues a text, or fills its blanks, with the model of a checkpoint of a run. Decoding is greedy by default."
-    text += " --config.data.objective=NAME prompts as another objective than the run's does."
+    text = (
+        "Continues a text, or fills its blanks, with the model of a checkpoint of a run. Decoding is greedy by default; flags of decoding"
+    )
+    text += " compose in the order of docs/inference.md. --config.data.objective=NAME prompts as another objective than the run's does."
     top = Parser(prog="python -m lm.infer", description=text)
-    top.add_argument("run", type=Path, help="work directory of the run")
+    top.add_argument("run", type=Path, help="work directory of a run, or a model's directory in the Hugging Face layout")
     top.add_argument("--prompt", help="text to continue (default: standard input)")
     top.add_argument("--blank", help="mark in the text for a blank to fill, such as ___ (for objectives that fill blanks)")
     top.add_argument("--max_tokens", type=count, default=128, help="largest number of new tokens (default: %(default)s)")
-    top.add_argument("--temperature", type=float, default=None, help="sample from softmax(logits / temperature)")
-    top.add_argument("--top_k", type=int, default=None, help="sample among the k most likely tokens")
-    top.add_argument("--top_p", type=float, default=None, help="sample among the most likely tokens that together reach probability p")
+    top.add_argument("--greedy", action="store_true", help="always take the most likely token, as without flags of decoding")
+    for name, (kind, what) in STEPS.items():
+        top.add_argument(f"--{name}", type=kind, default=None, help=what)
+    top.add_argument("--ban", action="append", default=[], metavar="TEXT", help="never write this text's ids (may be given again)")
+    top.add_argument("--force", metavar="TEXT", help="begin with this text's ids")
+    top.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end a text before this string (may be given again)")
+    top.add_argument("--beams", type=int, default=None, help="search with so many beams for the likeliest text")
+    top.add_argument("--length_penalty", type=float, default=None, help="score of beam search: sum of log p / length^PENALTY (default: 1)")
+    top.add_argument("--early_stopping", choices=["true", "false", "never"], default=None, help="when beam search ends (default: false)")
     top.add_argument("--samples", type=int, default=1, help="number of continuations (default: %(default)s)")
+    top.add_argument("--best_of", type=int, default=1, help="draw so many for each and take the likeliest (default: %(default)s)")
     top.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
+    top.add_argument("--stream", action="store_true", help="print the text as it is written")
+    task = top.add_mutually_exclusive_group()
+    task.add_argument("--score", metavar="TEXT", help="print the log-probability of this continuation of the prompt, and write nothing")
+    task.add_argument("--embed", choices=["mean", "first", "last"], help="print a vector for each line of the prompt, states pooled so")
+    task.add_argument("--fill_mask", metavar="MARK", help="print the likeliest tokens for each MARK in the prompt (encoders)")
     top.add_argument("--step", type=int, default=None, help="step of the checkpoint (default: the newest)")
     top.add_argument("--data_dir", default=None, help="directory of the run's tokenizer (default: that of the run's record)")
     return top
@@ -43,115 +66,84 @@ def main(argv: Optional[list[str]] = None) -> int:
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
         raise UserError('the prompt is empty: give a text, such as --prompt="def "')
-    read_run(args.run, args.step)  # says what is wrong with it before jax is imported
-    texts = continuations(
-        args.run, prompt, _strategy(args), max_tokens=args.max_tokens, blank=args.blank, samples=args.samples, seed=args.seed,
-        step=args.step, data_dir=args.data_dir, overrides=overrides,
-    )  # fmt: skip
-    print("\n\n---\n\n".join(texts))
+
+    from lm.infer import sources
+
+    model = sources.load(args.run, step=args.step, data_dir=args.data_dir, overrides=overrides)
+    if args.score is not None:
+        score = model.score(prompt, args.score)
+        print(f"{score.log_prob:.4f} nats over {score.ids} tokens" + ", each the most likely one" * score.greedy)
+    elif args.embed is not None:
+        for vector in model.embed(prompt.splitlines(), pooling=args.embed):
+            print(*(f"{number:.6f}" for number in vector))
+    elif args.fill_mask is not None:
+        for candidates in model.fill_mask(prompt, mask=args.fill_mask):
+            print(*(f"{found.probability:.4f} {found.text!r}" for found in candidates), sep="\n", end="\n\n")
+    else:
+        _write(model, prompt, args)
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Raises UserError for a number that is out of range."""
-    for name in ("samples", "max_tokens", "top_k"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name}={value}: give 1 or more")
-    if args.temperature is not None and not 0 < args.temperature < math.inf:
-        raise UserError(f"--temperature={args.temperature:g}: give a number above 0, or leave it out for greedy decoding")
-    if args.top_p is not None and not 0 < args.top_p <= 1:
-        raise UserError(f"--top_p={args.top_p:g}: give a probability above 0 and at most 1")
-
-
-def _strategy(args: argparse.Namespace) -> "Strategy":
-    from lm.infer.sampling import Temperature, TopK, TopP
-    from lm.infer.strategy import compose
-
-    steps: list[Any] = [] if args.temperature is None else [Temperature(args.temperature)]
-    steps += [] if args.top_k is None else [TopK(args.top_k)]
-    steps += [] if args.top_p is None else [TopP(args.top_p)]
-    return compose(steps)
-
-
-def read_run(workdir: Path, step: Optional[int] = None) -> tuple[record.Record, RunConfig]:
-    """Returns the record and the configuration of a run that can continue a text; UserError for none, or for no such checkpoint."""
-    saved = record.read(workdir)
-    if saved is None:
-        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
-    config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
-    if config.model.architecture == "encoder":
-        raise UserError(f"{workdir} holds an encoder-only model, which cannot continue a text: name a run of another architecture")
-    sealed.require(workdir, step)
-    return saved, config
-
-
-def continuations(
-    workdir: Path,
-    prompt: str,
-    strategy: "Strategy",
-    *,
-    max_tokens: int,
-    blank: Optional[str] = None,
-    samples: int = 1,
-    seed: int = 0,
-    step: Optional[int] = None,
-    data_dir: Optional[str] = None,
-    overrides: Sequence[str] = (),
-) -> list[str]:
-    """Returns `samples` texts that the model of a run writes. They begin with the prompt if the objective continues it.
-
-    Args:
-      workdir: the work directory of the run.
-      prompt: the text that the model reads.
-      strategy: how the next token is chosen.
-      max_tokens: the largest number of new tokens.
-      blank: the mark in the prompt for a blank to fill.
-      samples: the number of texts.
-      seed: the seed of the draws.
-      step: the step of the checkpoint (default: the newest).
-      data_dir: the directory of the tokenizer (default: that of the run's record).
-      overrides: settings "data.objective...=value" of the objective whose prompts the model knows (default: the run's).
-
-    Raises:
-      UserError: run, checkpoint or tokenizer are missing or do not fit together, or the model is encoder-only.
-    """
-    saved, config = read_run(workdir, step)
-    tokenizer = run_tokenizer(config, data_dir or config.data_dir, saved)
-
-    if overrides:
-        config = config_lib.apply_overrides(config, list(overrides))
-        tokenizer = config.data.objective.tokenizer(getattr(tokenizer, "base", tokenizer))
-        config.data.objective.require_vocabulary(tokenizer, config.model.vocab_size, config.data.sequence_length)
-
-    import jax
-
-    from lm.data.objectives.base import SpecialIds
-    from lm.infer.decode import generate
-    from lm.infer.prompts import as_imported, prompt_ids, written
-    from lm.model import architectures
-    from lm.model.execution import AS_LISTED
-    from lm.model.layers import listed
-    from lm.sharding import make_mesh
-    from lm.train import checkpoint
-
-    stored = architectures.build(config.model)
-    placed = stored.shardings(make_mesh(MeshConfig(), jax.devices()[:1]))
-    target = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), stored.abstract(), placed)
-    params, model = listed(checkpoint.restore_params(workdir, target, step)[0]), architectures.build(config.model, AS_LISTED)
-    special = SpecialIds(tokenizer, config.data.objective, config.model.vocab_size)
-    source = record.origin(saved).get("ids") or {}
-    # An import that nobody asks for another objective's prompts begins as its own tokenizer and transformers do.
-    imported = source if saved["status"] == "imported" and blank is None and not overrides else {}
-    architecture = config.model.architecture
-    ids = as_imported(prompt, special, architecture, imported) if imported else prompt_ids(prompt, special, architecture, blank)
-    rows = generate(
-        model, params, [ids] * samples, max_new_tokens=max_tokens, strategy=strategy, eos_id=[tokenizer.eos_id, *source.get("stops", [])],
-        start_id=imported.get("first") or tokenizer.start_id, seed=seed, compute_dtype=config.compute_dtype,
+def _write(model: "TextModel", prompt: str, args: argparse.Namespace) -> None:
+    steps, shown = _steps(args, model), prompt * model.continues(args.blank)
+    if args.stream:
+        print(shown, end="", flush=True)
+        for piece in model.stream(prompt, max_new_tokens=args.max_tokens, strategy=steps, stop=args.stop, seed=args.seed):
+            print(piece, end="", flush=True)
+        print()
+        return
+    texts = model.generate(
+        prompt, max_new_tokens=args.max_tokens, strategy=steps, beams=_beams(args), samples=args.samples, best_of=args.best_of,
+        stop=args.stop, seed=args.seed, blank=args.blank,
     )  # fmt: skip
-    continues = blank is None and config.data.objective.continues_text
-    after = tokenizer.encode(prompt).tolist() if continues else []
-    return [prompt * continues + written(row, special, after) for row in rows]
+    print("\n\n---\n\n".join(shown + text.text for text in texts))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises UserError for a number that is out of range, or flags that contradict one another."""
+    for name in ("samples", "best_of", "max_tokens"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name}={getattr(args, name)}: give 1 or more")
+    if args.temperature == 0:
+        raise UserError("--temperature=0 divides by zero: leave it out for greedy decoding, or write --greedy")
+    drawing = [name for name in DRAWING if getattr(args, name) is not None]
+    if args.greedy and drawing:
+        raise UserError(f"--greedy takes the most likely token, and --{drawing[0]} is for drawing one: give one of the two")
+    if args.beams is not None and drawing:
+        raise UserError(f"--beams searches for the likeliest text, and --{drawing[0]} is for drawing one: give one of the two")
+    if args.beams is None and (args.length_penalty is not None or args.early_stopping is not None):
+        raise UserError(f"--{'early_stopping' if args.length_penalty is None else 'length_penalty'} is for beam search: give --beams too")
+    if args.stream and (args.beams is not None or args.samples > 1 or args.best_of > 1 or args.blank is not None):
+        raise UserError("--stream prints one text as it is written: leave --beams, --samples, --best_of and --blank out")
+    for name in ("samples", "best_of"):
+        if getattr(args, name) > 1 and not drawing and args.beams is None:
+            raise UserError(f"--{name} texts would all be the same, since greedy decoding draws nothing: give --temperature=1, say")
+
+
+def _steps(args: argparse.Namespace, model: "TextModel") -> list[Any]:
+    from lm.infer import penalties, sampling
+
+    kinds = {
+        "temperature": sampling.Temperature, "top_k": sampling.TopK, "top_p": sampling.TopP, "min_p": sampling.MinP,
+        "typical_p": sampling.Typical, "repetition_penalty": penalties.RepetitionPenalty, "presence_penalty": penalties.PresencePenalty,
+        "frequency_penalty": penalties.FrequencyPenalty, "no_repeat_ngram": penalties.NoRepeatNGram, "min_tokens": penalties.MinLength,
+    }  # fmt: skip
+    steps = [kind(value) for name, kind in kinds.items() if (value := getattr(args, name)) is not None]
+    encode = model.special.tokenizer.encode
+    if args.ban:
+        steps.append(penalties.Banned(tuple(tuple(encode(text).tolist()) for text in args.ban)))
+    if args.force:
+        steps.append(penalties.ForcedFirst(tuple(encode(args.force).tolist())))
+    return steps
+
+
+def _beams(args: argparse.Namespace) -> "Optional[Beams]":
+    from lm.infer.beams import Beams
+
+    if args.beams is None:
+        return None
+    early: Any = {"true": True, "never": "never"}.get(args.early_stopping, False)
+    return Beams(args.beams, 1.0 if args.length_penalty is None else args.length_penalty, early)
 
 
 if __name__ == "__main__":

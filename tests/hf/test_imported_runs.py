@@ -11,7 +11,7 @@ from hf.checkpoints import GOLDEN, edited
 from tokenizers import Tokenizer, decoders, models
 
 from lm import config as config_lib
-from lm import hf, runner
+from lm import hf, infer, runner
 from lm import run as lm_run
 from lm.data import tokenizer
 from lm.data.config import Component
@@ -19,8 +19,6 @@ from lm.data.objectives.config import Pairs
 from lm.errors import UserError
 from lm.hf import __main__ as command
 from lm.hf.runs import export_run, import_run
-from lm.infer.__main__ import continuations
-from lm.infer.strategy import compose
 from lm.init_from import find, require_said, require_tokenizer
 from lm.model.weights import flatten
 from lm.train import checkpoint, record, sealed
@@ -49,7 +47,8 @@ def test_an_imported_run_writes_and_is_exported_again(source, tmp_path, capsys):
     saved = record.read(run)
     assert saved["status"] == "imported"
     assert saved["parameters"]["total"] == sum(leaf.size for leaf in flatten(hf.load(source)[1]).values())
-    assert continuations(run, "abc", compose(), max_tokens=3)[0].startswith("abc")
+    (text,) = infer.load(run).generate("abc", max_new_tokens=3, stop=["zzz"])
+    assert infer.load(source).generate("abc", max_new_tokens=3) == [text]  # from the model's own directory
     assert command.main(["export", str(run), str(tmp_path / "out"), "--max_shard_bytes=3000"]) == 0
     (config, params), (again, others) = hf.load(source), hf.load(tmp_path / "out")
     assert config == again
@@ -214,7 +213,7 @@ def test_without_a_tokenizer(tmp_path, capsys):
     assert command.main(["import", str(GOLDEN / "mt5"), f"--workdir={tmp_path / 'run'}"]) == 0
     assert "tokenizer.json" in capsys.readouterr().out
     with pytest.raises(UserError, match="tokenizer"):
-        continuations(tmp_path / "run", "abc", compose(), max_tokens=3)
+        infer.load(tmp_path / "run")
     assert export_run(tmp_path / "run", tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "mt5"  # which T5 could hold too
     copy = (tmp_path / "run" / "config.json").rename(tmp_path / "copy.json")

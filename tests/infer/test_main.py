@@ -57,12 +57,48 @@ def test_it_samples(run, capsys):
     assert sampled.count("def é") == 2
 
 
+def test_every_flag_of_decoding_reaches_the_model(run, capsys):
+    """Whatever the model is, these flags leave one text; and a stream is the same text in pieces."""
+    only = said(capsys, run, "--prompt=def", "--max_tokens=5", "--force=été", "--ban=x", "--no_repeat_ngram=2", "--min_tokens=5")
+    assert only == "defété\n"
+    assert said(capsys, run, "--prompt=def", "--max_tokens=5", "--force=été", "--stream", "--repetition_penalty=1.5") == only
+    assert said(capsys, run, "--prompt=def", "--max_tokens=9", "--force=été", "--stop=té") == "defé\n"
+    assert said(capsys, run, "--prompt=def", "--max_tokens=9", "--force=été", "--stop=té", "--stream") == "defé\n"
+    beams = ("--beams=3", "--length_penalty=.6", "--early_stopping=never")
+    assert said(capsys, run, "--prompt=def", "--max_tokens=5", "--force=été", "--presence_penalty=1", *beams) == only
+    assert said(capsys, run, "--prompt=def", "--max_tokens=5", "--force=été", "--temperature=2", "--best_of=2") == only
+
+
+def test_it_scores_and_embeds(run, capsys):
+    """The likelihood of a text in parts is that of the whole, and of one whose tokens are greedy it says so."""
+    greedy = said(capsys, run, "--prompt=def", "--max_tokens=1", "--frequency_penalty=0").removeprefix("def").removesuffix("\n")
+    assert "1 tokens" in said(capsys, run, "--prompt=def", f"--score={greedy}") or not greedy.isascii()
+    parts = (("a", "bc"), ("a", "b"), ("ab", "c"))
+    nats = [float(said(capsys, run, f"--prompt={prompt}", f"--score={text}").split()[0]) for prompt, text in parts]
+    assert nats[0] == pytest.approx(nats[1] + nats[2], abs=2e-4)
+    (line,) = said(capsys, run, "--prompt=def", "--embed=mean").splitlines()
+    vector = [float(number) for number in line.split()]
+    assert len(vector) == 8
+    assert sum(number**2 for number in vector) == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--prompt="], "prompt"),
         (["--prompt=a", "--step=5"], "step 5.*3, 7"),
-        (["--prompt=a", "--temperature=0"], "temperature=0"),
+        (["--prompt=a", "--temperature=0"], "temperature=0.*greedy"),
+        (["--prompt=a", "--greedy", "--top_k=3"], "--greedy.*--top_k"),
+        (["--prompt=a", "--beams=2", "--top_p=.5"], "--beams.*--top_p"),
+        (["--prompt=a", "--length_penalty=.5"], "--length_penalty.*--beams"),
+        (["--prompt=a", "--beams=0"], "beams=0"),
+        (["--prompt=a", "--beams=2", "--samples=3"], "2 beams.*3"),
+        (["--prompt=a", "--beams=2", "--stop=a"], "stop"),
+        (["--prompt=a", "--samples=3"], "--samples.*--temperature"),
+        (["--prompt=a", "--stream", "--samples=3", "--top_k=2"], "--stream.*--samples"),
+        (["--prompt=a", "--min_p=2"], "min_p=2"),
+        (["--prompt=a", "--score="], "continuation"),
+        (["--prompt=a", "--fill_mask=a"], "encoder"),
         (["--prompt=a", "--max_tokens=0"], "--max_tokens"),
         (["--prompt=a", "--foo=1"], "--foo"),
         (["--prompt=a _", "--blank=_"], "--config.data.objective=span_corruption"),
