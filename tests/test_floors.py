@@ -118,8 +118,8 @@ LIBRARIES = {
     "jinja2": ["lm.scaling.page"],
     "safetensors": ["lm.hf"],
     "tensorflow": [],
-    "torch": [],
-    "transformers": [],
+    "torch": ["experiments.benchmarks"],
+    "transformers": ["experiments.benchmarks"],
 }
 
 HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "tensorflow", "matplotlib", "scipy")
