@@ -76,6 +76,24 @@ def test_minhash_finds_pairs_with_the_probability_that_is_stated(shared, single)
     assert abs(found - p) < 4 * math.sqrt(p * (1 - p) / pairs), (found, p)
 
 
+def test_minhash_finds_edited_texts_with_the_probability_that_is_stated():
+    """Of 300 texts of 120 words, each beside a copy in which words were changed; 5-grams, and the exact Jaccard index of each pair."""
+    draw, step = np.random.default_rng(1), comparing.MinHash()
+    letters = np.asarray(list("abcdefghijklmnop"))
+    documents, index = [], []
+    for n in range(300):
+        words = ["".join(each) for each in letters[draw.integers(0, 16, (120, 6))]]
+        copy = [word if keep else "edited" for word, keep in zip(words, draw.random(120) > draw.uniform(0.002, 0.06), strict=True)]
+        documents += [Document(" ".join(words), f"{n}a"), Document(" ".join(copy), f"{n}b")]
+        one, two = ({tuple(text[i : i + 5]) for i in range(116)} for text in (words, copy))
+        index.append(len(one & two) / len(one | two))
+    keys = step.keys(documents)
+    found = (keys[:, ::2] == keys[:, 1::2]).any(axis=0)
+    p = np.asarray([step.probability(s) for s in index])
+    assert 0.2 < p.mean() < 0.95
+    assert abs(found.sum() - p.sum()) < 4 * np.sqrt((p * (1 - p)).sum())
+
+
 def test_minhash_looks_through_case_punctuation_accents_and_numbers():
     words = [f"word{chr(97 + n)}" for n in range(20)]
     other = " ".join(words).replace("wordb", "Wordb,").replace("wordc", "wôrdc") + " 17"

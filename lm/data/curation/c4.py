@@ -29,7 +29,7 @@ class C4(Step):
     policies: tuple[str, ...] = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
     def apply(self, document: Document, notes: Notes) -> Union[Document, Drop]:
-        kept, sentences = [], 0
+        kept, count = [], 0
         for raw in document.text.splitlines():
             stripped = raw.strip()
             line = _CITATION.sub("", stripped) if "[" in stripped else stripped
@@ -38,11 +38,11 @@ class C4(Step):
                 if rule:
                     return Drop(rule, line[:200])
                 kept.append(line)
-                sentences += count_sentences(line)
+                count += len(sentences(line))
             elif line:
                 notes.changed(rule, line)
-        if sentences < self.least_sentences:
-            return Drop("too few sentences", f"{sentences}")
+        if count < self.least_sentences:
+            return Drop("too few sentences", f"{count}")
         return document.with_text("\n".join(kept).strip())
 
     def _against(self, line_words: list[str], line: str) -> Optional[str]:
@@ -63,6 +63,6 @@ class C4(Step):
         return "line of a policy" if any(policy in low for policy in self.policies) else None
 
 
-def count_sentences(line: str) -> int:
-    """Returns the number of sentences of a line; one without an end counts."""
-    return sum(1 for part in _SENTENCE_END.split(line) if part)
+def sentences(line: str) -> list[str]:
+    """Returns the sentences of a line; what stands after the last end is one too."""
+    return [part for part in _SENTENCE_END.split(line) if part]
