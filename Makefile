@@ -77,6 +77,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@$(BIN)/python -m tests.nightly.coverage
 	@$(BIN)/python -m tests.nightly.mutants
 	@OBJECTIVES=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/data
+	@INFER=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/infer
 	@TABLES=all $(BIN)/python -m pytest tests/scaling/test_large.py
 	@$(MAKE) layouts hosts faults preflight
 	@$(BIN)/python -m tests.nightly.documented_commands --data=$(SCALING_DATA)

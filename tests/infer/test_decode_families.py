@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import jax
 import numpy as np
@@ -11,6 +12,17 @@ from model.small import model_of as unrolled_model_of
 
 from lm.errors import UserError
 from lm.infer.decode import generate
+from lm.infer.penalties import (
+    Banned,
+    ForcedFirst,
+    ForcedLast,
+    FrequencyPenalty,
+    MinLength,
+    NoRepeatNGram,
+    PresencePenalty,
+    RepetitionPenalty,
+)
+from lm.infer.sampling import MinP, Temperature, TopK, TopP, Typical
 from lm.model.config import AttentionConfig, MLPConfig, ModelConfig
 from lm.model.execution import Execution
 from lm.types import Inputs
@@ -89,6 +101,23 @@ def test_generation_is_the_argmax_of_full_passes_and_rows_do_not_meet(name):
                 inputs = Inputs(padded, segments=real, prefix=(np.arange(12) < begun)[None].astype(np.int32))
             text.append(int(np.argmax(apply(params_of(config), inputs)[0, len(text) - 1])))
         assert found == text[begun:]
+
+
+STRATEGIES = {
+    "greedy": (), "temperature": Temperature(1.5), "top_k": TopK(4), "top_p": TopP(0.8), "min_p": MinP(0.1), "typical": Typical(0.7),
+    "all_draws": [Temperature(2.0), TopK(9), TopP(0.95), MinP(0.01), Typical(0.9)], "repetition": RepetitionPenalty(1.5),
+    "presence": PresencePenalty(0.5), "frequency": FrequencyPenalty(0.5), "n_gram": NoRepeatNGram(2), "banned": Banned(((3,), (4, 5))),
+    "least": MinLength(4), "forced": [ForcedFirst((3, 4)), ForcedLast(2)],
+}  # fmt: skip
+ALL = [(family, name) for family in FAMILIES for name in STRATEGIES] if os.environ.get("INFER") == "all" else [("t5_shared", "all_draws")]
+
+
+@pytest.mark.parametrize(("family", "strategy"), ALL)
+def test_every_row_of_a_ragged_batch_is_its_single_run(family, strategy):
+    config, prompts = FAMILIES[family], [[5, 9, 2, 7], [3], [11, 4]]
+    options = {"max_new_tokens": 6, "start_id": 1, "eos_id": 2, "strategy": STRATEGIES[strategy], "seed": 5}
+    together = generate(model_of(config), params_of(config), prompts, **options)
+    assert together == [generate(model_of(config), params_of(config), [prompt], **options)[0] for prompt in prompts]
 
 
 def test_what_cannot_write_is_refused():
