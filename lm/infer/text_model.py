@@ -11,8 +11,9 @@ from lm.errors import UserError
 from lm.infer import likelihood
 from lm.infer.beams import Beams, search
 from lm.infer.decode import Session, Written
+from lm.infer.penalties import ForcedLast
 from lm.infer.prompts import as_imported, prompt_ids, written
-from lm.infer.strategy import Steps
+from lm.infer.strategy import Steps, Strategy, compose
 from lm.model import architectures
 from lm.model.config import ModelConfig
 from lm.model.execution import AS_LISTED
@@ -88,6 +89,13 @@ class TextModel:
         """The ids with which the decoder of an encoder-decoder begins: those that its files name, or the tokenizer's start."""
         return tuple(self.source.get("first") or (self.special.start,))
 
+    def _strategy(self, steps: Steps) -> Strategy:
+        """Returns the strategy, with the id that the files of an import force on texts that would be cut off (BART's)."""
+        composed, last = compose(steps), self.source.get("generation", {}).get("forced_eos_token_id")
+        if not isinstance(last, int) or any(isinstance(step, ForcedLast) for step in composed.steps):
+            return composed
+        return compose((*composed.steps, ForcedLast(last)))
+
     def generate(
         self,
         prompts: "str | Sequence[str]",
@@ -122,7 +130,12 @@ class TextModel:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         _check(samples, best_of, beams, stop)
         ids = [self.prompt_ids(text, blank) for text in texts]
-        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "strategy": strategy, "eos_id": self.ends, "start_id": self.start_ids}
+        options: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "strategy": self._strategy(strategy),
+            "eos_id": self.ends,
+            "start_id": self.start_ids,
+        }
         options["compute_dtype"] = self.compute_dtype
         after = [self._after(text, blank) for text in texts]
         if beams is not None:
@@ -139,8 +152,9 @@ class TextModel:
     ) -> Iterator[str]:
         """Yields a text in pieces as it is written (see `generate`): together they are the text, and each is whole characters."""
         _check(1, 1, None, stop)
+        composed = self._strategy(strategy)
         session = Session(
-            self.model, self.params, [self.prompt_ids(prompt)], max_new_tokens=max_new_tokens, strategy=strategy, eos_id=self.ends,
+            self.model, self.params, [self.prompt_ids(prompt)], max_new_tokens=max_new_tokens, strategy=composed, eos_id=self.ends,
             start_id=self.start_ids, seed=seed, compute_dtype=self.compute_dtype,
         )  # fmt: skip
         given, after = "", self._after(prompt, None)

@@ -123,6 +123,18 @@ def test_the_best_of_some_is_the_likeliest_and_prompts_are_kept_apart():
     assert best == [max(drawn[i : i + 3], key=lambda text: text.log_prob / len(text.ids)) for i in (0, 3)]
 
 
+def test_an_import_begins_and_is_cut_off_as_its_files_say():
+    """BART's files name the ids that its decoder begins with, and one that ends texts which would be too long."""
+    trained = text_model(PAIR)
+    source = {"before": [5], "after": [6], "first": [EOS, 5], "generation": {"forced_eos_token_id": EOS}}
+    imported = TextModel(PAIR, trained.params, trained.special, source)
+    (text,) = imported.generate("ab", max_new_tokens=3)
+    assert (len(text.ids), text.ended) == (2, True)
+    table = log_p(PAIR, [EOS, 5, *text.ids], inputs=[5, *of("ab"), 6])
+    assert text.ids == [int(np.argmax(table[1])), int(np.argmax(table[2]))]
+    assert text.log_prob == pytest.approx(table[1].max() + table[2].max(), abs=1e-5)
+
+
 def test_what_cannot_be_told_is_refused():
     with pytest.raises(UserError, match="does not continue"):
         text_model(ENCODER).generate("a")
