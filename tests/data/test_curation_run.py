@@ -238,6 +238,13 @@ def test_a_folder_of_other_things_is_left_alone(files, tmp_path):
 
 def test_what_has_changed_since_is_named(files, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "_finish", lambda *_: 1 / 0)
+    (tmp_path / "list.txt").write_text("a.example")
+    listed = f"--set=url.lists={tmp_path / 'list.txt'}"
+    with pytest.raises(ZeroDivisionError):
+        command(files, tmp_path / "listed", listed, steps="url")
+    (tmp_path / "list.txt").write_text("other.example")
+    with pytest.raises(UserError, match="files that steps read"):
+        command(files, tmp_path / "listed", listed, steps="url")
     with pytest.raises(ZeroDivisionError):
         command(files, tmp_path / "out", steps="pii")
     with pytest.raises(UserError, match="steps"):
@@ -252,6 +259,7 @@ WRONG = [
     (["--steps=contamination"], "contamination.paths"),
     (["--set=minhash.buckets=0"], "buckets"),
     (["--field=body"], "--field"),
+    (["--keep=link"], "leave it out of --keep"),
     (["--out=/proc/none"], "--out$"),
 ]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -91,6 +92,14 @@ def test_luhn_takes_one_last_digit_of_ten(number):
 def test_samples_of_personal_data_do_not_hold_them():
     _, [account] = apply([Document("mail jane@mail.example now", "x")], [pii.PII()])
     assert "jane" not in json.dumps(account.to_json())
+
+
+@pytest.mark.parametrize("part", ["=", "a.", "a@", "1-", "1 ", "1.", "a:", ":", "+1"])
+def test_long_runs_of_signs_take_time_in_proportion(part):
+    """Looked at anew from each sign, they would take hours."""
+    begin = time.process_time()
+    verdict(pii.PII(), part * 100_000 + "@1")
+    assert time.process_time() - begin < 5
 
 
 def test_an_empty_replacement_leaves_a_kind_alone():

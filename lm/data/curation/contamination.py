@@ -37,6 +37,9 @@ class Contamination(Step):
         if not _index(self).ngrams:
             raise UserError(f"no item of {', '.join(self.paths)} has {self.shortest} words or more; nothing can be looked for")
 
+    def files(self) -> list[str]:
+        return readers.expand(self.paths, lambda line: None)
+
     def apply(self, document: Document, notes: Notes) -> Union[Document, Drop]:
         index, found = _index(self), normal_words(document.text)
         numbers = [index.number(word) for word in found]

@@ -81,8 +81,9 @@ class Plan:
         own = self.steps.partition(":")[0]
         text = pathlib.Path(own).read_bytes() if own.endswith(".py") else b""
         return {
-            "files": [[os.path.realpath(path), os.path.getsize(path), os.stat(path).st_mtime_ns] for path in self.files],
+            "files": [_stamp(path) for path in self.files],
             "steps": [to_json(step) for step in self.chosen()],
+            "lists": [_stamp(path) for step in self.chosen() for path in step.files()],
             "own_rules": hashlib.sha256(text).hexdigest() if text else None,
             "reading": [*self.reading(), self.unit, self.shard],
         }
@@ -108,10 +109,18 @@ class Plan:
                 raise UserError(f"{self.out} holds something that is no result of this command; give another --out")
             write_json(str(self.work / "plan.json"), {**mine, "plan": key})
         elif begun.get("plan") != key:
-            what = next((name for name in ("files", "steps", "own_rules", "reading") if begun.get(name) != _as_json(mine[name])), "files")
-            changed = {"files": "files", "steps": "steps", "own_rules": f"rules in {self.steps}", "reading": "options of reading"}[what]
-            raise UserError(f"{self.out} was begun with other {changed}; go on as it was, give another --out, or delete {self.work}")
+            what = next(
+                (name for name in ("files", "steps", "lists", "own_rules", "reading") if begun.get(name) != _as_json(mine[name])), "files"
+            )
+            own = {"lists": "files that steps read", "own_rules": f"rules in {self.steps}", "reading": "options of reading"}
+            raise UserError(
+                f"{self.out} was begun with other {own.get(what, what)}; go on as it was, give another --out, or delete {self.work}"
+            )
         return False
+
+
+def _stamp(path: str) -> list[Any]:
+    return [os.path.realpath(path), os.path.getsize(path), os.stat(path).st_mtime_ns]
 
 
 @functools.cache

@@ -75,8 +75,13 @@ def documents(spans: Sequence[Span], reading: Reading, faults: Faults) -> Iterat
     for span in spans:
         name = f"{span.number}:{os.path.basename(span.path)}" + f":part {span.piece}" * (span.piece > 0)
         texts = readers.read(span.path, reading.template(), reading.lines, faults, span.part)
-        for index, text in enumerate(texts):
-            yield _document(text, f"{name}:{index}", reading.keep)
+        try:
+            for index, text in enumerate(texts):
+                yield _document(text, f"{name}:{index}", reading.keep)
+        except UserError as error:
+            if any(f"{noun} '{field}'" in str(error) for noun in ("field", "column") for field in reading.keep):
+                raise UserError(f"{str(error).partition(';')[0]}; leave it out of --keep") from error
+            raise
 
 
 def _document(text: str, name: str, keep: tuple[str, ...]) -> Document:

@@ -47,6 +47,10 @@ class Step:
     def check(self) -> None:
         """Raises UserError for settings that cannot work on this machine; called once, before documents are read."""
 
+    def files(self) -> list[str]:
+        """Returns the files that the step reads, on which the result depends."""
+        return []
+
 
 class ComparingStep(Step):
     """A step that compares items of documents (the whole, or its paragraphs) with those of all documents of the corpus.

@@ -27,6 +27,9 @@ class URL(Step):
     def check(self) -> None:
         self._domains()
 
+    def files(self) -> list[str]:
+        return list(self.lists)
+
     def apply(self, document: Document, notes: Notes) -> Union[Document, Drop]:
         url = document.metadata.get("url")
         if not isinstance(url, str) or not url:
