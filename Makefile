@@ -8,7 +8,7 @@ PREFLIGHTS ?= tests/preflight
 # Each worker takes the next file of pytest's order, in which tests/conftest.py puts the longest first.
 BY_FILE := --dist=loadfile --no-loadscope-reorder
 
-.PHONY: study test layouts hosts faults slurm parity preflight lint types check constraints nightly clean help
+.PHONY: study test bench layouts hosts faults slurm parity preflight lint types check constraints nightly clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -53,6 +53,9 @@ parity: $(VENV)/parity  ## every family against transformers, live (installs tor
 $(VENV)/preflight: $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[tpu,gpu]'
 	@touch $@
+
+bench: $(VENV)/parity  ## the benchmarks on CPU, against PyTorch (installs torch and transformers); quiet cores, please
+	@$(BIN)/python -m experiments benchmarks train_cpu
 
 preflight: $(VENV)/preflight  ## every family compiled for TPUs and GPUs that are not there (installs their compilers, 3 GB)
 	@$(BIN)/python -m pytest -n auto --maxprocesses=2 $(BY_FILE) $(PREFLIGHTS)

@@ -11,6 +11,7 @@ import sys
 from typing import Optional
 
 from experiments import cost, studies
+from experiments.benchmarks import commands as benchmarks
 from experiments.commands import Commands
 from experiments.planning import Asked
 from experiments.search import MOST, Search
@@ -43,7 +44,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m experiments",
         description="Runs a scaling study, or one part of it. The same command continues a study that was interrupted.\n\n"
-        f"verbs:\n{verbs}\n\nstudies here: {', '.join(studies.names())}",
+        f"verbs:\n{verbs}\n\nstudies here: {', '.join(studies.names())}\n"
+        "benchmarks: python -m experiments benchmarks --help",
         epilog="Results are in the study's directory: report.html, summary.json (what fit --json prints), forecast.json, cells/.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -106,6 +108,9 @@ def _parser() -> Parser:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["benchmarks"]:
+        return benchmarks.main(argv[1:])
     args = _parser().parse_intermixed_args(argv)
     _check(args)
     timeout = 1800.0 if args.timeout is None else args.timeout

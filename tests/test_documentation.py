@@ -128,6 +128,8 @@ def check(words: list[str], piece: documented.Piece) -> None:
 
 def module(name: str, arguments: list[str], piece: documented.Piece) -> None:
     """Checks the arguments of `python -m name`; a mention may lack required ones."""
+    if name == "experiments" and arguments[:1] == ["benchmarks"]:
+        name, arguments = "experiments.benchmarks.commands", arguments[1:]
     if name in ("venv", "pip", "pytest") or "..." in arguments:
         return
     if name in OWN_FLAGS:
@@ -185,7 +187,17 @@ def written(path: str) -> bool:
 @functools.cache
 def all_flags() -> frozenset[str]:
     """Returns the flags of all commands that argparse parses."""
-    names = ("experiments", "experiments.replications", "lm.data.curate", "lm.evals", "lm.hf", "lm.infer", "lm.scaling", "lm.study.worker")
+    names = (
+        "experiments",
+        "experiments.benchmarks.commands",
+        "experiments.replications",
+        "lm.data.curate",
+        "lm.evals",
+        "lm.hf",
+        "lm.infer",
+        "lm.scaling",
+        "lm.study.worker",
+    )
     found: set[str] = set()
     parsers = [parser_of(name) for name in names]
     while parsers:

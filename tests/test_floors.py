@@ -149,7 +149,7 @@ JAX_FREE = [
 ]
 JAX_FREE += ["lm.model.parts." + name for name in ("attention", "heads", "mlp", "norm", "positions", "stacks")]
 JAX_FREE += ["lm.preflight." + name for name in ("__main__", "topologies", "targets", "roofline", "job", "search", "table")]
-JAX_FREE += ["experiments", "experiments.__main__", "launch.local", "launch.view"]
+JAX_FREE += ["experiments", "experiments.__main__", "experiments.benchmarks.commands", "launch.local", "launch.view"]
 JAX_FREE += ["lm.scaling.__main__", "lm.scaling.runs", "lm.scaling.commands.table", "lm.scaling.table_summary"]
 JAX_FREE += ["lm.study." + name for name in ("study", "plan", "rows", "status", "directory", "locks", "gate", "rules", "cell", "naming")]
 JAX_FREE += ["lm.study.records"]

@@ -9,7 +9,7 @@ from lm.model.cache import Values, write, write_all
 from lm.model.config import ModelConfig
 from lm.model.execution import Execution
 from lm.model.kernels import context as context_parallel
-from lm.model.kernels import cudnn, packed, splash
+from lm.model.kernels import cudnn, packed, rows, splash
 from lm.model.kernels.choose import Kernel, choose
 from lm.model.kernels.context import context_ways
 from lm.model.kernels.plain import xla_attention
@@ -50,7 +50,7 @@ class Attention(nnx.Module):
         self.scale = attention.scale
         linears = attention.linears(config.d_model, config.out_gain)
         self.query, self.key, self.value, self.out = (
-            Linear(linears[name], key=key_for(key, name), rules=rules) for name in ("query", "key", "value", "out")
+            Linear(linears[name], key=key_for(key, name), rules=rules, on_cpu=execution.on_cpu) for name in ("query", "key", "value", "out")
         )
         norms = {name: RMSNorm(size, config.norm_epsilon, key=key, rules=rules) for name, size in attention.norm_sizes().items()}
         self.query_norm, self.key_norm = norms.get("query"), norms.get("key")
@@ -88,6 +88,8 @@ class Attention(nnx.Module):
         if kernel == "blockwise":
             ring = self.execution.context == "ring"
             return context_parallel.attention(*arrays, mask, relative=relative, scale=self.scale, ring=ring)
+        if self.execution.on_cpu and bias_BNTS is None and rows.serves(q_BTNH.shape[1], k_BSKH.shape[1]):
+            return rows.attention(*arrays, mask, scale=self.scale)
         # Every query's device needs all keys.
         split, whole = ("act_batch", "act_length", "act_kv_heads", None), ("act_batch", None, "act_kv_heads", None)
         k_BSKH, v_BSKH = (resplit(x, split, whole, rules=rules) for x in (k_BSKH, v_BSKH))

@@ -42,7 +42,7 @@ class Block(nnx.Module):
         self.cross_norm = norm() if cross else None
         self.cross_attention = Attention(config, execution, key=key_for(key, "cross_attention"), cross=True) if cross else None
         self.mlp_norm = norm()
-        self.mlp = MLP(config, key=key_for(key, "mlp"), rules=execution.rules)
+        self.mlp = MLP(config, execution, key=key_for(key, "mlp"))
 
     def __call__(self, x_BTD: jax.Array, context: Context, stored: Stored = Stored(), layer: Any = None) -> tuple[jax.Array, Stored, Aux]:
         """Returns (x, stored keys and values with this call's, statistics). Statistics that nobody reads are not computed."""

@@ -90,6 +90,11 @@ class Execution:
     pipeline: Optional[Pipeline] = None
     param_dtype: Literal["float32", "float64"] = "float32"
 
+    @property
+    def on_cpu(self) -> bool:
+        """True where CPUs will run it."""
+        return (self.platform or jax.default_backend()) == "cpu"
+
     def rows_multiple(self, mesh: Any) -> int:
         """Returns the number that must divide the rows of a call on this mesh."""
         devices = self.rules.batch_ways(mesh)

@@ -4,17 +4,18 @@ import jax
 from flax import nnx
 
 from lm.model.config import ModelConfig
+from lm.model.execution import Execution
 from lm.model.weights import Linear, key_for
-from lm.sharding import Rules, constrain
+from lm.sharding import constrain
 
 
 class MLP(nnx.Module):
     """A feed-forward layer of any kind: the linear layers that its config declares, as attributes, computed by the config's `apply`."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array, rules: Rules):
-        self.config, self.rules = config.mlp, rules
+    def __init__(self, config: ModelConfig, execution: Execution, *, key: jax.Array):
+        self.config, self.rules, on_cpu = config.mlp, execution.rules, execution.on_cpu
         for name, spec in config.mlp.linears(config.d_model, config.out_gain).items():
-            setattr(self, name, Linear(spec, key=key_for(key, name), rules=rules))
+            setattr(self, name, Linear(spec, key=key_for(key, name), rules=self.rules, on_cpu=on_cpu))
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         return self.config.apply(self, x_BTD)

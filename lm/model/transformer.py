@@ -42,11 +42,11 @@ class Transformer(nnx.Module):
         self._make_heads(key)
 
     def _make_heads(self, key: jax.Array) -> None:
-        config, rules = self.config, self.execution.rules
+        config, rules, on_cpu = self.config, self.execution.rules, self.execution.on_cpu
         specs = {name: head.linear for name, head in heads(config).items()}
 
         def linear(name: str) -> Any:
-            return Linear(specs[name], key=key_for(key, name), rules=rules) if name in specs else None
+            return Linear(specs[name], key=key_for(key, name), rules=rules, on_cpu=on_cpu) if name in specs else None
 
         if config.tied_head:
             self.head: Any = Bias(config.vocab_size, key=key_for(key, "head"), rules=rules) if config.head_bias else None
@@ -108,7 +108,7 @@ class Transformer(nnx.Module):
         if config.logit_scale != 1.0:
             x_BPD = x_BPD * jnp.asarray(config.logit_scale, x_BPD.dtype)
         if config.tied_head:
-            logits_BPV = self.embed.attend(x_BPD, accumulate=wide)
+            logits_BPV = self.embed.attend(x_BPD, accumulate=wide, on_cpu=self.execution.on_cpu)
             logits_BPV = logits_BPV if self.head is None else self.head(logits_BPV)
         else:
             logits_BPV = self.head(x_BPD, accumulate=wide)

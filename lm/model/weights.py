@@ -15,6 +15,10 @@ from lm.model.parts.component import LinearSpec
 from lm.sharding import Names, Rules, constrain, is_split, resplit
 from lm.types import Params
 
+# Numbers of a kernel, and tokens, from which on `flat_product` is faster. Kernels of the default study are smaller, and so are steps of
+# decoding, which would transpose a kernel for each token.
+LARGE, MANY = 2**16, 512
+
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedNormal:
@@ -81,14 +85,37 @@ def read(param: nnx.Param, dtype: Any, rules: Rules) -> jax.Array:
     return resplit(weight, names, names, rules=rules, after_rules=rules.gathered())
 
 
-class Linear(nnx.Module):
-    """A linear layer, `einsum(x, kernel) + bias`: the kernel contracts its first dimensions, `spec.ins`, with the last ones of x."""
+def flat_product(x: jax.Array, kernel: jax.Array, accumulate: Optional[Any]) -> jax.Array:
+    """Returns x [..., in] times a matrix [in, out], as CPUs compute it and its gradients fastest.
 
-    def __init__(self, spec: LinearSpec, *, key: jax.Array, rules: Rules):
+    With rows and positions as two dimensions XLA copies the operands of the kernel's gradient. That gradient is a product of [in, tokens]
+    and [tokens, out], which takes 1.5 times as long where `in` is the larger; there the kernel is transposed first, and with it its
+    gradient. Without the barrier XLA would fold the transposition into the product.
+    """
+    x_TI, contracted = x.reshape(-1, x.shape[-1]), 0
+    if kernel.shape[0] > kernel.shape[1]:
+        kernel, contracted = jax.lax.optimization_barrier(kernel.T), 1
+    y_TO = jax.lax.dot_general(x_TI, kernel, (((1,), (contracted,)), ((), ())), preferred_element_type=accumulate)
+    return y_TO.reshape(*x.shape[:-1], -1)
+
+
+def is_flat(kernel: jax.Array, tokens: int) -> bool:
+    """Returns whether kernel and tokens are large enough for `flat_product` on a CPU, under a mesh that splits nothing."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return kernel.size >= LARGE and tokens >= MANY and (mesh.empty or mesh.size == 1)
+
+
+class Linear(nnx.Module):
+    """A linear layer, `einsum(x, kernel) + bias`: the kernel contracts its first dimensions, `spec.ins`, with the last ones of x.
+
+    `on_cpu` says that a CPU computes it (`flat_product`).
+    """
+
+    def __init__(self, spec: LinearSpec, *, key: jax.Array, rules: Rules, on_cpu: bool = False):
         ins, outs = spec.ins, spec.outs
         shape, axes, fan_in = (*ins.values(), *outs.values()), (*ins, *outs), math.prod(ins.values())
         self.rules = rules
-        self.contracted = len(ins)
+        self.contracted, self.on_cpu = len(ins), on_cpu
         self.kernel = declare(key, shape, axes, TruncatedNormal(spec.gain * fan_in**-0.5) if spec.gain else Constant(0.0))
         self.bias = declare(key, tuple(outs.values()), tuple(outs), Constant(spec.bias_init)) if spec.bias else None
 
@@ -96,8 +123,13 @@ class Linear(nnx.Module):
         """Maps x [..., *ins] to [..., *outs] in x's dtype, or in `accumulate` (the dtype of the products' sums)."""
         kernel = read(self.kernel, x.dtype, self.rules)
         n = self.contracted
-        contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
-        y = jax.lax.dot_general(x, kernel, (contract, ((), ())), preferred_element_type=accumulate)
+        if self.on_cpu and is_flat(kernel, math.prod(x.shape[: x.ndim - n])):
+            matrix = kernel.reshape(math.prod(kernel.shape[:n]), -1)
+            y = flat_product(x.reshape(*x.shape[: x.ndim - n], -1), matrix, accumulate)
+            y = y.reshape(*y.shape[:-1], *kernel.shape[n:])
+        else:
+            contract = (tuple(range(x.ndim - n, x.ndim)), tuple(range(n)))
+            y = jax.lax.dot_general(x, kernel, (contract, ((), ())), preferred_element_type=accumulate)
         return y if self.bias is None else y + read(self.bias, y.dtype, self.rules)
 
 
@@ -113,9 +145,12 @@ class Embedding(nnx.Module):
         """Returns rows [..., width]; what the device reads for an id that is out of range is undefined (Transformer tells)."""
         return read(self.embedding, dtype, self.rules).at[ids].get(mode="promise_in_bounds")
 
-    def attend(self, x_BTD: jax.Array, *, accumulate: Optional[Any] = None) -> jax.Array:
-        """Returns logits_BTV, x_BTD times the transposed table."""
-        return jnp.einsum("BTD,VD->BTV", x_BTD, read(self.embedding, x_BTD.dtype, self.rules), preferred_element_type=accumulate)
+    def attend(self, x_BTD: jax.Array, *, accumulate: Optional[Any] = None, on_cpu: bool = False) -> jax.Array:
+        """Returns logits_BTV, x_BTD times the transposed table. `on_cpu` says that a CPU computes it (`flat_product`)."""
+        table_VD = read(self.embedding, x_BTD.dtype, self.rules)
+        if on_cpu and is_flat(table_VD, math.prod(x_BTD.shape[:-1])):
+            return flat_product(x_BTD, jax.lax.optimization_barrier(table_VD.T), accumulate)
+        return jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=accumulate)
 
 
 def flatten(tree: Params, prefix: str = "") -> dict[str, Any]:

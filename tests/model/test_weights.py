@@ -1,4 +1,4 @@
-"""Merging refuses what nnx would mix up in silence."""
+"""Merging refuses what nnx would mix up in silence; products on CPUs are the same functions."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,12 @@ from flax import nnx
 from model.small import FAMILIES, LLAMA, model_of, params_of
 
 from lm.errors import UserError
+from lm.model import weights
 from lm.model.execution import Execution
+from lm.model.parts.component import LinearSpec
 from lm.model.transformer import Transformer
 from lm.model.weights import check, flatten
+from lm.sharding import RULES
 from lm.types import Inputs
 
 
@@ -56,3 +59,30 @@ def test_an_id_beyond_the_vocabulary_gives_nan_and_no_other_ids_row(wrong):
     assert np.isnan(logits[0]).all()
     sound = np.asarray(model.apply(params, Inputs(np.asarray([[0, 2, 3], [0, 2, 3]], np.int32))).logits)
     np.testing.assert_array_equal(logits[1], sound[1])
+
+
+@pytest.mark.parametrize(
+    ("ins", "outs"), [({"embed": 6}, {"ffn": 8}), ({"ffn": 8}, {"embed": 6}), ({"heads": 2, "head_dim": 4}, {"embed": 6})]
+)
+def test_a_linear_layer_on_a_cpu_is_the_same_function(monkeypatch, ins, outs):
+    """Its products are of two dimensions, and one with more inputs than outputs has its kernel transposed."""
+    monkeypatch.setattr(weights, "LARGE", 1)
+    monkeypatch.setattr(weights, "MANY", 1)
+    x = jax.random.normal(jax.random.key(0), (2, 3, *ins.values()))
+
+    def results(on_cpu):
+        layer = weights.Linear(LinearSpec(ins, outs, bias=True), key=jax.random.key(1), rules=RULES, on_cpu=on_cpu)
+        graph, params = nnx.split(layer)
+        value, back = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)
+        return value, back(jnp.cos(value))
+
+    for found, expected in zip(jax.tree.leaves(results(True)), jax.tree.leaves(results(False)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_tied_head_on_a_cpu_is_the_same_function(monkeypatch):
+    monkeypatch.setattr(weights, "LARGE", 1)
+    monkeypatch.setattr(weights, "MANY", 1)
+    table = weights.Embedding({"vocab": 12}, 4, 1.0, key=jax.random.key(0), rules=RULES)
+    x = jax.random.normal(jax.random.key(1), (2, 3, 4))
+    np.testing.assert_allclose(table.attend(x, on_cpu=True), table.attend(x), rtol=1e-5, atol=1e-6)
