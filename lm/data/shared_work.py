@@ -140,6 +140,9 @@ def _take(job: Job, i: int, heart: "_Heart") -> bool:
         try:
             if not job.folder(i).exists():
                 _do(job, i)
+        except FileNotFoundError:
+            if not job.is_over():  # else the units were joined and removed meanwhile
+                raise
         finally:
             heart.claim = None
             claim.give_back()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from lm.data import corpora
+from lm.data import corpora, shared_work, tokens
 from lm.data.config import Component
 from lm.data.corpora import prepared
+from lm.data.tokenizer import Bytes
 from lm.errors import UserError
 
 
@@ -74,6 +75,19 @@ def test_train_alone_is_divided(tmp_path):
     assert len(validation) == 2
     assert not train & validation
     assert train | validation == {f"d{i}" for i in range(250)}
+
+
+def test_every_core_tokenises_a_large_data_set_as_one_does(tmp_path, monkeypatch):
+    _prepare(tmp_path / "tfds", "large", TEXT, {"train": _rows(300)})
+    corpus = corpora.prepare(Component("tfds:large"), str(tmp_path), lambda line: None)
+    one = tokens.prepare(corpus, "train", Bytes(), str(tmp_path / "one"), lambda line: None)
+    monkeypatch.setattr(tokens, "LARGE", 0)
+    monkeypatch.setattr(prepared.corpus, "LEAST", 800)
+    monkeypatch.setenv(shared_work.WORKERS, "1")
+    cut = tokens.prepare(corpus, "train", Bytes(), str(tmp_path / "cut"), lambda line: None)
+    assert len(list((tmp_path / "cut" / "tokens" / cut.fingerprint).glob("*.tokens"))) > 3
+    np.testing.assert_array_equal(cut.flat[:], one.flat[:])
+    np.testing.assert_array_equal(cut.starts, one.starts)
 
 
 def test_fingerprint_follows_the_shards(tmp_path):
