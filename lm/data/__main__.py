@@ -38,17 +38,17 @@ def main(argv: Optional[list[str]] = None) -> int:
             corpora.check_files(component, config.data_dir)
     from lm.data import pipeline
 
-    print(in_words(pipeline.prepare(config.data, config.data_dir).info))
+    print(in_words(pipeline.write(config.data, config.data_dir)))
     return 0
 
 
-def in_words(info: dict[str, Any]) -> str:
+def in_words(counts: dict[str, Any]) -> str:
     """Says what a data set has in one line."""
     splits = [
-        f"{split} {info['documents'][split]:,} documents, {info['bytes'][split] / 1e6:,.1f} MB, {info['tokens'][split]:,} tokens"
+        f"{split} {counts['documents'][split]:,} documents, {counts['bytes'][split] / 1e6:,.1f} MB, {counts['tokens'][split]:,} tokens"
         for split in ("train", "validation")
     ]
-    return f"{'; '.join(splits)}; fingerprint {info['fingerprint']}"
+    return f"{'; '.join(splits)}; fingerprint {counts['fingerprint']}"
 
 
 if __name__ == "__main__":

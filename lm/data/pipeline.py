@@ -63,32 +63,19 @@ def prepare(config: DataConfig, data_dir: str, log: Log = print) -> Data:
 
     Raises UserError on empty corpora, damaged caches, a directory that cannot be written, and budgets beyond the corpus.
     """
-    from lm.data import corpora
+    return build(config, _corpora(config, data_dir, log), data_dir, log)
 
-    shares(config)
-    prepared = []
-    for index, component in enumerate(config.components):
-        with corpora.of_component(index):
-            prepared.append(corpora.prepare(component, data_dir, log))
-    return build(config, prepared, data_dir, log)
+
+def write(config: DataConfig, data_dir: str, log: Log = print) -> dict[str, Any]:
+    """Prepares the files of a data set as `prepare` does, and returns their counts; with little in memory, since no rows are laid out."""
+    return _written(config, _corpora(config, data_dir, log), data_dir, log)[2]
 
 
 def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Data:
     """Prepares a data set from prepared corpora: `.fingerprint`, `.info`, `.split("train" | "validation")` with random access to text."""
-    from lm.data.corpora import faults_of, of_component
-
-    tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log))
-    caches: dict[str, list[tokens.TokenCache]] = {"train": [], "validation": []}
-    for split, made in caches.items():
-        for i, corpus in enumerate(corpora):
-            with of_component(i):
-                made.append(tokens.prepare(corpus, split, tokenizer, data_dir, log, faults_of(config.components[i])))
+    tokenizer, caches, index = _written(config, corpora, data_dir, log)
     train, validation = caches["train"], caches["validation"]
     weights, fingerprints = shares(config), [corpus.fingerprint for corpus in corpora]
-    index = _index(config, corpora, tokenizer, train, validation)
-    path = index_path(config, data_dir)
-    if read_json(path) != index:
-        write_json(path, index)
     sources = [Source(*each) for each in zip(train, fingerprints, weights, strict=True)]
     held_out = [Source(*each) for each in zip(validation, fingerprints, weights, strict=True)]
     mixture = Mixture(sources, config)
@@ -101,6 +88,36 @@ def build(config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log = 
         mixture,
         data_dir,
     )
+
+
+def _corpora(config: DataConfig, data_dir: str, log: Log) -> list[Any]:
+    from lm.data import corpora
+
+    shares(config)
+    prepared = []
+    for index, component in enumerate(config.components):
+        with corpora.of_component(index):
+            prepared.append(corpora.prepare(component, data_dir, log))
+    return prepared
+
+
+def _written(
+    config: DataConfig, corpora: Sequence[Any], data_dir: str, log: Log
+) -> tuple[Tokenizer, dict[str, list[tokens.TokenCache]], dict[str, Any]]:
+    """Prepares tokenizer and token caches, and writes the counts of the data set; returns all three."""
+    from lm.data.corpora import faults_of, of_component
+
+    tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log))
+    caches: dict[str, list[tokens.TokenCache]] = {"train": [], "validation": []}
+    for split, made in caches.items():
+        for i, corpus in enumerate(corpora):
+            with of_component(i):
+                made.append(tokens.prepare(corpus, split, tokenizer, data_dir, log, faults_of(config.components[i])))
+    index = _index(config, corpora, tokenizer, caches["train"], caches["validation"])
+    path = index_path(config, data_dir)
+    if read_json(path) != index:
+        write_json(path, index)
+    return tokenizer, caches, index
 
 
 def of_split(config: DataConfig, corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: Log = print) -> Data:

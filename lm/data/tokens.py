@@ -204,6 +204,8 @@ def _join(directory: str, fingerprint: str, tokenizer: Tokenizer, faults: Faults
     faults.require_few(counts["documents"])
     crcs = {}
     for i, each in enumerate(facts):
+        if not each["tokens"] and i:  # all left out
+            continue
         target = shard_file(directory, i)
         os.link(folders[i] / "tokens", target)
         crcs[os.path.basename(target)] = each["crc32"]
