@@ -83,6 +83,7 @@ nightly: $(STAMP)  ## the long checks: both studies, the default one killed at r
 	@INFER=all $(BIN)/python -m pytest -n auto --maxprocesses=8 $(BY_FILE) tests/infer
 	@TABLES=all $(BIN)/python -m pytest tests/scaling/test_large.py
 	@$(MAKE) layouts hosts faults preflight
+	@$(BIN)/python -m experiments.benchmarks.hardware --check
 	@$(BIN)/python -m tests.nightly.documented_commands --data=$(SCALING_DATA)
 	@if test -x .venv-3.12/bin/python; then $(MAKE) preflight VENV=.venv-3.12; fi
 

@@ -21,7 +21,7 @@ def render(made: dict[str, Any]) -> str:
     exponents, recommended = _exponents(made["exponents"], reasons), _recommended(made["recommended"], reasons)
     lines = [f"{made['study']}: N* ~ C^a, D* ~ C^b", *exponents, *recommended, *reasons.lines()]
     lines += _sigma(made["sigma"])
-    lines += [f"  forecast: {line}" for line in _forecast(made["forecast"])]
+    lines.append(f"  forecast: {_forecast(made['forecast'])}")
     lines += _oracle(made["oracle"]) if "oracle" in made else []
     lines += [f"  excluded: {_words(item)}" for item in made["excluded"]]
     messages = dict.fromkeys(item["message"] for item in made["cautions"])
@@ -122,15 +122,14 @@ def _oracle(made: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _forecast(made: Json) -> list[str]:
-    """Returns a line on the losses that were forecast, and one on the size."""
+def _forecast(made: Json) -> str:
     if made is None:
-        return ["none, or not scored yet"]
+        return "none, or not scored yet"
     if made.get("type") == "Refusal":
-        return [answer(made)]
+        return answer(made)
     error = f"mean error {made['mean_absolute_error']:.2%} over {counted(made['cells'], 'cell')}, aim {made['aim']:.2%}"
     known = {by: value if isinstance(value, (int, float)) else None for by, value in ((3, made["regret"]), (2, made["regret_isoflop"]))}
-    return [f"{error}; {made['covered']} inside their intervals; baselines: {_baselines(made)}", regrets(known)]
+    return f"{error}; {made['covered']} inside their intervals; baselines: {_baselines(made)}; {regrets(known)}"
 
 
 def regrets(found: dict[int, Optional[float]]) -> str:
