@@ -245,3 +245,5 @@ def test_a_step_that_fails_is_named_with_the_document():
 
     with pytest.raises(UserError, match=r"broken.*doc 7.*absent"):
         apply([Document("text", "doc 7")], [Broken()])
+    with pytest.raises(UserError, match=r"broken.*None.*doc 7"):
+        apply([Document("text", "doc 7", {"absent": None})], [Broken()])

@@ -30,6 +30,8 @@ def passing(documents: Iterable[Document], step: Step, account: Account) -> Iter
         except Exception as error:
             what = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(f"the step {step.name} fails on the document {document.name} ({what}); mend it, or leave it out") from error
+        if not isinstance(verdict, (Document, Drop)):
+            raise UserError(f"the step {step.name} returns {verdict!r:.80} for {document.name}; let apply return the document or a Drop")
         passed = settle(document, verdict, size, account)
         if passed is not None:
             yield passed
