@@ -240,14 +240,14 @@ def test_a_template_joins_fields_of_every_kind_of_file(tmp_path, suffix):
         list(readers.read(path, "{title} {author}"))
 
 
-@pytest.mark.parametrize("what", ["kill", "error"])
+@pytest.mark.parametrize("what", ["kill", "error", "full"])
 def test_work_that_is_ended_goes_on_where_it_was(tmp_path, what):
     broken = tmp_path / "broken"
     broken.write_text(what)
     job = shared_work.Job(str(tmp_path / "job"), square, (str(broken),), range(8), [1] * 8)
     os.makedirs(job.directory)
-    with pytest.raises(UserError, match="signal 9" if what == "kill" else "unit 3"):
-        shared_work.carry_out(job, "test", quiet, workers=2)
+    with pytest.raises(UserError, match={"kill": "signal 9", "error": "unit 3", "full": "No space"}[what]):
+        shared_work.carry_out(job, "test", quiet, workers=1 if what == "full" else 2)
     done = {i: os.stat(job.folder(i)).st_ino for i in job.done()}
     assert 3 not in done
     broken.unlink()
@@ -315,6 +315,11 @@ def test_files_that_change_while_their_corpus_is_prepared_are_named(tmp_path):
         file.write("\n")
     with pytest.raises(UserError, match=r"a\.jsonl changed while"):
         streamed._require_same(units[0][0])
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.jsonl has gone"):
+        _prepared(component, tmp_path / "data")
+    with pytest.raises(UserError, match=r"cannot read .*a\.jsonl"):
+        streamed.write_unit(job.arguments[0], units[0], str(tmp_path))
     path.write_text(content)
     (tmp_path / "in" / "z.txt").write_text("another")
     with pytest.raises(UserError, match=r"z\.txt has come"):

@@ -1,5 +1,6 @@
 """Work of lm.data.shared_work that processes can import without anything else of the tests."""
 
+import errno
 import os
 import signal
 
@@ -14,5 +15,7 @@ def square(broken, number, folder):
             what = file.read()
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise UserError("unit 3 is broken")
     return {"documents": number}

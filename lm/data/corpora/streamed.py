@@ -100,8 +100,9 @@ def write_unit(settings: Settings, spans: Sequence[Span], folder: str) -> dict[s
     ends, digests, found, at, lines = [0], bytearray(), [], 0, verbatim.Lines(settings.looked_at)
     with open(os.path.join(folder, "text"), "wb") as out:
         for span in spans:
-            _require_same(span)
-            sha = _hash(span.path, span.hashed)
+            with readers.reading(span.path):
+                _require_same(span)
+                sha = _hash(span.path, span.hashed)
             for text in readers.read(span.path, settings.field, settings.lines, faults, span.part):
                 if not text.strip():
                     dropped["empty document"] += 1
@@ -111,7 +112,8 @@ def write_unit(settings: Settings, spans: Sequence[Span], folder: str) -> dict[s
                 lines.add(len(ends) - 1, text)
                 ends.append(ends[-1] + len(data))
                 digests += hashlib.sha256(data).digest()[:16]
-            _require_same(span)
+            with readers.reading(span.path):
+                _require_same(span)
             found.append({"documents": len(ends) - 1 - at, "sha256": sha})
             at = len(ends) - 1
     np.save(os.path.join(folder, "ends.npy"), np.asarray(ends[1:], np.int64))
