@@ -2,6 +2,6 @@
 
 from lm.platforms import set_default_platform
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 set_default_platform()
