@@ -79,7 +79,8 @@ def main() -> int:
         same = not args.kills or _facts(program, folder, folder + "/again", {})["fingerprint"] == facts["fingerprint"]
     (seconds, used), (_, used_to_read) = facts["tokenise"], facts["read"]
     efficiency = facts["bytes"] / used / own if used else 1.0
-    print(f"{facts['bytes'] / 1e9:.2f} GB, {facts['tokens']:,} tokens; fingerprint {facts['fingerprint'][0]}, the same after kills: {same}")
+    after = f", the same after {args.kills} kills: {same}" if args.kills else ""
+    print(f"{facts['bytes'] / 1e9:.2f} GB, {facts['tokens']:,} tokens; fingerprint {facts['fingerprint'][0]}{after}")
     print(f"peak memory: this process {facts['memory'][0] / 1e6:,.0f} MB, workers {facts['memory'][1] / 1e6:,.0f} MB")
     print(f"last call: reading {used_to_read:.0f} s of processor time, tokenising {used:.0f} s in {seconds:.0f} s")
     print(f"the tokenizer alone {own / 1e6:.2f} MB/s a core; of that in the workers {efficiency:.2f}, per second of processor time")
