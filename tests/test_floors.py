@@ -39,6 +39,7 @@ FLOORS = {
     "lm.infer.penalties": 3,
     "lm.infer.prompts": 3,
     "lm.infer.sampling": 3,
+    "lm.infer.speculative": 3,
     "lm.infer.strategy": 3,
     "lm.infer.text_model": 3,
     "lm.evals": 4,

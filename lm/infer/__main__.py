@@ -47,6 +47,8 @@ def parser() -> Parser:
     top.add_argument("--beams", type=int, default=None, help="search with so many beams for the likeliest text")
     top.add_argument("--length_penalty", type=float, default=None, help="score of beam search: sum of log p / length^PENALTY (default: 1)")
     top.add_argument("--early_stopping", choices=["true", "false", "never"], default=None, help="when beam search ends (default: false)")
+    top.add_argument("--draft", type=Path, default=None, help="work directory of a smaller run with the same tokenizer, to guess tokens")
+    top.add_argument("--guesses", type=int, default=4, help="tokens that the draft guesses at a time (default: %(default)s)")
     top.add_argument("--samples", type=int, default=1, help="number of continuations (default: %(default)s)")
     top.add_argument("--best_of", type=int, default=1, help="draw so many for each and take the likeliest (default: %(default)s)")
     top.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
@@ -94,14 +96,14 @@ def _write(model: "TextModel", prompt: str, args: argparse.Namespace) -> None:
         return
     texts = model.generate(
         prompt, max_new_tokens=args.max_tokens, strategy=steps, beams=_beams(args), samples=args.samples, best_of=args.best_of,
-        stop=args.stop, seed=args.seed, blank=args.blank,
+        stop=args.stop, seed=args.seed, blank=args.blank, draft=_draft(args), guesses=args.guesses,
     )  # fmt: skip
     print("\n\n---\n\n".join(shown + text.text for text in texts))
 
 
 def _check(args: argparse.Namespace) -> None:
     """Raises UserError for a number that is out of range, or flags that contradict one another."""
-    for name in ("samples", "best_of", "max_tokens"):
+    for name in ("samples", "best_of", "max_tokens", "guesses"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name}={getattr(args, name)}: give 1 or more")
     if args.temperature == 0:
@@ -113,8 +115,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--beams searches for the likeliest text, and --{drawing[0]} is for drawing one: give one of the two")
     if args.beams is None and (args.length_penalty is not None or args.early_stopping is not None):
         raise UserError(f"--{'early_stopping' if args.length_penalty is None else 'length_penalty'} is for beam search: give --beams too")
-    if args.stream and (args.beams is not None or args.samples > 1 or args.best_of > 1 or args.blank is not None):
-        raise UserError("--stream prints one text as it is written: leave --beams, --samples, --best_of and --blank out")
+    if args.draft is not None and args.beams is not None:
+        raise UserError("--beams uses no draft: leave --beams or --draft out")
+    if args.stream and (args.samples > 1 or args.best_of > 1 or any(x is not None for x in (args.beams, args.blank, args.draft))):
+        raise UserError("--stream prints one text as it is written: leave --beams, --draft, --samples, --best_of and --blank out")
     for name in ("samples", "best_of"):
         if getattr(args, name) > 1 and not drawing and args.beams is None:
             raise UserError(f"--{name} texts would all be the same, since greedy decoding draws nothing: give --temperature=1, say")
@@ -135,6 +139,12 @@ def _steps(args: argparse.Namespace, model: "TextModel") -> list[Any]:
     if args.force:
         steps.append(penalties.ForcedFirst(tuple(encode(args.force).tolist())))
     return steps
+
+
+def _draft(args: argparse.Namespace) -> "Optional[TextModel]":
+    from lm.infer import sources
+
+    return None if args.draft is None else sources.load(args.draft)
 
 
 def _beams(args: argparse.Namespace) -> "Optional[Beams]":

@@ -104,7 +104,7 @@ class Session:
         self.programs = programs(model, jnp.dtype(compute_dtype).name)
         self.ends_E = np.full(bucket(len(self.ends)), NO_ID, np.int32)
         self.ends_E[: len(self.ends)] = self.ends
-        self.keys_B = _keys(seed, self.prompts)
+        self.keys_B = row_keys(seed, self.prompts)
         self.logits_BV, self.state = read(self.programs, model, params, self.prompts, self.prompts, max_new_tokens, starts)
         self.begin_B = np.asarray(self.state.length_B).copy()  # the state's own is given away
         self.stopped = np.zeros(len(prompts), bool)
@@ -127,13 +127,18 @@ class Session:
 
     def written(self) -> list[Written]:
         """Returns the texts so far."""
-        ids_BL, log_p_BL, length_B = (np.asarray(x) for x in (self.state.ids_BL, self.state.log_p_BL, self.state.length_B))
-        found = []
-        for row, (begin, end) in enumerate(zip(self.begin_B.tolist(), length_B.tolist(), strict=True)):
-            ended = end > begin and int(ids_BL[row, end - 1]) in self.ends
-            part = slice(begin, end - ended)
-            found.append(Written(ids_BL[row, part].tolist(), log_p_BL[row, part].tolist(), ended or bool(self.stopped[row])))
-        return found
+        texts = texts_of(self.state.ids_BL, self.state.log_p_BL, self.begin_B, self.state.length_B, self.ends)
+        return [text._replace(ended=text.ended or bool(stopped)) for text, stopped in zip(texts, self.stopped, strict=True)]
+
+
+def texts_of(ids_BL: Any, log_p_BL: Any, begin_B: np.ndarray, length_B: Any, ends: tuple[int, ...]) -> list[Written]:
+    """Returns what stands in each row between two indices, without an id that ends it."""
+    ids_BL, log_p_BL, found = np.asarray(ids_BL), np.asarray(log_p_BL), []
+    for row, (begin, end) in enumerate(zip(begin_B.tolist(), np.asarray(length_B).tolist(), strict=True)):
+        ended = end > begin and int(ids_BL[row, end - 1]) in ends
+        part = slice(begin, end - ended)
+        found.append(Written(ids_BL[row, part].tolist(), log_p_BL[row, part].tolist(), ended))
+    return found
 
 
 class Programs(NamedTuple):
@@ -230,17 +235,17 @@ def as_ids(given: Ids) -> tuple[int, ...]:
     return () if given is None else (given,) if isinstance(given, int) else tuple(given)
 
 
-def _keys(seed: int, prompts: Sequence[tuple[int, ...]]) -> jax.Array:
+def row_keys(seed: int, prompts: Sequence[tuple[int, ...]]) -> jax.Array:
     """Returns a random key for each text: a function of the seed, its prompt, and its number among equal prompts."""
     words, seen = [], dict[tuple[int, ...], int]()
     for prompt in prompts:
         seen[prompt] = seen.get(prompt, -1) + 1
         words.append((zlib.crc32(np.asarray(prompt, np.int64).tobytes()), seen[prompt]))
-    return _row_keys(np.uint32(seed & 0xFFFFFFFF), np.array(words, np.uint32))
+    return _folded(np.uint32(seed & 0xFFFFFFFF), np.array(words, np.uint32))
 
 
 @jax.jit
-def _row_keys(seed: jax.Array, words_B2: jax.Array) -> jax.Array:
+def _folded(seed: jax.Array, words_B2: jax.Array) -> jax.Array:
     def of_row(words_2: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), words_2[0]), words_2[1])
 

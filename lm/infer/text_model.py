@@ -13,6 +13,7 @@ from lm.infer.beams import Beams, search
 from lm.infer.decode import Session, Written
 from lm.infer.penalties import ForcedLast
 from lm.infer.prompts import as_imported, prompt_ids, written
+from lm.infer.speculative import Draft, write
 from lm.infer.strategy import Steps, Strategy, compose
 from lm.model import architectures
 from lm.model.config import ModelConfig
@@ -108,6 +109,8 @@ class TextModel:
         stop: Sequence[str] = (),
         seed: int = 0,
         blank: Optional[str] = None,
+        draft: "Optional[TextModel]" = None,
+        guesses: int = 4,
     ) -> list[Text]:
         """Returns `samples` texts for each prompt, those of a prompt behind one another.
 
@@ -123,12 +126,15 @@ class TextModel:
           stop: strings that end a text.
           seed: the seed of the draws.
           blank: the mark in a prompt for a blank to fill, of a model whose objective fills blanks.
+          draft: a smaller model with the same tokenizer, which guesses tokens (lm.infer.speculative).
+          guesses: the number of tokens that it guesses at a time.
 
         Raises:
           UserError: a prompt is empty or too long, or options contradict one another.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         _check(samples, best_of, beams, stop)
+        self._check_draft(draft, beams)
         ids = [self.prompt_ids(text, blank) for text in texts]
         options: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
@@ -142,10 +148,22 @@ class TextModel:
             found = search(self.model, self.params, ids, beams, **options)
             return [self._text(row, before) for rows, before in zip(found, after, strict=True) for row in rows[:samples]]
         each = samples * best_of
-        session = Session(self.model, self.params, [row for row in ids for _ in range(each)], seed=seed, **options)
-        written_texts = self._written(session, [before for before in after for _ in range(each)], stop)
+        rows, befores = ([x for x in of_prompts for _ in range(each)] for of_prompts in (ids, after))
+        if draft is None:
+            written_texts = self._written(Session(self.model, self.params, rows, seed=seed, **options), befores, stop)
+        else:
+            found_rows = write(self.model, self.params, Draft(draft.model, draft.params, guesses), rows, seed=seed, **options)
+            written_texts = [self._cut(row, before, stop) for row, before in zip(found_rows, befores, strict=True)]
         groups = [written_texts[i : i + best_of] for i in range(0, len(written_texts), best_of)]
         return [max(group, key=lambda text: text.log_prob / max(len(text.ids), 1)) for group in groups]
+
+    def _check_draft(self, draft: "Optional[TextModel]", beams: Optional[Beams]) -> None:
+        if draft is None:
+            return
+        if beams is not None:
+            raise UserError("beam search uses no draft: leave one of the two out")
+        if draft.special.tokenizer.fingerprint != self.special.tokenizer.fingerprint:
+            raise UserError("the draft has another tokenizer than the model: name a model that was trained with the same")
 
     def stream(
         self, prompt: str, *, max_new_tokens: int = 128, strategy: Steps = (), stop: Sequence[str] = (), seed: int = 0

@@ -172,34 +172,46 @@ class Model:
             context = context._replace(memory_BSD=encoded_BSD, memory_mask=self._memory_mask(inputs, mask))
             segments_BS: Any = 1 if inputs.encoder_segments is None else inputs.encoder_segments
             cache = dataclasses.replace(cache, memory_segment=jnp.broadcast_to(segments_BS, encoded_BSD.shape[:2]).astype(jnp.int32))
-        return self._cached(module, tokens_BT, positions_BT, context, cache, lengths_B - 1, compute_dtype)
+        x_BTD, cache = self._cached(module, tokens_BT, positions_BT, context, cache, compute_dtype)
+        x_B1D = jnp.take_along_axis(x_BTD, (lengths_B - 1)[:, None, None], axis=1)
+        return module.logits(x_B1D)[:, 0], cache
 
     def decode_step(
         self, params: Params, tokens_B: Int[Array, " B"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
     ) -> tuple[Float[Array, "B V"], kv.Cache]:
         """Appends one token to every row and returns (logits of the next one, cache). The caller keeps rows within the cache's length."""
-        positions_B1 = cache.length[:, None]
-        cache, slot_B1 = kv.advance(cache, positions_B1, jnp.full_like(positions_B1, True, dtype=bool))
+        logits_B1V, cache = self.extend(params, tokens_B[:, None], cache, compute_dtype=compute_dtype)
+        return logits_B1V[:, 0], cache
+
+    def extend(
+        self, params: Params, tokens_BT: Int[Array, "B T"], cache: kv.Cache, *, compute_dtype: Any = jnp.float32
+    ) -> tuple[Float[Array, "B T V"], kv.Cache]:
+        """Appends the same number of tokens to every row and returns (logits after each, cache).
+
+        The caller keeps rows within the cache's length; with a window that is shorter than the text there may be one token only.
+        """
+        positions_BT = cache.length[:, None] + order(tokens_BT.shape[1])
+        cache, slot_BT = kv.advance(cache, positions_BT, jnp.full_like(positions_BT, True, dtype=bool))
         filled_BS = (cache.position >= 0).astype(jnp.int32)
-        mask = Mask(positions_B1, cache.position, jnp.ones_like(positions_B1), filled_BS, window=self.config.attention.window)
-        context = Context(mask, slot_BT=slot_B1, attend_cache=True)
+        mask = Mask(positions_BT, cache.position, jnp.ones_like(positions_BT), filled_BS, window=self.config.attention.window)
+        context = Context(mask, slot_BT=slot_BT, attend_cache=True)
         if cache.memory_segment is not None:
             segments_BS = cache.memory_segment
-            memory_mask = Mask(positions_B1, jnp.zeros_like(segments_BS), jnp.ones_like(positions_B1), segments_BS, kind="full")
+            memory_mask = Mask(positions_BT, jnp.zeros_like(segments_BS), jnp.ones_like(positions_BT), segments_BS, kind="full")
             context = context._replace(memory_mask=memory_mask)
         module = merge(self._graphdef, self._abstract, params)
-        return self._cached(module, tokens_B[:, None], positions_B1, context, cache, jnp.zeros_like(tokens_B), compute_dtype)
+        x_BTD, cache = self._cached(module, tokens_BT, positions_BT, context, cache, compute_dtype)
+        return module.logits(x_BTD), cache
 
     def _cached(
-        self, module: Any, tokens_BT: Any, positions_BT: Any, context: Context, cache: kv.Cache, last_B: Any, dtype: Any
-    ) -> tuple[Float[Array, "B V"], kv.Cache]:
-        """Runs the stack with the cache, and the head on token last_B of each row."""
+        self, module: Any, tokens_BT: Any, positions_BT: Any, context: Context, cache: kv.Cache, dtype: Any
+    ) -> tuple[Float[Array, "B T D"], kv.Cache]:
+        """Returns (states of the decoder, cache with these tokens' keys and values)."""
         cross = None if cache.memory_k is None or cache.memory_v is None else (cache.memory_k, cache.memory_v)
         x_BTD, stored, _ = module.decode(tokens_BT, positions_BT, context, Stored((cache.k, cache.v), cross), None, dtype)
-        x_B1D = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)
         memory_k, memory_v = stored.cross or (None, None)
         cache = dataclasses.replace(cache, k=stored.own[0], v=stored.own[1], memory_k=memory_k, memory_v=memory_v)
-        return module.logits(x_B1D)[:, 0], cache
+        return x_BTD, cache
 
     def _check_inputs(self, inputs: Inputs) -> None:
         self._check_length(inputs.tokens.shape[1])

@@ -91,6 +91,12 @@ def rows(cache: Cache, index_B: Int[Array, " B"], *, memory: bool = True) -> Cac
     return dataclasses.replace(own, memory_k=of(cache.memory_k), memory_v=of(cache.memory_v), memory_segment=segment_BS)
 
 
+def cut(cache: Cache, length_B: Int[Array, " B"]) -> Cache:
+    """Returns the cache without the tokens of each row from a position on. It must not have wrapped."""
+    position_BS = jnp.where(cache.position >= length_B[:, None], -1, cache.position)
+    return dataclasses.replace(cache, position=position_BS, length=length_B)
+
+
 def _put(stored: Listed, new_BSKH: jax.Array, layer: int) -> Listed:
     return (*stored[:layer], new_BSKH, *stored[layer + 1 :])
 

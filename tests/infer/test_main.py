@@ -67,6 +67,7 @@ def test_every_flag_of_decoding_reaches_the_model(run, capsys):
     beams = ("--beams=3", "--length_penalty=.6", "--early_stopping=never")
     assert said(capsys, run, "--prompt=def", "--max_tokens=5", "--force=été", "--presence_penalty=1", *beams) == only
     assert said(capsys, run, "--prompt=def", "--max_tokens=5", "--force=été", "--temperature=2", "--best_of=2") == only
+    assert said(capsys, run, "--prompt=def", "--max_tokens=5", "--force=été", f"--draft={run}", "--guesses=2") == only
 
 
 def test_it_scores_and_embeds(run, capsys):
@@ -97,6 +98,8 @@ def test_it_scores_and_embeds(run, capsys):
         (["--prompt=a", "--samples=3"], "--samples.*--temperature"),
         (["--prompt=a", "--stream", "--samples=3", "--top_k=2"], "--stream.*--samples"),
         (["--prompt=a", "--min_p=2"], "min_p=2"),
+        (["--prompt=a", "--draft=x", "--beams=2"], "--beams.*--draft"),
+        (["--prompt=a", "--draft=nothing"], "nothing holds no run"),
         (["--prompt=a", "--score="], "continuation"),
         (["--prompt=a", "--fill_mask=a"], "encoder"),
         (["--prompt=a", "--max_tokens=0"], "--max_tokens"),
