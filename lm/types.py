@@ -93,6 +93,8 @@ class Outputs:
     heads    float32 outputs of further heads by name: [B, M, labels] per sequence or [B, T, labels] per token
     pooled   tanh(dense(state)) at `sequence_positions`, if the model has a pooler
     encoded  states of the encoder of an encoder-decoder after its final norm
+    factors  states [B, P, D] and a kernel [D, V] whose product the logits are, where a CPU does best to take the loss of them without the
+             logits (lm.losses); None elsewhere
     """
 
     logits: Optional[Float[Array, "B P V"]]
@@ -101,6 +103,7 @@ class Outputs:
     heads: dict[str, Any]
     pooled: Optional[Float[Array, "B M D"]] = None
     encoded: Optional[Float[Array, "B S D"]] = None
+    factors: Optional[tuple[Float[Array, "B P D"], Float[Array, "D V"]]] = None
 
 
 class Hyper(NamedTuple):

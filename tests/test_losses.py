@@ -121,3 +121,24 @@ def test_gradient_of_smoothing_and_z_loss_is_that_of_the_formulas():
     p = np.exp(LOGITS - log_z)
     q = (1 - smoothing) * np.eye(7)[TARGETS] + smoothing / 7
     np.testing.assert_allclose(found, (p - q + 2 * z * log_z * p) * WEIGHTS[..., None], atol=2e-6)
+
+
+def test_the_loss_in_chunks_is_the_loss_of_the_logits():
+    """In value and gradients, whatever factor the sum gets."""
+    states, kernel = RNG.normal(size=(3, 4, 6)).astype(np.float32), RNG.normal(size=(6, 7)).astype(np.float32)
+    targets, weights = TARGETS[:, :4], WEIGHTS[:, :4]
+
+    def of_logits(states, kernel):
+        return 0.3 * losses.cross_entropy(states @ kernel, targets, weights).loss_sum
+
+    def in_chunks(states, kernel):
+        return 0.3 * losses.cross_entropy_of_factors(states, kernel, targets, weights, 2).loss_sum
+
+    found, expected = (jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(states, kernel) for f in (in_chunks, of_logits))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(in_chunks)(states, kernel), expected[0], rtol=1e-5)
+
+
+def test_chunks_divide_the_tokens_or_there_are_none():
+    assert [losses.chunk_of(tokens) for tokens in (4096, 384, 3 * 5 * 64, 521)] == [512, 384, 480, None]

@@ -89,11 +89,11 @@ class Model:
             x_BTD, _, own = module.decode(tokens_BT, positions_BT, context, Stored(), types_BT, compute_dtype)
             aux = {**{f"encoder_{name}": value for name, value in aux.items()}, **own}
         heads, pooled_BMD = module.read_out(x_BTD, lambda token: _sequence_positions(inputs, token))
-        logits_BPV = None
+        logits_BPV, factors = None, None
         if self.config.vocabulary_head:
             x_BPD = x_BTD if inputs.predict is None else jnp.take_along_axis(x_BTD, inputs.predict[..., None], axis=1)
-            logits_BPV = module.logits(x_BPD)
-        return Outputs(logits_BPV, x_BTD, aux, heads, pooled_BMD, encoded_BSD)
+            logits_BPV, factors = module.logits(x_BPD), module.factors(x_BPD)
+        return Outputs(logits_BPV, x_BTD, aux, heads, pooled_BMD, encoded_BSD, factors)
 
     def _mask(self, inputs: Inputs) -> Mask:
         """Returns which tokens of their own stream the queries of the decoder, or of the only stack, see."""

@@ -17,8 +17,10 @@ from lm.model.norm import make_norm
 from lm.model.parts.heads import heads
 from lm.model.refusals import check
 from lm.model.stack import Stack
-from lm.model.weights import Embedding, Linear, at_least_float32, key_for
+from lm.model.weights import Embedding, Linear, at_least_float32, is_flat, key_for, read
 from lm.sharding import constrain, is_split, resplit
+
+VOCABULARY = 4096  # ids from which on a CPU does best to take the loss without the logits
 
 
 class Transformer(nnx.Module):
@@ -115,6 +117,19 @@ class Transformer(nnx.Module):
         logits_BPV = constrain(logits_BPV, "act_batch", "act_length", "act_vocab", rules=self.execution.rules)
         cap = config.logit_softcap
         return logits_BPV if cap is None else cap * jnp.tanh(logits_BPV / cap)
+
+    def factors(self, x_BPD: jax.Array) -> Optional[tuple[jax.Array, jax.Array]]:
+        """Returns Outputs.factors: None where anything else is done to the product, or where it is small."""
+        config, rules, dtype = self.config, self.execution.rules, x_BPD.dtype
+        bias = self.head if config.tied_head else self.head.bias
+        changed = bias is not None or self.head_transform is not None or config.logit_softcap is not None or config.logit_scale != 1.0
+        if not self.execution.on_cpu or changed or dtype != jnp.float32 or config.vocab_size < VOCABULARY:
+            return None
+        kernel = read(self.embed.embedding if config.tied_head else self.head.kernel, dtype, rules)
+        if not is_flat(kernel, x_BPD.shape[0] * x_BPD.shape[1]):
+            return None
+        # A barrier, or XLA would fold the transposition into the product of the gradient (lm.model.weights.flat_product).
+        return x_BPD, jax.lax.optimization_barrier(kernel.T) if config.tied_head else kernel
 
     def read_out(self, x_BTD: jax.Array, positions: Callable[[str], jax.Array]) -> tuple[dict[str, jax.Array], Optional[jax.Array]]:
         """Returns (the further heads by name, pooled states, if there is a pooler); `positions(token)` [B, M] stand for sequences."""

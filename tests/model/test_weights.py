@@ -1,14 +1,17 @@
 """Merging refuses what nnx would mix up in silence; products on CPUs are the same functions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from model.small import FAMILIES, LLAMA, model_of, params_of
+from model.small import FAMILIES, GPT2, LLAMA, WINDOW, model_of, params_of
 
 from lm.errors import UserError
-from lm.model import weights
+from lm.model import transformer, weights
+from lm.model.architectures import build
 from lm.model.execution import Execution
 from lm.model.parts.component import LinearSpec
 from lm.model.transformer import Transformer
@@ -86,3 +89,17 @@ def test_a_tied_head_on_a_cpu_is_the_same_function(monkeypatch):
     table = weights.Embedding({"vocab": 12}, 4, 1.0, key=jax.random.key(0), rules=RULES)
     x = jax.random.normal(jax.random.key(1), (2, 3, 4))
     np.testing.assert_allclose(table.attend(x, on_cpu=True), table.attend(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("config", "has_factors"), [(LLAMA, False), (GPT2, True), (dataclasses.replace(WINDOW, num_layers=1), True)])
+def test_the_factors_of_logits_are_theirs(monkeypatch, config, has_factors):
+    """A cap on the logits leaves none; a tied head and one of its own have them."""
+    for module, name in ((weights, "LARGE"), (weights, "MANY"), (transformer, "VOCABULARY")):
+        monkeypatch.setattr(module, name, 1)
+    model = build(config, Execution(platform="cpu"))
+    params = jax.tree.map(lambda x: jnp.full(x.shape, 0.01).at[..., 0].set(0.5), model.abstract())
+    outputs = jax.jit(model.apply)(params, Inputs(np.arange(6, dtype=np.int32)[None]))
+    assert (outputs.factors is not None) == has_factors
+    if outputs.factors is not None:
+        states, kernel = outputs.factors
+        np.testing.assert_allclose(states @ kernel, outputs.logits, rtol=1e-5, atol=1e-6)
