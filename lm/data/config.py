@@ -30,7 +30,7 @@ class Component:
     field: Optional[str] = None  # field or column of the text of text_files, or a template such as '{title}: {body}'; none: 'text'
     lines: bool = False  # whether each line of a text file is a document; those of .tsv are (pairs: input, tab, target)
     longest_document: int = 4_000_000  # bytes of the longest document of text_files that is used
-    unusable: Literal["refuse", "skip"] = "refuse"  # text_files that are too long, cannot be read or have unknown ids: errors, or left out
+    unusable: Literal["refuse", "skip"] = "refuse"  # documents that are too long, cannot be read or have unknown ids: errors, or left out
     streamed: Optional[bool] = None  # whether text_files is prepared in bounded memory; none: where it has more than 1 GB of text
     validation_share: Optional[float] = None  # share of the documents of a streamed text_files that is held out; none: .01
     validation_paths: tuple[str, ...] = ()  # files, folders or patterns that a streamed text_files holds out, beside those of `paths`

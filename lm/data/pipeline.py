@@ -1,6 +1,7 @@
 """Prepares the data set of a configuration: corpora, tokenizer, token caches and the mixture of their rows."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,12 +108,14 @@ def _written(
     """Prepares tokenizer and token caches, and writes the counts of the data set; returns all three."""
     from lm.data.corpora import faults_of, of_component
 
-    tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log))
+    faults = [faults_of(component) for component in config.components]
+    unreadable = [functools.partial(policy.fresh().meet, tokens.UNREADABLE) for policy in faults]
+    tokenizer = config.objective.tokenizer(build_tokenizer(config.tokenizer, corpora, data_dir, log, unreadable))
     caches: dict[str, list[tokens.TokenCache]] = {"train": [], "validation": []}
     for split, made in caches.items():
         for i, corpus in enumerate(corpora):
             with of_component(i):
-                made.append(tokens.prepare(corpus, split, tokenizer, data_dir, log, faults_of(config.components[i])))
+                made.append(tokens.prepare(corpus, split, tokenizer, data_dir, log, faults[i]))
     index = _index(config, corpora, tokenizer, caches["train"], caches["validation"])
     path = index_path(config, data_dir)
     if read_json(path) != index:

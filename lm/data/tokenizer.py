@@ -23,6 +23,7 @@ from lm.data.token_ids import checked, read_file, utf8, wrong_file
 from lm.errors import UserError
 
 Log = Callable[[str], None]
+Meet = Callable[[UserError], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +106,18 @@ class Tokenizer(Protocol):
     def decode(self, ids: Union[np.ndarray, Iterable[SupportsInt]]) -> str: ...
 
 
-def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = print) -> Tokenizer:
-    """Trains or loads the tokenizer of a data set. `corpora` are the mixture's: `.fingerprint` and `.split("train")`."""
+def build(config: Config, corpora: Sequence[Any], data_dir: str, log: Log = print, unreadable: Sequence[Meet] = ()) -> Tokenizer:
+    """Trains or loads the tokenizer of a data set.
+
+    Args:
+      config: the tokenizer.
+      corpora: the mixture's: `.fingerprint` and `.split("train")`.
+      data_dir: the directory of the caches.
+      log: takes lines.
+      unreadable: for each corpus, what takes the error of a document that cannot be read (default: it is raised).
+    """
     if isinstance(config, SentencePieceTokenizer):
-        return SentencePiece(_trained(config, corpora, data_dir, log))
+        return SentencePiece(_trained(config, corpora, data_dir, log, unreadable))
     if isinstance(config, HuggingFaceTokenizer):
         return HuggingFace(config)
     if isinstance(config, SentencePieceFile):
@@ -215,14 +224,14 @@ def _of_piece_file(config: SentencePieceFile) -> Tokenizer:
     return PieceFile(config.path, config.extra_ids, config.eos_token, config.start_token)
 
 
-def _trained(config: SentencePieceTokenizer, corpora: Sequence[Any], data_dir: str, log: Log) -> bytes:
+def _trained(config: SentencePieceTokenizer, corpora: Sequence[Any], data_dir: str, log: Log, unreadable: Sequence[Meet]) -> bytes:
     settings = {field: getattr(config, field) for field in ("vocab_size", "model_type", "whitespace_pieces", "training_bytes")}
     key = digest("sentencepiece", 1, settings, [corpus.fingerprint for corpus in corpora])
     directory = os.path.join(data_dir, "tokenizers", key)
     path = os.path.join(directory, "tokenizer.model")
     if not os.path.isdir(directory):
         log(f"training a SentencePiece {config.model_type} of {config.vocab_size} pieces")
-        model = _train(config, corpora)
+        model = _train(config, corpora, unreadable)
         with new_directory(directory) as temporary:
             with open(os.path.join(temporary, "tokenizer.model"), "wb") as file:
                 file.write(model)
@@ -238,14 +247,14 @@ def _trained(config: SentencePieceTokenizer, corpora: Sequence[Any], data_dir: s
     return model
 
 
-def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
+def _train(config: SentencePieceTokenizer, corpora: Sequence[Any], unreadable: Sequence[Meet]) -> bytes:
     """Returns a SentencePiece model, trained on one thread and a fixed sample, so that the same corpus gives the same bytes."""
     import sentencepiece
 
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_training_text(corpora, config.training_bytes),
+            sentence_iterator=_training_text(corpora, unreadable, config.training_bytes),
             model_writer=model,
             vocab_size=config.vocab_size,
             model_type=config.model_type,
@@ -271,14 +280,20 @@ def _train(config: SentencePieceTokenizer, corpora: Sequence[Any]) -> bytes:
     return model.getvalue()
 
 
-def _training_text(corpora: Sequence[Any], limit: int) -> Iterator[str]:
+def _training_text(corpora: Sequence[Any], unreadable: Sequence[Meet], limit: int) -> Iterator[str]:
     """Yields training documents in a fixed shuffled order, an equal share of the bytes from each corpus, in slices of 4,000 characters."""
-    for corpus in corpora:
+    for number, corpus in enumerate(corpora):
         split, taken = corpus.split("train"), 0
         for i in shuffled(len(split), "tokenizer", corpus.fingerprint):
             if taken * len(corpora) >= limit:
                 break
-            text = split[int(i)]
+            try:
+                text = split[int(i)]
+            except UserError as error:
+                if not unreadable:
+                    raise
+                unreadable[number](error)
+                continue
             taken += len(utf8(text))
             for start in range(0, len(text), 4000):
                 # The trainer drops a whole slice for U+2585 or NUL, its own signs; encoding falls back to their bytes.

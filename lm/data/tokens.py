@@ -31,7 +31,7 @@ from lm.errors import UserError, counted
 from lm.rows import in_vocabulary
 
 _SCHEMA = 1
-BEYOND = "document with ids beyond the vocabulary"
+BEYOND, UNREADABLE = "document with ids beyond the vocabulary", "document that cannot be read"
 _FILES = ("tokens.bin", "starts.npy", "bytes.npy")
 LARGE = 64_000_000  # bytes of a split from which every core tokenises a part of it
 _MEASURED = "round_trip.json"  # the losses of a cache whose meta.json does not have them
@@ -105,10 +105,10 @@ def prepare(corpus: Any, split: str, tokenizer: Tokenizer, data_dir: str, log: L
             _write_parts(directory, fingerprint, parts, (corpus, split, tokenizer, faults), log)
     cache = open_cache(directory)
     if left := (read_json(os.path.join(directory, "meta.json")) or {}).get("left_out", 0):
-        what = f"the tokenizer gives ids beyond its vocabulary of {tokenizer.vocab_size:,}"
+        what = f"cannot be read or have ids beyond the tokenizer's vocabulary of {tokenizer.vocab_size:,}"
         if not faults.skip:
-            faults.meet(BEYOND, UserError(f"{what} to {left:,} of {left + len(cache):,} {split} documents: use another tokenizer"))
-        log(f"{split}: {counted(left, 'document')} left out, to which {what}")
+            faults.meet(BEYOND, UserError(f"{left:,} of {left + len(cache):,} {split} documents {what}: mend the text or the tokenizer"))
+        log(f"{split}: {counted(left, 'document')} left out, which {what}")
     if cache.round_trip is None:  # made before losses were measured
         cache = dataclasses.replace(cache, round_trip=_round_trip(corpus.split(split), tokenizer))
         with contextlib.suppress(UserError):  # where nothing can be written, it is measured anew each time
@@ -169,7 +169,7 @@ def write_part(
         crc = crc32_of(file)
     np.save(os.path.join(folder, "lengths.npy"), lengths)
     np.save(os.path.join(folder, "bytes.npy"), byte_counts)
-    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum()), "left_out": faults.counts[BEYOND]}
+    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum()), "left_out": faults.counts.total()}
     return counts | {"crc32": crc, "round_trip": round_trip.record, "first_left_out": faults.first}
 
 
@@ -180,7 +180,7 @@ def _write(directory: str, fingerprint: str, documents: Any, tokenizer: Tokenize
     faults.require_few(len(lengths))
     np.save(os.path.join(directory, "starts.npy"), 1 + np.concatenate([[0], np.cumsum(lengths)]))
     np.save(os.path.join(directory, "bytes.npy"), byte_counts)
-    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum()), "left_out": faults.counts[BEYOND]}
+    counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "bytes": int(byte_counts.sum()), "left_out": faults.counts.total()}
     _finish(directory, fingerprint, tokenizer, counts, round_trip.record, {name: _crc32(os.path.join(directory, name)) for name in _FILES})
 
 
@@ -258,16 +258,15 @@ def _append(
     if isinstance(tokenizer, PairTokenizer):
         tokenizer.require_documents(documents)
     lengths, byte_counts = np.empty(len(documents), np.int64), np.empty(len(documents), np.int64)
-    dtype, first, at, round_trip = _dtype(tokenizer), 0, 0, RoundTrip(tokenizer, sample)
-    for texts in _groups(documents):
-        encoded = enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True), number + first)
-        used = [(i, text, ids) for i, (text, ids) in encoded if _is_known(ids, tokenizer, i, faults)]
+    dtype, at, round_trip = _dtype(tokenizer), 0, RoundTrip(tokenizer, sample)
+    for numbers, texts in _groups(documents, faults):
+        encoded = zip(numbers, texts, tokenizer.encode_batch(texts), strict=True)
+        used = [(number + i, text, ids) for i, text, ids in encoded if _is_known(ids, tokenizer, number + i, faults)]
         round_trip.add([text for _, text, _ in used], [ids for *_, ids in used])
         for i, text, ids in used:
             file.write(_document(ids, tokenizer, i).astype(dtype).tobytes())
             lengths[at], byte_counts[at] = len(ids) + 1, len(text.encode())
             at += 1
-        first += len(texts)
     return lengths[:at], byte_counts[:at], round_trip
 
 
@@ -277,7 +276,7 @@ def _dtype(tokenizer: Tokenizer) -> np.dtype:
 
 def _round_trip(documents: Any, tokenizer: Tokenizer) -> dict[str, Any]:
     found = RoundTrip(tokenizer)
-    for texts in _groups(documents):
+    for _, texts in _groups(documents, Faults(flags=False)):
         if found.full:
             break
         found.add(texts, tokenizer.encode_batch(texts))
@@ -299,18 +298,28 @@ def _document(ids: np.ndarray, tokenizer: Tokenizer, i: int) -> np.ndarray:
     return np.append(ids, tokenizer.eos_id)
 
 
-def _groups(documents: Any, characters: int = 1 << 20) -> Iterator[Sequence[str]]:
-    """Yields documents in order, in lists of about this many characters, which are encoded at once and held in memory."""
-    group: list[str] = []
+def _groups(documents: Any, faults: Faults, characters: int = 1 << 20) -> Iterator[tuple[list[int], list[str]]]:
+    """Yields numbers and texts of documents in order, about this many characters at a time: they are encoded at once and held in memory.
+
+    Documents that cannot be read, such as those of a damaged shard, are refused or left out and counted.
+    """
+    numbers: list[int] = []
+    texts: list[str] = []
     size = 0
     for i in range(len(documents)):
-        group.append(documents[i])
-        size += len(group[-1])
+        try:
+            text = documents[i]
+        except UserError as error:
+            faults.meet(UNREADABLE, error)
+            continue
+        numbers.append(i)
+        texts.append(text)
+        size += len(text)
         if size >= characters:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+            yield numbers, texts
+            numbers, texts, size = [], [], 0
+    if texts:
+        yield numbers, texts
 
 
 def _crc32(path: str) -> int:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from lm.data import corpora, shared_work, tokens
-from lm.data.config import Component
+from lm.data import corpora, pipeline, shared_work, tokens
+from lm.data.config import Component, DataConfig
 from lm.data.corpora import prepared
-from lm.data.tokenizer import Bytes
+from lm.data.tokenizer import Bytes, ByteTokenizer, SentencePieceTokenizer
 from lm.errors import UserError
 
 
@@ -61,6 +61,28 @@ def test_given_validation_split_and_place(tmp_path):
     shard.write_bytes(shard.read_bytes().replace("é".encode(), b"ee"))
     with pytest.raises(UserError, match=f"document 0 of {shard.parent} .*prepare it anew"):
         list(result.split("train"))
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), SentencePieceTokenizer(vocab_size=300, training_bytes=10_000)])
+def test_a_record_that_cannot_be_read_is_refused_or_left_out_and_counted(tmp_path, tokenizer):
+    """One record of 40 is overwritten in its shard; TFDS checks nothing until it is read."""
+    texts = [f"document {i} " + "of some length " * 5 for i in range(40)]
+    _prepare(tmp_path / "elsewhere", "mine", TEXT, {"train": [{"text": text} for text in texts], "validation": _rows(3)})
+    (shard,) = (tmp_path / "elsewhere").rglob("*train.array_record*")
+    shard.write_bytes(shard.read_bytes().replace(b"document 17 ", b"\xff\xff\xff\xffment 17 "))
+
+    def made(**policy):
+        said: list[str] = []
+        config = DataConfig(components=(Component("tfds:mine", **policy),), tokenizer=tokenizer, sequence_length=32)
+        return pipeline.prepare(config, str(tmp_path / "data"), said.append), said
+
+    with pytest.raises(UserError, match=r"document \d+ of .*unusable=skip"):
+        made()
+    data, said = made(unusable="skip")
+    assert data.info["documents"]["train"] == 39
+    assert any("1 document left out" in line for line in said)
+    with pytest.raises(UserError, match="1 of 40 train documents"):  # what is there was made by the other policy
+        made()
 
 
 def test_train_alone_is_divided(tmp_path):

@@ -71,6 +71,8 @@ def check(component: Component) -> None:
     if component.chain is not None and name != "word_chain":
         raise UserError(f"the corpus {name} takes no chain; set --config.data.components.0.corpus=word_chain or leave out the chain")
     own = Component(name, weight=component.weight, chain=component.chain)
+    if name.startswith("tfds:"):
+        own = dataclasses.replace(own, unusable=component.unusable)
     if name != "text_files" and component != own:
         names = [field.name for field in dataclasses.fields(own) if getattr(own, field.name) != getattr(component, field.name)]
         raise UserError(

@@ -101,8 +101,14 @@ class PairTokenizer:
         from lm.data.corpora.text_files import is_piece  # which imports this module
 
         name = getattr(documents, "name", None)
+        if name is None:
+            return
         for i in range(len(documents)):
-            if name is not None and is_piece(name(i)) and (count := self._lines(documents[i])) > 1:
+            try:
+                count = self._lines(documents[i]) if is_piece(name(i)) else 0
+            except UserError:
+                continue  # cannot be read, which is met when it is tokenised
+            if count > 1:
                 raise UserError(
                     f"a document is {count:,} lines that each hold the separator {self.separator!r}, so that all but the first would be one"
                     " target; name the file .tsv or set --config.data.components.0.lines=true, and each line is a pair"
