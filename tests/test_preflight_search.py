@@ -37,6 +37,13 @@ def test_pruning_leaves_what_divides_and_may_fit():
     assert pruned.kept[0].guess.seconds == min(found.seconds for found in certain)
 
 
+def test_meshes_whose_attention_is_not_fused_come_later():
+    """Packed rows of 8,192 tokens: cuDNN takes them where neither stages nor the sequence are split."""
+    for topology in "gpu:b200:1x8", "gpu:h200:1x8":
+        best = search.prune(decoder.get_config("8b"), parse(topology), search.accept).kept[0].config.mesh
+        assert (best.stage, best.context) == (1, 1)
+
+
 def test_formulas_know_the_directions():
     config, topology = decoder.get_config("8b"), parse("gpu:h100:2x8")
     split = with_mesh(config, data=1, fsdp=16)

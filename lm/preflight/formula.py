@@ -13,13 +13,13 @@ from lm.model.parts.stacks import members, streams
 from lm.preflight.topologies import Topology
 from lm.rows import RowShape
 from lm.train.config import RunConfig
-from lm.train.memory import COMPUTE_BYTES, device_bytes, holds_scores, layers_weights, tables_weights
+from lm.train.memory import COMPUTE_BYTES, device_bytes, layers_weights, moves_scores, tables_weights
 
 WITHIN = 1.8  # memory, as a factor
 AXES = ("data", "fsdp", "stage", "context", "tensor")  # over which a run can be split, as lm.mesh orders them
 FLOAT32 = 4
-# Bytes that a step moves for each query, key and head where attention holds their products, and for each weight and micro-batch: of
-# compiled steps of a decoder of 1024 x 16 on 8 H100 (XLA of JAX 0.10.2).
+# Bytes that a step moves for each query, key and head where attention writes their products, at once or in blocks, and for each weight
+# and micro-batch: of compiled steps of a decoder of 1024 x 16 on 8 H100 (XLA of JAX 0.10.2).
 SCORES = {"none": 129.0, "dots": 99.0, "dots_no_batch": 85.0, "full": 83.0}
 MOVED = 53.0
 RECOMPUTED = {"none": 1.0, "dots": 1.0, "dots_no_batch": 1.05, "full": 4 / 3}  # products of a step over those of one that keeps all
@@ -54,7 +54,7 @@ def _moved(config: RunConfig, row: RowShape, topology: Topology) -> float:
     model, how = config.model, config.execution
     weights = layers_weights(model, config.mesh) + tables_weights(model, config.mesh)
     moved = MOVED * how.micro_batches * weights / config.mesh.fsdp
-    if holds_scores(config, row, topology.kind):
+    if moves_scores(config, topology.kind):
         scores = sum(
             stream.stack.layers * part.component.scores(stream.length, stream.memory if part.reads_memory else stream.length)
             for stream in streams(model, row)

@@ -30,15 +30,19 @@ def device_bytes(config: RunConfig, kind: str = "cpu") -> float:
     return 2 * weights + moments + kept_bytes(config, dataclasses.asdict(mesh), row, fused=not holds_scores(config, row, kind))
 
 
-def holds_scores(config: RunConfig, row: RowShape, kind: str) -> bool:
-    """Returns whether attention holds a number for every pair of tokens: where rows are short and no kernel spares it."""
+def moves_scores(config: RunConfig, kind: str) -> bool:
+    """Returns whether attention writes a number for every pair of tokens, whole or a block at a time, because no kernel spares it."""
     model, mesh = config.model, config.mesh
     packed = model.attention.documents == "isolated"
     apart = not packed or (mesh.stage <= 1 and model.attention.window is None and model.architecture != "encoder_decoder")
     spared = kind == "tpu" or (kind == "gpu" and apart and config.compute_dtype == "bfloat16")
     refused = model.positions == "relative" or model.architecture == "prefix_lm" or mesh.context > 1
-    longest = max(row.length, row.encoder_length)
-    return longest**2 <= PLAIN_PAIRS and (refused or not spared)
+    return refused or not spared
+
+
+def holds_scores(config: RunConfig, row: RowShape, kind: str) -> bool:
+    """Returns whether attention holds all of these numbers at once, which it does where rows are short."""
+    return max(row.length, row.encoder_length) ** 2 <= PLAIN_PAIRS and moves_scores(config, kind)
 
 
 def layers_weights(model: ModelConfig, mesh: MeshConfig) -> float:
