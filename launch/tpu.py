@@ -343,8 +343,8 @@ def prefix(key: str) -> str:
 
 def kind_of(key: str, name: str) -> Optional[Kind]:
     """Returns the kind of a worker by its name; None for one of another study."""
-    found = re.fullmatch(rf"{re.escape(prefix(key))}-s(\d+)-d(\d+)(-n\d+)?-w\d+", name)
-    return Kind(int(found[1]), int(found[2])) if found else None
+    found = re.fullmatch(rf"{re.escape(prefix(key))}-(s\d+-d\d+(?:-o[0-9a-f]+)?)(-n\d+)?-w\d+", name)
+    return Kind.parse(found[1].replace("-", ".")) if found else None
 
 
 def _json(text: str) -> list[dict[str, Any]]:

@@ -229,3 +229,11 @@ def test_commands_that_are_run_need_a_program_that_answers(root, asked, monkeypa
     for backend in (_queued(root, run=True), _xpk(run=True)):
         with pytest.raises(UserError, match="--run"):
             backend.require(root)
+
+
+@pytest.mark.parametrize("kind", [Kind(0, 8), Kind(1, 16, "1f2e3d4c")])
+def test_the_name_of_a_worker_tells_its_kind(kind):
+    name = f"{tpu.prefix('lm-My_Study-1a2b3c4d')}-{kind.text.replace('.', '-')}"
+    for rest in "-w0", "-n3-w12":
+        assert tpu.kind_of("lm-My_Study-1a2b3c4d", name + rest) == kind
+    assert tpu.kind_of("lm-other-1a2b3c4d", name + "-w0") is None

@@ -61,13 +61,19 @@ def own_flags(advice: str) -> str:
 
 
 def _curate(args: Any) -> int:
-    from lm.data.corpora import readers
+    from lm.data.corpora import places, readers
     from lm.data.curation import run, summary
     from lm.data.curation.plan import Plan
 
     if args.processes is not None and args.processes < 1:
         raise UserError("--processes must be 1 or more")
     require_local(args.out)
+    keep = tuple(filter(None, (args.keep or "").split(",")))
+    if own := {"id", "text"} & set(keep):
+        raise UserError(f"--keep={min(own)}: the result has a field of that name of its own; name the field otherwise in the input")
+    for path in args.input:
+        if places.is_address(path):
+            raise UserError(f"{path}: files at addresses are not curated; copy them here")
     say = (lambda line: print(line, file=sys.stderr)) if args.json else print
     longest = {} if args.longest_document is None else {"longest": args.longest_document}
     plan = Plan(
@@ -76,7 +82,7 @@ def _curate(args: Any) -> int:
         steps=args.steps,
         settings=tuple(args.set),
         field=args.field,
-        keep=tuple(filter(None, (args.keep or "").split(","))),
+        keep=keep,
         lines=args.lines,
         skip=args.unusable == "skip",
         **longest,
@@ -117,6 +123,9 @@ def _dry_run(plan: Any) -> int:
     begin, read = time.process_time(), sum(document.size for document in batch)
     kept, _ = apply.apply(batch, steps)
     seconds = time.process_time() - begin
+    if not read:
+        print("trial: no document in the first part of the files")
+        return 0
     rate = read / max(seconds, 1e-9)
     left = f"{counted(len(kept), 'document')} left of the first {len(batch):,} ({summary.size(read)})"
     print(f"trial: {left}; {summary.size(rate)} a second and process: about {expected / rate / 3600:.2g} hours of processor time for all")

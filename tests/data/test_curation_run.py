@@ -6,11 +6,16 @@ import json
 import os
 import re
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from array_record.python import array_record_module
 
 from lm.data import curate, shared_work
 from lm.data.corpora import readers
-from lm.data.curation import apply, plan, report, run, store
+from lm.data.corpora.faults import Faults
+from lm.data.curation import apply, clusters, plan, report, run, sources, store
 from lm.data.curation.document import Document
 from lm.errors import UserError
 
@@ -281,3 +286,56 @@ def test_a_dry_run_writes_nothing(files, tmp_path, capsys):
 def test_the_ledger_can_be_printed(files, tmp_path, capsys):
     command(files, tmp_path / "out", "--json", steps="pii")
     assert json.loads(capsys.readouterr().out)["kept"]["documents"] == 80
+
+
+KINDS = [(".txt", None), (".array_record", None), (".tsv", None), *((suffix, "text") for suffix in (".jsonl", ".tsv", ".csv", ".parquet"))]
+
+
+@pytest.mark.parametrize(("suffix", "field"), KINDS)
+def test_the_parts_of_a_file_hold_each_document_once(tmp_path, suffix, field):
+    path, texts = str(tmp_path / f"a{suffix}"), [f"document {i} of some words" for i in range(300)]
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"text": texts}), path, row_group_size=20)
+    elif suffix == ".array_record":
+        writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
+        for each in texts:
+            writer.write(each.encode())
+        writer.close()
+    else:
+        lines = [json.dumps({"text": each}) for each in texts] if suffix == ".jsonl" else texts
+        head = ["text"] if suffix in (".tsv", ".csv") and field else []
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join([*head, *lines]) + "\n")
+    reading = sources.Reading(field, (), True, 1000, skip=False)
+    units = sources.units([path], reading.template(), 500)
+    found = [document.text for unit in units for document in sources.documents(unit, reading, Faults())]
+    assert found == texts
+    assert (len(units) > 1) == (suffix != ".csv" and (suffix, field) != (".tsv", "text"))
+
+
+def test_files_that_change_while_they_are_read_end_it(files, tmp_path, monkeypatch):
+    def changed(*arguments):
+        with open(files[0], "ab") as file:
+            file.write(b" ")
+        return through(*arguments)
+
+    through = run._through
+    monkeypatch.setattr(run, "_through", changed)
+    with pytest.raises(UserError, match=f"{re.escape(str(files[0]))} has changed"):
+        command(files, tmp_path / "out", steps="pii")
+
+
+def test_a_control_character_between_fields_moves_no_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"url": "http://a" + "\x1fb" * (i == 3), "text": f"text {i}"}) for i in range(30)))
+    (unit,) = sources.units([str(path)], "{url}\x1f{text}")
+    reading, faults = sources.Reading(None, ("url",), False, 1000, skip=True), Faults(skip=True)
+    found = list(sources.documents(unit, reading, faults))
+    assert [document.text for document in found] == [f"text {i}" for i in range(30) if i != 3]
+    assert all(document.metadata == {"url": "http://a"} for document in found)
+    assert faults.counts.total() == 1
+
+
+def test_keys_may_all_have_one_remainder():
+    keys = [np.full(100, 6, np.uint64)]
+    assert sum(links.shape[1] for links in clusters._links(keys, 4)) == 99

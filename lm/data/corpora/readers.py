@@ -48,10 +48,10 @@ class Kind:
     def known(self) -> bool:
         return self.suffix in TEXT or not self.is_text
 
-    @property
-    def divisible(self) -> bool:
-        """Whether parts of the file can be read without what stands before them."""
-        return not self.compression and (self.is_text or self.suffix in (*LINES_OF_JSON, ".tsv", ".parquet", RECORDS))
+    def divisible(self, field: Optional[str]) -> bool:
+        """Whether parts of the file can be read without what stands before them. A table with a field needs its heading."""
+        by_line = self.is_text or self.suffix in LINES_OF_JSON or (self.suffix == ".tsv" and field is None)
+        return not self.compression and (by_line or self.suffix in (".parquet", RECORDS))
 
     @property
     def is_text(self) -> bool:

@@ -162,15 +162,15 @@ def _spans(path: str, number: int, held_out: bool, component: Component, total: 
         if kind.suffix == ".json" and size > LARGEST_LIST:
             raise UserError(f"{path} has {size:,} bytes, and a .json is read as a whole: write it as .jsonl, an object per line")
         rest, least = (held_out, size, modified), max(LEAST, total // UNITS)
-        count = max(size // least, 1) if kind.divisible else 1
+        count = max(size // least, 1) if kind.divisible(component.field) else 1
         with places.opened(path) as raw:
-            groups = readers.groups(path, raw, component.field) if kind.divisible else None
+            groups = readers.groups(path, raw, component.field) if kind.divisible(component.field) else None
         count = count if groups is None else max(min(count, groups), 1)
         bounds = [size * i // count for i in range(count + 1)]
         parts: list[tuple[int, Optional[int]]] = list(itertools.pairwise(bounds))
         if groups is not None:
             parts = [(groups * i // count, groups * (i + 1) // count) for i in range(count)]
-        elif not kind.divisible:
+        elif not kind.divisible(component.field):
             parts = [(0, None)]
     return [Span(path, number, part, (a, b), *rest) for part, a, b in zip(parts, bounds, bounds[1:], strict=False)]
 

@@ -66,6 +66,8 @@ def _links(keys: Sequence[np.ndarray], parts: int) -> Iterator[np.ndarray]:
             item.append(inside + begin)
             begin += len(each)
         found, number = np.concatenate(key), np.concatenate(item)
+        if not len(found):  # no key has this remainder
+            continue
         order = np.argsort(found, kind="stable")
         found, number = found[order], number[order]
         same = np.concatenate([[False], found[1:] == found[:-1]])

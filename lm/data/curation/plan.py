@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from lm.data.corpora.faults import LONGEST
@@ -57,7 +58,7 @@ class Plan:
 
     def units(self) -> list[list[sources.Span]]:
         """Returns the units of work, the same in each pass."""
-        return _units(self.files, self.unit)
+        return _units(self.files, self.reading().template(), self.unit)
 
     def stages(self) -> list[Stage]:
         """Returns the passes over the documents: one, and one for each step that compares them."""
@@ -87,6 +88,13 @@ class Plan:
             "own_rules": hashlib.sha256(text).hexdigest() if text else None,
             "reading": [*self.reading(), self.unit, self.shard],
         }
+
+    def require_same(self, spans: Sequence[sources.Span]) -> None:
+        """Raises UserError where a file of these spans is no longer what it was when the work began."""
+        begun = (read_json(str(self.work / "plan.json")) or {}).get("files", [])
+        for path, number in {(span.path, span.number) for span in spans}:
+            if number >= len(begun) or begun[number] != _stamp(path):
+                raise UserError(f"{path} has changed since {self.out} was begun; put it back, or delete {self.work} and begin anew")
 
     def is_over(self) -> bool:
         """Returns whether the result is there."""
@@ -129,8 +137,8 @@ def _steps(text: str, settings: tuple[str, ...]) -> tuple[Step, ...]:
 
 
 @functools.cache
-def _units(files: tuple[str, ...], unit: int) -> list[list[sources.Span]]:
-    return sources.units(files, unit)
+def _units(files: tuple[str, ...], field: Optional[str], unit: int) -> list[list[sources.Span]]:
+    return sources.units(files, field, unit)
 
 
 def _as_json(value: Any) -> Any:

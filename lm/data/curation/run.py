@@ -149,11 +149,14 @@ def _batches(
 ) -> Iterator[tuple[list[Document], Optional[np.ndarray]]]:
     """Yields the documents of a unit by batches, and for the items of each whether they are the first of their clusters."""
     if first is None:
-        for batch in store.batches(sources.documents(plan.units()[unit], plan.reading(), faults)):
+        spans = plan.units()[unit]
+        plan.require_same(spans)
+        for batch in store.batches(sources.documents(spans, plan.reading(), faults)):
             full = [document for document in batch if document.text.strip()]
             dropped["empty document"] += len(batch) - len(full)
             lengths.update(f"read {document.size.bit_length()}" for document in full)
             yield full, None
+        plan.require_same(spans)
         dropped += collections.Counter()  # without zeros
         return
     clusters_job = _clusters_job(plan, number - 1)
@@ -221,11 +224,14 @@ def _finish(plan: Plan, unit: int, folder: str) -> dict[str, Any]:
     from lm.data.curation import report
 
     last = len(plan.stages()) - 1
-    text = pathlib.Path(plan.out, TEXT)
-    shutil.rmtree(text, ignore_errors=True)  # of a process that was killed here
-    text.mkdir(parents=True)
-    shards = _shards(plan, last, text)
+    text, made = pathlib.Path(plan.out, TEXT), pathlib.Path(folder, TEXT)  # its own folder: another process may do the same
+    made.mkdir()
+    shards = _shards(plan, last, made)
     ledger = _ledger(plan, last, shards)
+    if plan.is_over():
+        return {"documents": ledger["kept"]["documents"]}
+    shutil.rmtree(text, ignore_errors=True)  # of a process that was killed here
+    made.rename(text)
     report.write(pathlib.Path(plan.out, REPORT), ledger)
     write_json(os.path.join(plan.out, LEDGER), ledger)
     return {"documents": ledger["kept"]["documents"]}

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from lm.data.corpora import readers, tables
+from lm.data.corpora import readers
 from lm.data.corpora.faults import Faults
 from lm.data.curation.document import Document
 from lm.errors import UserError
@@ -42,13 +42,16 @@ class Reading(NamedTuple):
         return _BETWEEN.join([f"{{{name}}}" for name in self.keep] + [text if "{" in text else f"{{{text}}}"])
 
 
-def units(files: Sequence[str], least: int = LEAST) -> list[list[Span]]:
-    """Returns the units of work: parts of large files that can be divided, and small files together. They depend on the files alone."""
+def units(files: Sequence[str], field: Optional[str], least: int = LEAST) -> list[list[Span]]:
+    """Returns the units of work: parts of large files that can be divided, and small files together. They depend on the files alone.
+
+    `field` is what readers take for the field of the text.
+    """
     total = sum(map(os.path.getsize, files))
     least = max(least, total // UNITS)
     found: list[list[Span]] = []
     size = least
-    for span in itertools.chain.from_iterable(_spans(path, number, least) for number, path in enumerate(files)):
+    for span in itertools.chain.from_iterable(_spans(path, number, field, least) for number, path in enumerate(files)):
         if size >= least:
             found.append([])
             size = 0
@@ -57,14 +60,15 @@ def units(files: Sequence[str], least: int = LEAST) -> list[list[Span]]:
     return found
 
 
-def _spans(path: str, number: int, least: int) -> Iterator[Span]:
+def _spans(path: str, number: int, field: Optional[str], least: int) -> Iterator[Span]:
     size, kind = os.path.getsize(path), readers.Kind(path)
-    count = max(size // least, 1) if kind.divisible else 1
+    count = max(size // least, 1) if kind.divisible(field) else 1
     end = size
-    if kind.suffix == ".parquet" and count > 1:
+    if count > 1:
         with readers.reading(path), open(path, "rb") as raw:
-            end = tables.parquet_file(path, raw).num_row_groups
-        count = max(min(count, end), 1)
+            groups = readers.groups(path, raw, field)
+        if groups is not None:
+            end, count = groups, max(min(count, groups), 1)
     for index in range(count):
         part = (end * index // count, end * (index + 1) // count) if count > 1 else (0, None)
         yield Span(path, number, index, part, size * (index + 1) // count - size * index // count)
@@ -77,17 +81,20 @@ def documents(spans: Sequence[Span], reading: Reading, faults: Faults) -> Iterat
         texts = readers.read(span.path, reading.template(), reading.lines, faults, span.part)
         try:
             for index, text in enumerate(texts):
-                yield _document(text, f"{name}:{index}", reading.keep)
+                document = _document(text, f"{name}:{index}", reading.keep, faults)
+                if document is not None:
+                    yield document
         except UserError as error:
             if any(f"{noun} '{field}'" in str(error) for noun in ("field", "column") for field in reading.keep):
                 raise UserError(f"{str(error).partition(';')[0]}; leave it out of --keep") from error
             raise
 
 
-def _document(text: str, name: str, keep: tuple[str, ...]) -> Document:
+def _document(text: str, name: str, keep: tuple[str, ...], faults: Faults) -> Optional[Document]:
     if not keep or not text:
         return Document(text, name)
-    *values, text = text.split(_BETWEEN, len(keep))
-    if len(values) < len(keep):
-        raise UserError(f"the document {name} has a control character in a field of --keep; leave that field out")
+    *values, text = text.split(_BETWEEN)
+    if len(values) != len(keep):
+        faults.meet("document with a control character", UserError(f"the document {name} has the character U+001F, which parts fields"))
+        return None
     return Document(text, name, dict(zip(keep, values, strict=True)))
