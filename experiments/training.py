@@ -95,6 +95,7 @@ class Training:
                 f"{len(ended)} of {counted(len(named), 'cell')} cancelled" + ("" if len(ended) == len(named) else "; the others had ended")
             )
             return 0
+        directory.open_study(self.root)  # which says what to do where there is none
         count = scheduled.cancel(self.root)
         self.say(f"{counted(count, 'job')} cancelled; their cells are free" if count else NO_JOB)
         return 0

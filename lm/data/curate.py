@@ -76,8 +76,10 @@ def _curate(args: Any) -> int:
             raise UserError(f"{path}: files at addresses are not curated; copy them here")
     say = (lambda line: print(line, file=sys.stderr)) if args.json else print
     longest = {} if args.longest_document is None else {"longest": args.longest_document}
+    files = tuple(readers.expand(args.input, say))
+    _require_files(files, args.out, keep)
     plan = Plan(
-        files=tuple(readers.expand(args.input, say)),
+        files=files,
         out=args.out,
         steps=args.steps,
         settings=tuple(args.set),
@@ -87,6 +89,8 @@ def _curate(args: Any) -> int:
         skip=args.unusable == "skip",
         **longest,
     )
+    if "url" not in keep and any(step.name == "url" for step in plan.chosen()):
+        say("the step url lets every document pass: its field is read with --keep=url")
     if args.dry_run:
         return _dry_run(plan)
     ledger = run.curate(plan, say, args.processes)
@@ -96,8 +100,24 @@ def _curate(args: Any) -> int:
         return 0
     for line in summary.lines(ledger):
         print(line)
+    if not ledger["kept"]["documents"]:
+        print("warning: no document is left")
     print(f"wrote {os.path.join(args.out, 'text')}, {os.path.join(args.out, 'ledger.json')} and {os.path.join(args.out, 'report.html')}")
     return 0
+
+
+def _require_files(files: Sequence[str], out: str, keep: Sequence[str]) -> None:
+    """Raises UserError for inputs that lie in the result, and for those without fields where some are to be kept."""
+    from lm.data.corpora import readers
+
+    result = os.path.join(os.path.realpath(out), "")
+    for path in files:
+        if os.path.realpath(path).startswith(result):
+            raise UserError(f"{path} lies in --out={out}: give another --out, or other files")
+        if keep and not readers.Kind(path).has_fields:
+            raise UserError(
+                f"{path} has no fields, and --keep={','.join(keep)} asks for some: leave --keep out, or give .jsonl, .csv or .parquet"
+            )
 
 
 def _dry_run(plan: Any) -> int:

@@ -34,7 +34,9 @@ def read_run(workdir: Path, step: Optional[int] = None) -> tuple[record.Record, 
     """Returns the record and the configuration of a run (imports no jax). Raises UserError for none, or for no such checkpoint."""
     saved = record.read(workdir)
     if saved is None:
-        raise UserError(f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote")
+        raise UserError(
+            f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote, or the folder of a Hugging Face model"
+        )
     config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     sealed.require(workdir, step)
     return saved, config

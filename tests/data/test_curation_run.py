@@ -339,3 +339,12 @@ def test_a_control_character_between_fields_moves_no_text(tmp_path):
 def test_keys_may_all_have_one_remainder():
     keys = [np.full(100, 6, np.uint64)]
     assert sum(links.shape[1] for links in clusters._links(keys, 4)) == 99
+
+
+def test_inputs_that_cannot_serve_are_refused_at_once(files, tmp_path):
+    text_file = tmp_path / "a.txt"
+    text_file.write_text("words")
+    for given, out, named in (([str(text_file)], "out", r"a\.txt.*--keep=url"), (files, "", "--out")):
+        with pytest.raises(UserError, match=named):
+            command(given, tmp_path / out, "--keep=url", steps="pii")
+    assert not (tmp_path / "out").exists()

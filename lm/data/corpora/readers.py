@@ -54,6 +54,11 @@ class Kind:
         return not self.compression and (by_line or self.suffix in (".parquet", RECORDS))
 
     @property
+    def has_fields(self) -> bool:
+        """Whether its documents are rows or objects."""
+        return self.suffix in (*LINES_OF_JSON, ".json", *ROWS, *TABLES)
+
+    @property
     def is_text(self) -> bool:
         """Whether its documents are the file, pieces of it or its lines."""
         return self.suffix not in (*LINES_OF_JSON, ".json", *ROWS, *TABLES, *ARCHIVES, RECORDS)
