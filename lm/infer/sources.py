@@ -35,7 +35,8 @@ def read_run(workdir: Path, step: Optional[int] = None) -> tuple[record.Record, 
     saved = record.read(workdir)
     if saved is None:
         raise UserError(
-            f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote, or the folder of a Hugging Face model"
+            f"{workdir} holds no run (no {record.FILE}): name a work directory that lm.run or a study wrote,"
+            " or the folder of a Hugging Face model"
         )
     config = config_lib.from_parts(RunConfig, saved["experiment"], saved["execution"])
     sealed.require(workdir, step)
