@@ -65,6 +65,7 @@ def parser() -> Parser:
 def main(argv: Optional[list[str]] = None) -> int:
     args, overrides = parser().parse_overrides(argv, "--config.data.objective")
     _check(args)
+    steps, beams = _checked(args)
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
         raise UserError('the prompt is empty: give a text, such as --prompt="def "')
@@ -82,12 +83,12 @@ def main(argv: Optional[list[str]] = None) -> int:
         for candidates in model.fill_mask(prompt, mask=args.fill_mask):
             print(*(f"{found.probability:.4f} {found.text!r}" for found in candidates), sep="\n", end="\n\n")
     else:
-        _write(model, prompt, args)
+        _write(model, prompt, args, steps, beams)
     return 0
 
 
-def _write(model: "TextModel", prompt: str, args: argparse.Namespace) -> None:
-    steps, shown = _steps(args, model), prompt * model.continues(args.blank)
+def _write(model: "TextModel", prompt: str, args: argparse.Namespace, steps: list[Any], beams: "Optional[Beams]") -> None:
+    steps, shown = [*steps, *_texts(args, model)], prompt * model.continues(args.blank)
     if args.stream:
         print(shown, end="", flush=True)
         for piece in model.stream(prompt, max_new_tokens=args.max_tokens, strategy=steps, stop=args.stop, seed=args.seed):
@@ -95,7 +96,7 @@ def _write(model: "TextModel", prompt: str, args: argparse.Namespace) -> None:
         print()
         return
     texts = model.generate(
-        prompt, max_new_tokens=args.max_tokens, strategy=steps, beams=_beams(args), samples=args.samples, best_of=args.best_of,
+        prompt, max_new_tokens=args.max_tokens, strategy=steps, beams=beams, samples=args.samples, best_of=args.best_of,
         stop=args.stop, seed=args.seed, blank=args.blank, draft=_draft(args), guesses=args.guesses,
     )  # fmt: skip
     print("\n\n---\n\n".join(shown + text.text for text in texts))
@@ -106,6 +107,10 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("samples", "best_of", "max_tokens", "guesses"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name}={getattr(args, name)}: give 1 or more")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed={args.seed}: give a whole number from 0 to {2**32 - 1}")
+    if args.fill_mask == "":
+        raise UserError("--fill_mask= is empty: name the mark that stands in the prompt, such as --fill_mask=[MASK]")
     if args.temperature == 0:
         raise UserError("--temperature=0 divides by zero: leave it out for greedy decoding, or write --greedy")
     drawing = [name for name in DRAWING if getattr(args, name) is not None]
@@ -124,7 +129,16 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} texts would all be the same, since greedy decoding draws nothing: give --temperature=1, say")
 
 
-def _steps(args: argparse.Namespace, model: "TextModel") -> list[Any]:
+def _checked(args: argparse.Namespace) -> "tuple[list[Any], Optional[Beams]]":
+    """Returns the steps that numbers stand for, and options of beam search, so that a wrong one is refused before the model is read."""
+    from lm.infer.text_model import check_options
+
+    steps, beams = _steps(args), _beams(args)
+    check_options(args.samples, args.best_of, beams, args.stop)
+    return steps, beams
+
+
+def _steps(args: argparse.Namespace) -> list[Any]:
     from lm.infer import penalties, sampling
 
     kinds = {
@@ -132,7 +146,14 @@ def _steps(args: argparse.Namespace, model: "TextModel") -> list[Any]:
         "typical_p": sampling.Typical, "repetition_penalty": penalties.RepetitionPenalty, "presence_penalty": penalties.PresencePenalty,
         "frequency_penalty": penalties.FrequencyPenalty, "no_repeat_ngram": penalties.NoRepeatNGram, "min_tokens": penalties.MinLength,
     }  # fmt: skip
-    steps = [kind(value) for name, kind in kinds.items() if (value := getattr(args, name)) is not None]
+    return [kind(value) for name, kind in kinds.items() if (value := getattr(args, name)) is not None]
+
+
+def _texts(args: argparse.Namespace, model: "TextModel") -> list[Any]:
+    """Returns the steps that texts stand for, which take the model's tokenizer."""
+    from lm.infer import penalties
+
+    steps: list[Any] = []
     encode = model.special.tokenizer.encode
     if args.ban:
         steps.append(penalties.Banned(tuple(tuple(encode(text).tolist()) for text in args.ban)))

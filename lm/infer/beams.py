@@ -35,11 +35,11 @@ class Beams:
     early_stopping: Union[bool, Literal["never"]] = False
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise UserError(f"beams={self.width}: give 1 or more")
+        if not isinstance(self.width, int) or self.width < 1:
+            raise UserError(f"beams={self.width}: give a whole number, 1 or more")
         if not math.isfinite(self.length_penalty):
             raise UserError(f"length_penalty={self.length_penalty}: give a finite number; 0 means none")
-        if self.early_stopping not in (True, False, "never"):
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise UserError(f'early_stopping={self.early_stopping}: give True, False or "never"')
 
 
@@ -104,7 +104,8 @@ def _written(texts: Texts, begin_B: np.ndarray, ends: tuple[int, ...]) -> list[l
         for beam, size in enumerate(size_BW[row].tolist()):
             is_ended = size > 0 and int(ids_BWL[row, beam, begin + size - 1]) in ends
             part = slice(begin, begin + size - is_ended)
-            found[-1].append(Written(ids_BWL[row, beam, part].tolist(), log_p_BWL[row, beam, part].tolist(), is_ended))
+            last = float(log_p_BWL[row, beam, begin + size - 1]) if is_ended else None
+            found[-1].append(Written(ids_BWL[row, beam, part].tolist(), log_p_BWL[row, beam, part].tolist(), is_ended, last))
     return found
 
 

@@ -21,6 +21,7 @@ from lm.types import Inputs, Params
 
 Ids = Union[int, Sequence[int], None]
 SHORTEST = 16  # length of the first bucket
+LARGEST_SEED = 2**32 - 1
 
 
 class Written(NamedTuple):
@@ -29,6 +30,7 @@ class Written(NamedTuple):
     ids: list[int]
     log_probs: list[float]  # of each id, in nats, under the model as it is: without temperature or penalties
     ended: bool  # by an id that ends texts, or the caller; and not by its length
+    end_log_prob: Optional[float] = None  # of the id that ended it, where one did
 
 
 @jax.tree_util.register_dataclass
@@ -62,8 +64,8 @@ def generate(model: Model, params: Params, prompts: Sequence[Sequence[int]], **o
 class Session:
     """Texts that a model is writing: prompts have been read, and `advance` writes on.
 
-    A text depends on its prompt, its number among equal prompts and the seed, and not on the other rows. The whole prompt of a prefix LM is
-    its prefix. Prompts that are equal are read once.
+    Draws depend on the prompt, its number among equal prompts and the seed, and not on the other rows. Neither do logits, up to rounding,
+    which in bfloat16 is large enough to change texts. The whole prompt of a prefix LM is its prefix. Prompts that are equal are read once.
     """
 
     def __init__(
@@ -137,7 +139,8 @@ def texts_of(ids_BL: Any, log_p_BL: Any, begin_B: np.ndarray, length_B: Any, end
     for row, (begin, end) in enumerate(zip(begin_B.tolist(), np.asarray(length_B).tolist(), strict=True)):
         ended = end > begin and int(ids_BL[row, end - 1]) in ends
         part = slice(begin, end - ended)
-        found.append(Written(ids_BL[row, part].tolist(), log_p_BL[row, part].tolist(), ended))
+        last = float(log_p_BL[row, end - 1]) if ended else None
+        found.append(Written(ids_BL[row, part].tolist(), log_p_BL[row, part].tolist(), ended, last))
     return found
 
 
@@ -236,12 +239,18 @@ def as_ids(given: Ids) -> tuple[int, ...]:
 
 
 def row_keys(seed: int, prompts: Sequence[tuple[int, ...]]) -> jax.Array:
-    """Returns a random key for each text: a function of the seed, its prompt, and its number among equal prompts."""
+    """Returns a random key for each text: a function of the seed, its prompt, and its number among equal prompts.
+
+    Raises:
+      UserError: the seed is no whole number of 32 bits.
+    """
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed={seed}: give a whole number from 0 to {LARGEST_SEED}")
     words, seen = [], dict[tuple[int, ...], int]()
     for prompt in prompts:
         seen[prompt] = seen.get(prompt, -1) + 1
         words.append((zlib.crc32(np.asarray(prompt, np.int64).tobytes()), seen[prompt]))
-    return _folded(np.uint32(seed & 0xFFFFFFFF), np.array(words, np.uint32))
+    return _folded(np.uint32(seed), np.array(words, np.uint32))
 
 
 @jax.jit

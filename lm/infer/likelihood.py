@@ -1,5 +1,6 @@
 """What a model tells of texts without writing any: log-probabilities, candidates at masks, states. One program for a bucket of lengths."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
@@ -39,27 +40,36 @@ def following(
       dtype: the dtype of activations.
     """
     if begin < 1:
-        raise UserError("the first token of a text follows nothing: give a prompt")
+        raise UserError("the first token of a text follows nothing: give a prompt that has tokens of its own before the continuation")
     row = _rows(model, [ids], inputs=[inputs] if model.config.architecture == "encoder_decoder" else None, prefix=prefix)
-    log_p_TV = np.asarray(_log_probs(model, dtype)(params, row))[0, begin - 1 : len(ids) - 1]
-    return _of_targets(log_p_TV, np.asarray(ids[begin:]))
+    targets = list(ids[begin:])
+    length = bucket(len(targets), row.tokens.shape[1])
+    at_1P, _ = padded([range(begin - 1, len(ids) - 1)], length)
+    targets_1P, _ = padded([targets], length)
+    log_p_BP, best_BP = _of_targets(model, dtype)(params, dataclasses.replace(row, predict=at_1P), targets_1P)
+    return Likelihood(np.asarray(log_p_BP)[0, : len(targets)], np.asarray(best_BP)[0, : len(targets)])
 
 
 def masked(model: Model, params: Params, ids: Sequence[int], at: Sequence[int], mask: int, dtype: Any) -> Likelihood:
     """Returns the likelihood under an encoder of each id of the indices `at`, masked alone."""
-    found = []
+    log_probs, is_best = [], []
     for first in range(0, len(at), ROWS):
         part = list(at[first : first + ROWS])
         rows = [[*ids[:i], mask, *ids[i + 1 :]] for i in part]
         rows += [list(ids)] * (bucket(len(rows)) - len(rows))
-        log_p_BTV = np.asarray(_log_probs(model, dtype)(params, _rows(model, rows)))
-        found.append(log_p_BTV[np.arange(len(part)), part])
-    return _of_targets(np.concatenate(found), np.asarray([ids[i] for i in at]))
+        at_B1 = np.array([*part, *[0] * (len(rows) - len(part))], np.int32)[:, None]
+        inputs = dataclasses.replace(_rows(model, rows), predict=at_B1)
+        log_p_B1, best_B1 = _of_targets(model, dtype)(params, inputs, np.asarray(ids, np.int32)[at_B1])
+        log_probs.append(np.asarray(log_p_B1)[: len(part), 0])
+        is_best.append(np.asarray(best_B1)[: len(part), 0])
+    return Likelihood(np.concatenate(log_probs), np.concatenate(is_best))
 
 
 def at_masks(model: Model, params: Params, ids: Sequence[int], at: Sequence[int], dtype: Any) -> np.ndarray:
     """Returns the probabilities [M, V] of an encoder at the indices `at`."""
-    return np.exp(np.asarray(_log_probs(model, dtype)(params, _rows(model, [ids])))[0, list(at)])
+    row = _rows(model, [ids])
+    at_1P, _ = padded([at], bucket(len(at), row.tokens.shape[1]))
+    return np.exp(np.asarray(_log_probs(model, dtype)(params, dataclasses.replace(row, predict=at_1P)))[0, : len(at)])
 
 
 def pooled(model: Model, params: Params, rows: Sequence[Sequence[int]], pooling: str, dtype: Any, starts: Sequence[int]) -> np.ndarray:
@@ -71,10 +81,6 @@ def pooled(model: Model, params: Params, rows: Sequence[Sequence[int]], pooling:
         lengths_B = np.array([len(row) for row in part], np.int32)
         found.append(np.asarray(_pooled(model, dtype, pooling)(params, inputs, lengths_B)))
     return np.concatenate(found)
-
-
-def _of_targets(log_p_TV: np.ndarray, targets_T: np.ndarray) -> Likelihood:
-    return Likelihood(log_p_TV[np.arange(len(targets_T)), targets_T], np.argmax(log_p_TV, axis=-1) == targets_T)
 
 
 def _rows(
@@ -103,6 +109,19 @@ def _log_probs(model: Model, dtype: Any) -> Any:
         logits = model.apply(params, inputs, compute_dtype=dtype).logits
         assert logits is not None
         return jax.nn.log_softmax(logits)
+
+    return jax.jit(run)
+
+
+@functools.lru_cache(maxsize=16)
+def _of_targets(model: Model, dtype: Any) -> Any:
+    """Returns the program for log-probabilities of targets. The head is applied at `predict` alone, and no row of it comes to the host."""
+
+    def run(params: Params, inputs: Inputs, targets_BP: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits_BPV = model.apply(params, inputs, compute_dtype=dtype).logits
+        assert logits_BPV is not None
+        target_BP = jnp.take_along_axis(logits_BPV, targets_BP[..., None], axis=-1)[..., 0]
+        return target_BP - jax.nn.logsumexp(logits_BPV, axis=-1), jnp.argmax(logits_BPV, axis=-1) == targets_BP
 
     return jax.jit(run)
 

@@ -34,6 +34,7 @@ class Text(NamedTuple):
     ids: list[int]
     log_prob: float  # of its ids, in nats, the id that ended it not counted
     ended: bool  # by an id or a string that ends texts, and not by its length
+    per_token: float  # mean log-probability of its ids and of the id that ended it, in nats
 
 
 class Score(NamedTuple):
@@ -114,7 +115,8 @@ class TextModel:
     ) -> list[Text]:
         """Returns `samples` texts for each prompt, those of a prompt behind one another.
 
-        A text depends on its prompt, its number among equal prompts and the seed, and not on the other prompts.
+        Draws depend on the prompt, its number among equal prompts and the seed, and not on the other prompts. Neither do logits, up to
+        rounding, which in bfloat16 is large enough to change texts.
 
         Args:
           prompts: a text, or several of them.
@@ -122,7 +124,7 @@ class TextModel:
           strategy: steps of lm.infer.sampling and lm.infer.penalties in any order; greedy without any.
           beams: options of beam search; its best `samples` texts are returned.
           samples: the number of texts for each prompt.
-          best_of: the number of texts of which each is the likeliest per token.
+          best_of: the number of texts of which each is the likeliest per token, the id that ended it counted.
           stop: strings that end a text.
           seed: the seed of the draws.
           blank: the mark in a prompt for a blank to fill, of a model whose objective fills blanks.
@@ -133,7 +135,7 @@ class TextModel:
           UserError: a prompt is empty or too long, or options contradict one another.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        _check(samples, best_of, beams, stop)
+        check_options(samples, best_of, beams, stop)
         self._check_draft(draft, beams)
         ids = [self.prompt_ids(text, blank) for text in texts]
         options: dict[str, Any] = {
@@ -155,7 +157,7 @@ class TextModel:
             found_rows = write(self.model, self.params, Draft(draft.model, draft.params, guesses), rows, seed=seed, **options)
             written_texts = [self._cut(row, before, stop) for row, before in zip(found_rows, befores, strict=True)]
         groups = [written_texts[i : i + best_of] for i in range(0, len(written_texts), best_of)]
-        return [max(group, key=lambda text: text.log_prob / max(len(text.ids), 1)) for group in groups]
+        return [max(group, key=lambda text: text.per_token) for group in groups]
 
     def _check_draft(self, draft: "Optional[TextModel]", beams: Optional[Beams]) -> None:
         if draft is None:
@@ -169,7 +171,7 @@ class TextModel:
         self, prompt: str, *, max_new_tokens: int = 128, strategy: Steps = (), stop: Sequence[str] = (), seed: int = 0
     ) -> Iterator[str]:
         """Yields a text in pieces as it is written (see `generate`): together they are the text, and each is whole characters."""
-        _check(1, 1, None, stop)
+        check_options(1, 1, None, stop)
         composed = self._strategy(strategy)
         session = Session(
             self.model, self.params, [self.prompt_ids(prompt)], max_new_tokens=max_new_tokens, strategy=composed, eos_id=self.ends,
@@ -190,8 +192,9 @@ class TextModel:
     def score(self, prompt: str, continuation: str) -> Score:
         """Returns how likely a continuation is after a prompt.
 
-        A decoder's prompt and continuation are encoded together and parted where the prompt's own ids end, so that a token which spans the
-        border counts to the continuation. An encoder's is a pseudo-likelihood: each token is masked in turn (Salazar et al. 2020).
+        A decoder's prompt and continuation are encoded together and parted where the ids are no longer those of the prompt alone, so that
+        a token which spans the border counts to the continuation. An encoder's is a pseudo-likelihood: each token is masked in turn
+        (Salazar et al. 2020).
 
         Raises:
           UserError: the continuation has no tokens, or the whole is longer than the model reads.
@@ -201,7 +204,8 @@ class TextModel:
             inputs, own = self.prompt_ids(prompt), [*self.start_ids, *tokenizer.encode(continuation).tolist()]
             begin = len(self.start_ids)
         else:
-            whole, part = tokenizer.encode(prompt + continuation).tolist(), len(tokenizer.encode(prompt))
+            whole = tokenizer.encode(prompt + continuation).tolist()
+            part = _shared(tokenizer.encode(prompt).tolist(), whole)
             before, after = self._around()
             inputs, own, begin = [], [*before, *whole, *after], len(before) + part
         end = len(own) - (len(self._around()[1]) if architecture != "encoder_decoder" else 0)
@@ -225,6 +229,8 @@ class TextModel:
         if pooling not in ("mean", "first", "last"):
             raise UserError(f"pooling={pooling}: give mean, first or last")
         rows = [self._whole(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        if not rows:
+            raise UserError("there is no text to embed: give at least one")
         vectors = likelihood.pooled(self.model, self.params, rows, pooling, self.compute_dtype, self.start_ids)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalize else vectors
 
@@ -232,8 +238,10 @@ class TextModel:
         """Returns the `top` likeliest tokens for each mark in a text, likeliest first. All marks are masked at once.
 
         Raises:
-          UserError: the model is no encoder, or the text has no mark.
+          UserError: the model is no encoder, the mark is empty, or the text has none.
         """
+        if not mask:
+            raise UserError("the mark is empty: name what stands where a token is to be found, such as [MASK]")
         if self.config.architecture != "encoder" or not self.config.vocabulary_head:
             raise UserError("only an encoder with a head over the vocabulary fills masks: name a run of a masked language model")
         parts = text.split(mask)
@@ -283,7 +291,9 @@ class TextModel:
         return blank is None and self.special.objective.continues_text
 
     def _text(self, row: Written, after: Sequence[int]) -> Text:
-        return Text(written(row.ids, self.special, after), row.ids, float(np.sum(row.log_probs)), row.ended)
+        counted = row.log_probs if row.end_log_prob is None else [*row.log_probs, row.end_log_prob]
+        total = float(np.sum(row.log_probs))
+        return Text(written(row.ids, self.special, after), row.ids, total, row.ended, float(np.mean(counted)) if counted else 0.0)
 
     def _cut(self, row: Written, after: Sequence[int], stop: Sequence[str]) -> Text:
         """Returns the text up to the first stop string, with the ids that wrote it and that string."""
@@ -292,7 +302,8 @@ class TextModel:
         if at is None:
             return text
         size = next(n for n in range(len(row.ids) + 1) if any(mark in self._text(_first(row, n), after).text for mark in stop))
-        return Text(text.text[:at], row.ids[:size], float(np.sum(row.log_probs[:size])), True)
+        counted = row.log_probs[:size]
+        return Text(text.text[:at], row.ids[:size], float(np.sum(counted)), True, float(np.mean(counted)))
 
     def _written(self, session: Session, after: Sequence[Sequence[int]], stop: Sequence[str]) -> list[Text]:
         """Returns the texts of a session, each up to the first stop string."""
@@ -310,6 +321,11 @@ def _first(row: Written, size: int) -> Written:
     return row._replace(ids=row.ids[:size])
 
 
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """Returns the number of ids with which both begin."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def _settled(text: str, stop: Sequence[str]) -> str:
     """Returns the part of a text that what follows cannot change: without an incomplete character or what may begin a stop string."""
     text = text.rstrip(BROKEN)
@@ -317,7 +333,8 @@ def _settled(text: str, stop: Sequence[str]) -> str:
     return text[: len(text) - longest]
 
 
-def _check(samples: int, best_of: int, beams: Optional[Beams], stop: Sequence[str]) -> None:
+def check_options(samples: int, best_of: int, beams: Optional[Beams], stop: Sequence[str]) -> None:
+    """Raises UserError for options of `generate` that are out of range or contradict one another."""
     for name, value in (("samples", samples), ("best_of", best_of)):
         if value < 1:
             raise UserError(f"{name}={value}: give 1 or more")

@@ -71,6 +71,8 @@ def test_one_beam_is_greedy_and_rows_do_not_meet():
     ("beams", "strategy", "message"),
     [
         (lambda: Beams(0), (), "beams=0"),
+        (lambda: Beams(2.5), (), "beams=2.5"),
+        (lambda: Beams(2, early_stopping=1), (), "early_stopping=1"),
         (lambda: Beams(2, early_stopping="late"), (), "early_stopping=late"),
         (lambda: Beams(2, float("nan")), (), "length_penalty"),
         (lambda: Beams(2), Temperature(0.5), "draws"),

@@ -113,6 +113,12 @@ def test_bad_arguments(run, arguments, message):
         main([str(run), *arguments])
 
 
+@pytest.mark.parametrize("flag", ["--top_k=0", "--beams=0", "--min_p=2", "--seed=-1", f"--seed={2**32}", "--fill_mask="])
+def test_a_wrong_number_is_refused_before_the_model_is_read(tmp_path, flag):
+    with pytest.raises(UserError, match=flag.removeprefix("--")):
+        main([str(tmp_path / "nothing"), "--prompt=a", flag])
+
+
 def test_bad_runs(tmp_path):
     with pytest.raises(UserError, match=r"run\.json"):
         main([str(tmp_path / "none"), "--prompt=a"])

@@ -13,6 +13,7 @@ from lm.data.objectives import config as objectives
 from lm.data.objectives.base import SpecialIds
 from lm.data.tokenizer import Bytes
 from lm.errors import UserError
+from lm.infer import likelihood
 from lm.infer.beams import Beams
 from lm.infer.decode import Session
 from lm.infer.penalties import ForcedFirst
@@ -120,7 +121,51 @@ def test_the_best_of_some_is_the_likeliest_and_prompts_are_kept_apart():
     assert len({text.text for text in drawn}) == 6
     assert [text.ids for text in model.generate("c", samples=3, **options)] == [text.ids for text in drawn[3:]]
     best = model.generate(["ab", "c"], best_of=3, **options)
-    assert best == [max(drawn[i : i + 3], key=lambda text: text.log_prob / len(text.ids)) for i in (0, 3)]
+    assert best == [max(drawn[i : i + 3], key=lambda text: text.per_token) for i in (0, 3)]
+
+
+def test_the_id_that_ends_a_text_counts_when_texts_are_compared():
+    """Without it an empty text would be the likeliest of all."""
+    model = text_model(DECODER)
+    (empty,) = model.generate("a", max_new_tokens=6, strategy=ForcedFirst((EOS,)))
+    assert (empty.ids, empty.log_prob, empty.ended) == ([], 0.0, True)
+    assert empty.per_token == pytest.approx(log_p(DECODER, [EOS, *of("a")])[1, EOS], abs=1e-5)
+
+
+class Merging(Bytes):
+    """Bytes, of which `und` is one token."""
+
+    def encode(self, text):
+        return np.concatenate([np.asarray(part, np.int32) for part in self._parts(text)])
+
+    def _parts(self, text):
+        for i, part in enumerate(text.split("und")):
+            yield [260] if i else []
+            yield Bytes.encode(self, part)
+
+
+def test_a_token_over_the_border_counts_to_the_continuation():
+    model = text_model(DECODER)
+    special = SpecialIds(Merging(), objectives.NextToken(), DECODER.vocab_size)
+    table, row = log_p(DECODER, [EOS, 260, *of("s")]), [260, *of("s")]
+    score = TextModel(DECODER, model.params, special, {}).score("un", "ds")
+    assert score.ids == 2
+    assert score.log_prob == pytest.approx(table[0, row[0]] + table[1, row[1]], abs=1e-5)
+
+
+def test_in_bfloat16_a_text_among_others_is_as_likely_as_alone_up_to_rounding():
+    trained, forced = text_model(DECODER), ForcedFirst(tuple(of("abcdef")))
+    model = TextModel(DECODER, trained.params, trained.special, {}, compute_dtype="bfloat16")
+    alone, among = (model.generate(prompts, max_new_tokens=6, strategy=forced)[0] for prompts in ("x", ["x", "yyyyyy"]))
+    assert alone.ids == among.ids
+    assert alone.log_prob == pytest.approx(among.log_prob, abs=6 * 2**-6)
+
+
+def test_scores_leave_the_vocabulary_on_the_device():
+    model, tokens = text_model(DECODER), np.zeros((1, 16), np.int32)
+    program = likelihood._of_targets(model.model, "float32")
+    found = jax.eval_shape(program, model.params, Inputs(tokens, tokens, predict=tokens), tokens)
+    assert {leaf.shape for leaf in jax.tree.leaves(found)} == {(1, 16)}
 
 
 def test_an_import_begins_and_is_cut_off_as_its_files_say():
@@ -142,6 +187,13 @@ def test_what_cannot_be_told_is_refused():
         text_model(DECODER).fill_mask("a [MASK]")
     with pytest.raises(UserError, match=r"\[MASK\]"):
         text_model(ENCODER).fill_mask("a")
+    with pytest.raises(UserError, match="empty"):
+        text_model(ENCODER).fill_mask("a", mask="")
+    with pytest.raises(UserError, match="no text"):
+        text_model(ENCODER).embed([])
+    for seed in (-1, 2**32):
+        with pytest.raises(UserError, match=f"seed={seed}"):
+            text_model(DECODER).generate("a", max_new_tokens=6, strategy=Temperature(2.0), seed=seed)
     with pytest.raises(UserError, match="max_length=40"):
         text_model(ENCODER).embed("a" * 41)
     with pytest.raises(UserError, match="pooling=max"):
