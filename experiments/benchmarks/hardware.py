@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lm import config as config_lib
-from lm.errors import UserError, run_cli
+from lm.errors import Parser, UserError, run_cli
 from lm.preflight import topologies, wheels
 from lm.preflight.job import Request, Say, run_one
 from lm.preflight.search import search
@@ -108,7 +108,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 def main(argv: Optional[list[str]] = None) -> int:
     """Runs the command with these words, or with those of the command line, and returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.benchmarks.hardware", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()

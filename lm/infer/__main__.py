@@ -65,13 +65,14 @@ def parser() -> Parser:
 def main(argv: Optional[list[str]] = None) -> int:
     args, overrides = parser().parse_overrides(argv, "--config.data.objective")
     _check(args)
-    steps, beams = _checked(args)
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
         raise UserError('the prompt is empty: give a text, such as --prompt="def "')
 
     from lm.infer import sources
 
+    sources.require(args.run, args.step)
+    steps, beams = _checked(args)
     model = sources.load(args.run, step=args.step, data_dir=args.data_dir, overrides=overrides)
     if args.score is not None:
         score = model.score(prompt, args.score)

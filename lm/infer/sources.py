@@ -30,6 +30,12 @@ def load(path: Path, *, step: Optional[int] = None, data_dir: Optional[str] = No
     return _of_directory(path)
 
 
+def require(path: Path, step: Optional[int] = None) -> None:
+    """Raises UserError for what is neither a run nor a model's directory (imports no jax)."""
+    if record.read(path) is not None or not (path / HUGGING_FACE).is_file():
+        read_run(path, step)
+
+
 def read_run(workdir: Path, step: Optional[int] = None) -> tuple[record.Record, RunConfig]:
     """Returns the record and the configuration of a run (imports no jax). Raises UserError for none, or for no such checkpoint."""
     saved = record.read(workdir)

@@ -115,8 +115,9 @@ def test_bad_arguments(run, arguments, message):
 
 @pytest.mark.parametrize("flag", ["--top_k=0", "--beams=0", "--min_p=2", "--seed=-1", f"--seed={2**32}", "--fill_mask="])
 def test_a_wrong_number_is_refused_before_the_model_is_read(tmp_path, flag):
+    (tmp_path / "config.json").write_text("a model's, which cannot be read")
     with pytest.raises(UserError, match=flag.removeprefix("--")):
-        main([str(tmp_path / "nothing"), "--prompt=a", flag])
+        main([str(tmp_path), "--prompt=a", flag])
 
 
 def test_bad_runs(tmp_path):

@@ -127,7 +127,9 @@ def _settings(component: Component) -> Settings:
     share = component.validation_share
     if component.validation_paths:
         if share is not None:
-            raise UserError("validation_share and validation_paths say two things: leave one out of --config.data.components.0")
+            raise UserError(
+                "validation_share and validation_paths say two things: leave --config.data.components.0.validation_share or the paths out"
+            )
         share = 0.0
     elif share is None:
         share = SHARE
