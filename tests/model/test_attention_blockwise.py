@@ -242,8 +242,7 @@ def as_cudnn(q, k, v, *, q_seqlen, kv_seqlen, q_offsets, kv_offsets, scale, mask
     return jnp.where((number >= 0)[:, :, None, None], xla_attention(q, k, v, mask, scale=scale), jnp.nan)
 
 
-@pytest.mark.parametrize("kind", ["causal", "full"])
-@pytest.mark.parametrize("most", [16, 4])
+@pytest.mark.parametrize(("kind", "most"), [("causal", 16), ("full", 4)])
 def test_cudnn_is_told_where_documents_begin(monkeypatch, kind, most):
     """Its arguments, carried out by XLA; of more documents than it has room for, blocks."""
     called = []
