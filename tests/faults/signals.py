@@ -70,7 +70,8 @@ def disturb(words: list, workdir: Path, how: str, rng: random.Random, processes:
         since = time.monotonic()
         found = [child.communicate(timeout=120) for child in children]
         spent = time.monotonic() - since
-        codes = [child.returncode for child in children]
+        # As a shell has it: a process that is at its very end, its run complete, has no handler any more.
+        codes = [128 - code if code < 0 else code for code in (child.returncode for child in children)]
     errors = "".join(error for _, error in found)
     if "did not meet the others" in errors:  # by the limit on the time to join: the signal ended one before they had met
         return f"{how}: before they had met", []
